@@ -1,0 +1,5 @@
+"""pytest starts here: the plugin that turns the matrix into tests."""
+
+from __future__ import annotations
+
+pytest_plugins = ["harness.plugin"]

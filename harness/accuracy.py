@@ -1,0 +1,90 @@
+"""How many images a model classifies rightly."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from harness.facts import Accuracy
+from harness.settings import Settings
+from harness.statistics import mcnemar_p_value, wilson_interval
+from models import Floor, Model
+from models.datasets import Images, NoData
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def images(model: Model, image_size: int, settings: Settings, weights: str) -> Images | str:
+    """The images to classify, or the reason why there is nothing to learn from them."""
+    if settings.accuracy_images == 0:
+        return "this tier measures no accuracy"
+    data = model.dataset(image_size)
+    if weights == "seeded":
+        return f"no weights for {model.name} on {data.name}; --weights DIR with a file {data.name}_{model.name}.safetensors"
+    try:
+        return data.load(settings.data, image_size)
+    except NoData as reason:
+        return str(reason)
+
+
+def subset(images: Images, settings: Settings) -> list[int]:
+    """The same images for every cell of a session, in ascending order."""
+    if settings.accuracy_images is None or settings.accuracy_images >= len(images):
+        return list(range(len(images)))
+    return sorted(random.Random(settings.seed).sample(range(len(images)), settings.accuracy_images))
+
+
+def classify(
+    run: Callable[[Tensor], Tensor], images: Images, settings: Settings, batch: int, progress: Callable[[str], None]
+) -> list[int]:
+    """For each image of the subset the rank of its true class among the outputs; 0 is top-1.
+
+    `run` takes float32 images on the host, always `batch` of them, and returns logits on the host. An output that is
+    not a number ranks last.
+    """
+    import torch
+
+    chosen, ranks, shown = subset(images, settings), [], time.monotonic()
+    for start in range(0, len(chosen), batch):
+        part = chosen[start : start + batch]
+        filled = [part[index % len(part)] for index in range(batch)]  # a fixed batch is filled up with repeats
+        logits = run(images.batch(filled))[: len(part)].float()
+        labels = torch.tensor([images.labels[index] for index in part])
+        own = logits.gather(1, labels.unsqueeze(1))
+        # ties and NaN count against the model
+        ranks += [int(rank) - 1 for rank in (~(logits < own)).sum(dim=1)]
+        if time.monotonic() - shown > 1:
+            progress(f"accuracy, {start + len(part)} of {len(chosen)} images")
+            shown = time.monotonic()
+    return ranks
+
+
+def judge(
+    ranks: list[int], images: Images, settings: Settings, floor: Floor | None, parent: list[bool] | None, budget: float
+) -> Accuracy:
+    """Top-1 and top-5 with their doubt, beside the floor and the parent on the same images."""
+    count = len(ranks)
+    correct = [rank == 0 for rank in ranks]
+    loss = parent_top1 = p_value = None
+    if parent is not None:
+        lost = sum(theirs and not ours for theirs, ours in zip(parent, correct, strict=True))
+        gained = sum(ours and not theirs for theirs, ours in zip(parent, correct, strict=True))
+        loss, parent_top1, p_value = (lost - gained) / count, sum(parent) / count, mcnemar_p_value(lost, gained)
+    return Accuracy(
+        data=images.name,
+        images=count,
+        of=len(images),
+        seed=settings.seed,
+        top1=sum(correct) / count,
+        top5=sum(rank < 5 for rank in ranks) / count,
+        interval=wilson_interval(sum(correct), count),
+        floor=floor.top1 if floor else None,
+        floor_source=floor.source if floor else None,
+        parent_top1=parent_top1,
+        loss=loss,
+        loss_p_value=p_value,
+        budget=budget,
+    )

@@ -1,0 +1,192 @@
+"""The near side: start a probe server, open a cell, ask it one question after the other. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+from harness.cell import Cell
+from harness.facts import Accuracy, Agreement, Counts, Latency, Memory, Prepared
+from harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, CellEnded
+from harness.settings import Settings
+
+PROBE = (sys.executable, "-m", "harness.probe")
+
+
+class ProbeServer:
+    """A running `python -m harness.probe`, started when it is first needed and again after it died."""
+
+    def __init__(self, log: IO[bytes], command: Sequence[str] = PROBE, progress: Callable[[str], None] = lambda text: None):
+        self._log, self._command, self.progress = log, command, progress
+        self._process: subprocess.Popen[bytes] | None = None
+        self.versions: dict[str, Any] = {}
+
+    def start(self) -> dict[str, Any]:
+        """Start it if need be; returns what it says of its torch."""
+        if self._process is None:
+            self.progress("starting the probe (importing torch)")
+            # a session of its own: Ctrl-C is for pytest, which then ends the probe in order
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
+            )
+            line = self.receive()
+            if line is None:
+                raise CellEnded(CRASHED, f"the probe did not start: {self.last_words()}")
+            self.versions = line["hello"]
+        return self.versions
+
+    def send(self, **line: Any) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died; the next receive says so
+            self._process.stdin.write(json.dumps(line).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next line that is not progress; None when the server is gone."""
+        assert self._process is not None and self._process.stdout is not None
+        for text in self._process.stdout:
+            line = json.loads(text)
+            if "progress" not in line:
+                return line
+            self.progress(line["progress"])
+        self.kill()
+        return None
+
+    def kill(self) -> None:
+        """End the server, and with it the process of a cell that may be running."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def close(self) -> None:
+        """Let the server finish: it stops at the end of its input and removes its scratch folder."""
+        if self._process is None:
+            return
+        try:
+            self._process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._process = None
+
+    def last_words(self) -> str:
+        """The last line that the far side wrote to its log."""
+        lines = Path(self._log.name).read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it wrote nothing"
+
+
+class Probe:
+    """One cell in its fresh process. Every question runs one step there; each can raise `CellEnded`.
+
+    The process is started by the first question, so that a test decides when. `refusal` is raised instead, where
+    the cell is known to be impossible; `accuracy` is what another batch of the same model has shown already.
+    """
+
+    def __init__(
+        self,
+        server: ProbeServer,
+        cell: Cell,
+        settings: Settings,
+        *,
+        refusal: CellEnded | None = None,
+        accuracy: dict[str, Any] | None = None,
+    ) -> None:
+        self.cell, self.settings = cell, settings
+        self.facts: dict[str, Any] = {}
+        self._refusal, self._known_accuracy = refusal, accuracy
+        self.started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._started = time.perf_counter()
+        self._server = server
+        self._open = self._ended = False
+        self.exit: dict[str, Any] = {}
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def prepared(self) -> Prepared:
+        """Build the model in its process; every other question does so first."""
+        if "prepared" not in self.facts:
+            if self._refusal is not None:
+                raise self._refusal
+            if self._ended:
+                raise CellEnded(CRASHED, "the process of this cell has ended")
+            self._server.start()
+            self._open = True
+            self._server.send(cell=self.cell.as_json(), settings=self.settings.as_json())
+            self.facts["prepared"] = self._await("prepared")
+        return Prepared(**self.facts["prepared"])
+
+    def counts(self) -> Counts:
+        return Counts(**self._ask("counts"))
+
+    def agreement(self) -> Agreement:
+        return Agreement(**self._ask("agreement"))
+
+    def accuracy(self) -> Accuracy:
+        if self._known_accuracy is not None:
+            self.facts["accuracy"] = self._known_accuracy
+        return Accuracy(**self._ask("accuracy"))
+
+    def latency(self) -> Latency:
+        return Latency.from_json(self._ask("latency"))
+
+    def memory(self) -> Memory:
+        return Memory(**self._ask("memory"))
+
+    def close(self) -> None:
+        """End the process and wait until it is gone."""
+        if self._open:
+            self._server.send(ask="end")
+            while self._open:
+                self._receive()
+        self._ended = True
+
+    def _ask(self, step: str) -> dict[str, Any]:
+        if step not in self.facts:
+            self.prepared()
+            self._server.send(ask=step)
+            self.facts[step] = self._await(step)
+        return self.facts[step]
+
+    def _await(self, fact: str) -> Any:
+        end: dict[str, Any] | None = None
+        while True:
+            line = self._receive()
+            if "fact" in line:
+                assert line["fact"] == fact, f"asked for {fact}, was told {line['fact']}"
+                return line["value"]
+            end = line.get("end", end)
+            if "exit" in line:
+                raise self._why(line["exit"], end, fact)
+
+    def _receive(self) -> dict[str, Any]:
+        line = self._server.receive()
+        if line is None:
+            self._open, self._ended = False, True
+            raise CellEnded(CRASHED, f"the probe server died: {self._server.last_words()}")
+        if "exit" in line:
+            self._open, self._ended, self.exit = False, True, line["exit"]
+        return line
+
+    def _why(self, exit: dict[str, Any], end: dict[str, Any] | None, step: str) -> CellEnded:
+        """A typed outcome from how the process ended, at which step."""
+        during = {"reference": "preparing the reference", "parent": "classifying with the parent"}.get(exit["job"], step)
+        if exit["timed_out"]:
+            return CellEnded(TIMED_OUT, f"{during} took it beyond the limit of {self.settings.time_limit_s:g} s")
+        if exit["out_of_memory"]:
+            return CellEnded(OUT_OF_MEMORY, f"killed by the kernel for memory during {during}")
+        if end is not None:
+            limit = self.settings.memory_limit_bytes
+            capped = f" (limit {limit} bytes)" if limit is not None and end["outcome"] == OUT_OF_MEMORY else ""
+            return CellEnded(end["outcome"], f"{during}: {end['reason']}{capped}", end["axis"])
+        if exit["signal"]:
+            return CellEnded(CRASHED, f"killed by {exit['signal']} during {during}")
+        return CellEnded(CRASHED, f"exit code {exit['code']} during {during}: {self._server.last_words()}")

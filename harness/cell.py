@@ -1,0 +1,42 @@
+"""A cell: one point of the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+AXES = ("model", "variant", "runtime", "precision", "batch", "image_size", "target")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`batch` counts images; `image_size` is the height and width of the input, in pixels."""
+
+    model: str
+    variant: str
+    runtime: str
+    precision: str
+    batch: int
+    image_size: int
+    target: str
+
+    @property
+    def id(self) -> str:
+        return id_of(AXES, self.values(AXES))
+
+    def values(self, axes: Iterable[str]) -> tuple[Any, ...]:
+        return tuple(getattr(self, axis) for axis in axes)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Cell:
+        return cls(**{axis: fields[axis] for axis in AXES})
+
+
+def id_of(axes: Iterable[str], values: Iterable[Any]) -> str:
+    """The readable id of a row, as in `resnet20-dense-eager-fp32-b1-32px-cpu`; used as pytest id."""
+    shown = {"batch": "b{}", "image_size": "{}px"}
+    return "-".join(shown.get(axis, "{}").format(value) for axis, value in zip(axes, values))

@@ -1,0 +1,76 @@
+"""A run: a folder with `records.jsonl`, one JSON line a cell, only ever appended to."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+NAME = "records.jsonl"
+ROOM = 1 << 20  # bytes that must fit before the first cell
+
+
+class RunError(OSError):
+    """A run that cannot be written, or not continued."""
+
+
+class Journal:
+    """Appends records, each of them on the disk before the next cell starts."""
+
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+        """Open a new run, or with `resume` an old one. Raises RunError where nothing could be kept."""
+        self.folder, self.path = folder, folder / NAME
+        self.earlier = read(folder) if resume else []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".room"
+            with probe.open("wb") as file:
+                file.write(bytes(ROOM))
+                file.flush()
+                os.fsync(file.fileno())
+            probe.unlink()
+        except OSError as error:
+            raise RunError(
+                f"the run directory {str(folder)!r} cannot hold a run: {error.strerror}; choose another with --run-dir"
+            ) from error
+        if not resume and self.path.exists():
+            raise RunError(f"{str(folder)!r} holds a run already; continue it with --resume, or choose another --run-dir")
+        self._file = self.path.open("ab")
+        if resume:
+            self._cut_torn_line()
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Raises RunError where the disk does not take it."""
+        try:
+            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunError(f"the record of {record['cell']['id']} could not be kept: {error.strerror}") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _cut_torn_line(self) -> None:
+        """A session that lost its power may have left half a line; the rest of the journal is whole."""
+        whole = self.path.read_bytes().rpartition(b"\n")
+        if whole[2]:
+            self._file.truncate(len(whole[0]) + len(whole[1]))
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run, the last one of each cell. Raises RunError where there is no journal or a line is damaged."""
+    path = folder / NAME
+    try:
+        lines = path.read_text().split("\n")
+    except OSError as error:
+        raise RunError(f"{str(folder)!r} holds no run: {NAME}: {error.strerror}") from error
+    records = {}
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last line break was never completed
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise RunError(f"{path}, line {number}: not JSON ({error.msg}); was it edited by hand?") from error
+        records[record["cell"]["id"]] = record
+    return list(records.values())

@@ -1,0 +1,150 @@
+"""The fingerprint: what this machine is, and in which state. No host name, user, serial number or path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+# What may change between two sessions without making their figures incomparable.
+STATE = ("state_at_start", "state_at_end", "git_revision", "git_dirty")
+
+
+def fingerprint(probe: dict[str, Any], repository: Path) -> dict[str, Any]:
+    """Everything about the machine that a latency depends on. `probe` is what the far side says of its torch."""
+    facts: dict[str, Any] = {
+        "cpu_model": _cpu_field("model name", "Model", "Hardware") or platform.processor() or platform.machine(),
+        "cpu_flags": " ".join(sorted(cpu_flags())),
+        "cores_physical": psutil.cpu_count(logical=False),
+        "cores_logical": psutil.cpu_count(),
+        "cores_allowed": allowed_cpus(),
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "clock_max_hz": _maximum_clock(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "memory_limit_bytes": memory_limit(),
+        "accelerator": _accelerator(),
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "kernel": platform.release(),
+        "container": _container(),
+        "python": platform.python_version(),
+        **probe,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    revision = _git(repository, "rev-parse", "HEAD")
+    changes = _git(repository, "status", "--porcelain", "--untracked-files=no")
+    dirty = bool(changes) if revision else None
+    return {"id": digest, **facts, "git_revision": revision, "git_dirty": dirty, "state_at_start": state()}
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """What differs between two fingerprints, apart from the state the machine happens to be in."""
+    keys = [key for key in {**ours, **theirs} if key not in (*STATE, "id")]
+    return [f"{key}: {theirs.get(key)!r} then, {ours.get(key)!r} now" for key in keys if ours.get(key) != theirs.get(key)]
+
+
+def state() -> dict[str, Any]:
+    """Clock in Hz, the hottest temperature in degrees Celsius, load; None where the machine does not tell."""
+    clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    sensors = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
+    hottest = max((sensor.current for group in sensors.values() for sensor in group), default=None)
+    return {
+        "clock_hz": round(clock.current * 1e6) if clock and clock.current else None,
+        "temperature_celsius": hottest,
+        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+@cache
+def allowed_cpus() -> int:
+    """Processors this process may use: its affinity mask, cut down by a container's quota."""
+    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _read("/sys/fs/cgroup/cpu.max")  # cgroup v2: "200000 100000" or "max 100000", in microseconds
+    if quota is None:
+        parts = [_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{part}_us") for part in ("quota", "period")]
+        quota = " ".join(parts) if parts[0] and parts[1] and int(parts[0]) > 0 else None
+    if quota is not None and not quota.startswith("max"):
+        allowed, period = map(int, quota.split())
+        mask = min(mask, max(1, math.ceil(allowed / period)))
+    return mask
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction set extensions as Linux names them; empty on other systems."""
+    return frozenset((_cpu_field("flags", "Features") or "").split())
+
+
+def memory_limit() -> int | None:
+    """A container's memory limit in bytes, from cgroup v2 or v1; None where there is none."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        text = _read(path)
+        if text is not None and text.isdigit() and int(text) < psutil.virtual_memory().total:
+            return int(text)
+    return None
+
+
+def cuda_device() -> str | None:
+    """Why there can be no CUDA device here, judged without loading anything; None where there may be one."""
+    files = ("/dev/nvidia0", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/nvmap", "/dev/dxg")
+    if platform.system() == "Linux" and not any(Path(file).exists() for file in files):
+        return "no CUDA device: none of the files of NVIDIA's driver is in /dev"
+    return None
+
+
+def oom_kills() -> int:
+    """Processes that the kernel has killed for memory since it started; 0 where it does not count."""
+    lines = (_read("/proc/vmstat") or "").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _cpu_field(*names: str) -> str | None:
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in names:
+            return value.strip()
+    return None
+
+
+def _maximum_clock() -> int | None:
+    hz = _read("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
+    return int(hz) * 1000 if hz else None
+
+
+def _container() -> str | None:
+    if Path("/.dockerenv").exists():
+        return "docker"
+    return os.environ.get("container") or ("podman" if Path("/run/.containerenv").exists() else None)
+
+
+def _accelerator() -> str | None:
+    """The name and driver of the first NVIDIA GPU, or of a Jetson module; read from files, so nothing is initialised."""
+    for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        fields = dict(line.split(":", 1) for line in information.read_text().splitlines() if ":" in line)
+        version = (_read("/proc/driver/nvidia/version") or "").partition("Kernel Module")[2].split()
+        return f"{fields.get('Model', 'NVIDIA GPU').strip()}, driver {version[0] if version else 'unknown'}"
+    board = _read("/proc/device-tree/model")
+    return board.rstrip("\0") if board else None
+
+
+def _git(repository: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None

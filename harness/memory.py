@@ -1,0 +1,73 @@
+"""How much memory the process holds, and how much one inference needs beyond that."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+
+def resident_bytes() -> int:
+    return _status("VmRSS") or peak_bytes()
+
+
+def peak_bytes() -> int:
+    """The most the process ever held, since the last `reset_peak`; ru_maxrss where /proc is missing."""
+    peak = _status("VmHWM")
+    if peak is None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak
+
+
+def reset_peak() -> str | None:
+    """Start the high-water mark anew (Linux: clear_refs 5, man 5 proc). Returns the reason where that is not possible."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError as error:
+        return f"the kernel does not reset the high-water mark: {error.strerror}"
+    return None
+
+
+def growth(call: Callable[[], Any]) -> tuple[int | None, str | None]:
+    """The resident memory that `call` needs beyond what is held before it, in bytes; or None and the reason.
+
+    Memory that was freed and kept by the allocator is given back first, or the call would seem to need none.
+    Exact to a few pages a thread, as the kernel counts in batches.
+    """
+    release_free_memory()
+    reason = reset_peak()
+    if reason is not None:
+        return None, reason
+    before = resident_bytes()
+    call()
+    return max(0, peak_bytes() - before), None
+
+
+def release_free_memory() -> None:
+    """glibc: give freed memory back to the kernel. Other C libraries have no such call; they are left alone."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def limit(bytes_: int) -> None:
+    """Cap the data segment, so that an allocation beyond it fails cleanly instead of waking the OOM killer.
+
+    RLIMIT_DATA counts private writable memory; RLIMIT_AS would also count CUDA's address space, RLIMIT_RSS does nothing.
+    What the process holds already, Python and torch, is part of the limit.
+    """
+    resource.setrlimit(resource.RLIMIT_DATA, (bytes_, bytes_))
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":")), None)

@@ -1,0 +1,19 @@
+"""What became of a cell, and the exceptions that end one."""
+
+from __future__ import annotations
+
+OK, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED = "ok", "failed", "out_of_memory", "timed_out", "crashed"
+UNSUPPORTED, UNAVAILABLE = "unsupported", "unavailable"
+OUTCOMES = (OK, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED, UNSUPPORTED, UNAVAILABLE)
+
+
+class CellEnded(Exception):
+    """A cell that came to its end before it was measured.
+
+    `axis` names the part of the cell that is to blame for `unsupported` and `unavailable`: a person who named it in
+    an option wants an error, everybody else a skip.
+    """
+
+    def __init__(self, outcome: str, reason: str, axis: str | None = None) -> None:
+        super().__init__(reason)
+        self.outcome, self.reason, self.axis = outcome, reason, axis

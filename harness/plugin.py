@@ -1,0 +1,375 @@
+"""The pytest plugin: options, the seven axes as fixtures, one hook that sets them, and what is red."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import models
+from harness import matrix, plan, table
+from harness.ask import Probe
+from harness.cell import AXES, Cell, id_of
+from harness.journal import Journal, RunError
+from harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
+from harness.session import REPOSITORY, Busy, Session, default_run_dir, lock_machine
+from harness.settings import Settings
+from models.weights import cache_folder
+
+NUMBERS = ("batch", "image_size")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("plumbline", "what to measure (benchmarks/matrix.toml names the tiers)")
+    group.addoption("--tier", default="default", metavar="NAME", help="the tier of the matrix (default: default)")
+    for axis in AXES:
+        option = "--" + axis.replace("_", "-")
+        words = f"only this {axis.replace('_', ' ')}; several with commas, or the option again"
+        group.addoption(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
+    group.addoption("--matrix", type=Path, metavar="FILE", help="another matrix file")
+    group.addoption("--plan", action="store_true", help="run nothing; say how many cells, how long, and what is impossible")
+    group.addoption("--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME)")
+    group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
+    group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
+    group.addoption("--weights", type=Path, metavar="DIR", help="safetensors files (default: ROOT/weights where there is one)")
+    group.addoption("--seed", type=int, default=0, help="of weights, inputs and subsets (default: 0)")
+    group.addoption("--time-limit", type=float, metavar="SECONDS", help="for one cell, instead of the tier's")
+    group.addoption("--memory-limit", type=_bytes, metavar="BYTES", help="for one cell's process, as 2GiB; torch included")
+    group.addoption("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            "pytest -n measures several cells at once, on the same cores, and would ruin all of their numbers; run without -n"
+        )
+    try:
+        config.pluginmanager.register(Bench(config), "plumbline-bench")
+    except matrix.MatrixError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+class Bench:
+    """What the command line asked for, and the session that answers it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.options = {axis: _values(axis, config.getoption(f"axis_{axis}")) for axis in AXES}
+        self.options = {axis: values for axis, values in self.options.items() if values}
+        path = config.getoption("matrix") or REPOSITORY / "benchmarks" / "matrix.toml"
+        tiers = matrix.load(path)
+        name = config.getoption("tier")
+        if name not in tiers:
+            raise matrix.MatrixError(f"no tier {name!r}; known: {', '.join(tiers)} ({path})")
+        self.tier = tiers[name]
+        for axis, values in self.options.items():
+            for value in values:
+                try:
+                    matrix.check(axis, value)
+                except matrix.MatrixError as error:
+                    raise matrix.MatrixError(f"--{axis.replace('_', '-')}: {error}") from error
+        self._cells: list[Cell] | None = None
+        self.session: Session | None = None
+        self.settings = self.tier.apply(_settings(config))
+        if config.getoption("time_limit") is not None:
+            self.settings = _replace(self.settings, time_limit_s=config.getoption("time_limit"))
+        if config.getoption("memory_limit") is not None:
+            self.settings = _replace(self.settings, memory_limit_bytes=config.getoption("memory_limit"))
+        self.run_dir: Path = config.getoption("resume") or config.getoption("run_dir") or default_run_dir(config.invocation_params.dir)
+        self._clock = plan.Clock(self.settings, self.run_dir.parent)
+        self._selected: list[pytest.Item] = []
+        self._done, self._wrote = 0, False
+        self._finishers: list[Callable[[], None]] = []
+
+    @property
+    def cells(self) -> list[Cell]:
+        if self._cells is None:
+            self._cells = matrix.expand(self.tier, self.options)
+        return self._cells
+
+    # -- collection ---------------------------------------------------------------------------------------------
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Set all axes together from the cells, so that there is no cross product to prune."""
+        axes = [axis for axis in AXES if axis in metafunc.fixturenames]
+        if axes:
+            rows = list(dict.fromkeys(cell.values(axes) for cell in self.cells))
+            metafunc.parametrize(axes, rows, ids=[id_of(axes, row) for row in rows], indirect=True)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if self.config.getoption("resume"):
+            try:
+                self._journal = Journal(self.run_dir, resume=True)
+            except RunError as error:
+                raise pytest.UsageError(str(error)) from error
+            done = {kept["cell"]["id"] for kept in self._journal.earlier if kept["outcome"] == OK}
+            finished = [item for item in items if _measures(item) and _cell(item).id in done]
+            self.config.hook.pytest_deselected(items=finished)
+            items[:] = [item for item in items if item not in set(finished)]
+        self._selected = [item for item in items if _measures(item)]
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> bool | None:
+        if self.config.getoption("plan"):
+            self._write(plan.describe(self.tier.name, [_cell(item) for item in self._selected], self._clock))
+            return True
+        if self._selected and not self.config.option.collectonly:
+            self._start()
+        return None
+
+    def _start(self) -> None:
+        """Everything that could go wrong for all cells goes wrong here, before the first."""
+        try:
+            lock = lock_machine(self.config.getoption("wait"))
+            self._finishers.append(lock.release)
+            journal = self._journal if self.config.getoption("resume") else Journal(self.run_dir)
+            log = (self.run_dir / "probe.log").open("ab")
+            self._finishers.append(log.close)
+            self.session = Session(self.settings, journal, log, self._progress)
+            self._finishers.append(self.session.close)
+            self.session.start(any(matrix.impossible(_cell(item)) is None for item in self._selected))
+        except (Busy, RunError, CellEnded) as error:
+            raise pytest.UsageError(str(error)) from error
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Run the test of a cell and keep its record, whatever becomes of it."""
+        probe: Probe | None = getattr(item, "funcargs", {}).get("probe")
+        if probe is None:
+            return (yield)
+        assert self.session is not None
+        outcome, reason, result, error = OK, None, None, None
+        try:
+            result = yield
+        except CellEnded as end:
+            outcome, reason, error = end.outcome, end.reason, self._verdict(probe.cell, end)
+        except AssertionError as failure:
+            outcome, reason, error = FAILED, str(failure).partition("\n")[0], failure
+        except Exception as failure:  # noqa: BLE001 - a broken test is that cell's failure; it is raised again below
+            outcome, reason, error = FAILED, f"{type(failure).__name__}: {failure}", failure
+        except BaseException:  # Ctrl-C, pytest.exit, a test that skips itself: nothing became of this cell
+            self.session.server.kill()
+            raise
+        if error is None and "latency" in probe.facts:
+            _replay(item, probe, self.session.machine_id)
+        try:
+            record = self.session.finish(probe, outcome, reason)
+        except RunError as lost:
+            pytest.exit(f"{lost}; the records before it are whole", returncode=int(pytest.ExitCode.INTERNAL_ERROR))
+        self._done += 1
+        self._clock.ran(probe.cell, record["seconds"])
+        self._report(record)
+        if error is not None:
+            raise error
+        return result
+
+    def _verdict(self, cell: Cell, end: CellEnded) -> BaseException:
+        """What an ended cell is to pytest: a skip, an expected failure, or a failure."""
+        text = f"{end.outcome}: {end.reason}"
+        if end.outcome in (UNSUPPORTED, UNAVAILABLE):
+            named = end.axis in self.options and getattr(cell, end.axis) in self.options[end.axis]
+            if not named:
+                return pytest.skip.Exception(text)
+        if end.outcome in (OUT_OF_MEMORY, TIMED_OUT) and self.tier.may_not_fit:
+            return pytest.xfail.Exception(f"{text} (tier {self.tier.name}: may not fit)")
+        return pytest.fail.Exception(text, pytrace=False)
+
+    # -- showing ------------------------------------------------------------------------------------------------
+
+    def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
+        """No dot for a cell: it has a line of its own."""
+        if self.session is None or "measuring" not in report.keywords or self.config.get_verbosity() > 0:
+            return None
+        if getattr(report, "when", None) != "call":
+            return None
+        category = "xfailed" if hasattr(report, "wasxfail") else report.outcome
+        return category, "", ""
+
+    def _report(self, record: dict[str, Any]) -> None:
+        rest = [_cell(item) for item in self._selected[self._done :]]
+        left = f"{plan.duration(self._clock.left(rest))} left" if rest else "done"
+        count = len(str(len(self._selected)))
+        self._write(f"[{self._done:{count}}/{len(self._selected)}] {table.line(record)}  ({record['seconds']:.1f} s, {left})")
+
+    def _progress(self, text: str) -> None:
+        """What goes on right now: a line that is overwritten on a terminal, and is left out elsewhere."""
+        reporter = self._reporter
+        if reporter is not None and reporter.isatty:
+            reporter.write(f"\r\x1b[2K... {text}\r", flush=True)
+        elif self._done == 0 and not text.startswith(("training", "accuracy", "preparing")):
+            self._write(f"... {text}")
+
+    def _write(self, text: str) -> None:
+        """A line of our own. pytest starts a line with the file's name once; it is ended once, and not begun again."""
+        reporter = self._reporter
+        if reporter is not None:
+            if not self._wrote:
+                reporter.write("\n")
+            self._wrote = True
+            erase = "\r\x1b[2K" if reporter.isatty else ""
+            reporter.write(f"{erase}{text}\n", flush=True)
+
+    @property
+    def _reporter(self) -> Any:
+        return self.config.pluginmanager.get_plugin("terminalreporter")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.session is None or not self.session.records:
+            return
+        terminalreporter.section("evaluation matrix")
+        terminalreporter.write_line(table.matrix(list(self.session.records.values())))
+        terminalreporter.write_line(f"{len(self.session.records)} records in {self.run_dir}")
+        if self._selected and not self.session.measured:
+            terminalreporter.write_line("nothing was measured: no cell ended ok", red=True)
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.session is not None and not self.session.measured and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.config.getoption("plan") and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self.cells:
+            session.exitstatus = pytest.ExitCode.OK
+
+    def pytest_unconfigure(self) -> None:
+        while self._finishers:
+            self._finishers.pop()()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
+        machine_info.pop("node", None)  # a host name is nobody's business
+
+
+class ReplayClock:
+    """A clock that advances by recorded durations, so that pytest-benchmark reports them as its own."""
+
+    def __init__(self, samples: list[float]) -> None:
+        self._samples, self._now = iter(samples), 0.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def step(self) -> None:
+        self._now += next(self._samples, 0.0)
+
+
+def _replay(item: pytest.Item, probe: Probe, machine_id: str) -> None:
+    if not item.config.pluginmanager.hasplugin("benchmark"):
+        return
+    samples = probe.latency().model.samples_s
+    clock = ReplayClock(samples)
+    item.add_marker(pytest.mark.benchmark(timer=clock, group=f"{probe.cell.model} at {probe.cell.image_size} px"))
+    benchmark = item._request.getfixturevalue("benchmark")  # type: ignore[attr-defined]
+    benchmark.extra_info.update(cell=probe.cell.id, target=probe.cell.target, fingerprint=machine_id)
+    benchmark.pedantic(clock.step, rounds=len(samples), iterations=1)
+
+
+# -- fixtures: one an axis, and the probe that is asked ------------------------------------------------------------
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest) -> models.Model:
+    return models.find(request.param)
+
+
+@pytest.fixture
+def variant(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def runtime(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def precision(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def batch(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture
+def image_size(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def cell(
+    model: models.Model, variant: str, runtime: str, precision: str, batch: int, image_size: int, target: str
+) -> Cell:
+    """The cell that all seven axes make."""
+    return Cell(model.name, variant, runtime, precision, batch, image_size, target)
+
+
+@pytest.fixture
+def probe(request: pytest.FixtureRequest, cell: Cell) -> Iterator[Probe]:
+    """The cell's fresh process, to be asked for counts, agreement, accuracy, latency and memory."""
+    bench = request.config.pluginmanager.get_plugin("plumbline-bench")
+    request.node.keywords["measuring"] = True
+    return bench.session.open(cell, matrix.impossible(cell))
+
+
+def _measures(item: pytest.Item) -> bool:
+    return "probe" in getattr(item, "fixturenames", ())
+
+
+def _cell(item: pytest.Item) -> Cell:
+    return Cell(**{axis: item.callspec.params[axis] for axis in AXES})  # type: ignore[attr-defined]
+
+
+def _values(axis: str, given: list[str]) -> list[Any]:
+    texts = [text for part in given for text in part.split(",") if text]
+    if axis not in NUMBERS:
+        return texts
+    for text in texts:
+        if not text.isdigit():
+            raise matrix.MatrixError(f"--{axis.replace('_', '-')}: wanted a whole number, came {text!r}")
+    return [int(text) for text in texts]
+
+
+def _settings(config: pytest.Config) -> Settings:
+    """What the options say; the tier has its say afterwards."""
+    data = config.getoption("data") or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
+    weights = config.getoption("weights")
+    if weights is None and data is not None and (data / "weights").is_dir():
+        weights = data / "weights"
+    for option, folder in (("--data", data), ("--weights", weights)):
+        if folder is not None and not folder.is_dir():
+            raise matrix.MatrixError(f"{option}: {str(folder)!r} is not a folder")
+    resolved = {"data": data, "weights": weights}
+    paths = {key: folder.resolve() for key, folder in resolved.items() if folder is not None}
+    return Settings(seed=config.getoption("seed"), cache=cache_folder(), **paths)
+
+
+def _replace(settings: Settings, **changes: Any) -> Settings:
+    import dataclasses
+
+    return dataclasses.replace(settings, **changes)
+
+
+def _bytes(text: str) -> int:
+    units = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = text[len(number) :].strip().lower()
+    try:
+        return int(float(number) * units[unit])
+    except (ValueError, KeyError):
+        raise argparse.ArgumentTypeError(f"wanted bytes, as 2GiB or 500MB, came {text!r}") from None

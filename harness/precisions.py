@@ -1,0 +1,50 @@
+"""Number formats a model can be executed in. A precision is never a variant."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from models.layers import Layer
+
+UNIT_ROUNDOFF_FP32 = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Precision:
+    """`unit_roundoff` is half the distance from 1 to the next number: 2^-p for p bits of significand.
+
+    `accuracy_budget` is the share of images that a model may lose against its fp32 parent.
+    `native` are the processor flags, any of which means that the arithmetic is done in hardware.
+    """
+
+    name: str
+    dtype: str
+    unit_roundoff: float
+    accuracy_budget: float
+    native: frozenset[str]
+
+    def tolerance(self, formula: Iterable[Layer]) -> float:
+        """The RMS error, relative to the spread of the outputs, that rounding explains.
+
+        Every layer that multiplies rounds its inputs and weights to this precision, and adds up a sum of
+        n terms in fp32, whose error grows with sqrt(n) u (Higham & Mary 2019, "A New Approach to Probabilistic
+        Rounding Error Analysis", theorem 2.4). Layers add their errors up at worst linearly; that worst
+        case also stands for what a layer does to the errors it is given.
+        """
+        layers = [layer for layer in formula if layer.macs]
+        return sum(self.unit_roundoff + UNIT_ROUNDOFF_FP32 * layer.fan_in**0.5 for layer in layers)
+
+    def emulated(self, target: str, cpu_flags: Collection[str]) -> bool:
+        """Whether the target's processor lacks this arithmetic, and software stands in for it."""
+        return target == "cpu" and bool(self.native) and self.native.isdisjoint(cpu_flags)
+
+
+PRECISIONS = {
+    precision.name: precision
+    for precision in (
+        Precision("fp32", "float32", UNIT_ROUNDOFF_FP32, 0.0, frozenset()),
+        Precision("bf16", "bfloat16", 2.0**-8, 0.005, frozenset({"avx512_bf16", "amx_bf16", "bf16"})),
+        Precision("fp16", "float16", 2.0**-11, 0.005, frozenset({"avx512_fp16", "amx_fp16", "asimdhp"})),
+    )
+}

@@ -1,0 +1,271 @@
+"""The far side: `python -m harness.probe` imports torch once and gives every cell a fresh process.
+
+It speaks JSON lines over stdin and stdout, so that a target is just a command in front of it. The near side
+(harness/ask.py) sends one line and waits for what it leads to:
+
+    near -> {"cell": {...}, "settings": {...}}       the server forks the cell's process, which answers
+    far  -> {"fact": "prepared", "value": {...}}     and then waits for what the test asks of it:
+    near -> {"ask": "counts"}                        counts, agreement, accuracy, latency, memory
+    far  -> {"fact": "counts", "value": {...}}
+    near -> {"ask": "end"}                           the process dies, and the server says how:
+    far  -> {"exit": {"code": 0, "signal": null, "timed_out": false, "out_of_memory": false, ...}}
+
+At any time the far side may send {"progress": "..."}; a cell that ends by itself sends {"end": {"outcome", "reason",
+"axis"}} first. The process of a cell owns the pipe while it lives; the server reads nothing meanwhile.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from harness import memory
+from harness.cell import Cell
+from harness.facts import as_json
+from harness.machine import allowed_cpus, cpu_flags, oom_kills
+from harness.outcomes import FAILED, OUT_OF_MEMORY, CellEnded
+from harness.precisions import PRECISIONS
+from harness.settings import Settings
+
+# Imported before the first fork, always the same, so that every process starts from the same memory.
+PRELOAD = ("torchvision.transforms.v2", "timm", "sklearn.datasets", "sklearn.model_selection", "ptflops", "safetensors.torch")
+STEPS = ("counts", "agreement", "accuracy", "latency", "memory")
+# What a failed allocation says: C++ (bad_alloc), torch on the CPU, torch on CUDA, oneDNN.
+NO_MEMORY = ("bad_alloc", "can't allocate memory", "not enough memory", "out of memory", "could not create a memory object")
+
+
+class Channel:
+    """JSON lines over two file descriptors. Unbuffered towards the server: a forked process reads on from the same pipe."""
+
+    def __init__(self, read: int, write: int) -> None:
+        self._read, self._write = read, write
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next line; None at the end of the stream. The near side never sends a line before it is asked for."""
+        line = b""
+        while not line.endswith(b"\n"):
+            part = os.read(self._read, 1 << 16)
+            if not part:
+                return None
+            line += part
+        return json.loads(line)
+
+    def send(self, **line: Any) -> None:
+        data = json.dumps(line).encode() + b"\n"
+        while data:
+            data = data[os.write(self._write, data) :]
+
+    def progress(self, text: str) -> None:
+        self.send(progress=text)
+
+    @classmethod
+    def over_stdio(cls) -> Channel:
+        """Take stdin and stdout for the protocol; what anybody prints goes to stderr from now on."""
+        channel = cls(os.dup(0), os.dup(1))
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(2, 1)
+        return channel
+
+
+def attend(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
+    """The life of a cell's process: prepare the subject, then answer one question after the other."""
+    from harness.subject import Subject
+
+    if settings.memory_limit_bytes is not None:
+        memory.limit(settings.memory_limit_bytes)
+    torch = _import_torch()
+    torch.set_num_threads(allowed_cpus())
+    with torch.inference_mode():
+        subject = Subject(cell, settings, folder, channel.progress)
+        emulated = PRECISIONS[cell.precision].emulated(cell.target, cpu_flags())
+        channel.send(fact="prepared", value=as_json(subject.prepared(emulated)))
+        while (line := channel.receive()) is not None and line["ask"] in STEPS:
+            channel.send(fact=line["ask"], value=as_json(getattr(subject, line["ask"])()))
+
+
+def speak_last(work: Callable[[], None], channel: Channel) -> int:
+    """Do the work of a process; whatever a stranger's model raises becomes the cell's outcome. Returns the exit code."""
+    try:
+        work()
+    except CellEnded as end:
+        channel.send(end={"outcome": end.outcome, "reason": end.reason, "axis": end.axis})
+    except Exception as error:  # noqa: BLE001 - the process boundary: a model may raise anything, and that is a result
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}".strip()
+        exhausted = isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
+        channel.send(end={"outcome": OUT_OF_MEMORY if exhausted else FAILED, "reason": reason, "axis": None})
+    else:
+        return 0
+    return 1
+
+
+def in_fresh_process(work: Callable[[], None], channel: Channel, time_limit_s: float, spawn: list[str] | None) -> dict[str, Any]:
+    """Run `work` in a forked process (or the command `spawn`, where nothing can be forked) and say how it ended.
+
+    No polling: the server sleeps until the process dies or the alarm goes off, so it takes no time from the cell.
+    """
+    kills, started, timed_out = oom_kills(), time.monotonic(), False
+    if spawn is not None:
+        channel_fds = (channel._read, channel._write)
+        process = subprocess.Popen([*spawn, *map(str, channel_fds)], pass_fds=channel_fds)
+        try:
+            code = process.wait(time_limit_s)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            process.kill()
+            code = process.wait()
+        died_of, peak = (-code if code < 0 else None), None
+    else:
+        with warnings.catch_warnings():
+            # numpy's OpenBLAS keeps a pool of threads and re-creates it after a fork; torch has started none
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            _die_with_parent()
+            os._exit(speak_last(work, channel))
+
+        def kill(*_: Any) -> None:
+            nonlocal timed_out
+            timed_out = True
+            os.kill(child, signal.SIGKILL)
+
+        signal.signal(signal.SIGALRM, kill)
+        signal.setitimer(signal.ITIMER_REAL, time_limit_s)
+        _, status, usage = os.wait4(child, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        died_of = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        code, peak = (None if died_of else os.WEXITSTATUS(status)), usage.ru_maxrss * 1024
+    return {
+        "code": code,
+        "signal": signal.Signals(died_of).name if died_of else None,
+        "timed_out": timed_out,
+        "out_of_memory": died_of == signal.SIGKILL and not timed_out and oom_kills() > kills,
+        "process_peak_bytes": peak,
+        "seconds": time.monotonic() - started,
+    }
+
+
+class Server:
+    """Serves cells one after the other until the near side closes the pipe."""
+
+    def __init__(self, channel: Channel, folder: Path, fork: bool) -> None:
+        self._channel, self._folder, self._fork = channel, folder, fork
+
+    def serve(self) -> None:
+        hello = _versions()
+        for name in PRELOAD:
+            import_module(name)
+        gc.freeze()  # what is here now is never garbage; looking through it took 0.15 s a collection
+        self._channel.send(hello=hello)
+        while (line := self._channel.receive()) is not None:
+            if "cell" not in line:
+                continue  # a question to a process that has died meanwhile
+            self._serve_cell(line)
+
+    def _serve_cell(self, line: dict[str, Any]) -> None:
+        from harness import reference
+
+        cell, settings = Cell.from_json(line["cell"]), Settings.from_json(line["settings"])
+        folder = self._folder / _digest(cell, settings)
+        jobs = [("attend", attend)]
+        if not (folder / "parent.json").exists() and cell_needs_parent(cell):
+            jobs.insert(0, ("parent", reference.prepare_parent))
+        if not (folder / "reference.json").exists():
+            folder.mkdir(exist_ok=True)
+            jobs.insert(0, ("reference", reference.prepare))
+        for name, job in jobs:
+            talk: Any = self._channel if name == "attend" else self._channel.progress
+            spawn = None
+            if not self._fork:
+                work = json.dumps({**line, "folder": str(folder), "job": name})
+                spawn = [sys.executable, "-m", "harness.probe", "--job", work]
+            end = in_fresh_process(
+                lambda job=job, talk=talk: job(cell, settings, folder, talk), self._channel, settings.time_limit_s, spawn
+            )
+            if name == "attend" or end["code"] != 0:
+                self._channel.send(exit={**end, "job": name})
+                return
+
+
+def cell_needs_parent(cell: Cell) -> bool:
+    """Whether the cell's accuracy is compared with its dense fp32 parent's; the parent itself has none."""
+    return (cell.variant, cell.runtime, cell.precision) != ("dense", "eager", "fp32")
+
+
+def _digest(cell: Cell, settings: Settings) -> str:
+    """Names what a reference depends on; cells of the same model share one."""
+    asked = settings.as_json()
+    parts = [cell.model, cell.variant, cell.image_size, *(asked[key] for key in ("seed", "data", "weights", "accuracy_images"))]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _import_torch() -> Any:
+    import torch
+
+    return torch
+
+
+def _versions() -> dict[str, Any]:
+    """What only the side with torch knows about the machine. Touches no device: a server that did could not fork."""
+    torch = _import_torch()
+    blas = next((word for word in torch.__config__.show().replace(",", " ").split() if word.startswith("BLAS_INFO=")), "")
+    return {
+        "torch": torch.__version__,
+        "torch_cuda": torch.version.cuda,
+        "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "blas": blas.removeprefix("BLAS_INFO="),
+        "onednn": torch.backends.mkldnn.is_available(),
+        "threads": allowed_cpus(),
+        **{name: version(name) for name in ("torchvision", "timm", "numpy", "ptflops")},
+    }
+
+
+def _die_with_parent() -> None:
+    """Linux: the kernel ends a cell whose server was killed, so that nothing is left to disturb the next session."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _run_job(work: str, read: int, write: int) -> int:
+    """One job in a process that was not forked."""
+    from harness import reference
+
+    line, channel = json.loads(work), Channel(read, write)
+    cell, settings, folder = Cell.from_json(line["cell"]), Settings.from_json(line["settings"]), Path(line["folder"])
+    jobs: dict[str, Callable[[], None]] = {
+        "reference": lambda: reference.prepare(cell, settings, folder, channel.progress),
+        "parent": lambda: reference.prepare_parent(cell, settings, folder, channel.progress),
+        "attend": lambda: attend(cell, settings, folder, channel),
+    }
+    return speak_last(jobs[line["job"]], channel)
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--job"]:
+        return _run_job(arguments[1], int(arguments[2]), int(arguments[3]))
+    fork = hasattr(os, "fork") and "--no-fork" not in arguments
+    channel = Channel.over_stdio()
+    with tempfile.TemporaryDirectory(prefix="plumbline-") as folder:
+        Server(channel, Path(folder), fork).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

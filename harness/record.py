@@ -1,0 +1,45 @@
+"""The record: everything learned about a cell, as one line of JSON. record.schema.json is the contract with its readers.
+
+Within a schema version fields are only added, and readers ignore what they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.ask import Probe
+
+SCHEMA = 1
+
+
+def of_probe(probe: Probe, outcome: str, reason: str | None, machine: dict[str, Any]) -> dict[str, Any]:
+    """The record of a cell whose process has ended, however that was."""
+    facts = probe.facts
+    memory = facts.get("memory")
+    if memory is None and probe.exit.get("process_peak_bytes"):
+        memory = {"process_peak_bytes": probe.exit["process_peak_bytes"]}  # even a killed process leaves this
+    prepared = facts.get("prepared", {})
+    return {
+        "schema": SCHEMA,
+        "cell": probe.cell.as_json(),
+        "outcome": outcome,
+        "reason": reason,
+        "counts": facts.get("counts"),
+        "agreement": facts.get("agreement"),
+        "accuracy": facts.get("accuracy"),
+        "latency": facts.get("latency"),
+        "memory": memory,
+        "weights": prepared.get("weights"),
+        "machine": machine,
+        "started_at": probe.started_at,
+        "seconds": round(probe.seconds, 4),
+    }
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a record."""
+    return json.loads((Path(__file__).parent / "record.schema.json").read_text())

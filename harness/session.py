@@ -1,0 +1,102 @@
+"""A measuring session: one lock, one journal, one probe server, many cells."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from harness import machine, record
+from harness.ask import Probe, ProbeServer
+from harness.cell import Cell
+from harness.journal import Journal, RunError
+from harness.matrix import Impossible
+from harness.outcomes import OK, CellEnded
+from harness.settings import Settings
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+class Busy(RuntimeError):
+    """Somebody else measures on this machine."""
+
+
+class Session:
+    """Opens a probe for each cell and keeps what became of it."""
+
+    def __init__(self, settings: Settings, journal: Journal, log: IO[bytes], progress: Callable[[str], None]) -> None:
+        self.settings, self.journal = settings, journal
+        self.server = ProbeServer(log, progress=progress)
+        self.records: dict[str, dict[str, Any]] = {kept["cell"]["id"]: kept for kept in journal.earlier}
+        self.measured = 0
+        self._machine: dict[str, Any] = {}
+        self._accuracies: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for kept in journal.earlier:
+            if kept["outcome"] == OK:
+                self._share(Cell.from_json(kept["cell"]), kept["accuracy"])
+
+    def start(self, needs_probe: bool = True) -> None:
+        """Start the probe and take the fingerprint. Raises RunError where a resumed run comes from another machine."""
+        self._machine = machine.fingerprint(self.server.start() if needs_probe else {}, REPOSITORY)
+        for kept in self.journal.earlier if needs_probe else []:
+            differences = machine.differences(self._machine, kept["machine"])
+            if kept["machine"].get("torch") and differences:
+                raise RunError(
+                    f"the run in {str(self.journal.folder)!r} was measured on another machine or with other software "
+                    f"({'; '.join(text[:100] for text in differences[:3])}); start a new one with --run-dir"
+                )
+
+    @property
+    def machine_id(self) -> str:
+        return str(self._machine["id"])
+
+    def open(self, cell: Cell, impossible: Impossible | None) -> Probe:
+        """A probe for the cell. What the accuracy of another batch has shown is not measured again."""
+        self._state_at_start = machine.state()
+        refusal = CellEnded(impossible.outcome, impossible.reason, impossible.axis) if impossible else None
+        return Probe(self.server, cell, self.settings, refusal=refusal, accuracy=self._accuracies.get(_without_batch(cell)))
+
+    def finish(self, probe: Probe, outcome: str, reason: str | None) -> dict[str, Any]:
+        """End the probe's process and keep its record."""
+        probe.close()
+        here = {**self._machine, "state_at_start": self._state_at_start, "state_at_end": machine.state()}
+        kept = record.of_probe(probe, outcome, reason, here)
+        self.journal.append(kept)
+        self.records[probe.cell.id] = kept
+        self.measured += outcome == OK
+        if outcome == OK:
+            self._share(probe.cell, kept["accuracy"])
+        return kept
+
+    def close(self) -> None:
+        self.server.close()
+        self.journal.close()
+
+    def _share(self, cell: Cell, accuracy: dict[str, Any] | None) -> None:
+        if accuracy is not None and accuracy["unavailable"] is None and accuracy["measured_by"] is None:
+            self._accuracies[_without_batch(cell)] = {**accuracy, "measured_by": cell.id}
+
+
+def lock_machine(wait_s: float) -> FileLock:
+    """Two sessions on one machine would ruin each other's numbers. Raises Busy after `wait_s` seconds."""
+    path = Path(tempfile.gettempdir()) / "plumbline.lock"
+    lock = FileLock(path, timeout=wait_s, mode=0o666)
+    try:
+        return lock.acquire().lock
+    except Timeout:
+        raise Busy(
+            "another session is measuring on this machine, and two at once would ruin both their numbers; "
+            "wait for it, or let this one wait: --wait SECONDS"
+        ) from None
+
+
+def default_run_dir(root: Path) -> Path:
+    return root / "runs" / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
+
+
+def _without_batch(cell: Cell) -> tuple[Any, ...]:
+    return cell.values(("model", "variant", "runtime", "precision", "image_size", "target"))

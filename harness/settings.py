@@ -1,0 +1,38 @@
+"""How a cell is to be measured: what the near side decides and the probe obeys."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Times in seconds. `accuracy_images`: how many images a subset has, None for all of them, 0 for no accuracy.
+
+    Sampling ends when the median's 95 % interval is within `precision` of it and there are `min_samples`, or
+    when `sampling_s` is spent; the second latency, with transfers, gets half of that.
+    """
+
+    seed: int = 0
+    data: Path | None = None
+    weights: Path | None = None
+    cache: Path = Path()
+    warmup_s: float = 0.5
+    sampling_s: float = 1.0
+    min_samples: int = 64
+    max_samples: int = 10_000
+    precision: float = 0.01
+    emulated_samples: int = 5
+    accuracy_images: int | None = 500
+    time_limit_s: float = 300.0
+    memory_limit_bytes: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Settings:
+        paths = {key: Path(fields[key]) for key in ("data", "weights", "cache") if fields[key] is not None}
+        return cls(**{**fields, **paths})

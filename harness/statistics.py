@@ -1,0 +1,75 @@
+"""Order statistics and proportions. No torch, no pytest: this runs wherever there is a journal file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+from scipy.special import bdtr, bdtrik
+
+LOADGEN = "loadgen-early-stopping-99"
+
+
+def percentile(ordered: Sequence[float], fraction: float) -> float:
+    """Nearest-rank percentile of samples in ascending order; the median is the mean of the two middle ones."""
+    count = len(ordered)
+    if fraction == 0.5:
+        return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    return ordered[max(0, math.ceil(fraction * count) - 1)]
+
+
+def median_interval(ordered: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Distribution-free confidence interval of the median, from order statistics; None with too few samples.
+
+    Source: Conover 1999, "Practical Nonparametric Statistics", section 3.2.
+    """
+    count = len(ordered)
+    outside = _largest_with_cdf_below((1 - confidence) / 2, count, 0.5)
+    if outside < 0:
+        return None
+    return ordered[outside], ordered[count - 1 - outside]
+
+
+def loadgen_bound(ordered: Sequence[float], fraction: float, confidence: float = 0.99) -> float | None:
+    """Upper confidence bound of a latency percentile by MLPerf LoadGen's early-stopping rule; None with too few samples.
+
+    With t the largest number of samples such that Binomial(n, 1 - fraction) is at most t with a
+    probability of 1 - confidence or less, the bound is the t-th largest sample; t must be at least 1,
+    which takes 64 samples for p90 and 662 for p99. Source: MLPerf inference rules, appendix "Early
+    stopping"; loadgen/early_stopping.cc.
+    """
+    allowed = _largest_with_cdf_below(1 - confidence, len(ordered), 1 - fraction)
+    return ordered[len(ordered) - allowed] if allowed >= 1 else None
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of a proportion. Source: Wilson 1927, "Probable Inference", JASA 22."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = (successes + z * z / 2) / (trials + z * z)
+    half = z / (trials + z * z) * math.sqrt(successes * (trials - successes) / trials + z * z / 4)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mcnemar_p_value(lost: int, gained: int) -> float:
+    """One-sided exact McNemar test: the probability of losing this many or more if losing were as likely as gaining.
+
+    `lost` and `gained` count the images that only the parent and only the variant got right.
+    Source: McNemar 1947, Psychometrika 12, in its exact binomial form.
+    """
+    if lost == 0:
+        return 1.0
+    return float(1 - bdtr(lost - 1, lost + gained, 0.5))
+
+
+def _largest_with_cdf_below(probability: float, trials: int, chance: float) -> int:
+    """The largest k with P(Binomial(trials, chance) <= k) <= probability; -1 where there is none."""
+    if trials == 0 or bdtr(0, trials, chance) > probability:
+        return -1
+    # bdtrik interpolates between the integers; the step below settles rounding on either side
+    k = math.floor(bdtrik(probability, trials, chance))
+    while bdtr(k + 1, trials, chance) <= probability:
+        k += 1
+    while bdtr(k, trials, chance) > probability:
+        k -= 1
+    return k

@@ -1,0 +1,177 @@
+"""Inside the fresh process: one cell, prepared, checked and measured step by step, as the test asks for it.
+
+Nothing is timed unless asked for, and a test asks for the latency last: a wrong model has no speed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import models
+from harness import accuracy, latency, memory
+from harness.cell import Cell
+from harness.facts import Accuracy, Agreement, Counts, Latency, Memory, Prepared
+from harness.outcomes import FAILED, UNAVAILABLE, CellEnded
+from harness.precisions import PRECISIONS
+from harness.reference import Reference, load_weights
+from harness.runtimes import RUNTIMES
+from harness.settings import Settings
+from harness.statistics import LOADGEN
+from models.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The largest of 10,000 normally distributed errors lies at 4 times their RMS; twice that leaves room for heavier tails.
+OUTLIER = 8
+
+
+class Subject:
+    """The object of a cell. Each method is one step; it returns a fact, or raises what ends the cell."""
+
+    def __init__(self, cell: Cell, settings: Settings, folder: Path, progress: Callable[[str], None]) -> None:
+        import torch
+
+        started = time.perf_counter()
+        self._base_bytes = memory.resident_bytes()
+        self._peak_bytes = 0
+        self._cell, self._settings, self._progress = cell, settings, progress
+        if cell.target == "cuda" and not torch.cuda.is_available():
+            raise CellEnded(UNAVAILABLE, "torch finds no CUDA device", axis="target")
+        self._device = torch.device(cell.target)
+        self._precision = PRECISIONS[cell.precision]
+        self._model = models.find(cell.model)
+        self._reference = Reference.load(folder)
+        torch.manual_seed(settings.seed)
+        net = self._model.instantiate(cell.image_size)
+        load_weights(net, self._reference.state)
+        net = VARIANTS[cell.variant](net)
+        self._parameters = sum(parameter.numel() for parameter in net.parameters())
+        self._executable = RUNTIMES[cell.runtime](net, self._precision, self._device)
+        self._first_s: float | None = None
+        self._seconds = time.perf_counter() - started
+
+    def prepared(self, emulated: bool) -> Prepared:
+        import torch
+
+        self._emulated = emulated
+        return Prepared(self._reference.weights, torch.get_num_threads(), self._seconds, emulated)
+
+    def counts(self) -> Counts:
+        return Counts(measured_parameters=self._parameters, **self._reference.counts)
+
+    def agreement(self) -> Agreement:
+        """Compare with the reference on its inputs, in the cell's own batch."""
+        inputs, expected, spread = self._reference.inputs, self._reference.logits, self._reference.spread
+        if not spread > 0:
+            raise CellEnded(FAILED, "the model gives the same outputs for every input; nothing can be compared on them")
+        rows = [index % len(inputs) for index in range(-(-len(inputs) // self._cell.batch) * self._cell.batch)]
+        squares, largest, same, first = 0.0, 0.0, 0, None
+        for start in range(0, len(rows), self._cell.batch):
+            part = rows[start : start + self._cell.batch]
+            outputs = self._infer(inputs[part])
+            if first is None:
+                first = (inputs[part], outputs)
+            self._check_outputs(outputs, (len(part), *expected.shape[1:]))
+            errors = (outputs.double() - expected[part]) / spread
+            squares += float(errors.square().sum())
+            largest = max(largest, float(errors.abs().max()))
+            same += int((outputs.argmax(dim=1) == expected[part].argmax(dim=1)).sum())
+        assert first is not None
+        again = self._infer(first[0])
+        tolerance = self._precision.tolerance(self._model.formula(self._cell.image_size))
+        return Agreement(
+            reference="the same weights in eager float64 on the CPU",
+            inputs=len(inputs),
+            pictures=self._reference.pictures,
+            spread=spread,
+            error=(squares / (len(rows) * expected[0].numel())) ** 0.5,
+            max_error=largest,
+            repeat_error=float((again - first[1]).double().abs().max()) / spread,
+            tolerance=tolerance,
+            max_tolerance=OUTLIER * tolerance,
+            top1=same / len(rows),
+        )
+
+    def accuracy(self) -> Accuracy:
+        cell, settings = self._cell, self._settings
+        images = accuracy.images(self._model, cell.image_size, settings, self._reference.weights["kind"])
+        if isinstance(images, str):
+            return Accuracy(unavailable=images)
+        ranks = accuracy.classify(self._infer, images, settings, cell.batch, self._progress)
+        data = self._model.dataset(cell.image_size)
+        # a floor is known for the architecture as it is usually used
+        usual = not self._model.chosen and cell.image_size == data.image_size
+        floor = self._model.floors.get(data.name) if usual else None
+        return accuracy.judge(
+            ranks, images, settings, floor, self._reference.parent_correct, self._precision.accuracy_budget
+        )
+
+    def latency(self) -> Latency:
+        """Both latencies of the cell's batch, in the object that was checked."""
+        settings, batch = self._settings, self._cell.batch
+        host = self._reference.inputs[[index % len(self._reference.inputs) for index in range(batch)]]
+        placed = self._executable.place(host)
+        if self._first_s is None:
+            self._infer(host)
+        assert self._first_s is not None
+        few = settings.emulated_samples if self._emulated else None
+        timed = partial(latency.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
+        doubt = latency.Doubt()
+        model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
+        with_transfer = timed(partial(self._whole_way, host), budget_s=settings.sampling_s / 2)
+        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, doubt.read())
+
+    def memory(self) -> Memory:
+        """One more inference, under a high-water mark."""
+        import torch
+
+        host = self._reference.inputs[[index % len(self._reference.inputs) for index in range(self._cell.batch)]]
+        placed = self._executable.place(host)
+        call = partial(self._once, placed)
+        self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
+        allocated = reserved = None
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            call()
+            peak, reason = torch.cuda.max_memory_allocated() - before, None
+            allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        else:
+            peak, reason = memory.growth(call)
+        return Memory(
+            self._executable.weights_bytes(),
+            peak,
+            max(self._peak_bytes, memory.peak_bytes()),
+            self._base_bytes,
+            allocated,
+            reserved,
+            {} if reason is None else {"peak_bytes": reason},
+        )
+
+    def _infer(self, images: Tensor) -> Tensor:
+        """One inference, host to host. The process's very first one is timed, cold as it is."""
+        placed = self._executable.place(images)
+        if self._first_s is not None:
+            return self._executable.fetch(self._executable.run(placed))
+        outputs: list[Tensor] = []
+        (self._first_s,) = latency.sample(lambda: outputs.append(self._executable.run(placed)), self._executable.synchronize, 1)
+        return self._executable.fetch(outputs[0])
+
+    def _whole_way(self, images: Tensor) -> Tensor:
+        return self._executable.fetch(self._executable.run(self._executable.place(images)))
+
+    def _once(self, placed: Tensor) -> None:
+        self._executable.run(placed)
+        self._executable.synchronize()
+
+    @staticmethod
+    def _check_outputs(outputs: Any, shape: tuple[int, ...]) -> None:
+        if tuple(outputs.shape) != shape:
+            raise CellEnded(FAILED, f"wanted outputs of shape {shape}, came {tuple(outputs.shape)}")
+        if not bool(outputs.isfinite().all()):
+            raise CellEnded(FAILED, "the outputs hold NaN or infinity")

@@ -1,0 +1,180 @@
+"""The evaluation matrix: one row a cell, for people. ms, MiB and percent appear only here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from harness.cell import AXES
+from harness.outcomes import OK
+
+NOTHING = "-"
+Record = dict[str, Any]
+
+
+def matrix(records: Sequence[Record], style: str = "simple") -> str:
+    """A table of the records with its notes. An axis on which all cells agree is named above it instead of in each row."""
+    cells = [record["cell"] for record in records]
+    same = [axis for axis in ("variant", "runtime", "target") if len({cell[axis] for cell in cells}) == 1]
+    axes = [axis for axis in AXES if axis not in same]
+    rows = [[_axis(record, axis) for axis in axes] + [column(record) for column in COLUMNS.values()] for record in records]
+    # a column in which no cell has anything says nothing
+    headers = [_HEADERS.get(axis, axis) for axis in axes] + list(COLUMNS)
+    kept = [i for i in range(len(headers)) if i < len(axes) or any(row[i] != NOTHING for row in rows)]
+    table = tabulate(
+        [[row[i] for i in kept] for row in rows],
+        [headers[i].replace("\n", "\n" if style == "simple" else " ") for i in kept],
+        tablefmt=style,
+        disable_numparse=True,
+        colalign=["left" if headers[i] in LEFT else "right" for i in kept],
+    )
+    head = ", ".join(f"{axis} {cells[0][axis]}" for axis in same)
+    return "\n".join(part for part in (head, "" if head else None, table, "", *notes(records)) if part is not None)
+
+
+def line(record: Record) -> str:
+    """One cell in one line, for the progress."""
+    text = f"{record['cell']['id']}  {record['outcome']}"
+    if record["outcome"] != OK:
+        return f"{text}: {record['reason']}"
+    if record["latency"]:
+        text += f"  {_milliseconds(record)} ms {_doubt(record)}"
+    if record["accuracy"] and record["accuracy"]["top1"] is not None:
+        text += f"  top-1 {_top1(record)}"
+    return text
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """What the table cannot say in its cells."""
+    lines = [
+        "MACs of one image. error: RMS against float64 as a share of the outputs' spread, in percent of its tolerance. p50: median of"
+        " the model alone,",
+        "input on the device, with its 95 % interval. p90, p99: 99 % upper bounds by LoadGen's rule, which takes 64 and 662 samples; with fewer: few."
+        " e2e: host to host.",
+        "inference: memory beyond what the process held before. switched: involuntary context switches; waiting: share of time in which"
+        " a process",
+        "of this machine had to wait for a processor. Both are of other processes' making: where they are high, measure again.",
+    ]
+    emulated = sorted({record["cell"]["precision"] for record in records if _latency(record, "emulated")})
+    for precision in emulated:
+        lines.append(f"{precision}*: this processor has no {precision} arithmetic; it is emulated, and timed for a few iterations only.")
+    if any(_top1(record).endswith("'") for record in records):
+        lines.append("': top-1 of the same model in another batch.")
+    missing: dict[str, list[str]] = {}
+    for record in records:
+        reason = (record["accuracy"] or {}).get("unavailable")
+        if reason:
+            missing.setdefault(reason, [])
+        if record["outcome"] != OK:
+            missing.setdefault(f"{record['outcome']}: {record['reason']}", []).append(record["cell"]["id"])
+    for reason, ids in missing.items():
+        if not ids:
+            lines.append(f"no top-1: {reason}")
+        else:
+            lines.append(f"{ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {reason}")
+    return lines
+
+
+def _axis(record: Record, axis: str) -> str:
+    value = str(record["cell"][axis])
+    return value + "*" if axis == "precision" and _latency(record, "emulated") else value
+
+
+def _latency(record: Record, *keys: str) -> Any:
+    value = record["latency"]
+    for key in keys:
+        if value is None:
+            return None
+        value = value[key]
+    return value
+
+
+def _milliseconds(record: Record, *keys: str) -> str:
+    seconds = _latency(record, *(keys or ("model", "median_s")))
+    return NOTHING if seconds is None else f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
+
+
+def _doubt(record: Record) -> str:
+    interval, median = _latency(record, "model", "interval_s"), _latency(record, "model", "median_s")
+    if interval is None:
+        return NOTHING
+    return f"±{(interval[1] - interval[0]) / 2 / median:.1%}"
+
+
+def _bound(name: str) -> Callable[[Record], str]:
+    def column(record: Record) -> str:
+        if record["latency"] is None:
+            return NOTHING
+        if _latency(record, "model", "percentiles", name, "bound_s") is None:
+            return "few"
+        return "≤" + _milliseconds(record, "model", "percentiles", name, "bound_s")
+
+    return column
+
+
+def _top1(record: Record) -> str:
+    accuracy = record["accuracy"]
+    if accuracy is None or accuracy["top1"] is None:
+        return NOTHING
+    return f"{accuracy['top1']:.2%} of {accuracy['images']}" + ("'" if accuracy["measured_by"] else "")
+
+
+def _error(record: Record) -> str:
+    agreement = record["agreement"]
+    return NOTHING if agreement is None else f"{agreement['error'] / agreement['tolerance']:.0%}"
+
+
+def _count(name: str, unit: float) -> Callable[[Record], str]:
+    return lambda record: NOTHING if record["counts"] is None else f"{record['counts'][name] / unit:.4g}"
+
+
+def _mebibytes(name: str) -> Callable[[Record], str]:
+    def column(record: Record) -> str:
+        value = (record["memory"] or {}).get(name)
+        return NOTHING if value is None else f"{value / 2**20:.3g}" if value < 1000 * 2**20 else f"{value / 2**20:.0f}"
+
+    return column
+
+
+def _rate(record: Record) -> str:
+    rate = _latency(record, "model", "images_per_s")
+    return NOTHING if rate is None else f"{rate:.3g}" if rate < 1000 else f"{rate:.0f}"
+
+
+def _share(name: str) -> Callable[[Record], str]:
+    def column(record: Record) -> str:
+        value = _latency(record, "doubt", name)
+        return NOTHING if value is None else f"{value:.1%}"
+
+    return column
+
+
+def _switches(record: Record) -> str:
+    value = _latency(record, "doubt", "involuntary_switches")
+    return NOTHING if value is None else str(value)
+
+
+LEFT = ("model", "variant", "runtime", "precision", "target", "outcome")
+_HEADERS = {"image_size": "px"}
+# A line break in a heading keeps the column narrow on a terminal.
+COLUMNS: dict[str, Callable[[Record], str]] = {
+    "outcome": lambda record: str(record["outcome"]),
+    "param\nM": _count("parameters", 1e6),
+    "MAC\nM": _count("macs", 1e6),
+    "error": _error,
+    "top-1": _top1,
+    "first\nms": lambda record: _milliseconds(record, "first_s"),
+    "p50\nms": _milliseconds,
+    "±": _doubt,
+    "p90\nms": _bound("p90"),
+    "p99\nms": _bound("p99"),
+    "e2e\nms": lambda record: _milliseconds(record, "with_transfer", "median_s"),
+    "image\n/s": _rate,
+    "weights\nMiB": _mebibytes("weights_bytes"),
+    "inference\nMiB": _mebibytes("peak_bytes"),
+    "process\nMiB": _mebibytes("process_peak_bytes"),
+    "switched": _switches,
+    "waiting": _share("cpu_pressure"),
+}

@@ -1,0 +1,166 @@
+"""Labelled pictures, by name. Importing this imports no torch; loading does."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class NoData(LookupError):
+    """A data set that is not on this machine; the message says where it was looked for."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """`image_size` is the size at which its pictures are usually shown to a model, in pixels."""
+
+    name: str
+    image_size: int
+    channels: int
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pictures: Callable[[Path | None, str], tuple[str, Sequence[Any], Sequence[int]]]
+    embedded: bool = False
+
+    def load(self, root: Path | None, image_size: int, split: str = "test") -> Images:
+        """The pictures of a split, ready for a model at `image_size`.
+
+        Raises `NoData` where `root` does not hold them; a folder that is there and damaged raises
+        torchvision's own error.
+        """
+        where, pictures, labels = self.pictures(root, split)
+        return Images(self, where, pictures, list(labels), image_size)
+
+
+class Images:
+    """Pictures and labels; `batch` decodes, resizes and normalises just those it is asked for."""
+
+    def __init__(self, data: DataSet, name: str, pictures: Sequence[Any], labels: list[int], image_size: int) -> None:
+        import torch
+        from torchvision.transforms import v2
+
+        self.name, self.labels = name, labels
+        self._pictures = pictures
+        self._resize = v2.Identity()
+        if data.name != "imagenet" and image_size != data.image_size:
+            self._resize = v2.Resize((image_size, image_size), antialias=True)
+        self._image_size = image_size
+        self._standard_crop = data.name == "imagenet"
+        self._to_tensor = v2.Compose(
+            [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(data.mean), list(data.std))]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Iterable[int]) -> Tensor:
+        """float32, shape (n, channels, image_size, image_size)."""
+        import torch
+
+        return torch.stack([self._to_tensor(self._fit(self._pictures[index])) for index in indices])
+
+    def _fit(self, picture: Any) -> Any:
+        if not self._standard_crop:
+            return self._resize(picture)
+        # The usual evaluation crop shows the central 224 of a picture resized to 256. Pictures that come
+        # prepared (a shorter side between the two) are only cropped: scaling them again would blur them.
+        from torchvision.transforms import v2
+
+        size, short = self._image_size, min(picture.size)
+        if not size <= short <= round(size * 256 / 224):
+            picture = v2.functional.resize(picture, [round(size * 256 / 224)], antialias=True)
+        return v2.functional.center_crop(picture, [size, size])
+
+
+def _digits(root: Path | None, split: str) -> tuple[str, Sequence[Any], Sequence[int]]:
+    import torch
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    train, test = train_test_split(range(len(digits.target)), test_size=500, random_state=0, stratify=digits.target)
+    chosen = train if split == "train" else test
+    images = torch.from_numpy(digits.images[chosen] * (255 / 16)).round().to(torch.uint8)
+    return "digits", images.unsqueeze(1), digits.target[chosen].tolist()
+
+
+def _from_torchvision(name: str, folder: str) -> Callable[[Path | None, str], tuple[str, Sequence[Any], Sequence[int]]]:
+    def pictures(root: Path | None, split: str) -> tuple[str, Sequence[Any], Sequence[int]]:
+        import torchvision
+
+        where = _within(root, folder, f"torchvision's {name}")
+        data = getattr(torchvision.datasets, name)(root=where, train=split == "train", download=False)
+        return folder, _Pictures(data), [int(label) for label in data.targets]
+
+    return pictures
+
+
+def _imagenet(root: Path | None, split: str) -> tuple[str, Sequence[Any], Sequence[int]]:
+    import torchvision
+
+    if root is not None and (root / "imagenet" / "val").is_dir():
+        data = torchvision.datasets.ImageFolder(root / "imagenet" / "val")
+        return "imagenet", _Pictures(data), [int(label) for label in data.targets]
+    for folder in ("imagenet", "imagenet-sample", "."):
+        if root is not None and (root / folder / "labels.csv").is_file():
+            with (root / folder / "labels.csv").open(newline="") as table:
+                rows = list(csv.DictReader(table))
+            files = [root / folder / row["file"] for row in rows]
+            return (root / folder).resolve().name, _Files(files), [int(row["class_index"]) for row in rows]
+    _within(root, "imagenet", "ImageNet's val/ folder, or pictures with a labels.csv (columns file, class_index)")
+    raise NoData(f"no val/ folder and no labels.csv in {'imagenet'!r} or {'imagenet-sample'!r} of the data root")
+
+
+def _within(root: Path | None, folder: str, what: str) -> Path:
+    if root is None:
+        raise NoData(f"no data root was given; --data ROOT with ROOT/{folder} holding {what}")
+    if not (root / folder).is_dir():
+        raise NoData(f"the data root has no folder {folder!r}, wanted {what} in it")
+    return root / folder
+
+
+class _Pictures(Sequence[Any]):
+    """The pictures of a torchvision data set, without their labels."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._data[index][0]
+
+
+class _Files(Sequence[Any]):
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        from PIL import Image
+
+        with Image.open(self._paths[index]) as picture:
+            return picture.convert("RGB")
+
+
+DATASETS = {
+    data.name: data
+    for data in (
+        DataSet("digits", 8, 1, 10, (0.305,), (0.376,), _digits, embedded=True),
+        DataSet("mnist", 28, 1, 10, (0.1307,), (0.3081,), _from_torchvision("MNIST", "mnist")),
+        DataSet("cifar10", 32, 3, 10, IMAGENET_MEAN, IMAGENET_STD, _from_torchvision("CIFAR10", "cifar10")),
+        DataSet("imagenet", 224, 3, 1000, IMAGENET_MEAN, IMAGENET_STD, _imagenet),
+    )
+}

@@ -1,0 +1,35 @@
+"""Multi-layer perceptron on flattened pixels (the study's: 784-1024-1024-1024-10, on MNIST)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from models.layers import Layer, linear
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _widths(image_size: int, channels: int, classes: int, depth: int, width: int) -> list[int]:
+    return [channels * image_size**2] + [width] * (depth + 1) + [classes]
+
+
+def layers(image_size: int, channels: int, classes: int, depth: int, width: int) -> Iterator[Layer]:
+    widths = _widths(image_size, channels, classes, depth, width)
+    for number, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
+        yield linear(f"linear{number}", inputs, outputs)
+
+
+def build(image_size: int, channels: int, classes: int, depth: int, width: int) -> nn.Module:
+    """`depth` is the number of hidden-to-hidden matrices: the study's has 2."""
+    from torch import nn
+
+    widths = _widths(image_size, channels, classes, depth, width)
+    modules: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    for number, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
+        if number:
+            modules[f"relu{number}"] = nn.ReLU()
+        modules[f"linear{number}"] = nn.Linear(inputs, outputs)
+    return nn.Sequential(modules)
