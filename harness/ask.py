@@ -100,6 +100,7 @@ class Probe:
     ) -> None:
         self.cell, self.settings = cell, settings
         self.facts: dict[str, Any] = {}
+        self.steps_s: dict[str, float] = {}
         self._refusal, self._known_accuracy = refusal, accuracy
         self.started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._started = time.perf_counter()
@@ -116,12 +117,8 @@ class Probe:
         if "prepared" not in self.facts:
             if self._refusal is not None:
                 raise self._refusal
-            if self._ended:
-                raise CellEnded(CRASHED, "the process of this cell has ended")
             self._server.start()
-            self._open = True
-            self._server.send(cell=self.cell.as_json(), settings=self.settings.as_json())
-            self.facts["prepared"] = self._await("prepared")
+            self.facts["prepared"] = self._await("prepared", cell=self.cell.as_json(), settings=self.settings.as_json())
         return Prepared(**self.facts["prepared"])
 
     def counts(self) -> Counts:
@@ -152,16 +149,21 @@ class Probe:
     def _ask(self, step: str) -> dict[str, Any]:
         if step not in self.facts:
             self.prepared()
-            self._server.send(ask=step)
-            self.facts[step] = self._await(step)
+            self.facts[step] = self._await(step, ask=step)
         return self.facts[step]
 
-    def _await(self, fact: str) -> Any:
+    def _await(self, fact: str, **question: Any) -> Any:
+        if self._ended:
+            raise CellEnded(CRASHED, f"asked for {fact}, but the process of this cell has ended")
         end: dict[str, Any] | None = None
+        asked = time.perf_counter()
+        self._open = True
+        self._server.send(**question)
         while True:
             line = self._receive()
             if "fact" in line:
                 assert line["fact"] == fact, f"asked for {fact}, was told {line['fact']}"
+                self.steps_s[fact] = round(time.perf_counter() - asked, 4)
                 return line["value"]
             end = line.get("end", end)
             if "exit" in line:

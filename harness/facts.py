@@ -41,6 +41,11 @@ class Counts:
         extra = self.ptflops["macs"] - self.formula["macs"]
         return not self.unexplained and extra == sum(self.explained.values())
 
+    @property
+    def explanation(self) -> str:
+        layers = ", ".join(f"{name}: {theirs} instead of {ours}" for name, (theirs, ours) in self.unexplained.items())
+        return f"ptflops counts {self.ptflops['macs']} MACs, the formula {self.formula['macs']}; without a known reason in {layers}"
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -68,6 +73,14 @@ class Agreement:
     @property
     def repeatable(self) -> bool:
         return self.repeat_error <= self.max_tolerance
+
+    @property
+    def explanation(self) -> str:
+        return (
+            f"against {self.reference}, as shares of the outputs' spread: RMS error {self.error:.2g} (tolerance "
+            f"{self.tolerance:.2g}), largest {self.max_error:.2g} (tolerance {self.max_tolerance:.2g}), between two calls on one "
+            f"input {self.repeat_error:.2g}; the same class on {self.top1:.0%} of {self.inputs} {self.pictures}"
+        )
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,18 @@ class Accuracy:
             return True
         assert self.loss_p_value is not None and self.budget is not None
         return self.loss <= self.budget or self.loss_p_value >= 0.01
+
+    @property
+    def explanation(self) -> str:
+        if self.top1 is None or self.interval is None:
+            return f"unavailable: {self.unavailable}"
+        text = f"top-1 {self.top1:.2%} on {self.images} of {self.of} images of {self.data}"
+        text += f" (95 % interval {self.interval[0]:.2%} to {self.interval[1]:.2%})"
+        if self.floor is not None:
+            text += f", floor {self.floor:.2%} ({self.floor_source})"
+        if self.loss is not None:
+            text += f", {self.loss:.2%} less than the fp32 parent on the same images (McNemar p = {self.loss_p_value:.2g})"
+        return f"{text}, budget {self.budget:.2%}"
 
 
 @dataclass(frozen=True)

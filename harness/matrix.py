@@ -38,6 +38,7 @@ NAMES: dict[str, Sequence[str]] = {
 TIER_KEYS: dict[str, tuple[type, ...]] = {
     "warmup_s": (int, float),
     "sampling_s": (int, float),
+    "min_samples": (int,),
     "accuracy_images": (int, str),
     "time_limit_s": (int, float),
     "memory_limit_bytes": (int,),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +77,14 @@ class Bench:
         self.session: Session | None = None
         self.settings = self.tier.apply(_settings(config))
         if config.getoption("time_limit") is not None:
-            self.settings = _replace(self.settings, time_limit_s=config.getoption("time_limit"))
+            self.settings = replace(self.settings, time_limit_s=config.getoption("time_limit"))
         if config.getoption("memory_limit") is not None:
-            self.settings = _replace(self.settings, memory_limit_bytes=config.getoption("memory_limit"))
+            self.settings = replace(self.settings, memory_limit_bytes=config.getoption("memory_limit"))
         self.run_dir: Path = config.getoption("resume") or config.getoption("run_dir") or default_run_dir(config.invocation_params.dir)
         self._clock = plan.Clock(self.settings, self.run_dir.parent)
         self._selected: list[pytest.Item] = []
-        self._done, self._wrote = 0, False
+        self._finished: list[pytest.Item] = []
+        self._done, self._line_begun = 0, None
         self._finishers: list[Callable[[], None]] = []
 
     @property
@@ -97,7 +97,9 @@ class Bench:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Set all axes together from the cells, so that there is no cross product to prune."""
-        axes = [axis for axis in AXES if axis in metafunc.fixturenames]
+        own = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+        taken = {name.strip() for names in own for name in (names.split(",") if isinstance(names, str) else names)}
+        axes = [axis for axis in AXES if axis in metafunc.fixturenames and axis not in taken]
         if axes:
             rows = list(dict.fromkeys(cell.values(axes) for cell in self.cells))
             metafunc.parametrize(axes, rows, ids=[id_of(axes, row) for row in rows], indirect=True)
@@ -110,9 +112,9 @@ class Bench:
             except RunError as error:
                 raise pytest.UsageError(str(error)) from error
             done = {kept["cell"]["id"] for kept in self._journal.earlier if kept["outcome"] == OK}
-            finished = [item for item in items if _measures(item) and _cell(item).id in done]
-            self.config.hook.pytest_deselected(items=finished)
-            items[:] = [item for item in items if item not in set(finished)]
+            self._finished = [item for item in items if _measures(item) and _cell(item).id in done]
+            self.config.hook.pytest_deselected(items=self._finished)
+            items[:] = [item for item in items if item not in set(self._finished)]
         self._selected = [item for item in items if _measures(item)]
 
     # -- running ------------------------------------------------------------------------------------------------
@@ -129,6 +131,7 @@ class Bench:
     def _start(self) -> None:
         """Everything that could go wrong for all cells goes wrong here, before the first."""
         try:
+            self._write("")
             lock = lock_machine(self.config.getoption("wait"))
             self._finishers.append(lock.release)
             journal = self._journal if self.config.getoption("resume") else Journal(self.run_dir)
@@ -212,9 +215,9 @@ class Bench:
         """A line of our own. pytest starts a line with the file's name once; it is ended once, and not begun again."""
         reporter = self._reporter
         if reporter is not None:
-            if not self._wrote:
-                reporter.write("\n")
-            self._wrote = True
+            if self._line_begun != reporter.currentfspath:
+                self._line_begun = reporter.currentfspath
+                reporter.write("" if reporter.isatty else "\n")
             erase = "\r\x1b[2K" if reporter.isatty else ""
             reporter.write(f"{erase}{text}\n", flush=True)
 
@@ -237,8 +240,9 @@ class Bench:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self.session is not None and not self.session.measured and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self.config.getoption("plan") and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self.cells:
-            session.exitstatus = pytest.ExitCode.OK
+        nothing_left = self._finished and not self._selected
+        if nothing_left and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK  # a resumed run that is complete was measured before
 
     def pytest_unconfigure(self) -> None:
         while self._finishers:
@@ -320,7 +324,7 @@ def cell(
 
 
 @pytest.fixture
-def probe(request: pytest.FixtureRequest, cell: Cell) -> Iterator[Probe]:
+def probe(request: pytest.FixtureRequest, cell: Cell) -> Probe:
     """The cell's fresh process, to be asked for counts, agreement, accuracy, latency and memory."""
     bench = request.config.pluginmanager.get_plugin("plumbline-bench")
     request.node.keywords["measuring"] = True
@@ -357,12 +361,6 @@ def _settings(config: pytest.Config) -> Settings:
     resolved = {"data": data, "weights": weights}
     paths = {key: folder.resolve() for key, folder in resolved.items() if folder is not None}
     return Settings(seed=config.getoption("seed"), cache=cache_folder(), **paths)
-
-
-def _replace(settings: Settings, **changes: Any) -> Settings:
-    import dataclasses
-
-    return dataclasses.replace(settings, **changes)
 
 
 def _bytes(text: str) -> int:

@@ -49,20 +49,22 @@ NO_MEMORY = ("bad_alloc", "can't allocate memory", "not enough memory", "out of 
 
 
 class Channel:
-    """JSON lines over two file descriptors. Unbuffered towards the server: a forked process reads on from the same pipe."""
+    """JSON lines over two file descriptors. A forked process reads on from the same pipe: the near side sends no cell
+    before the last one has ended, and no question before the last one was answered, so nothing is read too far."""
 
     def __init__(self, read: int, write: int) -> None:
         self._read, self._write = read, write
+        self._rest = b""
 
     def receive(self) -> dict[str, Any] | None:
-        """The next line; None at the end of the stream. The near side never sends a line before it is asked for."""
-        line = b""
-        while not line.endswith(b"\n"):
+        """The next line; None at the end of the stream."""
+        while b"\n" not in self._rest:
             part = os.read(self._read, 1 << 16)
             if not part:
                 return None
-            line += part
-        return json.loads(line)
+            self._rest += part
+        line, _, self._rest = self._rest.partition(b"\n")
+        return json.loads(line)  # type: ignore[no-any-return]
 
     def send(self, **line: Any) -> None:
         data = json.dumps(line).encode() + b"\n"
@@ -174,7 +176,7 @@ class Server:
         self._channel.send(hello=hello)
         while (line := self._channel.receive()) is not None:
             if "cell" not in line:
-                continue  # a question to a process that has died meanwhile
+                continue  # a question to a process that died before it could read it
             self._serve_cell(line)
 
     def _serve_cell(self, line: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ def of_probe(probe: Probe, outcome: str, reason: str | None, machine: dict[str, 
         "machine": machine,
         "started_at": probe.started_at,
         "seconds": round(probe.seconds, 4),
+        "steps_s": probe.steps_s,
     }
 
 

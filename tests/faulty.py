@@ -1,0 +1,84 @@
+"""Models that go wrong, each in one way; named `tests.faulty:NAME` on the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+import torch
+
+from models import Model
+from models.layers import linear
+
+
+class Faulty(nn.Module):
+    """A linear classifier of digits; `fault` sees its outputs once weights are loaded and real calls are made."""
+
+    def __init__(self, fault: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.flatten, self.linear, self.fault = nn.Flatten(), nn.Linear(64, 10), fault
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs = self.linear(self.flatten(images))
+        # only where the cell runs: not on the meta device, nor for the reference in float64, nor in training
+        if outputs.device.type == "meta" or outputs.dtype == torch.float64 or self.training or torch.is_grad_enabled():
+            return outputs
+        return self.fault(outputs) if torch.is_inference_mode_enabled() else outputs
+
+
+def _model(name: str, fault: Callable[[Tensor], Tensor], **changes: Any) -> Model:
+    fields: dict[str, Any] = {
+        "build": lambda image_size, channels, classes: Faulty(fault),
+        "layers": lambda image_size, channels, classes: [linear("linear", 64, 10)],
+        "data": ("digits",),
+        "sizes": (8,),
+        "source": "tests",
+    }
+    return Model(name, **{**fields, **changes})
+
+
+def _die(number: int) -> Callable[[Tensor], Tensor]:
+    def fault(outputs: Tensor) -> Tensor:
+        os.kill(os.getpid(), number)
+        return outputs
+
+    return fault
+
+
+def _sleep(outputs: Tensor) -> Tensor:
+    time.sleep(60)
+    return outputs
+
+
+def _allocate(outputs: Tensor) -> Tensor:
+    return outputs + torch.ones(4 << 30, dtype=torch.uint8)[0]
+
+
+def _raise(image_size: int, channels: int, classes: int) -> nn.Module:
+    raise ValueError("this builder never builds")
+
+
+def _one_off(outputs: Tensor) -> Tensor:
+    changed = outputs.clone()
+    changed[:, 0], changed[:, 1] = outputs[:, 1], outputs[:, 0]
+    return changed
+
+
+GOOD = _model("good", lambda outputs: outputs)
+KILLED = _model("killed", _die(signal.SIGKILL))
+SEGMENTATION = _model("segmentation", _die(signal.SIGSEGV))
+SLEEPING = _model("sleeping", _sleep)
+HUNGRY = _model("hungry", _allocate)
+RAISING = _model("raising", lambda outputs: outputs, build=_raise)
+NOT_A_NUMBER = _model("not_a_number", lambda outputs: outputs * float("nan"))
+RANDOM = _model("random", lambda outputs: outputs + torch.randn_like(outputs))
+SWAPPED = _model("swapped", _one_off)
+CONSTANT = _model("constant", lambda outputs: outputs * 0)
+NARROW = _model("narrow", lambda outputs: outputs[:, :9])
+PERTURBED = _model("perturbed", lambda outputs: outputs * 1.001)
+MISCOUNTED = _model("miscounted", lambda outputs: outputs, layers=lambda image_size, channels, classes: [linear("linear", 64, 11)])
+OTHER_SHAPE = _model("other_shape", lambda outputs: outputs, sizes=(8, 9))

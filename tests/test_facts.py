@@ -1,0 +1,136 @@
+"""What a benchmark asserts of a fact, in both directions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.accuracy import classify, judge, subset
+from harness.facts import Accuracy, Agreement, Counts
+from harness.precisions import PRECISIONS
+from harness.settings import Settings
+from models import Floor, find
+from models.datasets import DATASETS, Images
+
+AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.01, 0.02, 0.0, 0.01, 0.08, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same", "repeatable"),
+    [
+        ({}, True, True),
+        ({"error": 0.011}, False, True),
+        ({"max_error": 0.081}, False, True),
+        ({"repeat_error": 0.081}, True, False),
+        ({"error": float("nan")}, False, True),
+        ({"max_error": float("nan")}, False, True),
+        ({"repeat_error": float("nan")}, True, False),
+    ],
+)
+def test_agreement_and_nan_never_passes(changes: dict[str, float], same: bool, repeatable: bool) -> None:
+    agreement = replace(AGREEMENT, **changes)  # type: ignore[arg-type]
+    assert (agreement.same_function, agreement.repeatable) == (same, repeatable)
+
+
+def test_tolerance_grows_with_depth_and_with_the_precision() -> None:
+    """About 2^-8 a layer in bf16; in fp32 five orders less, whatever the model."""
+    for name, depth in (("resnet20", 20), ("resnet56", 56)):
+        formula = find(name).formula(32)
+        bf16, fp16, fp32 = (PRECISIONS[precision].tolerance(formula) for precision in ("bf16", "fp16", "fp32"))
+        assert bf16 == pytest.approx(depth * 2**-8, rel=0.01)
+        assert bf16 > 7 * fp16 > 1000 * fp32
+        assert fp32 < 1e-4
+
+
+COUNTS = Counts(10, 100, 10, {"parameters": 10, "macs": 100}, {"parameters": 10, "macs": 100}, {"parameters": 10, "macs": 110}, {"biases": 10}, {})
+
+
+def test_ptflops_is_explained_or_not() -> None:
+    assert COUNTS.explains_ptflops
+    assert not replace(COUNTS, explained={"biases": 9}).explains_ptflops
+    assert not replace(COUNTS, unexplained={"layer": [2, 1]}).explains_ptflops
+
+
+def accuracy(correct: int, images: int, of: int, floor: float | None = 0.9, budget: float = 0.0) -> Accuracy:
+    ranks = [0] * correct + [9] * (images - correct)
+    labelled = Images(DATASETS["digits"], "digits", [], [0] * of, 8)
+    return judge(ranks, labelled, Settings(), Floor(floor, "test") if floor else None, None, budget)
+
+
+@pytest.mark.parametrize(
+    ("found", "reaches"),
+    [
+        (accuracy(900, 1000, 1000), True),
+        (accuracy(899, 1000, 1000), False),
+        (accuracy(896, 1000, 1000, budget=0.005), True),
+        (accuracy(894, 1000, 1000, budget=0.005), False),
+        (accuracy(885, 1000, 5000), True),  # a subset may be unlucky,
+        (accuracy(850, 1000, 5000), False),  # but not that unlucky
+        (accuracy(1, 1000, 1000, floor=None), True),
+        (Accuracy(unavailable="no weights"), True),
+    ],
+)
+def test_the_floor(found: Accuracy, reaches: bool) -> None:
+    assert found.reaches_floor == reaches
+
+
+def paired(lost: int, gained: int, budget: float) -> Accuracy:
+    parent = [True] * (500 + lost) + [False] * (500 - lost)
+    ours = [True] * 500 + [False] * lost + [True] * gained + [False] * (500 - lost - gained)
+    labelled = Images(DATASETS["digits"], "digits", [], [0] * 1000, 8)
+    return judge([0 if right else 5 for right in ours], labelled, Settings(), None, parent, budget)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "budget", "keeps"),
+    [
+        (0, 0, 0.0, True),
+        (2, 0, 0.0, True),  # two images are chance
+        (20, 0, 0.0, False),  # twenty to none are not
+        (60, 55, 0.0, True),  # nor is a loss within the noise of both
+        (20, 0, 0.02, True),  # within the budget
+        (0, 20, 0.0, True),
+    ],
+)
+def test_a_loss_against_the_parent(lost: int, gained: int, budget: float, keeps: bool) -> None:
+    found = paired(lost, gained, budget)
+    assert found.loss == pytest.approx((lost - gained) / 1000)
+    assert found.keeps_to_parent == keeps
+
+
+@given(st.integers(1, 400), st.integers(0, 10))
+def test_a_subset_is_seeded_and_without_repeats(count: int, seed: int) -> None:
+    images = Images(DATASETS["digits"], "digits", [], [0] * 300, 8)
+    settings = Settings(accuracy_images=count, seed=seed)
+    chosen = subset(images, settings)
+    assert chosen == subset(images, settings) == sorted(set(chosen))
+    assert len(chosen) == min(count, 300)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_ranks_do_not_depend_on_the_batch(batch: int) -> None:
+    """Known truth: the score of class c is c, so the rank of label c is 9 - c; a last batch is filled up and cut again."""
+    import torch
+
+    images = DATASETS["digits"].load(None, 8)
+    shown: list[int] = []
+
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        shown.append(len(inputs))
+        return torch.arange(10.0).repeat(len(inputs), 1)
+
+    ranks = classify(run, images, Settings(accuracy_images=100), batch, progress=lambda text: None)
+    assert set(shown) == {batch}
+    assert ranks == [9 - images.labels[index] for index in subset(images, Settings(accuracy_images=100))]
+
+
+def test_ties_and_nan_count_against_the_model() -> None:
+    import torch
+
+    images = DATASETS["digits"].load(None, 8)
+    for value in (0.0, float("nan")):
+        ranks = classify(lambda inputs, v=value: torch.full((len(inputs), 10), v), images, Settings(accuracy_images=20), 5, print)
+        assert set(ranks) == {9}

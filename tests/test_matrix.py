@@ -1,0 +1,189 @@
+"""From a matrix file and options to cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import matrix
+from harness.cell import AXES, Cell
+from harness.machine import cuda_device
+from harness.matrix import MatrixError, expand, impossible, load
+from harness.session import REPOSITORY
+
+TEXT = """
+[tier.one]
+sampling_s = 0.5
+accuracy_images = "all"
+
+[[tier.one.cells]]
+model = ["mlp", "resnet20"]
+precision = ["fp32", "bf16"]
+batch = [8, 1]
+target = ["cpu"]
+
+[[tier.one.cells]]
+model = ["mixer_s16"]
+image_size = [32, 224]
+target = ["cpu"]
+
+[[tier.one.cells]]
+model = ["mlp"]
+precision = ["fp16"]
+target = ["cpu"]
+"""
+
+
+def tier(tmp_path: Path, text: str = TEXT) -> matrix.Tier:
+    path = tmp_path / "matrix.toml"
+    path.write_text(text)
+    return load(path)["one"]
+
+
+def ids(tmp_path: Path, **options: list) -> list[str]:
+    return [cell.id for cell in expand(tier(tmp_path), options)]
+
+
+def test_a_block_is_a_cross_product_and_fills_in_what_is_usual(tmp_path: Path) -> None:
+    cells = expand(tier(tmp_path), {})
+    assert len(cells) == 2 * 2 * 2 + 2 + 1
+    assert cells[0] == Cell("mlp", "dense", "eager", "fp32", 8, 8, "cpu")
+    assert [cell.image_size for cell in cells if cell.model == "mixer_s16"] == [32, 224]
+
+
+def test_settings_come_with_the_tier(tmp_path: Path) -> None:
+    found = tier(tmp_path)
+    assert found.settings == {"sampling_s": 0.5, "accuracy_images": None}
+    assert not found.may_not_fit
+
+
+def test_an_option_selects_from_the_tier(tmp_path: Path) -> None:
+    """fp16 is there for one small model only, and asking for fp16 does not add it to the others."""
+    assert ids(tmp_path, precision=["fp16"]) == ["mlp-dense-eager-fp16-b1-8px-cpu"]
+    assert ids(tmp_path, model=["resnet20"], batch=[1]) == [
+        "resnet20-dense-eager-fp32-b1-32px-cpu",
+        "resnet20-dense-eager-bf16-b1-32px-cpu",
+    ]
+
+
+def test_an_option_adds_what_the_tier_does_not_have(tmp_path: Path) -> None:
+    assert ids(tmp_path, model=["resnet20"], batch=[4], precision=["fp16"]) == ["resnet20-dense-eager-fp16-b4-32px-cpu"]
+    added = expand(tier(tmp_path), {"model": ["resnet50"]})
+    assert {(cell.model, cell.image_size) for cell in added} == {("resnet50", 224)}
+
+
+def test_an_image_size_goes_to_the_cells_that_have_it(tmp_path: Path) -> None:
+    assert ids(tmp_path, image_size=[224]) == ["mixer_s16-dense-eager-fp32-b1-224px-cpu"]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["precision", "batch", "model"]),
+        st.just(None),
+    ).flatmap(
+        lambda chosen: st.fixed_dictionaries(
+            {
+                axis: st.lists(
+                    {
+                        "precision": st.sampled_from(["fp32", "bf16", "fp16"]),
+                        "batch": st.integers(1, 9),
+                        "model": st.sampled_from(["mlp", "resnet20", "resnet50", "mlp+depth=3"]),
+                    }[axis],
+                    min_size=1,
+                    max_size=3,
+                    unique=True,
+                )
+                for axis in chosen
+            }
+        )
+    )
+)
+def test_every_named_value_is_there_and_nothing_else(options: dict[str, list]) -> None:
+    """Whatever is named on an axis appears, alone; no cell comes twice."""
+    path = REPOSITORY / "benchmarks" / "matrix.toml"
+    cells = expand(load(path)["default"], options)
+    assert cells
+    assert len(cells) == len({cell.id for cell in cells})
+    for axis, values in options.items():
+        found = {getattr(cell, axis) for cell in cells}
+        assert found <= set(values)
+        if len(options) == 1:
+            assert found == set(values)
+
+
+def test_the_tiers_of_the_project_can_all_run() -> None:
+    for found in load(REPOSITORY / "benchmarks" / "matrix.toml").values():
+        cells = expand(found, {"target": ["cpu"]})
+        assert cells
+        assert [impossible(cell) for cell in cells] == [None] * len(cells)
+
+
+def test_the_grid_of_the_studies_is_there() -> None:
+    cells = expand(load(REPOSITORY / "benchmarks" / "matrix.toml")["seeds"], {"target": ["cpu"]})
+    assert {cell.batch for cell in cells} == {1, 8, 16, 32, 64, 128}
+    assert {cell.image_size for cell in cells} >= {224, 192, 160, 112, 32}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("precision = [\"fp32\"", "precisoin = [\"fp32\"", r"line 8, tier.one.cells\[0\].precisoin: unknown key; known: model, "),
+        ("model = [\"mixer_s16\"]", "model = [\"mixer_s61\"]", r"line 13, tier.one.cells\[1\].model: no model 'mixer_s61'; known: .*mixer_s16"),
+        ("sampling_s = 0.5", "sampling = 0.5", r"line 3, tier.one.sampling: unknown key; known: cells, "),
+        ("sampling_s = 0.5", "sampling_s = \"long\"", r"line 3, tier.one.sampling_s: wanted .*, came 'long'"),
+        ("batch = [8, 1]", "batch = [8, 0]", r"line 9, tier.one.cells\[0\].batch: wanted a whole number from 1, came 0"),
+        ("batch = [8, 1]", "batch = 8", r"line 9, tier.one.cells\[0\].batch: wanted a list, came 8"),
+        ("\"fp32\", \"bf16\"", "\"fp32\", \"bf61\"", r"line 8, tier.one.cells\[0\].precision: no precision 'bf61'; known: fp32, bf16, fp16"),
+        ("accuracy_images = \"all\"", "accuracy_images = \"some\"", r"line 4, .*'all', came 'some'"),
+        ("[tier.one]", "[tire.one]", r"line 2, tire: unknown key"),
+        ("model = [\"mixer_s16\"]\n", "", r"line 12, tier.one.cells\[1\]: a block of cells needs a model"),
+        ("[tier.one]", "[tier.one", r"line 2"),
+    ],
+)  # fmt: skip
+def test_a_typo_is_named_with_file_line_and_key(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in TEXT
+    with pytest.raises(MatrixError, match=f"matrix.toml.*{says}"):
+        tier(tmp_path, TEXT.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "axis", "says"),
+    [
+        ({"image_size": 100}, "unsupported", "image_size", "mixer_s16 takes images of 32, 224 pixels, came 100"),
+        ({"model": "resnet50", "image_size": 31}, "unsupported", "image_size", "32 to 1024 pixels, came 31"),
+    ],
+)
+def test_an_impossible_cell_has_its_reason(changes: dict, outcome: str, axis: str, says: str) -> None:
+    usual = {"model": "mixer_s16", "variant": "dense", "runtime": "eager", "precision": "fp32", "batch": 1, "image_size": 32}
+    found = impossible(Cell(**{**usual, "target": "cpu", **changes}))
+    assert found is not None
+    assert (found.outcome, found.axis) == (outcome, axis)
+    assert says in found.reason
+
+
+@pytest.mark.skipif(cuda_device() is None, reason="this machine may have a CUDA device")
+def test_cuda_is_unavailable_where_there_is_no_driver() -> None:
+    found = impossible(Cell("mlp", "dense", "eager", "fp32", 1, 8, "cuda"))
+    assert found is not None
+    assert (found.outcome, found.axis) == ("unavailable", "target")
+
+
+@given(
+    st.builds(
+        Cell,
+        st.sampled_from(["mlp", "mlp+depth=3"]),
+        st.just("dense"),
+        st.just("eager"),
+        st.sampled_from(["fp32", "bf16"]),
+        st.integers(1, 10**6),
+        st.integers(1, 10**4),
+        st.sampled_from(["cpu", "cuda"]),
+    )
+)
+def test_a_cell_survives_json_and_has_a_plain_id(cell: Cell) -> None:
+    assert Cell.from_json(cell.as_json()) == cell
+    assert set(cell.as_json()) == {"id", *AXES}
+    assert not set(cell.id) & set(" []/:'\"*?&;|<>()$")

@@ -1,0 +1,202 @@
+"""The registry, weights and data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+import models
+from harness.reference import load_weights
+from models import DATASETS, Registry, UnknownName, find
+from models.datasets import NoData
+from models.seeding import pictures, seed_weights, spread
+from models.training import Recipe, train
+from models.weights import AmbiguousWeights, locate
+
+
+def test_importing_the_models_and_the_plugin_imports_no_torch() -> None:
+    """Collection stays fast, and a small device keeps its memory."""
+    code = "import sys, models, harness.plugin, harness.session, harness.table; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("resnet5O", "no model 'resnet5O'; known: .*resnet50"),
+        ("mlp+height=3", "no option 'height'; known: data, depth, width"),
+        ("mlp+depth=deep", "option 'depth': wanted int, came 'deep'"),
+        ("mlp+data=imagenet", "not meant for data 'imagenet'; known: digits, mnist"),
+        ("no.such.module:MODEL", "no model 'no.such.module:MODEL'"),
+        ("tests.faulty:Faulty", "is a type, wanted a models.Model"),
+    ],
+)
+def test_an_unknown_name_names_the_known_ones(reference: str, says: str) -> None:
+    with pytest.raises(UnknownName, match=says):
+        find(reference)
+
+
+def test_a_name_is_registered_once() -> None:
+    registry = Registry()
+    registry.add(find("mlp"))
+    with pytest.raises(ValueError, match="registered already"):
+        registry.add(find("mlp"))
+    with pytest.raises(ValueError, match="lower case"):
+        registry.add(replace(find("mlp"), name="My Net"))
+
+
+def test_options_have_one_spelling() -> None:
+    assert find("mlp+width=8+depth=3").name == find("mlp+depth=3+width=8").name == "mlp+depth=3+width=8"
+    assert find("mlp+depth=2").name == "mlp"
+
+
+@pytest.mark.parametrize(
+    ("reference", "image_size", "data", "classes"),
+    [
+        ("mlp", 8, "digits", 10),
+        ("mlp", 28, "mnist", 10),
+        ("mlp+data=mnist", 8, "mnist", 10),
+        ("mixer_s16", 32, "cifar10", 10),
+        ("mixer_s16", 224, "imagenet", 1000),
+        ("mixer_s16+data=cifar10", 224, "cifar10", 10),
+        ("mixer_s16+data=imagenet", 32, "imagenet", 1000),
+    ],
+)
+def test_the_image_size_chooses_the_data_unless_told(reference: str, image_size: int, data: str, classes: int) -> None:
+    model = find(reference)
+    assert model.dataset(image_size).name == data
+    assert model.arguments(image_size)["classes"] == classes
+
+
+@pytest.mark.parametrize("name", ["mlp", "small_cnn", "resnet20", "resnet56", "resnet50", "squeezenet1_1", "mixer_s16"])
+def test_seeded_weights_spread_the_outputs(name: str) -> None:
+    """Different inputs give different outputs, and the same seed the same weights."""
+    model = find(name)
+    size = min(model.image_size, 64) if name != "mixer_s16" else 32
+    channels = model.dataset(size).channels
+    outputs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        net = model.instantiate(size)
+        seed_weights(net, pictures(16, channels, size, seed=0))
+        with torch.no_grad():
+            outputs.append(net(pictures(8, channels, size, seed=1)))
+    assert torch.equal(*outputs)
+    assert 0.2 < spread(outputs[0]) < 5
+
+
+def test_a_plain_initialisation_would_not_do() -> None:
+    """What the seeding is for: ResNet-50 as it comes answers one class to everything."""
+    torch.manual_seed(0)
+    net = find("resnet50").instantiate(64).eval()
+    with torch.no_grad():
+        answers = net(pictures(8, 3, 64, seed=1)).argmax(dim=1)
+    assert len(set(answers.tolist())) == 1
+
+
+def test_outputs_that_never_differ_cannot_be_spread() -> None:
+    with pytest.raises(ValueError, match="the same for every input"):
+        seed_weights(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2), torch.nn.Threshold(1e9, 0)), torch.rand(4, 4))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 3), st.integers(1, 70), st.integers(0, 99))
+def test_pictures_differ_from_each_other(channels: int, size: int, seed: int) -> None:
+    made = pictures(4, channels, size, seed)
+    assert made.shape == (4, channels, size, size)
+    assert torch.equal(made, pictures(4, channels, size, seed))
+    assert spread(made.flatten(1)) > 0.1
+
+
+def test_digits_need_no_download_and_split_without_overlap() -> None:
+    data = DATASETS["digits"]
+    test, training = data.load(None, 8), data.load(None, 8, split="train")
+    assert (len(test), len(training)) == (500, 1297)
+    images = {tuple(image.flatten().tolist()) for image in training.batch(range(len(training)))}
+    assert sum(tuple(image.flatten().tolist()) in images for image in test.batch(range(500))) <= 1
+    assert abs(float(training.batch(range(1297)).mean())) < 0.05
+    assert abs(float(training.batch(range(1297)).std()) - 1) < 0.05
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "mnist"), ("cifar10", "cifar10"), ("imagenet", "imagenet")])
+def test_data_that_is_not_there_is_said_to_be_missing(tmp_path: Path, name: str, folder: str) -> None:
+    with pytest.raises(NoData, match="no data root was given; --data ROOT"):
+        DATASETS[name].load(None, 32)
+    with pytest.raises(NoData, match=f"has no folder '{folder}'"):
+        DATASETS[name].load(tmp_path, 32)
+
+
+def test_a_damaged_data_set_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "cifar10").mkdir()
+    with pytest.raises(RuntimeError, match="corrupted"):
+        DATASETS["cifar10"].load(tmp_path, 32)
+
+
+def test_a_folder_of_pictures_with_labels(tmp_path: Path) -> None:
+    """A picture of 300 x 400 is scaled and cropped as ImageNet's usually are, one of 227 only cropped."""
+    from PIL import Image
+
+    folder = tmp_path / "imagenet"
+    (folder / "some").mkdir(parents=True)
+    large, small = Image.new("RGB", (400, 300), (255, 0, 0)), Image.new("L", (227, 227), 128)
+    large.save(folder / "some" / "a.png")
+    small.save(folder / "some" / "b.png")
+    (folder / "labels.csv").write_text("file,class_index,wnid\nsome/a.png,3,n1\nsome/b.png,999,n2\n")
+    images = DATASETS["imagenet"].load(tmp_path, 224)
+    assert images.labels == [3, 999]
+    assert images.batch([0, 1]).shape == (2, 3, 224, 224)
+    assert float(images.batch([0])[0, 0].mean()) == pytest.approx((1 - 0.485) / 0.229, abs=1e-4)
+
+
+def test_weights_are_found_by_data_set_and_model(tmp_path: Path) -> None:
+    model = find("resnet20")
+    assert locate(model, 32, None, tmp_path).kind == "seeded"
+    assert locate(model, 32, tmp_path, tmp_path).kind == "seeded"
+    for name in ("cifar10_resnet20-12fca82f", "cifar10_resnet200", "imagenet_resnet20", "cifar10_resnet20"):
+        (tmp_path / f"{name}.safetensors").touch()
+        if name == "imagenet_resnet20":
+            assert locate(model, 32, tmp_path, tmp_path).reason == "cifar10_resnet20-12fca82f.safetensors"
+    with pytest.raises(AmbiguousWeights, match="2 files fit"):
+        locate(model, 32, tmp_path, tmp_path)
+
+
+def test_weights_must_fit_to_the_last_tensor(tmp_path: Path) -> None:
+    state = find("mlp").instantiate(8).state_dict()
+    path = tmp_path / "w.safetensors"
+    for change, says in [
+        ({"linear0.bias": None}, "Missing key.*linear0.bias"),
+        ({"extra": torch.zeros(1)}, "Unexpected key.*extra"),
+        ({"linear0.bias": torch.zeros(3)}, "size mismatch for linear0.bias"),
+    ]:
+        changed = {name: tensor for name, tensor in {**state, **change}.items() if tensor is not None}
+        save_file(changed, path)
+        with pytest.raises(RuntimeError, match=f"(?s){says}"):
+            load_weights(find("mlp").instantiate(8), path)
+
+
+def test_training_is_seeded_and_leaves_no_half_file(tmp_path: Path) -> None:
+    states = []
+    for name in ("a", "b"):
+        torch.manual_seed(len(states))  # whatever came before
+        train(find("small_cnn"), 8, tmp_path / f"{name}.safetensors", Recipe(epochs=1), progress=lambda text: None)
+        net = find("small_cnn").instantiate(8)
+        load_weights(net, tmp_path / f"{name}.safetensors")
+        states.append(net.state_dict())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_every_model_says_where_it_comes_from() -> None:
+    for name in models.REGISTRY.names():
+        model = find(name)
+        assert model.source
+        assert model.image_size in model.sizes
+        assert all(floor.source for floor in model.floors.values())

@@ -1,0 +1,195 @@
+"""The probe: a fresh process for each cell, and a typed outcome however it ends."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.ask import PROBE, Probe, ProbeServer
+from harness.cell import Cell
+from harness.outcomes import CellEnded
+from harness.settings import Settings
+
+
+@pytest.fixture
+def settings(cache: Path) -> Settings:
+    return Settings(cache=cache, sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=60)
+
+
+def cell(model: str, precision: str = "fp32", batch: int = 1) -> Cell:
+    return Cell(model, "dense", "eager", precision, batch, 8, "cpu")
+
+
+def faulty(name: str) -> Cell:
+    return cell(f"tests.faulty:{name}")
+
+
+def ask_all(probe: Probe) -> None:
+    probe.counts()
+    probe.agreement()
+    probe.accuracy()
+    probe.latency()
+    probe.memory()
+    probe.close()
+
+
+def end_of(server: ProbeServer, settings: Settings, name: str) -> CellEnded:
+    with pytest.raises(CellEnded) as caught:
+        ask_all(Probe(server, faulty(name), settings))
+    return caught.value
+
+
+def test_a_good_cell_is_checked_and_measured(server: ProbeServer, settings: Settings) -> None:
+    probe = Probe(server, cell("small_cnn", batch=3), settings)
+    ask_all(probe)
+    assert probe.counts().measured_parameters == probe.counts().parameters == 38_282
+    agreement = probe.agreement()
+    assert agreement.same_function
+    assert agreement.repeatable
+    assert agreement.pictures == "digits"
+    accuracy = probe.accuracy()
+    assert (accuracy.data, accuracy.images, accuracy.of) == ("digits", 100, 500)
+    assert accuracy.top1 is not None
+    assert accuracy.top1 >= 0.95
+    assert accuracy.top5 == 1.0
+    found = probe.latency()
+    assert min(found.model.samples_s) > 0
+    assert found.first_s > 0
+    memory = probe.memory()
+    assert memory.weights_bytes == 4 * 38_282
+    assert memory.process_peak_bytes > memory.process_base_bytes > 10**7
+    assert probe.exit["code"] == 0
+
+
+def test_weights_in_bf16_take_half_the_bytes(server: ProbeServer, settings: Settings) -> None:
+    probe = Probe(server, cell("mlp", precision="bf16"), settings)
+    assert probe.memory().weights_bytes == 2 * probe.counts().parameters
+    assert probe.accuracy().loss is not None
+    probe.close()
+
+
+def test_arithmetic_in_software_is_marked_and_timed_a_few_times(server: ProbeServer, settings: Settings) -> None:
+    from harness.machine import cpu_flags
+    from harness.precisions import PRECISIONS
+
+    probe = Probe(server, cell("small_cnn", precision="fp16"), settings)
+    found = probe.latency()
+    probe.close()
+    assert found.emulated == PRECISIONS["fp16"].emulated("cpu", cpu_flags())
+    assert (len(found.model.samples_s) == settings.emulated_samples) == found.emulated
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "says"),
+    [
+        ("KILLED", "crashed", "killed by SIGKILL during agreement"),
+        ("SEGMENTATION", "crashed", "killed by SIGSEGV during agreement"),
+        ("RAISING", "failed", "this builder never builds"),
+        ("NOT_A_NUMBER", "failed", "NaN"),
+        ("NARROW", "failed", r"wanted outputs of shape \(1, 10\), came \(1, 9\)"),
+    ],
+)
+def test_a_model_that_goes_wrong_ends_its_own_cell(
+    server: ProbeServer, settings: Settings, name: str, outcome: str, says: str
+) -> None:
+    end = end_of(server, settings, name)
+    assert end.outcome == outcome
+    assert re.search(says, end.reason)
+    good = Probe(server, faulty("GOOD"), settings)  # the next cell is unharmed
+    assert good.agreement().same_function
+    good.close()
+
+
+def test_a_cell_over_its_time_limit_is_ended(server: ProbeServer, settings: Settings) -> None:
+    end = end_of(server, replace(settings, time_limit_s=2.0), "SLEEPING")
+    assert end.outcome == "timed_out"
+    assert "agreement took it beyond the limit of 2 s" in end.reason
+
+
+def test_a_cell_over_its_memory_limit_is_ended(server: ProbeServer, settings: Settings) -> None:
+    end = end_of(server, replace(settings, memory_limit_bytes=3 << 30), "HUNGRY")
+    assert end.outcome == "out_of_memory"
+    assert "limit 3221225472 bytes" in end.reason
+
+
+def test_what_was_learned_before_the_end_is_kept(server: ProbeServer, settings: Settings) -> None:
+    probe = Probe(server, faulty("KILLED"), settings)
+    probe.counts()
+    with pytest.raises(CellEnded):
+        probe.agreement()
+    assert probe.facts["counts"]["parameters"] == 650
+    assert probe.facts["prepared"]["weights"]["kind"] == "trained"
+    assert probe.exit["process_peak_bytes"] > 10**7
+    with pytest.raises(CellEnded, match="has ended"):
+        probe.latency()
+
+
+@pytest.mark.parametrize(
+    ("name", "holds"),
+    [("GOOD", (True, True)), ("SWAPPED", (False, True)), ("CONSTANT", (False, True)), ("RANDOM", (False, False)), ("PERTURBED", (False, True))],
+)
+def test_agreement_is_red_for_every_kind_of_wrong_output(
+    server: ProbeServer, settings: Settings, name: str, holds: tuple[bool, bool]
+) -> None:
+    """Swapped classes, a constant answer, chance, outputs a thousandth too large: none passes in fp32."""
+    probe = Probe(server, faulty(name), settings)
+    agreement = probe.agreement()
+    probe.close()
+    assert (agreement.same_function, agreement.repeatable) == holds
+
+
+def test_a_wrong_formula_is_seen(server: ProbeServer, settings: Settings) -> None:
+    probe = Probe(server, faulty("MISCOUNTED"), settings)
+    counts = probe.counts()
+    probe.close()
+    assert counts.formula != counts.flop_counter
+    assert counts.measured_parameters != counts.parameters
+    assert not counts.explains_ptflops
+
+
+def test_a_model_that_needs_another_input_shape_fails_with_torchs_reason(server: ProbeServer, settings: Settings) -> None:
+    with pytest.raises(CellEnded, match="shapes cannot be multiplied") as caught:
+        Probe(server, replace(faulty("OTHER_SHAPE"), image_size=9), settings).counts()
+    assert caught.value.outcome == "failed"
+
+
+def test_the_probe_works_where_nothing_can_be_forked(tmp_path: Path, settings: Settings) -> None:
+    with (tmp_path / "probe.log").open("wb") as log:
+        server = ProbeServer(log, command=[*PROBE, "--no-fork"])
+        probe = Probe(server, faulty("GOOD"), settings)
+        assert probe.agreement().same_function
+        probe.close()
+        assert probe.exit["code"] == 0
+        with pytest.raises(CellEnded) as caught:
+            Probe(server, faulty("SEGMENTATION"), settings).agreement()
+        server.close()
+    assert caught.value.outcome == "crashed"
+    assert "SIGSEGV" in caught.value.reason
+
+
+def test_a_server_that_dies_is_started_again(tmp_path: Path, settings: Settings) -> None:
+    with (tmp_path / "probe.log").open("wb") as log:
+        server = ProbeServer(log)
+        probe = Probe(server, faulty("GOOD"), settings)
+        probe.prepared()
+        process = server._process
+        assert process is not None
+        process.kill()
+        process.wait()  # the kernel ends the cell's process with it, a moment later
+        with pytest.raises(CellEnded, match="the probe server died") as caught:
+            ask_all(probe)
+        assert caught.value.outcome == "crashed"
+        again = Probe(server, faulty("GOOD"), settings)
+        assert again.agreement().same_function
+        again.close()
+        server.close()
+
+
+def test_a_probe_that_cannot_start_says_why(tmp_path: Path, settings: Settings) -> None:
+    with (tmp_path / "probe.log").open("wb") as log:
+        server = ProbeServer(log, command=["sh", "-c", "echo no torch here >&2; exit 3"])
+        with pytest.raises(CellEnded, match="did not start: no torch here"):
+            Probe(server, faulty("GOOD"), settings).prepared()

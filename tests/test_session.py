@@ -1,0 +1,278 @@
+"""`pytest benchmarks/` as a user runs it, in processes of its own."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from harness import journal, record
+from harness.machine import cuda_device
+from harness.session import lock_machine
+from tests.conftest import Run, command, where
+
+Bench = Callable[..., Run]
+QUICK = ("--tier", "smoke", "--model", "small_cnn", "--batch", "1", "--target", "cpu")
+NO_CUDA = pytest.mark.skipif(cuda_device() is None, reason="this machine may have a CUDA device")
+
+
+def test_a_session_measures_records_and_shows(bench: Bench, tmp_path: Path) -> None:
+    """One cell a test; a record each, valid by the schema; pytest-benchmark's JSON holds the same samples."""
+    run = bench(*QUICK, "--benchmark-json", str(tmp_path / "benchmark.json"), "--seed", "5")
+    assert run.code == 0, run.output
+    assert set(run.records) == {f"small_cnn-dense-eager-{precision}-b1-8px-cpu" for precision in ("fp32", "bf16", "fp16")}
+    kept = run.records["small_cnn-dense-eager-fp32-b1-8px-cpu"]
+    assert kept["outcome"] == "ok"
+    assert kept["accuracy"]["seed"] == 5
+    assert kept["counts"]["macs"] == 337_536
+    assert "[3/3] small_cnn-dense-eager-fp16-b1-8px-cpu  ok" in run.output
+    assert "evaluation matrix" in run.output
+    assert run.output.count("\nsmall_cnn  ") == 3
+
+    text = (tmp_path / "benchmark.json").read_text()
+    replayed = {entry["extra_info"]["cell"]: entry for entry in json.loads(text)["benchmarks"]}
+    assert set(replayed) == set(run.records)
+    for cell, entry in replayed.items():
+        samples = run.records[cell]["latency"]["model"]["samples_s"]
+        assert entry["stats"]["data"] == pytest.approx(samples, abs=1e-12)
+        assert entry["extra_info"]["fingerprint"] == run.records[cell]["machine"]["id"]
+        assert entry["extra_info"]["target"] == "cpu"
+
+
+def test_a_record_tells_nothing_about_the_person(bench: Bench) -> None:
+    run = bench(*QUICK, "--precision", "fp32")
+    text = json.dumps(list(run.records.values()))
+    for secret in (str(Path.home()), str(Path.cwd()), f'"{platform.node()}"', f'"{getpass.getuser()}"'):
+        assert secret not in text
+
+
+def test_other_batches_refer_to_one_accuracy(bench: Bench) -> None:
+    run = bench("--tier", "smoke", "--model", "small_cnn", "--precision", "bf16", "--target", "cpu")
+    first, second = (run.records[f"small_cnn-dense-eager-bf16-b{batch}-8px-cpu"]["accuracy"] for batch in (8, 1))
+    assert first["measured_by"] is None
+    assert second["measured_by"] == "small_cnn-dense-eager-bf16-b8-8px-cpu"
+    assert second["top1"] == first["top1"]
+    assert first["loss"] is not None
+
+
+def test_what_goes_wrong_is_red_and_the_rest_goes_on(bench: Bench) -> None:
+    """Every fault ends its own cell with its own outcome; a wrong model is not timed; the good ones are measured."""
+    expected = {
+        "KILLED": ("crashed", "SIGKILL"), "SEGMENTATION": ("crashed", "SIGSEGV"), "SLEEPING": ("timed_out", "limit of 3 s"),
+        "HUNGRY": ("out_of_memory", "limit 3221225472 bytes"), "RAISING": ("failed", "this builder never builds"),
+        "NOT_A_NUMBER": ("failed", "NaN"), "RANDOM": ("failed", "between two calls on one input"), "SWAPPED": ("failed", "RMS error"),
+        "MISCOUNTED": ("failed", "parameters"), "GOOD": ("ok", None),
+    }  # fmt: skip
+    models = ",".join(f"tests.faulty:{name}" for name in expected)
+    run = bench("--tier", "smoke", "--model", models, "--precision", "fp32", "--batch", "1", "--target", "cpu",
+                "--time-limit", "3", "--memory-limit", "3GiB")  # fmt: skip
+    assert run.code == 1
+    assert "9 failed, 1 passed" in run.output
+    for name, (outcome, says) in expected.items():
+        kept = run.records[f"tests.faulty:{name}-dense-eager-fp32-b1-8px-cpu"]
+        assert kept["outcome"] == outcome, kept
+        assert (kept["latency"] is not None) == (outcome == "ok")
+        if says is not None:
+            assert says in kept["reason"]
+
+
+def test_a_tier_may_say_that_a_cell_need_not_fit(bench: Bench, tmp_path: Path) -> None:
+    text = '[tier.default]\nmay_not_fit = true\n[[tier.default.cells]]\nmodel = ["tests.faulty:HUNGRY", "tests.faulty:GOOD"]\ntarget = ["cpu"]\n'
+    (tmp_path / "m.toml").write_text(text)
+    run = bench("--matrix", str(tmp_path / "m.toml"), "--memory-limit", "3GiB")
+    assert run.code == 0
+    assert "1 passed, 1 xfailed" in run.output
+    assert run.records["tests.faulty:HUNGRY-dense-eager-fp32-b1-8px-cpu"]["outcome"] == "out_of_memory"
+
+
+def test_the_impossible_is_skipped_unless_it_was_named(bench: Bench, tmp_path: Path) -> None:
+    text = '[[tier.default.cells]]\nmodel = ["tests.faulty:GOOD"]\nimage_size = [8, 9]\ntarget = ["cpu"]\n'
+    (tmp_path / "m.toml").write_text(text)
+    run = bench("--matrix", str(tmp_path / "m.toml"), "-rs")
+    assert run.code == 0
+    assert "1 passed, 1 skipped" in run.output
+    assert "takes images of 8 pixels, came 9" in run.output
+    assert run.records["tests.faulty:GOOD-dense-eager-fp32-b1-9px-cpu"]["outcome"] == "unsupported"
+    named = bench("--matrix", str(tmp_path / "m.toml"), "--image-size", "9", folder="named")
+    assert named.code == 1
+    assert "1 failed" in named.output
+
+
+@NO_CUDA
+def test_a_session_that_measured_nothing_is_red(bench: Bench, tmp_path: Path) -> None:
+    text = '[[tier.default.cells]]\nmodel = ["mlp"]\ntarget = ["cuda"]\n'
+    (tmp_path / "m.toml").write_text(text)
+    run = bench("--matrix", str(tmp_path / "m.toml"))
+    assert run.code == 1
+    assert "1 skipped" in run.output
+    assert "nothing was measured" in run.output
+    named = bench("--target", "cuda", "--model", "mlp", "--precision", "fp32", "--batch", "1", folder="named")
+    assert named.code == 1
+    assert "1 failed" in named.output
+    assert "no CUDA device" in named.output
+
+
+def test_resume_runs_what_is_missing_or_not_ok(bench: Bench, tmp_path: Path) -> None:
+    run = bench(*QUICK)
+    lines = (run.folder / journal.NAME).read_text().splitlines()
+    broken = json.loads(lines[1])
+    broken.update(outcome="crashed", reason="a thunderstorm")
+    (run.folder / journal.NAME).write_text(f"{lines[0]}\n{json.dumps(broken)}\n" + lines[2][:100])  # and half a line
+    again = bench(*QUICK, "--resume", str(run.folder))
+    assert again.code == 0, again.output
+    assert "2 passed, 1 deselected" in again.output
+    assert {kept["outcome"] for kept in again.records.values()} == {"ok"}
+    assert len((run.folder / journal.NAME).read_text().splitlines()) == 4
+    done = bench(*QUICK, "--resume", str(run.folder))
+    assert done.code == 0
+    assert "3 deselected" in done.output
+
+    kept = again.records
+    other = [{**one, "machine": {**one["machine"], "cpu_model": "another"}, "outcome": "failed", "reason": "x"} for one in kept.values()]
+    (run.folder / journal.NAME).write_text("".join(json.dumps(one) + "\n" for one in other))
+    refused = bench(*QUICK, "--resume", str(run.folder))
+    assert refused.code == pytest.ExitCode.USAGE_ERROR
+    assert "another machine" in refused.output
+    assert "cpu_model: 'another' then" in refused.output
+
+
+def test_ctrl_c_leaves_a_whole_journal_and_a_table(tmp_path: Path, cache: Path) -> None:
+    """Interrupted in the middle of a cell: the cells before it are kept and shown, and no process stays behind."""
+    folder = tmp_path / "run"
+    options = ("--tier", "smoke", "--model", "tests.faulty:GOOD,tests.faulty:SLEEPING", "--precision", "fp32", "--batch", "1")
+    process = subprocess.Popen(
+        command(folder, *options, "--target", "cpu"), stdout=subprocess.PIPE, text=True, **where(tmp_path, cache)
+    )
+    deadline = time.monotonic() + 60
+    while not ((folder / journal.NAME).exists() and (folder / journal.NAME).read_text().count("\n") == 1):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "evaluation matrix" in output
+    kept = journal.read(folder)
+    assert [(one["cell"]["model"], one["outcome"]) for one in kept] == [("tests.faulty:GOOD", "ok")]
+    jsonschema.validate(kept[0], record.schema())
+    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout
+    assert left == ""
+
+
+def test_one_session_at_a_time(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with lock_machine(0):
+        run = bench(*QUICK)
+    assert run.code == pytest.ExitCode.USAGE_ERROR
+    assert "another session is measuring on this machine" in run.output
+    assert "--wait SECONDS" in run.output
+
+
+def test_pytest_n_is_refused_with_the_reason(bench: Bench) -> None:
+    run = bench(*QUICK, "-n", "2")
+    assert run.code == pytest.ExitCode.USAGE_ERROR
+    assert "would ruin all of their numbers" in run.output
+
+
+def test_plan_runs_nothing_and_names_every_impossible_cell(bench: Bench, tmp_path: Path) -> None:
+    text = '[[tier.default.cells]]\nmodel = ["resnet20", "resnet50"]\nimage_size = [32, 224]\ntarget = ["cpu"]\n'
+    (tmp_path / "m.toml").write_text(text)
+    run = bench("--matrix", str(tmp_path / "m.toml"), "--plan")
+    assert run.code == 0
+    assert "tier default: 3 cells to measure, about" in run.output
+    assert "resnet20-dense-eager-fp32-b1-224px-cpu  unsupported: resnet20 takes images of 32 pixels, came 224" in run.output
+    assert not run.folder.exists()
+
+
+def test_k_and_node_ids_work(bench: Bench) -> None:
+    by_word = bench("--tier", "smoke", "--target", "cpu", "-k", "mlp and bf16", "--collect-only", "-q")
+    assert by_word.output.count("test_cell[") == 2
+    node = "benchmarks/test_cells.py::test_cell[mlp-dense-eager-bf16-b1-8px-cpu]"
+    process = subprocess.run(
+        [sys.executable, "-m", "pytest", node, "--tier", "smoke", "--target", "cpu", "--collect-only", "-q"],
+        capture_output=True, text=True, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert process.stdout.count("test_cell[") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--tier", "huge"), "no tier 'huge'; known: smoke, default"),
+        (("--model", "resnet5O"), "--model: no model 'resnet5O'; known: "),
+        (("--variant", "sparse"), "--variant: no variant 'sparse'; known: dense"),
+        (("--precision", "fp61"), "--precision: no precision 'fp61'; known: fp32, bf16, fp16"),
+        (("--target", "tpu"), "--target: no target 'tpu'; known: cpu, cuda"),
+        (("--batch", "many"), "--batch: wanted a whole number, came 'many'"),
+        (("--matrix", "nowhere.toml"), "nowhere.toml: cannot be read"),
+        (("--data", "/no/such/folder"), "--data: '/no/such/folder' is not a folder"),
+        (("--memory-limit", "lots"), "wanted bytes, as 2GiB or 500MB, came 'lots'"),
+        (("--resume", "/no/such/run"), "'/no/such/run' holds no run"),
+    ],
+)
+def test_a_wrong_option_names_the_known_ones(bench: Bench, options: tuple[str, ...], says: str) -> None:
+    run = bench(*options)
+    assert run.code == pytest.ExitCode.USAGE_ERROR
+    assert says in run.output
+
+
+def test_a_run_directory_that_cannot_be_written_is_said_before_the_first_cell(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = bench(*QUICK, "--run-dir", str(tmp_path / "file" / "run"))
+    assert run.code == pytest.ExitCode.USAGE_ERROR
+    assert "cannot hold a run: Not a directory" in run.output
+    assert "importing torch" not in run.output
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None, reason="mounts a small file system")
+def test_a_full_disk_is_said_before_the_first_cell(bench: Bench, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)]).returncode:
+        pytest.skip("this container may not mount")
+    try:
+        run = bench(*QUICK, "--run-dir", str(small / "run"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert run.code == pytest.ExitCode.USAGE_ERROR
+    assert "No space left on device" in run.output
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    first = journal.Journal(tmp_path)
+    first.append({"cell": {"id": "a"}})
+    first.close()
+    with pytest.raises(journal.RunError, match="holds a run already; continue it with --resume"):
+        journal.Journal(tmp_path)
+
+
+def test_a_test_may_ask_for_fewer_axes(tmp_path: Path) -> None:
+    """It gets the distinct rows; and axes that it parametrizes itself are left alone."""
+    (tmp_path / "test_own.py").write_text(
+        "import pytest\n"
+        "def test_formula(model, image_size):\n"
+        "    assert model.formula(image_size)\n"
+        "@pytest.mark.parametrize('batch', [3])\n"
+        "def test_mine(batch):\n"
+        "    assert batch == 3\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "harness.plugin", str(tmp_path), "-v", "--tier", "smoke"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.count("test_formula[") == 5
+    assert "test_formula[mixer_s16-32px]" in process.stdout
+    assert "6 passed" in process.stdout

@@ -1,0 +1,76 @@
+"""Order statistics, against scipy and against simulation."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from harness.statistics import loadgen_bound, mcnemar_p_value, median_interval, percentile, wilson_interval
+
+
+@pytest.mark.parametrize(("fraction", "least"), [(0.5, 11), (0.9, 64), (0.99, 662)])
+def test_loadgen_takes_as_many_samples_as_published(fraction: float, least: int) -> None:
+    """64 for p90 and 662 for p99 (MLPerf inference rules); one less is too few."""
+    assert loadgen_bound([1.0] * (least - 1), fraction) is None
+    assert loadgen_bound([1.0] * (least - 1) + [2.0], fraction) == 2.0
+
+
+@pytest.mark.parametrize("fraction", [0.9, 0.99])
+def test_loadgen_bound_holds_as_often_as_it_says(fraction: float) -> None:
+    """Of uniform samples, the bound lies above the true percentile in 99 % of cases or more."""
+    source = random.Random(1)
+    below = 0
+    for _ in range(2000):
+        bound = loadgen_bound(sorted(source.random() for _ in range(1000)), fraction)
+        assert bound is not None
+        below += bound < fraction
+    assert below <= 2000 * 0.01 + 3 * (2000 * 0.01) ** 0.5
+
+
+@given(st.lists(st.floats(0, 1), min_size=6, max_size=200, unique=True))
+def test_median_interval_is_scipys(samples: list[float]) -> None:
+    """scipy's quantile test inverts the same binomial; its interval may be one rank wider on one side."""
+    ours = median_interval(sorted(samples))
+    theirs = stats.quantile_test(samples, p=0.5).confidence_interval(0.95)
+    assert ours is not None
+    ordered = sorted(samples)
+    assert ours[0] == theirs.low
+    assert abs(ordered.index(ours[1]) - ordered.index(theirs.high)) <= 1
+
+
+@pytest.mark.parametrize("count", range(6))
+def test_too_few_samples_have_no_interval(count: int) -> None:
+    assert median_interval(list(range(count))) is None
+
+
+def test_median_interval_covers() -> None:
+    source = random.Random(2)
+    missed = 0
+    for _ in range(2000):
+        interval = median_interval(sorted(source.random() for _ in range(50)))
+        assert interval is not None
+        missed += not interval[0] <= 0.5 <= interval[1]
+    assert 2000 * 0.01 < missed <= 2000 * 0.05 + 3 * (2000 * 0.05) ** 0.5
+
+
+@given(st.integers(0, 300).flatmap(lambda trials: st.tuples(st.integers(0, trials + 1), st.just(trials + 1))))
+def test_wilson_is_scipys(case: tuple[int, int]) -> None:
+    theirs = stats.binomtest(*case).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(*case) == pytest.approx((theirs.low, theirs.high))
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_mcnemar_is_the_binomial_test(lost: int, gained: int) -> None:
+    expected = stats.binomtest(lost, lost + gained, 0.5, alternative="greater").pvalue if lost + gained else 1.0
+    assert mcnemar_p_value(lost, gained) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([0.5, 0.9, 0.99]))
+def test_percentile_splits_the_samples(samples: list[float], fraction: float) -> None:
+    value = percentile(sorted(samples), fraction)
+    assert sum(sample <= value for sample in samples) >= fraction * len(samples)
+    assert sum(sample < value for sample in samples) <= max(fraction, 0.5) * len(samples)
