@@ -12,7 +12,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     overhead = commands.add_parser("overhead", help="what the suite itself costs, measured on this machine")
     overhead.add_argument("--quick", action="store_true", help="fewer repeats: shows that it runs, not what it costs")
-    overhead.add_argument("--run", type=Path, metavar="RUN", help="take the shares of time from this run, instead of running the default tier")
+    overhead.add_argument(
+        "--run", type=Path, metavar="RUN", help="take the shares of time from this run, instead of running the default tier"
+    )
     table = commands.add_parser("table", help="the evaluation matrix of a run")
     table.add_argument("run", type=Path, help="a run directory")
     table.add_argument("--markdown", action="store_true")

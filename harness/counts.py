@@ -94,9 +94,7 @@ def _ptflops(net: nn.Module, shape: tuple[int, ...]) -> tuple[int, dict[str, int
     return int(total), by_module
 
 
-def _explain(
-    net: nn.Module, formula: dict[str, Layer], by_module: dict[str, int]
-) -> tuple[dict[str, int], dict[str, list[int]]]:
+def _explain(net: nn.Module, formula: dict[str, Layer], by_module: dict[str, int]) -> tuple[dict[str, int], dict[str, list[int]]]:
     """Put ptflops' figure of each layer beside the formula's.
 
     Returns what it counts beyond the convention, by kind, and the layers where it differs for no known

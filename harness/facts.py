@@ -44,7 +44,9 @@ class Counts:
     @property
     def explanation(self) -> str:
         layers = ", ".join(f"{name}: {theirs} instead of {ours}" for name, (theirs, ours) in self.unexplained.items())
-        return f"ptflops counts {self.ptflops['macs']} MACs, the formula {self.formula['macs']}; without a known reason in {layers}"
+        return (
+            f"ptflops counts {self.ptflops['macs']} MACs, the formula {self.formula['macs']}; without a known reason in {layers}"
+        )
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,8 @@ def allowed_cpus() -> int:
     mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _read("/sys/fs/cgroup/cpu.max")  # cgroup v2: "200000 100000" or "max 100000", in microseconds
     if quota is None:
-        parts = [_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{part}_us") for part in ("quota", "period")]
-        quota = " ".join(parts) if parts[0] and parts[1] and int(parts[0]) > 0 else None
+        parts = [_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{part}_us") or "-1" for part in ("quota", "period")]  # v1; -1 is no limit
+        quota = None if "-1" in parts else " ".join(parts)
     if quota is not None and not quota.startswith("max"):
         allowed, period = map(int, quota.split())
         mask = min(mask, max(1, math.ceil(allowed / period)))
@@ -122,7 +122,8 @@ def _maximum_clock() -> int | None:
 def _container() -> str | None:
     if Path("/.dockerenv").exists():
         return "docker"
-    return os.environ.get("container") or ("podman" if Path("/run/.containerenv").exists() else None)
+    # systemd-nspawn, lxc and podman set this variable, in small letters
+    return os.environ.get("container") or ("podman" if Path("/run/.containerenv").exists() else None)  # noqa: SIM112
 
 
 def _accelerator() -> str | None:

@@ -165,9 +165,7 @@ def impossible(cell: Cell) -> Impossible | None:
             UNSUPPORTED, "image_size", f"{cell.model} takes images of {_shown(model.sizes)} pixels, came {cell.image_size}"
         )
     if cell.precision not in runtime.precisions:
-        return Impossible(
-            UNSUPPORTED, "precision", f"{cell.runtime} runs {', '.join(runtime.precisions)}, came {cell.precision}"
-        )
+        return Impossible(UNSUPPORTED, "precision", f"{cell.runtime} runs {', '.join(runtime.precisions)}, came {cell.precision}")
     if cell.target not in runtime.targets:
         return Impossible(UNSUPPORTED, "target", f"{cell.runtime} runs on {', '.join(runtime.targets)}, came {cell.target}")
     if cell.target == "cuda" and (reason := _cuda()) is not None:
@@ -178,7 +176,14 @@ def impossible(cell: Cell) -> Impossible | None:
 def _complete(block: Mapping[str, tuple[Any, ...]]) -> Mapping[str, tuple[Any, ...]]:
     """Fill in the axes a block leaves out: dense, eager, fp32, batch 1, usual size, whatever targets are here."""
     here = tuple(target for target in TARGETS if target == "cpu" or _cuda() is None)
-    usual = {"variant": ("dense",), "runtime": ("eager",), "precision": ("fp32",), "batch": (1,), "image_size": (), "target": here}
+    usual = {
+        "variant": ("dense",),
+        "runtime": ("eager",),
+        "precision": ("fp32",),
+        "batch": (1,),
+        "image_size": (),
+        "target": here,
+    }
     return {**usual, **block}
 
 

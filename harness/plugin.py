@@ -80,7 +80,9 @@ class Bench:
             self.settings = replace(self.settings, time_limit_s=config.getoption("time_limit"))
         if config.getoption("memory_limit") is not None:
             self.settings = replace(self.settings, memory_limit_bytes=config.getoption("memory_limit"))
-        self.run_dir: Path = config.getoption("resume") or config.getoption("run_dir") or default_run_dir(config.invocation_params.dir)
+        self.run_dir: Path = (
+            config.getoption("resume") or config.getoption("run_dir") or default_run_dir(config.invocation_params.dir)
+        )
         self._clock = plan.Clock(self.settings, self.run_dir.parent)
         self._selected: list[pytest.Item] = []
         self._finished: list[pytest.Item] = []
@@ -316,9 +318,7 @@ def target(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def cell(
-    model: models.Model, variant: str, runtime: str, precision: str, batch: int, image_size: int, target: str
-) -> Cell:
+def cell(model: models.Model, variant: str, runtime: str, precision: str, batch: int, image_size: int, target: str) -> Cell:
     """The cell that all seven axes make."""
     return Cell(model.name, variant, runtime, precision, batch, image_size, target)
 
@@ -326,7 +326,7 @@ def cell(
 @pytest.fixture
 def probe(request: pytest.FixtureRequest, cell: Cell) -> Probe:
     """The cell's fresh process, to be asked for counts, agreement, accuracy, latency and memory."""
-    bench = request.config.pluginmanager.get_plugin("plumbline-bench")
+    bench: Any = request.config.pluginmanager.get_plugin("plumbline-bench")
     request.node.keywords["measuring"] = True
     return bench.session.open(cell, matrix.impossible(cell))
 

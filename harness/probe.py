@@ -28,6 +28,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -64,7 +65,7 @@ class Channel:
                 return None
             self._rest += part
         line, _, self._rest = self._rest.partition(b"\n")
-        return json.loads(line)  # type: ignore[no-any-return]
+        return json.loads(line)
 
     def send(self, **line: Any) -> None:
         data = json.dumps(line).encode() + b"\n"
@@ -100,6 +101,22 @@ def attend(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> No
             channel.send(fact=line["ask"], value=as_json(getattr(subject, line["ask"])()))
 
 
+def _prepare_reference(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
+    from harness import reference
+
+    reference.prepare(cell, settings, folder, channel.progress)
+
+
+def _prepare_parent(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
+    from harness import reference
+
+    reference.prepare_parent(cell, settings, folder, channel.progress)
+
+
+# Each in a process of its own, in this order; the first two only where no cell before has left what they make.
+JOBS = {"reference": _prepare_reference, "parent": _prepare_parent, "attend": attend}
+
+
 def speak_last(work: Callable[[], None], channel: Channel) -> int:
     """Do the work of a process; whatever a stranger's model raises becomes the cell's outcome. Returns the exit code."""
     try:
@@ -122,6 +139,8 @@ def in_fresh_process(work: Callable[[], None], channel: Channel, time_limit_s: f
     No polling: the server sleeps until the process dies or the alarm goes off, so it takes no time from the cell.
     """
     kills, started, timed_out = oom_kills(), time.monotonic(), False
+    code: int | None
+    peak: int | None
     if spawn is not None:
         channel_fds = (channel._read, channel._write)
         process = subprocess.Popen([*spawn, *map(str, channel_fds)], pass_fds=channel_fds)
@@ -180,27 +199,22 @@ class Server:
             self._serve_cell(line)
 
     def _serve_cell(self, line: dict[str, Any]) -> None:
-        from harness import reference
-
         cell, settings = Cell.from_json(line["cell"]), Settings.from_json(line["settings"])
         folder = self._folder / _digest(cell, settings)
-        jobs = [("attend", attend)]
-        if not (folder / "parent.json").exists() and cell_needs_parent(cell):
-            jobs.insert(0, ("parent", reference.prepare_parent))
+        jobs = ["attend"]
+        if cell_needs_parent(cell) and not (folder / "parent.json").exists():
+            jobs.insert(0, "parent")
         if not (folder / "reference.json").exists():
             folder.mkdir(exist_ok=True)
-            jobs.insert(0, ("reference", reference.prepare))
-        for name, job in jobs:
-            talk: Any = self._channel if name == "attend" else self._channel.progress
+            jobs.insert(0, "reference")
+        for job in jobs:
+            work = partial(JOBS[job], cell, settings, folder, self._channel)
             spawn = None
             if not self._fork:
-                work = json.dumps({**line, "folder": str(folder), "job": name})
-                spawn = [sys.executable, "-m", "harness.probe", "--job", work]
-            end = in_fresh_process(
-                lambda job=job, talk=talk: job(cell, settings, folder, talk), self._channel, settings.time_limit_s, spawn
-            )
-            if name == "attend" or end["code"] != 0:
-                self._channel.send(exit={**end, "job": name})
+                spawn = [sys.executable, "-m", "harness.probe", "--job", json.dumps({**line, "folder": str(folder), "job": job})]
+            end = in_fresh_process(work, self._channel, settings.time_limit_s, spawn)
+            if job == "attend" or end["code"] != 0:
+                self._channel.send(exit={**end, "job": job})
                 return
 
 
@@ -247,16 +261,9 @@ def _die_with_parent() -> None:
 
 def _run_job(work: str, read: int, write: int) -> int:
     """One job in a process that was not forked."""
-    from harness import reference
-
     line, channel = json.loads(work), Channel(read, write)
     cell, settings, folder = Cell.from_json(line["cell"]), Settings.from_json(line["settings"]), Path(line["folder"])
-    jobs: dict[str, Callable[[], None]] = {
-        "reference": lambda: reference.prepare(cell, settings, folder, channel.progress),
-        "parent": lambda: reference.prepare_parent(cell, settings, folder, channel.progress),
-        "attend": lambda: attend(cell, settings, folder, channel),
-    }
-    return speak_last(jobs[line["job"]], channel)
+    return speak_last(partial(JOBS[line["job"]], cell, settings, folder, channel), channel)
 
 
 def main(arguments: list[str]) -> int:

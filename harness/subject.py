@@ -107,9 +107,7 @@ class Subject:
         # a floor is known for the architecture as it is usually used
         usual = not self._model.chosen and cell.image_size == data.image_size
         floor = self._model.floors.get(data.name) if usual else None
-        return accuracy.judge(
-            ranks, images, settings, floor, self._reference.parent_correct, self._precision.accuracy_budget
-        )
+        return accuracy.judge(ranks, images, settings, floor, self._reference.parent_correct, self._precision.accuracy_budget)
 
     def latency(self) -> Latency:
         """Both latencies of the cell's batch, in the object that was checked."""
@@ -135,6 +133,7 @@ class Subject:
         call = partial(self._once, placed)
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         allocated = reserved = None
+        peak: int | None
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,18 +49,19 @@ def line(record: Record) -> str:
 
 def notes(records: Sequence[Record]) -> list[str]:
     """What the table cannot say in its cells."""
-    lines = [
-        "MACs of one image. error: RMS against float64 as a share of the outputs' spread, in percent of its tolerance. p50: median of"
-        " the model alone,",
-        "input on the device, with its 95 % interval. p90, p99: 99 % upper bounds by LoadGen's rule, which takes 64 and 662 samples; with fewer: few."
-        " e2e: host to host.",
-        "inference: memory beyond what the process held before. switched: involuntary context switches; waiting: share of time in which"
-        " a process",
-        "of this machine had to wait for a processor. Both are of other processes' making: where they are high, measure again.",
-    ]
+    lines = textwrap.wrap(
+        "MACs of one image. error: RMS against float64 as a share of the outputs' spread, in percent of its tolerance. "
+        "p50: median of the model alone, input on the device, with its 95 % interval. p90, p99: 99 % upper bounds by "
+        "LoadGen's rule, which takes 64 and 662 samples; with fewer: few. e2e: host to host. inference: memory beyond what "
+        "the process held before. switched: involuntary context switches; waiting: share of time in which a process of this "
+        "machine had to wait for a processor. Both are other processes' doing: where they are high, measure again.",
+        width=130,
+    )
     emulated = sorted({record["cell"]["precision"] for record in records if _latency(record, "emulated")})
     for precision in emulated:
-        lines.append(f"{precision}*: this processor has no {precision} arithmetic; it is emulated, and timed for a few iterations only.")
+        lines.append(
+            f"{precision}*: this processor has no {precision} arithmetic; it is emulated, and timed for a few iterations only."
+        )
     if any(_top1(record).endswith("'") for record in records):
         lines.append("': top-1 of the same model in another batch.")
     missing: dict[str, list[str]] = {}

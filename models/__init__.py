@@ -14,7 +14,7 @@ from models.model import Floor, Model, Registry, UnknownName
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["DATASETS", "DataSet", "Floor", "Layer", "Model", "REGISTRY", "UnknownName", "find"]
+__all__ = ["DATASETS", "REGISTRY", "DataSet", "Floor", "Layer", "Model", "Registry", "UnknownName", "find"]
 
 REGISTRY = Registry()
 find = REGISTRY.find

@@ -90,7 +90,7 @@ def _digits(root: Path | None, split: str) -> tuple[str, Sequence[Any], Sequence
     train, test = train_test_split(range(len(digits.target)), test_size=500, random_state=0, stratify=digits.target)
     chosen = train if split == "train" else test
     images = torch.from_numpy(digits.images[chosen] * (255 / 16)).round().to(torch.uint8)
-    return "digits", images.unsqueeze(1), digits.target[chosen].tolist()
+    return "digits", list(images.unsqueeze(1)), digits.target[chosen].tolist()
 
 
 def _from_torchvision(name: str, folder: str) -> Callable[[Path | None, str], tuple[str, Sequence[Any], Sequence[int]]]:

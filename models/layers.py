@@ -27,9 +27,7 @@ class Layer:
     fan_in: int = 0
 
 
-def conv2d(
-    name: str, inputs: int, outputs: int, kernel: int, size: int, *, groups: int = 1, bias: bool = False
-) -> Layer:
+def conv2d(name: str, inputs: int, outputs: int, kernel: int, size: int, *, groups: int = 1, bias: bool = False) -> Layer:
     """Square 2-D convolution; `size` is the height and width of its output, in pixels."""
     fan_in = inputs // groups * kernel * kernel
     return Layer(name, fan_in * outputs + outputs * bias, fan_in * outputs * size * size, fan_in)

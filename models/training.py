@@ -36,10 +36,10 @@ def train(model: Model, image_size: int, path: Path, recipe: Recipe = Recipe(), 
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.epochs * steps)
     for epoch in range(recipe.epochs):
         progress(f"training {model.name} on {images.name}, epoch {epoch + 1} of {recipe.epochs}")
-        for chosen in torch.randperm(len(images)).split(recipe.batch):
+        for chosen in torch.split(torch.randperm(len(images)), recipe.batch):
             loss = functional.cross_entropy(net(inputs[chosen]), labels[chosen])
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -14,8 +15,6 @@ import pytest
 from harness import journal, record
 from harness.ask import ProbeServer
 from harness.session import REPOSITORY
-
-Records = list[dict[str, object]]
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +38,7 @@ class Run:
         self.code, self.output, self.folder = process.returncode, process.stdout + process.stderr, folder
 
     @property
-    def records(self) -> dict[str, dict]:
+    def records(self) -> dict[str, dict[str, Any]]:
         return {kept["cell"]["id"]: kept for kept in journal.read(self.folder)}
 
 
@@ -48,7 +47,9 @@ def bench(tmp_path: Path, cache: Path) -> Callable[..., Run]:
     """Run `pytest benchmarks/` in a process of its own; every record it writes is checked against the schema."""
 
     def run(*options: str, folder: str = "run", timeout: float = 300) -> Run:
-        process = subprocess.run(command(tmp_path / folder, *options), capture_output=True, text=True, timeout=timeout, **where(tmp_path, cache))
+        process = subprocess.run(
+            command(tmp_path / folder, *options), capture_output=True, text=True, timeout=timeout, **where(tmp_path, cache)
+        )
         ended = Run(process, tmp_path / folder)
         if (ended.folder / journal.NAME).exists():
             for kept in ended.records.values():
@@ -63,7 +64,7 @@ def command(folder: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "-p", "no:cacheprovider", *place, *options]
 
 
-def where(tmp_path: Path, cache: Path) -> dict:
+def where(tmp_path: Path, cache: Path) -> dict[str, Any]:
     """Its own lock and cache, and no data: a test must not depend on what the machine happens to have."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PLUMBLINE_")}
     environment = {**kept, "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(cache), "COLUMNS": "200"}

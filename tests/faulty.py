@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
 import torch
+from torch import Tensor, nn
 
 from models import Model
 from models.layers import linear
@@ -80,5 +80,7 @@ SWAPPED = _model("swapped", _one_off)
 CONSTANT = _model("constant", lambda outputs: outputs * 0)
 NARROW = _model("narrow", lambda outputs: outputs[:, :9])
 PERTURBED = _model("perturbed", lambda outputs: outputs * 1.001)
-MISCOUNTED = _model("miscounted", lambda outputs: outputs, layers=lambda image_size, channels, classes: [linear("linear", 64, 11)])
+MISCOUNTED = _model(
+    "miscounted", lambda outputs: outputs, layers=lambda image_size, channels, classes: [linear("linear", 64, 11)]
+)
 OTHER_SHAPE = _model("other_shape", lambda outputs: outputs, sizes=(8, 9))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +47,16 @@ def test_tolerance_grows_with_depth_and_with_the_precision() -> None:
         assert fp32 < 1e-4
 
 
-COUNTS = Counts(10, 100, 10, {"parameters": 10, "macs": 100}, {"parameters": 10, "macs": 100}, {"parameters": 10, "macs": 110}, {"biases": 10}, {})
+COUNTS = Counts(
+    10,
+    100,
+    10,
+    {"parameters": 10, "macs": 100},
+    {"parameters": 10, "macs": 100},
+    {"parameters": 10, "macs": 110},
+    {"biases": 10},
+    {},
+)
 
 
 def test_ptflops_is_explained_or_not() -> None:
@@ -113,8 +124,6 @@ def test_a_subset_is_seeded_and_without_repeats(count: int, seed: int) -> None:
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_ranks_do_not_depend_on_the_batch(batch: int) -> None:
     """Known truth: the score of class c is c, so the rank of label c is 9 - c; a last batch is filled up and cut again."""
-    import torch
-
     images = DATASETS["digits"].load(None, 8)
     shown: list[int] = []
 
@@ -128,9 +137,11 @@ def test_ranks_do_not_depend_on_the_batch(batch: int) -> None:
 
 
 def test_ties_and_nan_count_against_the_model() -> None:
-    import torch
-
     images = DATASETS["digits"].load(None, 8)
     for value in (0.0, float("nan")):
-        ranks = classify(lambda inputs, v=value: torch.full((len(inputs), 10), v), images, Settings(accuracy_images=20), 5, print)
+        ranks = classify(partial(_constant, value), images, Settings(accuracy_images=20), 5, print)
         assert set(ranks) == {9}
+
+
+def _constant(value: float, inputs: torch.Tensor) -> torch.Tensor:
+    return torch.full((len(inputs), 10), value)

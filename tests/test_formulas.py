@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from harness.counts import count
-from models import Model, layers, mixer, resnet
+from models import layers, mixer, resnet
 
 MODELS = [
     ("mlp", 8), ("mlp", 28), ("mlp+depth=7+width=33", 14), ("small_cnn", 8), ("small_cnn+width=5", 29), ("resnet20", 32),
@@ -89,9 +91,7 @@ def test_convolution_is_torchs(c: dict[str, int]) -> None:
     size = layers.window(c["size"], c["kernel"], stride=c["stride"], padding=c["padding"], dilation=c["dilation"])
     ours = layers.conv2d("c", inputs, outputs, c["kernel"], size, groups=c["groups"], bias=bool(c["bias"]))
     with torch.device("meta"):
-        theirs = nn.Conv2d(
-            inputs, outputs, c["kernel"], c["stride"], c["padding"], c["dilation"], c["groups"], bool(c["bias"])
-        )
+        theirs = nn.Conv2d(inputs, outputs, c["kernel"], c["stride"], c["padding"], c["dilation"], c["groups"], bool(c["bias"]))
     with FlopCounterMode(display=False) as counter:
         out = theirs(torch.empty(1, inputs, c["size"], c["size"], device="meta"))
     assert out.shape[-1] == size
@@ -123,13 +123,12 @@ def test_any_cifar_resnet(blocks: int, size: int, classes: int) -> None:
 @settings(deadline=None, max_examples=15)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 12), st.integers(1, 9))
 def test_any_mixer(grid: int, patch: int, blocks: int, width: int, classes: int) -> None:
-    arguments = {
-        "image_size": grid * patch * 4, "channels": 3, "classes": classes, "patch": patch * 4, "blocks": blocks, "width": 2 * width
-    }  # fmt: skip
+    shape = {"image_size": grid * patch * 4, "channels": 3, "classes": classes}
+    arguments = {**shape, "patch": patch * 4, "blocks": blocks, "width": 2 * width}
     _same(arguments, mixer.build, mixer.layers)
 
 
-def _same(arguments: dict[str, int], build, formula) -> None:
+def _same(arguments: dict[str, int], build: Callable[..., nn.Module], formula: Callable[..., Iterable[layers.Layer]]) -> None:
     with torch.device("meta"):
         net = build(**arguments).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -141,9 +140,9 @@ def _same(arguments: dict[str, int], build, formula) -> None:
 
 def test_a_difference_to_ptflops_without_a_known_reason_is_listed() -> None:
     """Red: a layer that the formula has smaller than it is shows up by name, with both figures."""
-    wrong = partial(models.mlp.layers, width=1000, depth=2)
     honest = models.find("mlp")
-    model = Model("wrong", honest.build, lambda width, depth, **rest: wrong(**rest), honest.data, honest.sizes, "", options=honest.options)
+    wrong = partial(models.mlp.layers, depth=2, width=1000)
+    model = replace(honest, layers=lambda depth, width, **shape: wrong(**shape))
     found = count(model, 8)
     assert found["formula"] != found["flop_counter"]
     assert found["unexplained"]["linear1"] == [1024 * 1024 + 1024, 1000 * 1000]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import latency
+from harness.facts import Timing
 from harness.settings import Settings
 
 
@@ -68,7 +69,7 @@ def test_warm_up_that_never_settles_ends_with_its_budget() -> None:
     assert 2.0 <= seconds < 2.5
 
 
-def measure(durations: Iterable[float], few: int | None = None, **changes: float) -> latency.Timing:
+def measure(durations: Iterable[float], few: int | None = None, **changes: float) -> Timing:
     machine = Machine(durations)
     settings = Settings(warmup_s=0.0, **changes)  # type: ignore[arg-type]
     return latency.measure(

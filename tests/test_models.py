@@ -171,11 +171,12 @@ def test_weights_are_found_by_data_set_and_model(tmp_path: Path) -> None:
 def test_weights_must_fit_to_the_last_tensor(tmp_path: Path) -> None:
     state = find("mlp").instantiate(8).state_dict()
     path = tmp_path / "w.safetensors"
-    for change, says in [
+    changes: list[tuple[dict[str, torch.Tensor | None], str]] = [
         ({"linear0.bias": None}, "Missing key.*linear0.bias"),
         ({"extra": torch.zeros(1)}, "Unexpected key.*extra"),
         ({"linear0.bias": torch.zeros(3)}, "size mismatch for linear0.bias"),
-    ]:
+    ]
+    for change, says in changes:
         changed = {name: tensor for name, tensor in {**state, **change}.items() if tensor is not None}
         save_file(changed, path)
         with pytest.raises(RuntimeError, match=f"(?s){says}"):
@@ -183,7 +184,7 @@ def test_weights_must_fit_to_the_last_tensor(tmp_path: Path) -> None:
 
 
 def test_training_is_seeded_and_leaves_no_half_file(tmp_path: Path) -> None:
-    states = []
+    states: list[dict[str, torch.Tensor]] = []
     for name in ("a", "b"):
         torch.manual_seed(len(states))  # whatever came before
         train(find("small_cnn"), 8, tmp_path / f"{name}.safetensors", Recipe(epochs=1), progress=lambda text: None)

@@ -129,7 +129,13 @@ def test_what_was_learned_before_the_end_is_kept(server: ProbeServer, settings: 
 
 @pytest.mark.parametrize(
     ("name", "holds"),
-    [("GOOD", (True, True)), ("SWAPPED", (False, True)), ("CONSTANT", (False, True)), ("RANDOM", (False, False)), ("PERTURBED", (False, True))],
+    [
+        ("GOOD", (True, True)),
+        ("SWAPPED", (False, True)),
+        ("CONSTANT", (False, True)),
+        ("RANDOM", (False, False)),
+        ("PERTURBED", (False, True)),
+    ],
 )
 def test_agreement_is_red_for_every_kind_of_wrong_output(
     server: ProbeServer, settings: Settings, name: str, holds: tuple[bool, bool]

@@ -1,0 +1,51 @@
+"""Published accuracies on the real data sets, where $PLUMBLINE_DATA names a root that holds them and their weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.ask import Probe, ProbeServer
+from harness.cell import Cell
+from harness.settings import Settings
+
+ROOT = Path(os.environ.get("PLUMBLINE_DATA") or "/nonexistent")
+pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="no data root: set PLUMBLINE_DATA")
+
+
+@pytest.mark.parametrize(
+    ("model", "image_size", "images", "top1"),
+    [
+        ("resnet20", 32, 10_000, pytest.approx(0.9173, abs=5e-5)),  # akamaster/pytorch_resnet_cifar10: error 8.27 %
+        ("resnet56", 32, 10_000, pytest.approx(0.9339, abs=5e-5)),  # the same: 6.61 %
+        ("squeezenet1_1", 224, 242, pytest.approx(0.694, abs=0.005)),  # measured by who chose the 242 pictures
+    ],
+)
+def test_published_weights_score_as_published(
+    server: ProbeServer, cache: Path, model: str, image_size: int, images: int, top1: float
+) -> None:
+    settings = Settings(data=ROOT, weights=ROOT / "weights", cache=cache, accuracy_images=None)
+    probe = Probe(server, Cell(model, "dense", "eager", "fp32", 64, image_size, "cpu"), settings)
+    assert probe.agreement().same_function
+    accuracy = probe.accuracy()
+    probe.close()
+    assert accuracy.images == accuracy.of == images
+    assert accuracy.top1 == top1
+    assert accuracy.reaches_floor
+    assert probe.prepared().weights["kind"] == "file"
+
+
+def test_mnist_loads(server: ProbeServer) -> None:
+    """There are no weights for it yet: the data set is read, and the accuracy says why there is none."""
+    from models.datasets import DATASETS
+
+    images = DATASETS["mnist"].load(ROOT, 28)
+    assert len(images) == 10_000
+    assert images.labels[:5] == [7, 2, 1, 0, 4]
+    assert images.batch([0, 1]).shape == (2, 1, 28, 28)
+    settings = Settings(data=ROOT, weights=ROOT / "weights")
+    probe = Probe(server, Cell("mlp", "dense", "eager", "fp32", 1, 28, "cpu"), settings)
+    assert "no weights for mlp on mnist" in (probe.accuracy().unavailable or "")
+    probe.close()
