@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import models
@@ -25,8 +26,12 @@ class Clock:
     """Estimates each cell from an earlier run on this machine where there is one, else from its MACs."""
 
     def __init__(self, settings: Settings, runs: Path) -> None:
-        self._settings, self._earlier = settings, _earlier_seconds(runs)
+        self._settings, self._runs = settings, runs
         self._planned = self._took = 0.0
+
+    @cached_property
+    def _earlier(self) -> dict[str, float]:
+        return _earlier_seconds(self._runs)
 
     def knows(self, cell: Cell) -> bool:
         return cell.id in self._earlier
