@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,9 @@ class Bench:
         """What goes on right now: a line that is overwritten on a terminal, and is left out elsewhere."""
         reporter = self._reporter
         if reporter is not None and reporter.isatty:
-            reporter.write(f"\r\x1b[2K... {text}\r", flush=True)
+            capture = self.config.pluginmanager.get_plugin("capturemanager")
+            with capture.global_and_fixture_disabled() if capture else nullcontext():  # a test is running
+                reporter.write(f"\r\x1b[2K... {text}\r", flush=True)
         elif self._done == 0 and not text.startswith(("training", "accuracy", "preparing")):
             self._write(f"... {text}")
 

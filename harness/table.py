@@ -39,7 +39,7 @@ def line(record: Record) -> str:
     """One cell in one line, for the progress."""
     text = f"{record['cell']['id']}  {record['outcome']}"
     if record["outcome"] != OK:
-        return f"{text}: {record['reason']}"
+        return f"{text}: {textwrap.shorten(record['reason'], 120, placeholder=' ...')}"
     if record["latency"]:
         text += f"  {_milliseconds(record)} ms {_doubt(record)}"
     if record["accuracy"] and record["accuracy"]["top1"] is not None:
