@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.facts import Accuracy
 from harness.settings import Settings
-from harness.statistics import mcnemar_p_value, wilson_interval
+from harness.statistics import paired_difference_at_least, wilson_interval
 from models import Floor, Model
 from models.datasets import Images, NoData
 
@@ -68,11 +68,12 @@ def judge(
     """Top-1 and top-5 with their doubt, beside the floor and the parent on the same images."""
     count = len(ranks)
     correct = [rank == 0 for rank in ranks]
-    loss = parent_top1 = p_value = None
+    loss = parent_top1 = at_least = None
     if parent is not None:
         lost = sum(theirs and not ours for theirs, ours in zip(parent, correct, strict=True))
         gained = sum(ours and not theirs for theirs, ours in zip(parent, correct, strict=True))
-        loss, parent_top1, p_value = (lost - gained) / count, sum(parent) / count, mcnemar_p_value(lost, gained)
+        loss, parent_top1 = (lost - gained) / count, sum(parent) / count
+        at_least = paired_difference_at_least(lost, gained, count)
     return Accuracy(
         data=images.name,
         images=count,
@@ -82,9 +83,10 @@ def judge(
         top5=sum(rank < 5 for rank in ranks) / count,
         interval=wilson_interval(sum(correct), count),
         floor=floor.top1 if floor else None,
+        floor_images=floor.images if floor else None,
         floor_source=floor.source if floor else None,
         parent_top1=parent_top1,
         loss=loss,
-        loss_p_value=p_value,
+        loss_at_least=at_least,
         budget=budget,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from harness.cell import Cell
+from harness.cell import Cell, compares_with_parent
 from harness.facts import Accuracy, Agreement, Counts, Latency, Memory, Prepared
 from harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, CellEnded
 from harness.settings import Settings
@@ -52,29 +54,41 @@ class ProbeServer:
         """The next line that is not progress; None when the server is gone."""
         assert self._process is not None and self._process.stdout is not None
         for text in self._process.stdout:
-            line = json.loads(text)
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue  # a process was killed in the middle of its line; the server says next how it ended
             if "progress" not in line:
                 return line
             self.progress(line["progress"])
         self.kill()
         return None
 
-    def kill(self) -> None:
-        """End the server, and with it the process of a cell that may be running."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
     def close(self) -> None:
         """Let the server finish: it stops at the end of its input and removes its scratch folder."""
-        if self._process is None:
+        self._end(lambda process: process.stdin.close() if process.stdin else None)
+
+    def kill(self) -> None:
+        """End the server, and with it the process of a cell that may be running."""
+        self._end(lambda process: process.terminate())
+
+    def _end(self, ask: Callable[[subprocess.Popen[bytes]], None]) -> None:
+        process, self._process = self._process, None
+        if process is None:
             return
-        try:
-            self._process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        self._process = None
+        with contextlib.suppress(BrokenPipeError):
+            ask(process)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+        if hasattr(os, "killpg"):  # it leads a group of its own; nothing of it is left behind
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def last_words(self) -> str:
         """The last line that the far side wrote to its log."""
@@ -118,7 +132,10 @@ class Probe:
             if self._refusal is not None:
                 raise self._refusal
             self._server.start()
-            self.facts["prepared"] = self._await("prepared", cell=self.cell.as_json(), settings=self.settings.as_json())
+            compare = compares_with_parent(self.cell) and self._known_accuracy is None
+            self.facts["prepared"] = self._await(
+                "prepared", cell=self.cell.as_json(), settings=self.settings.as_json(), compare_with_parent=compare
+            )
         return Prepared(**self.facts["prepared"])
 
     def counts(self) -> Counts:
@@ -142,8 +159,9 @@ class Probe:
         """End the process and wait until it is gone."""
         if self._open:
             self._server.send(ask="end")
-            while self._open:
-                self._receive()
+            with contextlib.suppress(CellEnded):  # the server is gone, and the process with it
+                while self._open:
+                    self._receive()
         self._ended = True
 
     def _ask(self, step: str) -> dict[str, Any]:

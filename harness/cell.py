@@ -36,6 +36,16 @@ class Cell:
         return cls(**{axis: fields[axis] for axis in AXES})
 
 
+def without_batch(cell: Cell) -> tuple[Any, ...]:
+    """What a cell shares with its other batches: among other things, its accuracy."""
+    return cell.values(axis for axis in AXES if axis != "batch")
+
+
+def compares_with_parent(cell: Cell) -> bool:
+    """Whether a cell's accuracy is compared with its dense fp32 parent's; the parent itself has none."""
+    return (cell.variant, cell.runtime, cell.precision) != ("dense", "eager", "fp32")
+
+
 def id_of(axes: Iterable[str], values: Iterable[Any]) -> str:
     """The readable id of a row, as in `resnet20-dense-eager-fp32-b1-32px-cpu`; used as pytest id."""
     shown = {"batch": "b{}", "image_size": "{}px"}

@@ -5,7 +5,7 @@ Each fact can say what a benchmark asserts of it; nothing else is computed here.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -66,6 +66,7 @@ class Agreement:
     repeat_error: float
     tolerance: float
     max_tolerance: float
+    repeat_tolerance: float
     top1: float
 
     @property
@@ -74,15 +75,18 @@ class Agreement:
 
     @property
     def repeatable(self) -> bool:
-        return self.repeat_error <= self.max_tolerance
+        return self.repeat_error <= self.repeat_tolerance
 
     @property
     def explanation(self) -> str:
-        return (
-            f"against {self.reference}, as shares of the outputs' spread: RMS error {self.error:.2g} (tolerance "
-            f"{self.tolerance:.2g}), largest {self.max_error:.2g} (tolerance {self.max_tolerance:.2g}), between two calls on one "
-            f"input {self.repeat_error:.2g}; the same class on {self.top1:.0%} of {self.inputs} {self.pictures}"
-        )
+        shares = {
+            "RMS error": (self.error, self.tolerance),
+            "largest": (self.max_error, self.max_tolerance),
+            "between two calls on one input": (self.repeat_error, self.repeat_tolerance),
+        }
+        text = ", ".join(f"{name} {came:.2g} (tolerance {limit:.2g})" for name, (came, limit) in shares.items())
+        same = f"the same class on {self.top1:.0%} of {self.inputs} {self.pictures}"
+        return f"against {self.reference}, as shares of the outputs' spread: {text}; {same}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Accuracy:
     """Share of images classified rightly, on `images` of the `of` images that the data set has.
 
     `interval` is Wilson's for top-1, at 95 %. `loss` is the top-1 that the fp32 parent has more on the same
-    images, `loss_p_value` McNemar's for the chance that there is none. Where `unavailable` gives a reason, there are no figures.
+    images, `loss_at_least` its lower bound at 99 %. Where `unavailable` gives a reason, there are no figures.
     """
 
     unavailable: str | None = None
@@ -102,29 +106,30 @@ class Accuracy:
     top5: float | None = None
     interval: tuple[float, float] | None = None
     floor: float | None = None
+    floor_images: int | None = None
     floor_source: str | None = None
     parent_top1: float | None = None
     loss: float | None = None
-    loss_p_value: float | None = None
+    loss_at_least: float | None = None
     budget: float | None = None
     measured_by: str | None = None
 
     @property
     def reaches_floor(self) -> bool:
-        """On the full set top-1 must reach the floor; on a subset it must not be certain (95 %) to lie below."""
+        """On the very images it is known for top-1 must reach the floor; on others it must not be certain (95 %) to lie below."""
         if self.unavailable is not None or self.floor is None:
             return True
         assert self.top1 is not None and self.interval is not None and self.budget is not None
-        reached = self.top1 if self.images == self.of else self.interval[1]
+        reached = self.top1 if self.images == self.of == self.floor_images else self.interval[1]
         return round(reached + self.budget, 6) >= self.floor
 
     @property
     def keeps_to_parent(self) -> bool:
-        """A loss beyond the budget is red when chance does not explain it (p < 0.01)."""
-        if self.loss is None:
+        """The loss must not be certain (99 %) to exceed the budget."""
+        if self.loss_at_least is None:
             return True
-        assert self.loss_p_value is not None and self.budget is not None
-        return self.loss <= self.budget or self.loss_p_value >= 0.01
+        assert self.budget is not None
+        return self.loss_at_least <= self.budget
 
     @property
     def explanation(self) -> str:
@@ -135,7 +140,7 @@ class Accuracy:
         if self.floor is not None:
             text += f", floor {self.floor:.2%} ({self.floor_source})"
         if self.loss is not None:
-            text += f", {self.loss:.2%} less than the fp32 parent on the same images (McNemar p = {self.loss_p_value:.2g})"
+            text += f", {self.loss:.2%} less than the fp32 parent on the same images (at least {self.loss_at_least:.2%}, at 99 %)"
         return f"{text}, budget {self.budget:.2%}"
 
 
@@ -188,7 +193,3 @@ class Memory:
     cuda_allocated_bytes: int | None = None
     cuda_reserved_bytes: int | None = None
     unavailable: dict[str, str] = field(default_factory=dict)
-
-
-def as_json(fact: Any) -> dict[str, Any]:
-    return asdict(fact)

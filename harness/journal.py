@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -36,17 +37,21 @@ class Journal:
             ) from error
         if not resume and self.path.exists():
             raise RunError(f"{str(folder)!r} holds a run already; continue it with --resume, or choose another --run-dir")
-        self._file = self.path.open("ab")
+        self._file = self.path.open("ab", buffering=0)
         if resume:
             self._cut_torn_line()
+        self._length = self.path.stat().st_size
 
     def append(self, record: dict[str, Any]) -> None:
         """Raises RunError where the disk does not take it."""
+        data = json.dumps(record, allow_nan=False).encode() + b"\n"
         try:
-            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-            self._file.flush()
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
+            self._length += len(data)
         except OSError as error:
+            self._file.truncate(self._length)  # no half line
             raise RunError(f"the record of {record['cell']['id']} could not be kept: {error.strerror}") from error
 
     def close(self) -> None:

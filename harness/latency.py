@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,14 @@ from harness.facts import Timing
 from harness.settings import Settings
 from harness.statistics import loadgen_bound, median_interval, percentile
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 Clock = Callable[[], float]
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-STEADY = 0.02
+STEADY, WINDOW_CALLS, WINDOW_S, PATIENCE = 0.02, 5, 0.02, 5
 
 
 def sample(call: Callable[[], Any], synchronize: Callable[[], None], count: int, clock: Clock = perf_counter) -> list[float]:
@@ -41,17 +45,19 @@ def warm_up(
 ) -> tuple[int, float, bool]:
     """Call until steady: two windows one after the other whose medians differ by less than 2 %.
 
-    A window has at least 5 calls and lasts at least 20 ms. Ends when `budget_s` is spent, too.
+    A window has at least 5 calls and lasts at least 20 ms. Ends when `budget_s` is spent, too; with slow calls two
+    windows are given up to five times as much.
     Returns the number of calls, their duration in seconds, and whether they became steady.
     """
     calls, spent, last = 0, 0.0, None
     while True:
         window: list[float] = []
-        while len(window) < 5 or sum(window) < 0.02:
+        begun = spent
+        while len(window) < WINDOW_CALLS or spent - begun < WINDOW_S:
             window += sample(call, synchronize, 1, clock)
-            if spent + sum(window) >= budget_s:
-                return calls + len(window), spent + sum(window), False
-        calls, spent = calls + len(window), spent + sum(window)
+            calls, spent = calls + 1, spent + window[-1]
+            if spent >= budget_s and (calls >= 2 * WINDOW_CALLS or spent >= PATIENCE * budget_s):
+                return calls, spent, False
         middle = median(window)
         if last is not None and abs(middle - last) <= STEADY * last:
             return calls, spent, True
@@ -96,14 +102,14 @@ def _until_known(
         more = min(more, int((budget_s - spent) / (spent / len(samples))) + 1)
         samples += sample(call, synchronize, more, clock)
         spent += sum(samples[-more:])
-        if len(samples) >= settings.min_samples and _known(sorted(samples), settings.precision):
+        if len(samples) >= settings.min_samples and _known(sorted(samples), settings.median_within):
             break
     return samples
 
 
-def _known(ordered: list[float], precision: float) -> bool:
-    interval = median_interval(ordered)
-    return interval is not None and interval[1] - interval[0] <= 2 * precision * percentile(ordered, 0.5)
+def _known(ordered: list[float], within: float) -> bool:
+    interval, middle = median_interval(ordered), percentile(ordered, 0.5)
+    return interval is not None and max(middle - interval[0], interval[1] - middle) <= within * middle
 
 
 def summarise(samples: list[float], batch: int, warmup: int, warmup_s: float, steady: bool) -> Timing:
@@ -139,8 +145,8 @@ class Doubt:
         self._clock = clock
         self._before = self._counters()
 
-    def _counters(self) -> tuple[float, int, float | None, float | None]:
-        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    def _counters(self) -> tuple[float, int | None, float | None, float | None]:
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else None  # of all threads
         return self._clock(), switches, _pressure_s(), _steal_s()
 
     def read(self) -> dict[str, Any]:
@@ -156,7 +162,7 @@ class Doubt:
 
         return {
             "seconds": seconds,
-            "involuntary_switches": now[1] - then[1],
+            "involuntary_switches": None if now[1] is None or then[1] is None else now[1] - then[1],
             "cpu_pressure": share(then[2], now[2]),
             "cpu_steal": share(then[3], now[3]),
         }
@@ -175,4 +181,4 @@ def _steal_s() -> float | None:
         ticks = Path("/proc/stat").read_text().split(maxsplit=9)[8]
     except OSError:
         return None
-    return int(ticks) / os.sysconf("SC_CLK_TCK")
+    return int(ticks) / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)

@@ -21,7 +21,7 @@ STATE = ("state_at_start", "state_at_end", "git_revision", "git_dirty")
 def fingerprint(probe: dict[str, Any], repository: Path) -> dict[str, Any]:
     """Everything about the machine that a latency depends on. `probe` is what the far side says of its torch."""
     facts: dict[str, Any] = {
-        "cpu_model": _cpu_field("model name", "Model", "Hardware") or platform.processor() or platform.machine(),
+        "cpu_model": cpu_model(),
         "cpu_flags": " ".join(sorted(cpu_flags())),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_logical": psutil.cpu_count(),
@@ -75,6 +75,11 @@ def allowed_cpus() -> int:
         allowed, period = map(int, quota.split())
         mask = min(mask, max(1, math.ceil(allowed / period)))
     return mask
+
+
+@cache
+def cpu_model() -> str:
+    return _cpu_field("model name", "Model", "Hardware") or platform.processor() or platform.machine()
 
 
 @cache

@@ -2,7 +2,8 @@
 
 A tier is a list of blocks; a block is the cross product of its axes. An option selects from the tier, and adds
 what the tier does not have: `--batch 8` runs the tier's cells of batch 8, or, where it has none, all of its cells
-at batch 8. A model that the tier does not have comes at its usual image size.
+at batch 8. A model that the tier does not have comes at its usual image size, and an image size that it does not
+have goes to the models that take it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -31,11 +32,12 @@ else:
     import tomli as tomllib
 
 TARGETS = ("cpu", "cuda")
+Block = Mapping[str, tuple[Any, ...]]
 NAMES: dict[str, Sequence[str]] = {
     "variant": tuple(VARIANTS), "runtime": tuple(RUNTIMES), "precision": tuple(PRECISIONS), "target": TARGETS
 }  # fmt: skip
 # What a tier may say besides its cells, with the type; they are fields of Settings, or read by the plugin.
-TIER_KEYS: dict[str, tuple[type, ...]] = {
+TIER_KEYS: dict[str, tuple[Any, ...]] = {
     "warmup_s": (int, float),
     "sampling_s": (int, float),
     "min_samples": (int,),
@@ -62,7 +64,7 @@ class Impossible:
 @dataclass(frozen=True)
 class Tier:
     name: str
-    blocks: tuple[Mapping[str, tuple[Any, ...]], ...]
+    blocks: tuple[Block, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     may_not_fit: bool = False
 
@@ -87,41 +89,56 @@ def load(path: Path) -> dict[str, Tier]:
     for key in tables:
         if key != "tier":
             raise wrong([key], "unknown key; a matrix file holds [tier.NAME] tables only")
+    if not isinstance(tables.get("tier"), dict) or not tables["tier"]:
+        raise MatrixError(f"{path}: has no tiers; wanted at least one [tier.NAME]")
     tiers = {}
-    for name, table in tables.get("tier", {}).items():
-        blocks, settings = [], {}
-        for key, value in table.items():
-            if key == "cells":
-                continue
-            if key not in TIER_KEYS:
-                raise wrong(["tier", name, key], f"unknown key; known: cells, {', '.join(TIER_KEYS)}")
-            if not isinstance(value, TIER_KEYS[key]) or (isinstance(value, bool) and bool not in TIER_KEYS[key]):
-                wanted = " or ".join(kind.__name__ for kind in TIER_KEYS[key])
-                raise wrong(["tier", name, key], f"wanted {wanted}, came {value!r}")
-            if isinstance(value, str) and value != "all":
-                raise wrong(["tier", name, key], f"wanted a number of images or 'all', came {value!r}")
-            settings[key] = None if value == "all" else value
+    for name, table in tables["tier"].items():
+        if not isinstance(table, dict):
+            raise wrong(["tier", name], f"wanted a table [tier.{name}], came {table!r}")
+        settings = {key: _setting(key, value, wrong, ["tier", name, key]) for key, value in table.items() if key != "cells"}
         cells = table.get("cells", [])
-        if not isinstance(cells, list) or not cells:
+        if not isinstance(cells, list) or not cells or not all(isinstance(block, dict) for block in cells):
             raise wrong(["tier", name], f"has no cells; wanted at least one [[tier.{name}.cells]]")
         for number, block in enumerate(cells):
-            where: list[str | int] = ["tier", name, "cells", number]
-            for axis, values in block.items():
-                if axis not in AXES:
-                    raise wrong([*where, axis], f"unknown key; known: {', '.join(AXES)}")
-                if not isinstance(values, list):
-                    raise wrong([*where, axis], f"wanted a list, came {values!r}")
-                for value in values:
-                    try:
-                        check(axis, value)
-                    except MatrixError as error:
-                        raise wrong([*where, axis], str(error)) from error
-            if "model" not in block:
-                raise wrong(where, "a block of cells needs a model")
-            blocks.append({axis: tuple(values) for axis, values in block.items()})
+            _check_block(block, wrong, ["tier", name, "cells", number])
         may_not_fit = bool(settings.pop("may_not_fit", False))
-        tiers[name] = Tier(name, tuple(blocks), settings, may_not_fit)
+        tiers[name] = Tier(
+            name, tuple({axis: tuple(values) for axis, values in block.items()} for block in cells), settings, may_not_fit
+        )
     return tiers
+
+
+Wrong = Callable[[Sequence["str | int"], str], MatrixError]
+
+
+def _setting(key: str, value: Any, wrong: Wrong, where: Sequence[str | int]) -> Any:
+    if key not in TIER_KEYS:
+        raise wrong(where, f"unknown key; known: cells, {', '.join(TIER_KEYS)}")
+    if key == "accuracy_images" and isinstance(value, str):
+        if value != "all":
+            raise wrong(where, f"wanted a number of images or 'all', came {value!r}")
+        return None
+    kinds = TIER_KEYS[key]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise wrong(where, f"wanted {' or '.join(kind.__name__ for kind in kinds)}, came {value!r}")
+    if value < 0 or (value == 0 and key not in ("accuracy_images", "may_not_fit")):
+        raise wrong(where, f"wanted more than 0, came {value!r}")
+    return value
+
+
+def _check_block(block: Mapping[str, Any], wrong: Wrong, where: Sequence[str | int]) -> None:
+    for axis, values in block.items():
+        if axis not in AXES:
+            raise wrong([*where, axis], f"unknown key; known: {', '.join(AXES)}")
+        if not isinstance(values, list) or not values:
+            raise wrong([*where, axis], f"wanted a list of values, came {values!r}")
+        for value in values:
+            try:
+                check(axis, value)
+            except MatrixError as error:
+                raise wrong([*where, axis], str(error)) from error
+    if "model" not in block:
+        raise wrong(where, "a block of cells needs a model")
 
 
 def check(axis: str, value: Any) -> None:
@@ -137,24 +154,35 @@ def check(axis: str, value: Any) -> None:
 
 def expand(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
     """The cells of a tier under the options, in the order of the file, without repeats."""
-    blocks: list[Mapping[str, tuple[Any, ...]]] = [_complete(block) for block in tier.blocks]
+    blocks = [block for given in tier.blocks for block in _one_model_each(given)]
     for axis, values in options.items():
-        chosen: list[Mapping[str, tuple[Any, ...]]] = []
-        for value in values:
-            holders = [block for block in blocks if value in block[axis]]
-            if not holders and axis == "model":
-                sizes = (_find(value).image_size,)
-                holders = [{**block, "image_size": sizes} for block in blocks]
-            chosen += [{**block, axis: (value,)} for block in holders or blocks]
-        blocks = chosen
+        blocks = [block for value in values for block in _choose(blocks, axis, value)]
     cells: dict[Cell, None] = {}
     for block in blocks:
-        for model in block["model"]:
-            sizes = block["image_size"] or (_find(model).image_size,)
-            rest = [block[axis] for axis in ("variant", "runtime", "precision", "batch")]
-            for variant, runtime, precision, batch, size, target in itertools.product(*rest, sizes, block["target"]):
-                cells[Cell(_find(model).name, variant, runtime, precision, batch, size, target)] = None
+        for values in itertools.product(*(block[axis] for axis in AXES)):
+            cells[Cell(*values)] = None
     return list(cells)
+
+
+def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
+    """A block for each model, all its axes filled in: dense, eager, fp32, batch 1, the usual size, the targets that are here."""
+    here = tuple(target for target in TARGETS if target == "cpu" or _cuda() is None)
+    usual: Block = {"variant": ("dense",), "runtime": ("eager",), "precision": ("fp32",), "batch": (1,), "target": here}
+    for reference in block["model"]:
+        model = _find(reference)
+        yield {**usual, "image_size": (model.image_size,), **block, "model": (model.name,)}
+
+
+def _choose(blocks: Sequence[Block], axis: str, value: Any) -> list[Block]:
+    """The blocks that have the value, or, where none has it, all of them with it."""
+    if axis == "model":
+        value = _find(value).name
+    holders = [block for block in blocks if value in block[axis]]
+    if not holders and axis == "model":
+        holders = [{**block, "image_size": (_find(value).image_size,)} for block in blocks]
+    if not holders and axis == "image_size":
+        holders = [block for block in blocks if value in _find(block["model"][0]).sizes]
+    return [{**block, axis: (value,)} for block in holders or blocks]
 
 
 def impossible(cell: Cell) -> Impossible | None:
@@ -171,20 +199,6 @@ def impossible(cell: Cell) -> Impossible | None:
     if cell.target == "cuda" and (reason := _cuda()) is not None:
         return Impossible(UNAVAILABLE, "target", reason)
     return None
-
-
-def _complete(block: Mapping[str, tuple[Any, ...]]) -> Mapping[str, tuple[Any, ...]]:
-    """Fill in the axes a block leaves out: dense, eager, fp32, batch 1, usual size, whatever targets are here."""
-    here = tuple(target for target in TARGETS if target == "cpu" or _cuda() is None)
-    usual = {
-        "variant": ("dense",),
-        "runtime": ("eager",),
-        "precision": ("fp32",),
-        "batch": (1,),
-        "image_size": (),
-        "target": here,
-    }
-    return {**usual, **block}
 
 
 @cache
@@ -223,4 +237,5 @@ def _line(text: str, keys: Sequence[str | int]) -> int:
                 if re.match(rf'\s*"?{re.escape(inner)}"?\s*=', lines[index]):
                     return index + 1
             return start + 1
-    return next((index + 1 for index, line in enumerate(lines) if re.match(rf'\s*\[*"?{re.escape(names[0])}\b', line)), 1)
+    last = re.escape(names[-1])
+    return next((index + 1 for index, line in enumerate(lines) if re.match(rf'\s*\[*"?{last}\b', line)), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ def resident_bytes() -> int:
 def peak_bytes() -> int:
     """The most the process ever held, since the last `reset_peak`; ru_maxrss where /proc is missing."""
     peak = _status("VmHWM")
-    if peak is None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return peak
+    return peak if peak is not None else maximum_resident_bytes(resource.getrusage(resource.RUSAGE_SELF))
+
+
+def maximum_resident_bytes(usage: Any) -> int:
+    """Of what getrusage or wait4 returns: kilobytes on Linux, bytes on macOS."""
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def reset_peak() -> str | None:
@@ -51,18 +55,24 @@ def growth(call: Callable[[], Any]) -> tuple[int | None, str | None]:
 
 def release_free_memory() -> None:
     """glibc: give freed memory back to the kernel. Other C libraries have no such call; they are left alone."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def limit(bytes_: int) -> None:
-    """Cap the data segment, so that an allocation beyond it fails cleanly instead of waking the OOM killer.
+    """Cap the process, so that an allocation beyond the limit fails cleanly instead of waking the OOM killer.
 
-    RLIMIT_DATA counts private writable memory; RLIMIT_AS would also count CUDA's address space, RLIMIT_RSS does nothing.
-    What the process holds already, Python and torch, is part of the limit.
+    What the process holds already, Python and torch, is part of the limit. RLIMIT_DATA counts private writable memory,
+    touched or not, so the cap is what is reserved now and what may still come. (RLIMIT_AS would also count CUDA's
+    address space; RLIMIT_RSS does nothing.) Raises MemoryError where more is held already.
     """
-    resource.setrlimit(resource.RLIMIT_DATA, (bytes_, bytes_))
+    held, reserved = resident_bytes(), _status("VmData") or 0
+    if bytes_ <= held:
+        raise MemoryError(f"Python and torch alone hold {held} bytes")
+    cap = reserved + bytes_ - held
+    resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
 
 
 def _status(field: str) -> int | None:

@@ -15,10 +15,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from harness import journal, latency
-from harness.ask import Probe, ProbeServer
-from harness.cell import Cell
-from harness.session import REPOSITORY
-from harness.settings import Settings
+from harness.memory import maximum_resident_bytes
+from harness.session import REPOSITORY, lock_machine
 from models import Model
 from models.layers import Layer, linear
 
@@ -41,55 +39,70 @@ EMPTY = Model("empty", _smallest_build, _smallest_layers, data=("mnist",), sizes
 
 
 def report(quick: bool = False, run: Path | None = None) -> None:
-    """Measure and print every figure beside its limit."""
-    _line("fixed cost of a cell, median after the first", f"{fixed_cost(3 if quick else 15):.3f} s", "0.25 s")
-    _line("cost of a timed iteration over a bare loop", f"{iteration_cost(2000 if quick else 200_000) * 1e6:.2f} µs", "2 µs")
-    for cells in (1_000,) if quick else (10_000, 100_000):
-        took, peak = collection(cells)
-        limit = "5 s and 200 MB" if cells == 10_000 else "linear" if cells > 10_000 else "-"
-        _line(f"collecting {cells:,} cells", f"{took:.1f} s and {peak / 1e6:.0f} MB", limit)
-    for seconds, rounds in ((1e-3, 1500), (30e-3, 150)):  # torch is imported from here on
-        difference = against_timer(seconds, 5 if quick else rounds)
-        _line(f"median of {seconds * 1e3:g} ms against torch's Timer", f"{difference:+.2%}", "0.5 %")
+    """Measure and print every figure beside its limit. Raises `Busy` while a session measures on this machine."""
     with tempfile.TemporaryDirectory() as folder:
-        run = run or _measure(Path(folder) / "run", ["-k", "small_cnn-dense-eager-fp32-b1"] if quick else [])
-        for name, share in shares(journal.read(run)).items():
-            _line(f"share of the cells' time: {name}", f"{share:.0%}", "-")
+        _line("fixed cost of a cell, median after the first", f"{fixed_cost(4 if quick else 16, Path(folder)):.3f} s", "0.25 s")
+        lock = lock_machine(0)  # the sessions above and below take it themselves
+        _line("cost of a timed iteration over a bare loop", f"{iteration_cost(2000 if quick else 200_000) * 1e6:.2f} µs", "2 µs")
+        for cells in (1_000,) if quick else (10_000, 100_000):
+            took, peak = collection(cells)
+            limit = "5 s and 200 MB" if cells == 10_000 else "linear" if cells > 10_000 else "-"
+            _line(f"collecting {cells:,} cells", f"{took:.1f} s and {peak / 1e6:.0f} MB", limit)
+        for seconds, rounds in ((1e-3, 1500), (30e-3, 150)):  # torch is imported from here on
+            difference = against_timer(seconds, 5 if quick else rounds)
+            _line(f"median of {seconds * 1e3:g} ms against torch's Timer", f"{difference:+.2%}", "0.5 %")
+        lock.release()
+        selection = ["-k", "small_cnn-dense-eager-fp32-b1"] if quick else []
+        wall, records = (None, journal.read(run)) if run else _measure(Path(folder) / "default", selection)
+        for name, share in shares(records, wall).items():
+            _line(f"share of the default tier's time: {name}", f"{share:.0%}", "-")
 
 
-def _measure(run: Path, selection: list[str]) -> Path:
-    """Run the default tier, or a selection of it, into `run`."""
-    command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "-q", "--run-dir", str(run), *selection]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
-    return run
+def _measure(run: Path, options: list[str]) -> tuple[float, list[dict[str, Any]]]:
+    """Run `pytest benchmarks/` into `run`; its wall time in seconds, and its records. Red cells are no hindrance."""
+    command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "-q", "--run-dir", str(run), *options]
+    start = time.perf_counter()
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    wall = time.perf_counter() - start
+    if ended.returncode not in (0, 1):
+        raise RuntimeError(
+            f"{' '.join(command[2:])} ended with {ended.returncode}: {(ended.stdout + ended.stderr).strip()[-500:]}"
+        )
+    return wall, journal.read(run)
 
 
 def _line(what: str, came: str, limit: str) -> None:
     print(f"{what:<52} {came:>24}   limit {limit}", flush=True)
 
 
-def fixed_cost(repeats: int) -> float:
-    """Seconds of a cell that went neither into building, checks, warm-up nor samples; median of all but the first."""
-    cell = Cell("harness.overhead:EMPTY", "dense", "eager", "fp32", 1, 28, "cpu")
-    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "probe.log", "wb") as log:
-        server = ProbeServer(log)
-        server.start()
-        settings = Settings(cache=Path(folder), sampling_s=0.05, warmup_s=0.05, accuracy_images=0)
-        costs = []
-        for _ in range(repeats + 1):
-            probe = Probe(server, cell, settings)
-            spent = probe.prepared().seconds
-            for step in (probe.counts, probe.agreement, probe.accuracy):
-                start = time.perf_counter()
-                step()
-                spent += time.perf_counter() - start
-            found = probe.latency()
-            spent += sum(sum(kind.samples_s) + kind.warmup_s for kind in (found.model, found.with_transfer))
-            probe.memory()
-            probe.close()
-            costs.append(probe.seconds - spent)
-        server.close()
-    return median(costs[1:])
+def fixed_cost(cells: int, folder: Path) -> float:
+    """Seconds of a cell that went neither into building, checks, warm-up nor samples, in a real session of `cells` cells.
+
+    The median over all cells but the first, and what pytest and the session take between two cells: the wall time of
+    this session, less that of one with a single cell, less the cells themselves.
+    """
+    walls: list[float] = []
+    records: list[dict[str, Any]] = []
+    for count in (1, cells + 1):
+        path = folder / f"{count}.toml"
+        batches = ", ".join(str(batch) for batch in range(1, count + 1))
+        text = f'[[tier.default.cells]]\nmodel = ["harness.overhead:EMPTY"]\nbatch = [{batches}]\ntarget = ["cpu"]\n'
+        path.write_text(f"[tier.default]\nsampling_s = 0.05\nwarmup_s = 0.05\naccuracy_images = 0\n{text}")
+        wall, records = _measure(folder / str(count), ["--matrix", str(path)])
+        walls.append(wall)
+    between = (walls[1] - walls[0] - sum(kept["seconds"] for kept in records[1:])) / cells
+    return median(kept["seconds"] - sum(_parts(kept).values()) for kept in records[1:]) + max(0.0, between)
+
+
+def _parts(record: dict[str, Any]) -> dict[str, float]:
+    """Seconds of a cell by what they were for."""
+    kinds = [record["latency"][kind] for kind in ("model", "with_transfer")] if record["latency"] else []
+    return {
+        "counted samples": sum(sum(kind["samples_s"]) for kind in kinds),
+        "warm-up": sum(kind["warmup_s"] for kind in kinds),
+        "checks": sum(record["steps_s"].get(step, 0.0) for step in ("counts", "agreement", "accuracy")),
+        "building": record["building_s"] or 0.0,
+    }
 
 
 def iteration_cost(count: int) -> float:
@@ -173,22 +186,15 @@ def collection(cells: int) -> tuple[float, int]:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"pytest --collect-only ended with {process.returncode}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024
+    return time.perf_counter() - start, maximum_resident_bytes(usage)
 
 
-def shares(records: list[dict[str, Any]]) -> dict[str, float]:
-    """What the cells of a run spent their time on; preparing includes the references, and training where there was any."""
-    total = sum(kept["seconds"] for kept in records)
-    kinds = [kept["latency"][kind] for kept in records if kept["latency"] for kind in ("model", "with_transfer")]
+def shares(records: list[dict[str, Any]], wall: float | None = None) -> dict[str, float]:
+    """What a session of `wall` seconds was spent on; without it, what its cells were.
 
-    def steps(*names: str) -> float:
-        return sum(kept["steps_s"].get(name, 0.0) for kept in records for name in names)
-
-    parts = {
-        "counted samples": sum(sum(kind["samples_s"]) for kind in kinds),
-        "warm-up": sum(kind["warmup_s"] for kind in kinds),
-        "checks": steps("counts", "agreement", "accuracy"),
-        "preparing": steps("prepared"),
-    }
-    parts["rest"] = total - sum(parts.values())
-    return {name: seconds / total for name, seconds in parts.items()}
+    Preparing is building, and making the reference (with training, where there was any) for the first cell of a model.
+    """
+    total = wall or sum(kept["seconds"] for kept in records)
+    parts = [{**_parts(kept), "preparing": kept["steps_s"].get("prepared", 0.0)} for kept in records]
+    sums = {name: sum(part[name] for part in parts) for name in ("counted samples", "warm-up", "checks", "preparing")}
+    return {**{name: seconds / total for name, seconds in sums.items()}, "rest": 1 - sum(sums.values()) / total}

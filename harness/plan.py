@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import models
 from harness import journal
-from harness.cell import Cell
-from harness.machine import allowed_cpus, cpu_flags
+from harness.cell import Cell, compares_with_parent, without_batch
+from harness.machine import allowed_cpus, cpu_flags, cpu_model
 from harness.matrix import impossible
 from harness.outcomes import OK
 from harness.precisions import PRECISIONS
@@ -20,54 +19,70 @@ START_S = 10.0  # the probe server: importing torch
 CELL_S = 0.3
 MACS_PER_S = 15e9  # of one core
 EMULATED = 50
+REFERENCE_IMAGES = 40  # calibration, and the reference in float64
+MANY = 10_000  # images, when all are asked for
 
 
-class Clock:
-    """Estimates each cell from an earlier run on this machine where there is one, else from its MACs."""
+class Estimate:
+    """Seconds for each cell: from an earlier run on this machine where there is one, else from its MACs."""
 
-    def __init__(self, settings: Settings, runs: Path) -> None:
-        self._settings, self._runs = settings, runs
+    def __init__(self, cells: Sequence[Cell], settings: Settings, runs: Path) -> None:
+        earlier = _earlier_seconds(runs, settings)
+        self.known = {cell for cell in cells if cell.id in earlier}
+        self._seconds: dict[Cell, float] = {}
+        classified: set[tuple[str, ...]] = set()
+        for cell in cells:
+            if impossible(cell) is not None:
+                self._seconds[cell] = 0.0
+            elif cell in self.known:
+                self._seconds[cell] = earlier[cell.id]
+            else:
+                first = without_batch(cell) not in classified  # the accuracy is measured once for all batches
+                self._seconds[cell] = _guess(cell, settings, accuracy=first)
+            classified.add(without_batch(cell))
+        self._left = sum(self._seconds.values())
         self._planned = self._took = 0.0
 
-    @cached_property
-    def _earlier(self) -> dict[str, float]:
-        return _earlier_seconds(self._runs)
-
-    def knows(self, cell: Cell) -> bool:
-        return cell.id in self._earlier
-
-    def estimate(self, cell: Cell) -> float:
-        """Seconds."""
-        if impossible(cell) is not None:
-            return 0.0
-        if cell.id in self._earlier:
-            return self._earlier[cell.id]
-        model, settings = models.find(cell.model), self._settings
-        image = sum(layer.macs for layer in model.formula(cell.image_size)) / MACS_PER_S / allowed_cpus()
-        if PRECISIONS[cell.precision].emulated(cell.target, cpu_flags()):
-            return CELL_S + (2 * settings.emulated_samples * cell.batch + 16) * EMULATED * image
-        sampling = 1.5 * settings.sampling_s + 2 * settings.warmup_s
-        return CELL_S + max(sampling, 4 * cell.batch * image) + (max(16, 2 * cell.batch) + 24) * image
+    def of(self, cell: Cell) -> float:
+        return self._seconds[cell]
 
     def ran(self, cell: Cell, seconds: float) -> None:
-        self._planned += self.estimate(cell)
+        self._left -= self.of(cell)
+        self._planned += self.of(cell)
         self._took += seconds
 
-    def left(self, cells: Sequence[Cell]) -> float:
+    def left(self) -> float:
         """Seconds for the cells still to come, corrected by how the ones so far turned out."""
-        correction = self._took / self._planned if self._planned > 1 else 1.0
-        return correction * sum(map(self.estimate, cells))
+        return max(0.0, self._left) * (self._took / self._planned if self._planned > 1 else 1.0)
 
 
-def describe(tier: str, cells: Sequence[Cell], clock: Clock) -> str:
+def _guess(cell: Cell, settings: Settings, *, accuracy: bool) -> float:
+    model = models.find(cell.model)
+    data = model.dataset(cell.image_size)
+    image = sum(layer.macs for layer in model.formula(cell.image_size)) / MACS_PER_S / allowed_cpus()
+    emulated = PRECISIONS[cell.precision].emulated(cell.target, cpu_flags())
+    slower = EMULATED if emulated else 1
+    checks = max(16, 2 * cell.batch) * image * slower
+    if accuracy and (data.embedded or settings.data is not None):
+        images = MANY if settings.accuracy_images is None else settings.accuracy_images
+        checks += images * image * (slower + compares_with_parent(cell))
+    if emulated:
+        sampling = 2 * settings.emulated_samples * cell.batch * image * slower
+    else:
+        sampling = max(1.5 * settings.sampling_s + 2 * settings.warmup_s, 12 * cell.batch * image)
+    return CELL_S + REFERENCE_IMAGES * image + checks + sampling
+
+
+def describe(tier: str, cells: Sequence[Cell], settings: Settings, runs: Path) -> str:
     """What a session would do: how many cells, how long, and what is impossible, with its reason."""
+    estimate = Estimate(cells, settings, runs)
     reasons = {cell: reason for cell in cells if (reason := impossible(cell)) is not None}
     possible = [cell for cell in cells if cell not in reasons]
-    known = sum(map(clock.knows, possible))
-    seconds = clock.left(possible) + (START_S if possible else 0)
+    known = len(estimate.known - set(reasons))
+    seconds = estimate.left() + (START_S if possible else 0)
     basis = f"{known} from an earlier run, {len(possible) - known} guessed from their MACs"
     lines = [f"tier {tier}: {len(possible)} cells to measure, about {duration(seconds)} ({basis})"]
-    lines += [f"  {cell.id}  {duration(clock.estimate(cell))}" for cell in possible]
+    lines += [f"  {cell.id}  {duration(estimate.of(cell))}" for cell in possible]
     if reasons:
         lines.append(f"impossible: {len(reasons)} cells")
         lines += [f"  {cell.id}  {reason.outcome}: {reason.reason}" for cell, reason in reasons.items()]
@@ -81,13 +96,17 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def _earlier_seconds(runs: Path) -> dict[str, float]:
-    """How long each cell took in the last three runs."""
+def _earlier_seconds(runs: Path, settings: Settings) -> dict[str, float]:
+    """How long each cell took in the last three runs on this processor with the same settings."""
     seconds: dict[str, float] = {}
-    for folder in sorted(runs.glob("*"))[-3:]:
+    folders = [folder for folder in runs.glob("*") if (folder / journal.NAME).is_file()]
+    for folder in sorted(folders, key=lambda folder: (folder / journal.NAME).stat().st_mtime)[-3:]:
         try:
             records = journal.read(folder)
         except journal.RunError:
             continue  # an estimate may do without; the run itself is not touched
-        seconds |= {kept["cell"]["id"]: kept["seconds"] for kept in records if kept["outcome"] == OK}
+        for kept in records:
+            alike = kept["settings"] == settings.without_paths() and kept["machine"]["cpu_model"] == cpu_model()
+            if kept["outcome"] == OK and alike:
+                seconds[kept["cell"]["id"]] = kept["seconds"]
     return seconds

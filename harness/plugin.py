@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Generator
-from contextlib import nullcontext
+from collections.abc import Generator
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import models
-from harness import matrix, plan, table
+from harness import journal, matrix, plan, table
 from harness.ask import Probe
 from harness.cell import AXES, Cell, id_of
 from harness.journal import Journal, RunError
@@ -39,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
     group.addoption("--weights", type=Path, metavar="DIR", help="safetensors files (default: ROOT/weights where there is one)")
     group.addoption("--seed", type=int, default=0, help="of weights, inputs and subsets (default: 0)")
-    group.addoption("--time-limit", type=float, metavar="SECONDS", help="for one cell, instead of the tier's")
+    group.addoption("--time-limit", type=_positive, metavar="SECONDS", help="for one cell, instead of the tier's")
     group.addoption("--memory-limit", type=_bytes, metavar="BYTES", help="for one cell's process, as 2GiB; torch included")
     group.addoption("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
 
@@ -74,7 +75,6 @@ class Bench:
                     matrix.check(axis, value)
                 except matrix.MatrixError as error:
                     raise matrix.MatrixError(f"--{axis.replace('_', '-')}: {error}") from error
-        self._cells: list[Cell] | None = None
         self.session: Session | None = None
         self.settings = self.tier.apply(_settings(config))
         if config.getoption("time_limit") is not None:
@@ -84,23 +84,22 @@ class Bench:
         self.run_dir: Path = (
             config.getoption("resume") or config.getoption("run_dir") or default_run_dir(config.invocation_params.dir)
         )
-        self._clock = plan.Clock(self.settings, self.run_dir.parent)
+        self._estimate: plan.Estimate | None = None
         self._selected: list[pytest.Item] = []
         self._finished: list[pytest.Item] = []
         self._done, self._line_begun = 0, None
-        self._finishers: list[Callable[[], None]] = []
+        self._finishers = ExitStack()
 
-    @property
+    @cached_property
     def cells(self) -> list[Cell]:
-        if self._cells is None:
-            self._cells = matrix.expand(self.tier, self.options)
-        return self._cells
+        return matrix.expand(self.tier, self.options)
 
     # -- collection ---------------------------------------------------------------------------------------------
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Set all axes together from the cells, so that there is no cross product to prune."""
-        own = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+        marks = metafunc.definition.iter_markers("parametrize")
+        own = [mark.args[0] if mark.args else mark.kwargs["argnames"] for mark in marks]
         taken = {name.strip() for names in own for name in (names.split(",") if isinstance(names, str) else names)}
         axes = [axis for axis in AXES if axis in metafunc.fixturenames and axis not in taken]
         if axes:
@@ -111,13 +110,13 @@ class Bench:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         if self.config.getoption("resume"):
             try:
-                self._journal = Journal(self.run_dir, resume=True)
+                done = {kept["cell"]["id"] for kept in journal.read(self.run_dir) if kept["outcome"] == OK}
             except RunError as error:
                 raise pytest.UsageError(str(error)) from error
-            done = {kept["cell"]["id"] for kept in self._journal.earlier if kept["outcome"] == OK}
             self._finished = [item for item in items if _measures(item) and _cell(item).id in done]
             self.config.hook.pytest_deselected(items=self._finished)
-            items[:] = [item for item in items if item not in set(self._finished)]
+            finished = set(self._finished)
+            items[:] = [item for item in items if item not in finished]
         self._selected = [item for item in items if _measures(item)]
 
     # -- running ------------------------------------------------------------------------------------------------
@@ -125,7 +124,8 @@ class Bench:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
         if self.config.getoption("plan"):
-            self._write(plan.describe(self.tier.name, [_cell(item) for item in self._selected], self._clock))
+            cells = [_cell(item) for item in self._selected]
+            self._write(plan.describe(self.tier.name, cells, self.settings, self.run_dir.parent))
             return True
         if self._selected and not self.config.option.collectonly:
             self._start()
@@ -135,13 +135,12 @@ class Bench:
         """Everything that could go wrong for all cells goes wrong here, before the first."""
         try:
             self._write("")
-            lock = lock_machine(self.config.getoption("wait"))
-            self._finishers.append(lock.release)
-            journal = self._journal if self.config.getoption("resume") else Journal(self.run_dir)
-            log = (self.run_dir / "probe.log").open("ab")
-            self._finishers.append(log.close)
-            self.session = Session(self.settings, journal, log, self._progress)
-            self._finishers.append(self.session.close)
+            self._finishers.callback(lock_machine(self.config.getoption("wait")).release)
+            kept = Journal(self.run_dir, resume=bool(self.config.getoption("resume")))
+            log = self._finishers.enter_context((self.run_dir / "probe.log").open("ab"))
+            self.session = Session(self.settings, kept, log, self._progress)
+            self._finishers.callback(self.session.close)
+            self._estimate = plan.Estimate([_cell(item) for item in self._selected], self.settings, self.run_dir.parent)
             self.session.start(any(matrix.impossible(_cell(item)) is None for item in self._selected))
         except (Busy, RunError, CellEnded) as error:
             raise pytest.UsageError(str(error)) from error
@@ -159,10 +158,15 @@ class Bench:
         except CellEnded as end:
             outcome, reason, error = end.outcome, end.reason, self._verdict(probe.cell, end)
         except AssertionError as failure:
-            outcome, reason, error = FAILED, str(failure).partition("\n")[0], failure
+            outcome, reason, error = FAILED, str(failure).partition("\n")[0] or "an assertion failed", failure
+        except pytest.fail.Exception as failure:
+            outcome, reason, error = FAILED, str(failure) or "the test failed", failure
+        except pytest.skip.Exception:  # the test's own wish: nothing became of this cell
+            probe.close()
+            raise
         except Exception as failure:  # noqa: BLE001 - a broken test is that cell's failure; it is raised again below
             outcome, reason, error = FAILED, f"{type(failure).__name__}: {failure}", failure
-        except BaseException:  # Ctrl-C, pytest.exit, a test that skips itself: nothing became of this cell
+        except BaseException:  # Ctrl-C, pytest.exit: nothing became of this cell
             self.session.server.kill()
             raise
         if error is None and "latency" in probe.facts:
@@ -172,8 +176,7 @@ class Bench:
         except RunError as lost:
             pytest.exit(f"{lost}; the records before it are whole", returncode=int(pytest.ExitCode.INTERNAL_ERROR))
         self._done += 1
-        self._clock.ran(probe.cell, record["seconds"])
-        self._report(record)
+        self._report(probe.cell, record)
         if error is not None:
             raise error
         return result
@@ -200,9 +203,10 @@ class Bench:
         category = "xfailed" if hasattr(report, "wasxfail") else report.outcome
         return category, "", ""
 
-    def _report(self, record: dict[str, Any]) -> None:
-        rest = [_cell(item) for item in self._selected[self._done :]]
-        left = f"{plan.duration(self._clock.left(rest))} left" if rest else "done"
+    def _report(self, cell: Cell, record: dict[str, Any]) -> None:
+        assert self._estimate is not None
+        self._estimate.ran(cell, record["seconds"])
+        left = f"{plan.duration(self._estimate.left())} left" if self._done < len(self._selected) else "done"
         count = len(str(len(self._selected)))
         self._write(f"[{self._done:{count}}/{len(self._selected)}] {table.line(record)}  ({record['seconds']:.1f} s, {left})")
 
@@ -250,8 +254,7 @@ class Bench:
             session.exitstatus = pytest.ExitCode.OK  # a resumed run that is complete was measured before
 
     def pytest_unconfigure(self) -> None:
-        while self._finishers:
-            self._finishers.pop()()
+        self._finishers.close()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
@@ -364,6 +367,16 @@ def _settings(config: pytest.Config) -> Settings:
     resolved = {"data": data, "weights": weights}
     paths = {key: folder.resolve() for key, folder in resolved.items() if folder is not None}
     return Settings(seed=config.getoption("seed"), cache=cache_folder(), **paths)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"wanted seconds, more than 0, came {text!r}")
+    return value
 
 
 def _bytes(text: str) -> int:

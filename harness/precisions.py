@@ -43,7 +43,7 @@ class Precision:
 PRECISIONS = {
     precision.name: precision
     for precision in (
-        Precision("fp32", "float32", UNIT_ROUNDOFF_FP32, 0.0, frozenset()),
+        Precision("fp32", "float32", UNIT_ROUNDOFF_FP32, 0.0005, frozenset()),
         Precision("bf16", "bfloat16", 2.0**-8, 0.005, frozenset({"avx512_bf16", "amx_bf16", "bf16"})),
         Precision("fp16", "float16", 2.0**-11, 0.005, frozenset({"avx512_fp16", "amx_fp16", "asimdhp"})),
     )

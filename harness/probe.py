@@ -3,7 +3,8 @@
 It speaks JSON lines over stdin and stdout, so that a target is just a command in front of it. The near side
 (harness/ask.py) sends one line and waits for what it leads to:
 
-    near -> {"cell": {...}, "settings": {...}}       the server forks the cell's process, which answers
+    near -> {"cell": {...}, "settings": {...}, "compare_with_parent": true}
+                                                     the server forks the cell's process, which answers
     far  -> {"fact": "prepared", "value": {...}}     and then waits for what the test asks of it:
     near -> {"ask": "counts"}                        counts, agreement, accuracy, latency, memory
     far  -> {"fact": "counts", "value": {...}}
@@ -16,6 +17,7 @@ At any time the far side may send {"progress": "..."}; a cell that ends by itsel
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -28,6 +30,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -36,17 +39,18 @@ from typing import Any
 
 from harness import memory
 from harness.cell import Cell
-from harness.facts import as_json
-from harness.machine import allowed_cpus, cpu_flags, oom_kills
+from harness.machine import allowed_cpus, oom_kills
 from harness.outcomes import FAILED, OUT_OF_MEMORY, CellEnded
-from harness.precisions import PRECISIONS
 from harness.settings import Settings
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
 PRELOAD = ("torchvision.transforms.v2", "timm", "sklearn.datasets", "sklearn.model_selection", "ptflops", "safetensors.torch")
 STEPS = ("counts", "agreement", "accuracy", "latency", "memory")
-# What a failed allocation says: C++ (bad_alloc), torch on the CPU, torch on CUDA, oneDNN.
-NO_MEMORY = ("bad_alloc", "can't allocate memory", "not enough memory", "out of memory", "could not create a memory object")
+# What a failed allocation says, in small letters: C++, torch on the CPU, the C library, torch on CUDA, cuBLAS, oneDNN.
+NO_MEMORY = (
+    "bad_alloc", "t allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "alloc_failed",
+    "create a memory object",
+)  # fmt: skip
 
 
 class Channel:
@@ -54,13 +58,13 @@ class Channel:
     before the last one has ended, and no question before the last one was answered, so nothing is read too far."""
 
     def __init__(self, read: int, write: int) -> None:
-        self._read, self._write = read, write
+        self.read_end, self.write_end = read, write
         self._rest = b""
 
     def receive(self) -> dict[str, Any] | None:
         """The next line; None at the end of the stream."""
         while b"\n" not in self._rest:
-            part = os.read(self._read, 1 << 16)
+            part = os.read(self.read_end, 1 << 16)
             if not part:
                 return None
             self._rest += part
@@ -68,9 +72,12 @@ class Channel:
         return json.loads(line)
 
     def send(self, **line: Any) -> None:
-        data = json.dumps(line).encode() + b"\n"
+        data = json.dumps(line, allow_nan=False).encode() + b"\n"
         while data:
-            data = data[os.write(self._write, data) :]
+            data = data[os.write(self.write_end, data) :]
+
+    def end_line(self) -> None:
+        os.write(self.write_end, b"\n")
 
     def progress(self, text: str) -> None:
         self.send(progress=text)
@@ -87,18 +94,18 @@ class Channel:
 
 def attend(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
     """The life of a cell's process: prepare the subject, then answer one question after the other."""
+    import torch
+
     from harness.subject import Subject
 
+    torch.set_num_threads(allowed_cpus())
     if settings.memory_limit_bytes is not None:
         memory.limit(settings.memory_limit_bytes)
-    torch = _import_torch()
-    torch.set_num_threads(allowed_cpus())
     with torch.inference_mode():
         subject = Subject(cell, settings, folder, channel.progress)
-        emulated = PRECISIONS[cell.precision].emulated(cell.target, cpu_flags())
-        channel.send(fact="prepared", value=as_json(subject.prepared(emulated)))
+        channel.send(fact="prepared", value=asdict(subject.prepared()))
         while (line := channel.receive()) is not None and line["ask"] in STEPS:
-            channel.send(fact=line["ask"], value=as_json(getattr(subject, line["ask"])()))
+            channel.send(fact=line["ask"], value=asdict(getattr(subject, line["ask"])()))
 
 
 def _prepare_reference(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
@@ -123,10 +130,10 @@ def speak_last(work: Callable[[], None], channel: Channel) -> int:
         work()
     except CellEnded as end:
         channel.send(end={"outcome": end.outcome, "reason": end.reason, "axis": end.axis})
-    except Exception as error:  # noqa: BLE001 - the process boundary: a model may raise anything, and that is a result
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the process boundary: what a model raises is a result
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}".strip()
-        exhausted = isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
+        exhausted = isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY)
         channel.send(end={"outcome": OUT_OF_MEMORY if exhausted else FAILED, "reason": reason, "axis": None})
     else:
         return 0
@@ -142,14 +149,15 @@ def in_fresh_process(work: Callable[[], None], channel: Channel, time_limit_s: f
     code: int | None
     peak: int | None
     if spawn is not None:
-        channel_fds = (channel._read, channel._write)
-        process = subprocess.Popen([*spawn, *map(str, channel_fds)], pass_fds=channel_fds)
-        try:
-            code = process.wait(time_limit_s)
-        except subprocess.TimeoutExpired:
-            timed_out = True
-            process.kill()
-            code = process.wait()
+        with subprocess.Popen(spawn, stdin=channel.read_end, stdout=channel.write_end) as process:
+            try:
+                code = process.wait(time_limit_s)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                process.kill()
+                code = process.wait()
+            finally:
+                process.kill()  # the server was asked to stop
         died_of, peak = (-code if code < 0 else None), None
     else:
         with warnings.catch_warnings():
@@ -157,23 +165,35 @@ def in_fresh_process(work: Callable[[], None], channel: Channel, time_limit_s: f
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:
-            _die_with_parent()
-            os._exit(speak_last(work, channel))
+            code = 1
+            try:  # nothing may unwind from here into the server's own code
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                _die_with_parent(signal.SIGKILL)
+                _be_the_first_to_be_killed_for_memory()
+                code = speak_last(work, channel)
+            finally:
+                os._exit(code)
 
         def kill(*_: Any) -> None:
             nonlocal timed_out
             timed_out = True
-            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself this very moment
+                os.kill(child, signal.SIGKILL)
 
         signal.signal(signal.SIGALRM, kill)
         signal.setitimer(signal.ITIMER_REAL, time_limit_s)
-        _, status, usage = os.wait4(child, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            _, status, usage = os.wait4(child, 0)
+        except SystemExit:  # the server was asked to stop
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         died_of = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-        code, peak = (None if died_of else os.WEXITSTATUS(status)), usage.ru_maxrss * 1024
+        code, peak = (None if died_of else os.WEXITSTATUS(status)), memory.maximum_resident_bytes(usage)
     return {
         "code": code,
-        "signal": signal.Signals(died_of).name if died_of else None,
+        "signal": _signal_name(died_of) if died_of else None,
         "timed_out": timed_out,
         "out_of_memory": died_of == signal.SIGKILL and not timed_out and oom_kills() > kills,
         "process_peak_bytes": peak,
@@ -202,7 +222,7 @@ class Server:
         cell, settings = Cell.from_json(line["cell"]), Settings.from_json(line["settings"])
         folder = self._folder / _digest(cell, settings)
         jobs = ["attend"]
-        if cell_needs_parent(cell) and not (folder / "parent.json").exists():
+        if line["compare_with_parent"] and not (folder / "parent.json").exists():
             jobs.insert(0, "parent")
         if not (folder / "reference.json").exists():
             folder.mkdir(exist_ok=True)
@@ -214,13 +234,9 @@ class Server:
                 spawn = [sys.executable, "-m", "harness.probe", "--job", json.dumps({**line, "folder": str(folder), "job": job})]
             end = in_fresh_process(work, self._channel, settings.time_limit_s, spawn)
             if job == "attend" or end["code"] != 0:
+                self._channel.end_line()  # of a fact that was cut off in the middle
                 self._channel.send(exit={**end, "job": job})
                 return
-
-
-def cell_needs_parent(cell: Cell) -> bool:
-    """Whether the cell's accuracy is compared with its dense fp32 parent's; the parent itself has none."""
-    return (cell.variant, cell.runtime, cell.precision) != ("dense", "eager", "fp32")
 
 
 def _digest(cell: Cell, settings: Settings) -> str:
@@ -230,47 +246,57 @@ def _digest(cell: Cell, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _import_torch() -> Any:
-    import torch
-
-    return torch
-
-
 def _versions() -> dict[str, Any]:
     """What only the side with torch knows about the machine. Touches no device: a server that did could not fork."""
-    torch = _import_torch()
+    import torch
+
     blas = next((word for word in torch.__config__.show().replace(",", " ").split() if word.startswith("BLAS_INFO=")), "")
     return {
         "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "blas": blas.removeprefix("BLAS_INFO="),
-        "onednn": torch.backends.mkldnn.is_available(),
+        "onednn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
         "threads": allowed_cpus(),
         **{name: version(name) for name in ("torchvision", "timm", "numpy", "ptflops")},
     }
 
 
-def _die_with_parent() -> None:
-    """Linux: the kernel ends a cell whose server was killed, so that nothing is left to disturb the next session."""
+def _die_with_parent(by: signal.Signals) -> None:
+    """Linux: have the kernel send this signal when the parent dies, so that nothing is left to disturb the next session."""
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, by)  # PR_SET_PDEATHSIG
 
 
-def _run_job(work: str, read: int, write: int) -> int:
+def _be_the_first_to_be_killed_for_memory() -> None:
+    """Linux: rather this cell than the server or pytest (man 5 proc, oom_score_adj)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _run_job(work: str) -> int:
     """One job in a process that was not forked."""
-    line, channel = json.loads(work), Channel(read, write)
+    line, channel = json.loads(work), Channel.over_stdio()
     cell, settings, folder = Cell.from_json(line["cell"]), Settings.from_json(line["settings"]), Path(line["folder"])
     return speak_last(partial(JOBS[line["job"]], cell, settings, folder, channel), channel)
 
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--job"]:
-        return _run_job(arguments[1], int(arguments[2]), int(arguments[3]))
+        return _run_job(arguments[1])
     fork = hasattr(os, "fork") and "--no-fork" not in arguments
     channel = Channel.over_stdio()
+    _die_with_parent(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the scratch folder is removed
     with tempfile.TemporaryDirectory(prefix="plumbline-") as folder:
         Server(channel, Path(folder), fork).serve()
     return 0

@@ -6,6 +6,7 @@ Within a schema version fields are only added, and readers ignore what they do n
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def of_probe(probe: Probe, outcome: str, reason: str | None, machine: dict[str, 
         "schema": SCHEMA,
         "cell": probe.cell.as_json(),
         "outcome": outcome,
-        "reason": reason,
+        "reason": None if reason is None else without_paths(reason),
         "counts": facts.get("counts"),
         "agreement": facts.get("agreement"),
         "accuracy": facts.get("accuracy"),
@@ -37,7 +38,14 @@ def of_probe(probe: Probe, outcome: str, reason: str | None, machine: dict[str, 
         "started_at": probe.started_at,
         "seconds": round(probe.seconds, 4),
         "steps_s": probe.steps_s,
+        "building_s": prepared.get("seconds"),
+        "settings": probe.settings.without_paths(),
     }
+
+
+def without_paths(text: str) -> str:
+    """Of each absolute path only the last part: the rest is about the person, not about the cell."""
+    return re.sub(r"(?<![\w.])(?:/[\w.+@~-]+)+/([\w.+@~-]+)", r"\1", text)
 
 
 @cache

@@ -96,6 +96,7 @@ def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progr
     model = models.find(cell.model)
     images = accuracy.images(model, cell.image_size, settings, Reference.load(folder).weights["kind"])
     if isinstance(images, str):
+        (folder / "parent.json").write_text("null")
         return
     net = model.instantiate(cell.image_size).eval()
     load_weights(net, Reference.load(folder).state)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from harness import machine, record
 from harness.ask import Probe, ProbeServer
-from harness.cell import Cell
+from harness.cell import Cell, without_batch
 from harness.journal import Journal, RunError
 from harness.matrix import Impossible
 from harness.outcomes import OK, CellEnded
 from harness.settings import Settings
 
 REPOSITORY = Path(__file__).parent.parent
+BUSY = (
+    "another session is measuring on this machine, and two at once would ruin both their numbers; "
+    "wait for it, or let this one wait: --wait SECONDS"
+)
 
 
 class Busy(RuntimeError):
@@ -31,8 +36,9 @@ class Session:
     def __init__(self, settings: Settings, journal: Journal, log: IO[bytes], progress: Callable[[str], None]) -> None:
         self.settings, self.journal = settings, journal
         self.server = ProbeServer(log, progress=progress)
-        self.records: dict[str, dict[str, Any]] = {kept["cell"]["id"]: kept for kept in journal.earlier}
-        self.measured = 0
+        self.records = {kept["cell"]["id"]: _without_samples(kept) for kept in journal.earlier}
+        self.measured = sum(kept["outcome"] == OK for kept in journal.earlier)
+        self._state_at_start: dict[str, Any] = {}
         self._machine: dict[str, Any] = {}
         self._accuracies: dict[tuple[Any, ...], dict[str, Any]] = {}
         for kept in journal.earlier:
@@ -42,6 +48,18 @@ class Session:
     def start(self, needs_probe: bool = True) -> None:
         """Start the probe and take the fingerprint. Raises RunError where a resumed run comes from another machine."""
         self._machine = machine.fingerprint(self.server.start() if needs_probe else {}, REPOSITORY)
+        ours = self.settings.without_paths()
+        for kept in self.journal.earlier:
+            changed = [
+                f"{key}: {kept['settings'].get(key)} then, {ours[key]} now"
+                for key in ours
+                if kept["settings"].get(key) != ours[key]
+            ]
+            if changed:
+                raise RunError(
+                    f"the run in {str(self.journal.folder)!r} was measured with other settings ({'; '.join(changed)}); "
+                    "resume it with the same tier and options, or start a new one with --run-dir"
+                )
         for kept in self.journal.earlier if needs_probe else []:
             differences = machine.differences(self._machine, kept["machine"])
             if kept["machine"].get("torch") and differences:
@@ -58,7 +76,7 @@ class Session:
         """A probe for the cell. What the accuracy of another batch has shown is not measured again."""
         self._state_at_start = machine.state()
         refusal = CellEnded(impossible.outcome, impossible.reason, impossible.axis) if impossible else None
-        return Probe(self.server, cell, self.settings, refusal=refusal, accuracy=self._accuracies.get(_without_batch(cell)))
+        return Probe(self.server, cell, self.settings, refusal=refusal, accuracy=self._accuracies.get(without_batch(cell)))
 
     def finish(self, probe: Probe, outcome: str, reason: str | None) -> dict[str, Any]:
         """End the probe's process and keep its record."""
@@ -66,7 +84,7 @@ class Session:
         here = {**self._machine, "state_at_start": self._state_at_start, "state_at_end": machine.state()}
         kept = record.of_probe(probe, outcome, reason, here)
         self.journal.append(kept)
-        self.records[probe.cell.id] = kept
+        self.records[probe.cell.id] = _without_samples(kept)
         self.measured += outcome == OK
         if outcome == OK:
             self._share(probe.cell, kept["accuracy"])
@@ -78,25 +96,33 @@ class Session:
 
     def _share(self, cell: Cell, accuracy: dict[str, Any] | None) -> None:
         if accuracy is not None and accuracy["unavailable"] is None and accuracy["measured_by"] is None:
-            self._accuracies[_without_batch(cell)] = {**accuracy, "measured_by": cell.id}
+            self._accuracies[without_batch(cell)] = {**accuracy, "measured_by": cell.id}
 
 
-def lock_machine(wait_s: float) -> FileLock:
-    """Two sessions on one machine would ruin each other's numbers. Raises Busy after `wait_s` seconds."""
-    path = Path(tempfile.gettempdir()) / "plumbline.lock"
+def lock_machine(wait_s: float) -> BaseFileLock:
+    """Two sessions on one machine would ruin each other's numbers. Raises Busy after `wait_s` seconds.
+
+    There is one lock a machine, whoever measures and whatever TMPDIR says; $PLUMBLINE_LOCK names another file.
+    """
+    usual = Path("/tmp" if os.name == "posix" else tempfile.gettempdir()) / "plumbline.lock"
+    path = Path(os.environ.get("PLUMBLINE_LOCK") or usual)
     lock = FileLock(path, timeout=wait_s, mode=0o666)
     try:
-        return lock.acquire().lock
-    except Timeout:
-        raise Busy(
-            "another session is measuring on this machine, and two at once would ruin both their numbers; "
-            "wait for it, or let this one wait: --wait SECONDS"
-        ) from None
+        lock.acquire()
+    except OSError as error:  # Timeout is one too
+        if isinstance(error, Timeout):
+            raise Busy(BUSY) from None
+        raise Busy(f"the lock {str(path)!r} cannot be taken: {error.strerror}; name another with $PLUMBLINE_LOCK") from error
+    return lock
 
 
 def default_run_dir(root: Path) -> Path:
     return root / "runs" / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
-def _without_batch(cell: Cell) -> tuple[Any, ...]:
-    return cell.values(("model", "variant", "runtime", "precision", "image_size", "target"))
+def _without_samples(kept: dict[str, Any]) -> dict[str, Any]:
+    """The journal holds the samples; what is kept in memory for the table need not."""
+    if kept["latency"] is None:
+        return kept
+    kinds = {kind: {**kept["latency"][kind], "samples_s": []} for kind in ("model", "with_transfer")}
+    return {**kept, "latency": {**kept["latency"], **kinds}}

@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+PATHS = ("data", "weights", "cache")
+
 
 @dataclass(frozen=True)
 class Settings:
     """Times in seconds. `accuracy_images`: how many images a subset has, None for all of them, 0 for no accuracy.
 
-    Sampling ends when the median's 95 % interval is within `precision` of it and there are `min_samples`, or
+    Sampling ends when the median's 95 % interval is within `median_within` of it and there are `min_samples`, or
     when `sampling_s` is spent; the second latency, with transfers, gets half of that.
     """
 
@@ -23,8 +25,8 @@ class Settings:
     sampling_s: float = 1.0
     min_samples: int = 64
     max_samples: int = 10_000
-    precision: float = 0.01
-    emulated_samples: int = 5
+    median_within: float = 0.01
+    emulated_samples: int = 6  # the fewest that have an interval
     accuracy_images: int | None = 500
     time_limit_s: float = 300.0
     memory_limit_bytes: int | None = None
@@ -32,7 +34,11 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
+    def without_paths(self) -> dict[str, Any]:
+        """What stands in the record, and must be the same for a run to be resumed."""
+        return {key: value for key, value in asdict(self).items() if key not in PATHS}
+
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Settings:
-        paths = {key: Path(fields[key]) for key in ("data", "weights", "cache") if fields[key] is not None}
+        paths = {key: Path(fields[key]) for key in PATHS if fields[key] is not None}
         return cls(**{**fields, **paths})

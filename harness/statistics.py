@@ -51,15 +51,15 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def mcnemar_p_value(lost: int, gained: int) -> float:
-    """One-sided exact McNemar test: the probability of losing this many or more if losing were as likely as gaining.
+def paired_difference_at_least(lost: int, gained: int, pairs: int, confidence: float = 0.99) -> float:
+    """Lower confidence bound of the difference of two proportions on the same images.
 
-    `lost` and `gained` count the images that only the parent and only the variant got right.
-    Source: McNemar 1947, Psychometrika 12, in its exact binomial form.
+    `lost` and `gained` count the images that only the first and only the second got right, among `pairs`.
+    Source: the Wald interval for paired proportions, Agresti 2013, "Categorical Data Analysis", section 11.1.1.
     """
-    if lost == 0:
-        return 1.0
-    return float(1 - bdtr(lost - 1, lost + gained, 0.5))
+    difference = (lost - gained) / pairs
+    error = math.sqrt(lost + gained - (lost - gained) ** 2 / pairs) / pairs
+    return difference - NormalDist().inv_cdf(confidence) * error
 
 
 def _largest_with_cdf_below(probability: float, trials: int, chance: float) -> int:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import models
 from harness import accuracy, latency, memory
-from harness.cell import Cell
+from harness.cell import Cell, compares_with_parent
 from harness.facts import Accuracy, Agreement, Counts, Latency, Memory, Prepared
+from harness.machine import cpu_flags
 from harness.outcomes import FAILED, UNAVAILABLE, CellEnded
 from harness.precisions import PRECISIONS
 from harness.reference import Reference, load_weights
@@ -52,14 +53,14 @@ class Subject:
         net = VARIANTS[cell.variant](net)
         self._parameters = sum(parameter.numel() for parameter in net.parameters())
         self._executable = RUNTIMES[cell.runtime](net, self._precision, self._device)
+        self._emulated = self._precision.emulated(cell.target, cpu_flags())
         self._first_s: float | None = None
         self._seconds = time.perf_counter() - started
 
-    def prepared(self, emulated: bool) -> Prepared:
+    def prepared(self) -> Prepared:
         import torch
 
-        self._emulated = emulated
-        return Prepared(self._reference.weights, torch.get_num_threads(), self._seconds, emulated)
+        return Prepared(self._reference.weights, torch.get_num_threads(), self._seconds, self._emulated)
 
     def counts(self) -> Counts:
         return Counts(measured_parameters=self._parameters, **self._reference.counts)
@@ -83,7 +84,9 @@ class Subject:
             same += int((outputs.argmax(dim=1) == expected[part].argmax(dim=1)).sum())
         assert first is not None
         again = self._infer(first[0])
-        tolerance = self._precision.tolerance(self._model.formula(self._cell.image_size))
+        self._check_outputs(again, tuple(first[1].shape))
+        formula = self._model.formula(self._cell.image_size)
+        tolerance = self._precision.tolerance(formula)
         return Agreement(
             reference="the same weights in eager float64 on the CPU",
             inputs=len(inputs),
@@ -94,6 +97,8 @@ class Subject:
             repeat_error=float((again - first[1]).double().abs().max()) / spread,
             tolerance=tolerance,
             max_tolerance=OUTLIER * tolerance,
+            # between two calls only the order of fp32 sums may change, and with it how the last digit is rounded
+            repeat_tolerance=max(self._precision.unit_roundoff, PRECISIONS["fp32"].tolerance(formula)),
             top1=same / len(rows),
         )
 
@@ -102,12 +107,17 @@ class Subject:
         images = accuracy.images(self._model, cell.image_size, settings, self._reference.weights["kind"])
         if isinstance(images, str):
             return Accuracy(unavailable=images)
+        self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         ranks = accuracy.classify(self._infer, images, settings, cell.batch, self._progress)
+        images.close()
+        memory.release_free_memory()
+        memory.reset_peak()  # the data set is no part of the model's process
         data = self._model.dataset(cell.image_size)
         # a floor is known for the architecture as it is usually used
         usual = not self._model.chosen and cell.image_size == data.image_size
         floor = self._model.floors.get(data.name) if usual else None
-        return accuracy.judge(ranks, images, settings, floor, self._reference.parent_correct, self._precision.accuracy_budget)
+        parent = self._reference.parent_correct if compares_with_parent(cell) else None
+        return accuracy.judge(ranks, images, settings, floor, parent, self._precision.accuracy_budget)
 
     def latency(self) -> Latency:
         """Both latencies of the cell's batch, in the object that was checked."""

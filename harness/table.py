@@ -51,10 +51,11 @@ def notes(records: Sequence[Record]) -> list[str]:
     """What the table cannot say in its cells."""
     lines = textwrap.wrap(
         "MACs of one image. error: RMS against float64 as a share of the outputs' spread, in percent of its tolerance. "
-        "p50: median of the model alone, input on the device, with its 95 % interval. p90, p99: 99 % upper bounds by "
-        "LoadGen's rule, which takes 64 and 662 samples; with fewer: few. e2e: host to host. inference: memory beyond what "
-        "the process held before. switched: involuntary context switches; waiting: share of time in which a process of this "
-        "machine had to wait for a processor. Both are other processes' doing: where they are high, measure again.",
+        "top-1: with Wilson's 95 % interval and the number of images. p50: median of the model alone, input on the device, "
+        "with its 95 % interval (~: warm-up did not become steady). p90, p99: 99 % upper bounds by LoadGen's rule, which "
+        "takes 64 and 662 samples; with fewer: few. e2e: host to host. inference: memory beyond what the process held "
+        "before. switched: involuntary context switches; waiting: share of time in which a process of this machine had to "
+        "wait for a processor. Both are other processes' doing: where they are high, measure again.",
         width=130,
     )
     emulated = sorted({record["cell"]["precision"] for record in records if _latency(record, "emulated")})
@@ -102,7 +103,8 @@ def _doubt(record: Record) -> str:
     interval, median = _latency(record, "model", "interval_s"), _latency(record, "model", "median_s")
     if interval is None:
         return NOTHING
-    return f"±{(interval[1] - interval[0]) / 2 / median:.1%}"
+    unsteady = "" if _latency(record, "model", "steady") else "~"
+    return f"{unsteady}±{(interval[1] - interval[0]) / 2 / median:.1%}"
 
 
 def _bound(name: str) -> Callable[[Record], str]:
@@ -120,7 +122,8 @@ def _top1(record: Record) -> str:
     accuracy = record["accuracy"]
     if accuracy is None or accuracy["top1"] is None:
         return NOTHING
-    return f"{accuracy['top1']:.2%} of {accuracy['images']}" + ("'" if accuracy["measured_by"] else "")
+    low, high = (f"{100 * end:.1f}" for end in accuracy["interval"])
+    return f"{accuracy['top1']:.2%} ({low}-{high}) of {accuracy['images']}" + ("'" if accuracy["measured_by"] else "")
 
 
 def _error(record: Record) -> str:

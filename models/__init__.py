@@ -37,7 +37,7 @@ REGISTRY.add(
         data=("digits", "mnist"),
         sizes=range(1, 225),
         options={"depth": 2, "width": 1024},
-        floors={"digits": Floor(0.95, "this project's recipe, models/training.py; 500 held-out digits")},
+        floors={"digits": Floor(0.95, 500, "this project's recipe, models/training.py; 500 held-out digits")},
         source="the study's MNIST net, 784-1024-1024-1024-10",
     )
 )
@@ -49,7 +49,7 @@ REGISTRY.add(
         data=("digits", "mnist"),
         sizes=range(2, 225),
         options={"width": 16},
-        floors={"digits": Floor(0.96, "this project's recipe, models/training.py; 500 held-out digits")},
+        floors={"digits": Floor(0.96, 500, "this project's recipe, models/training.py; 500 held-out digits")},
         source="this project",
     )
 )
@@ -62,7 +62,7 @@ for depth, top1 in {20: 0.9173, 56: 0.9339}.items():
             partial(resnet.cifar_layers, blocks=blocks),
             data=("cifar10",),
             sizes=(32,),
-            floors={"cifar10": Floor(top1, "akamaster/pytorch_resnet_cifar10, README; the weights of that name")},
+            floors={"cifar10": Floor(top1, 10_000, "akamaster/pytorch_resnet_cifar10, README; the weights of that name")},
             source="He et al. 2015, section 4.2",
         )
     )
@@ -73,7 +73,7 @@ REGISTRY.add(
         partial(resnet.bottleneck_layers, blocks=(3, 4, 6, 3)),
         data=("imagenet",),
         sizes=range(32, 1025),
-        floors={"imagenet": Floor(0.7613, "torchvision, IMAGENET1K_V1")},
+        floors={"imagenet": Floor(0.7613, 50_000, "torchvision, IMAGENET1K_V1")},
         source="He et al. 2015, table 1; torchvision",
     )
 )
@@ -84,7 +84,7 @@ REGISTRY.add(
         squeezenet.layers,
         data=("imagenet",),
         sizes=range(32, 1025),
-        floors={"imagenet": Floor(0.5818, "torchvision, IMAGENET1K_V1")},
+        floors={"imagenet": Floor(0.5818, 50_000, "torchvision, IMAGENET1K_V1")},
         source="Iandola et al. 2016, release 1.1; torchvision",
     )
 )

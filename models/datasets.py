@@ -68,6 +68,10 @@ class Images:
 
         return torch.stack([self._to_tensor(self._fit(self._pictures[index])) for index in indices])
 
+    def close(self) -> None:
+        """Let go of the pictures; the labels stay."""
+        self._pictures = []
+
     def _fit(self, picture: Any) -> Any:
         if not self._standard_crop:
             return self._resize(picture)

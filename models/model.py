@@ -21,9 +21,10 @@ class UnknownName(LookupError):
 
 @dataclass(frozen=True)
 class Floor:
-    """The least accuracy that a model with real weights must show on the whole of a data set."""
+    """The least accuracy that a model with real weights must show on the whole of a data set, that many images."""
 
     top1: float
+    images: int
     source: str
 
 

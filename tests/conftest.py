@@ -67,5 +67,11 @@ def command(folder: Path, *options: str) -> list[str]:
 def where(tmp_path: Path, cache: Path) -> dict[str, Any]:
     """Its own lock and cache, and no data: a test must not depend on what the machine happens to have."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PLUMBLINE_")}
-    environment = {**kept, "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(cache), "COLUMNS": "200"}
+    environment = {
+        **kept,
+        "TMPDIR": str(tmp_path),
+        "PLUMBLINE_LOCK": str(tmp_path / "lock"),
+        "XDG_CACHE_HOME": str(cache),
+        "COLUMNS": "200",
+    }
     return {"cwd": REPOSITORY, "env": environment}

@@ -68,12 +68,30 @@ def _one_off(outputs: Tensor) -> Tensor:
     return changed
 
 
+def _exit(image_size: int, channels: int, classes: int) -> nn.Module:
+    raise SystemExit(3)
+
+
+class _SecondCall:
+    """Right once, and not a number from then on."""
+
+    calls = 0
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        self.calls += 1
+        return outputs if self.calls < 9 else outputs * float("nan")
+
+
 GOOD = _model("good", lambda outputs: outputs)
 KILLED = _model("killed", _die(signal.SIGKILL))
 SEGMENTATION = _model("segmentation", _die(signal.SIGSEGV))
 SLEEPING = _model("sleeping", _sleep)
 HUNGRY = _model("hungry", _allocate)
 RAISING = _model("raising", lambda outputs: outputs, build=_raise)
+EXITING = _model("exiting", lambda outputs: outputs, build=_exit)
+REAL_TIME = _model("real_time", _die(40))
+NOT_A_NUMBER_LATER = _model("not_a_number_later", _SecondCall())
+JITTERY = _model("jittery", lambda outputs: outputs + 0.01 * torch.randn_like(outputs))
 NOT_A_NUMBER = _model("not_a_number", lambda outputs: outputs * float("nan"))
 RANDOM = _model("random", lambda outputs: outputs + torch.randn_like(outputs))
 SWAPPED = _model("swapped", _one_off)

@@ -17,7 +17,7 @@ from harness.settings import Settings
 from models import Floor, find
 from models.datasets import DATASETS, Images
 
-AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.01, 0.02, 0.0, 0.01, 0.08, 1.0)
+AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.01, 0.02, 0.0, 0.01, 0.08, 0.001, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.01, 0.02, 0.0, 0.01, 0.08, 
         ({}, True, True),
         ({"error": 0.011}, False, True),
         ({"max_error": 0.081}, False, True),
-        ({"repeat_error": 0.081}, True, False),
+        ({"repeat_error": 0.0011}, True, False),
         ({"error": float("nan")}, False, True),
         ({"max_error": float("nan")}, False, True),
         ({"repeat_error": float("nan")}, True, False),
@@ -68,7 +68,7 @@ def test_ptflops_is_explained_or_not() -> None:
 def accuracy(correct: int, images: int, of: int, floor: float | None = 0.9, budget: float = 0.0) -> Accuracy:
     ranks = [0] * correct + [9] * (images - correct)
     labelled = Images(DATASETS["digits"], "digits", [], [0] * of, 8)
-    return judge(ranks, labelled, Settings(), Floor(floor, "test") if floor else None, None, budget)
+    return judge(ranks, labelled, Settings(), Floor(floor, 1000, "test") if floor else None, None, budget)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,8 @@ def accuracy(correct: int, images: int, of: int, floor: float | None = 0.9, budg
         (accuracy(894, 1000, 1000, budget=0.005), False),
         (accuracy(885, 1000, 5000), True),  # a subset may be unlucky,
         (accuracy(850, 1000, 5000), False),  # but not that unlucky
+        (accuracy(17, 20, 20), True),  # twenty pictures of one's own are not the set that the floor is known for
+        (accuracy(5, 20, 20), False),
         (accuracy(1, 1000, 1000, floor=None), True),
         (Accuracy(unavailable="no weights"), True),
     ],
@@ -103,6 +105,7 @@ def paired(lost: int, gained: int, budget: float) -> Accuracy:
         (20, 0, 0.0, False),  # twenty to none are not
         (60, 55, 0.0, True),  # nor is a loss within the noise of both
         (20, 0, 0.02, True),  # within the budget
+        (20, 0, 0.015, True),  # beyond it, but not for certain
         (0, 20, 0.0, True),
     ],
 )

@@ -78,6 +78,12 @@ def test_an_option_adds_what_the_tier_does_not_have(tmp_path: Path) -> None:
 
 def test_an_image_size_goes_to_the_cells_that_have_it(tmp_path: Path) -> None:
     assert ids(tmp_path, image_size=[224]) == ["mixer_s16-dense-eager-fp32-b1-224px-cpu"]
+    at_32 = {cell.model for cell in expand(tier(tmp_path), {"image_size": [32]})}
+    assert at_32 == {"resnet20", "mixer_s16"}  # the usual size of a model counts as the tier's
+
+
+def test_a_new_image_size_goes_to_the_models_that_take_it(tmp_path: Path) -> None:
+    assert {cell.model for cell in expand(tier(tmp_path), {"image_size": [50]})} == {"mlp"}
 
 
 @given(
@@ -136,12 +142,18 @@ def test_the_grid_of_the_studies_is_there() -> None:
         ("sampling_s = 0.5", "sampling = 0.5", r"line 3, tier.one.sampling: unknown key; known: cells, "),
         ("sampling_s = 0.5", "sampling_s = \"long\"", r"line 3, tier.one.sampling_s: wanted .*, came 'long'"),
         ("batch = [8, 1]", "batch = [8, 0]", r"line 9, tier.one.cells\[0\].batch: wanted a whole number from 1, came 0"),
-        ("batch = [8, 1]", "batch = 8", r"line 9, tier.one.cells\[0\].batch: wanted a list, came 8"),
+        ("batch = [8, 1]", "batch = 8", r"line 9, tier.one.cells\[0\].batch: wanted a list of values, came 8"),
         ("\"fp32\", \"bf16\"", "\"fp32\", \"bf61\"", r"line 8, .*precision: no precision 'bf61'; known: fp32, bf16, fp16"),
         ("accuracy_images = \"all\"", "accuracy_images = \"some\"", r"line 4, .*'all', came 'some'"),
         ("[tier.one]", "[tire.one]", r"line 2, tire: unknown key"),
         ("model = [\"mixer_s16\"]\n", "", r"line 12, tier.one.cells\[1\]: a block of cells needs a model"),
         ("[tier.one]", "[tier.one", r"line 2"),
+        ("batch = [8, 1]", "batch = []", r"line 9, .*batch: wanted a list of values, came \[\]"),
+        ("sampling_s = 0.5", "sampling_s = -1", r"line 3, tier.one.sampling_s: wanted more than 0, came -1"),
+        ("sampling_s = 0.5", "min_samples = 0", r"line 3, tier.one.min_samples: wanted more than 0, came 0"),
+        (TEXT, "tier = 3", r"has no tiers; wanted at least one \[tier.NAME\]"),
+        (TEXT, "[tier]\none = 3", r"line 2, tier.one: wanted a table \[tier.one\], came 3"),
+        (TEXT, "[tier.one]\ncells = [1]", r"line 1, tier.one: has no cells"),
     ],
 )  # fmt: skip
 def test_a_typo_is_named_with_file_line_and_key(tmp_path: Path, old: str, new: str, says: str) -> None:

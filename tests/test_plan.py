@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.cell import Cell
-from harness.machine import cpu_flags
-from harness.plan import Clock, describe, duration
+from harness.machine import cpu_flags, cpu_model
+from harness.plan import Estimate, describe, duration
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
 
@@ -18,33 +18,56 @@ def cell(model: str = "mlp", batch: int = 1, size: int = 8, precision: str = "fp
     return Cell(model, "dense", "eager", precision, batch, size, "cpu")
 
 
-def test_an_earlier_run_is_believed(tmp_path: Path) -> None:
+def of(one: Cell, tmp_path: Path, settings: Settings = Settings()) -> float:  # noqa: B008 - frozen
+    return Estimate([one], settings, tmp_path).of(one)
+
+
+def earlier(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "2026-01-01").mkdir()
-    record = {"cell": cell().as_json(), "outcome": "ok", "seconds": 12.5}
-    (tmp_path / "2026-01-01" / "records.jsonl").write_text(json.dumps(record) + "\n")
-    clock = Clock(Settings(), tmp_path)
-    assert clock.estimate(cell()) == 12.5
-    assert "1 from an earlier run, 1 guessed" in describe("t", [cell(), cell(batch=2)], clock)
+    kept = {"cell": cell().as_json(), "outcome": "ok", "seconds": 12.5, "settings": settings.without_paths()}
+    kept["machine"] = {"cpu_model": cpu_model()}
+    (tmp_path / "2026-01-01" / "records.jsonl").write_text(json.dumps(kept) + "\n")
+
+
+def test_an_earlier_run_is_believed(tmp_path: Path) -> None:
+    earlier(tmp_path, Settings())
+    assert of(cell(), tmp_path) == 12.5
+    assert "1 from an earlier run, 1 guessed" in describe("t", [cell(), cell(batch=2)], Settings(), tmp_path)
+
+
+def test_an_earlier_run_with_other_settings_is_not(tmp_path: Path) -> None:
+    earlier(tmp_path, Settings(sampling_s=9.0))
+    assert of(cell(), tmp_path) != 12.5
 
 
 def test_a_guess_grows_with_the_work_and_is_corrected_by_what_it_took(tmp_path: Path) -> None:
-    clock = Clock(Settings(), tmp_path)
-    small, large = clock.estimate(cell()), clock.estimate(cell("resnet50", batch=64, size=224))
-    assert 0 < small < large
-    clock.ran(cell("resnet50", batch=64, size=224), 3 * large)
-    assert clock.left([cell()]) == pytest.approx(3 * small)
+    small, large = cell("resnet20", size=32), cell("resnet50", batch=64, size=224)
+    estimate = Estimate([large, small], Settings(), tmp_path)
+    assert 0 < estimate.of(small) < estimate.of(large)
+    assert estimate.left() == pytest.approx(estimate.of(small) + estimate.of(large))
+    estimate.ran(large, 3 * estimate.of(large))
+    assert estimate.left() == pytest.approx(3 * estimate.of(small))
+
+
+def test_the_accuracy_is_paid_for_once(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, accuracy_images=None)
+    first, second = cell("resnet20", batch=1, size=32), cell("resnet20", batch=2, size=32)
+    estimate = Estimate([first, second], settings, tmp_path)
+    assert estimate.of(first) > estimate.of(second) + 5
 
 
 def test_the_impossible_takes_no_time(tmp_path: Path) -> None:
-    assert Clock(Settings(), tmp_path).estimate(cell("resnet20", size=9)) == 0
+    assert of(cell("resnet20", size=9), tmp_path) == 0
 
 
 @pytest.mark.skipif(not PRECISIONS["fp16"].emulated("cpu", cpu_flags()), reason="this processor has fp16")
 def test_emulated_arithmetic_is_not_sampled_for_long(tmp_path: Path) -> None:
-    clock = Clock(Settings(sampling_s=100.0), tmp_path)
-    assert clock.estimate(cell(precision="fp16")) < clock.estimate(cell())
+    long = Settings(sampling_s=100.0)
+    assert of(cell(precision="fp16"), tmp_path, long) < of(cell(), tmp_path, long)
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(0.25, "0.2 s"), (59.6, "60 s"), (61, "1 min"), (3600, "60 min"), (9000, "2.5 h")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.25, "0.2 s"), (59.6, "60 s"), (61, "1 min"), (3600, "60 min"), (9000, "2.5 h")]
+)
 def test_durations_are_readable(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown

@@ -88,7 +88,10 @@ def test_arithmetic_in_software_is_marked_and_timed_a_few_times(server: ProbeSer
         ("KILLED", "crashed", "killed by SIGKILL during agreement"),
         ("SEGMENTATION", "crashed", "killed by SIGSEGV during agreement"),
         ("RAISING", "failed", "this builder never builds"),
+        ("EXITING", "failed", "SystemExit: 3"),
+        ("REAL_TIME", "crashed", "killed by (SIG|signal )"),
         ("NOT_A_NUMBER", "failed", "NaN"),
+        ("NOT_A_NUMBER_LATER", "failed", "NaN"),
         ("NARROW", "failed", r"wanted outputs of shape \(1, 10\), came \(1, 9\)"),
     ],
 )
@@ -113,6 +116,23 @@ def test_a_cell_over_its_memory_limit_is_ended(server: ProbeServer, settings: Se
     end = end_of(server, replace(settings, memory_limit_bytes=3 << 30), "HUNGRY")
     assert end.outcome == "out_of_memory"
     assert "limit 3221225472 bytes" in end.reason
+
+
+@pytest.mark.parametrize("mebibytes", [1, 100, 600, 700])
+def test_a_small_memory_limit_is_not_taken_for_a_failure(server: ProbeServer, settings: Settings, mebibytes: int) -> None:
+    """Whichever allocation fails, torch's, oneDNN's or the mapping of a file: there was not enough memory."""
+    limited = replace(settings, memory_limit_bytes=mebibytes << 20)
+    big = Cell("mlp+width=12000", "dense", "eager", "fp32", 1, 28, "cpu")
+    with pytest.raises(CellEnded) as caught:
+        Probe(server, big, limited).agreement()
+    assert caught.value.outcome == "out_of_memory", caught.value.reason
+
+
+def test_a_memory_limit_above_what_is_needed_does_not_matter(server: ProbeServer, settings: Settings) -> None:
+    limited = replace(settings, memory_limit_bytes=1500 << 20)
+    probe = Probe(server, cell("small_cnn"), limited)
+    ask_all(probe)
+    assert probe.memory().process_peak_bytes < 1500 << 20
 
 
 def test_what_was_learned_before_the_end_is_kept(server: ProbeServer, settings: Settings) -> None:
@@ -145,6 +165,40 @@ def test_agreement_is_red_for_every_kind_of_wrong_output(
     agreement = probe.agreement()
     probe.close()
     assert (agreement.same_function, agreement.repeatable) == holds
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize(("name", "repeatable"), [("GOOD", True), ("JITTERY", False)])
+def test_two_calls_must_agree_in_every_precision(
+    server: ProbeServer, settings: Settings, name: str, repeatable: bool, precision: str
+) -> None:
+    """A hundredth of the spread of noise is below what rounding explains, and still no two calls may differ by it."""
+    probe = Probe(server, replace(faulty(name), precision=precision), settings)
+    agreement = probe.agreement()
+    probe.close()
+    assert agreement.repeatable == repeatable
+
+
+@pytest.mark.parametrize(("precision", "scale"), [("fp32", 1.0001), ("fp16", 1.1), ("bf16", 1.2)])
+@pytest.mark.parametrize("tensor", ["conv1.weight", "conv2.weight", "linear1.weight", "linear2.weight"])
+def test_a_perturbed_layer_is_seen(server: ProbeServer, settings: Settings, tensor: str, precision: str, scale: float) -> None:
+    """The cell loads weights of which one layer is not the reference's."""
+    from safetensors.torch import load_file, save_file
+
+    probe = Probe(server, cell("small_cnn", precision), settings)
+    probe.prepared()
+    probe.close()
+    (path,) = (settings.cache / "weights").glob("digits_small_cnn-8px-*.safetensors")
+    whole = path.read_bytes()
+    state = load_file(path)
+    try:
+        save_file({**state, tensor: state[tensor] * scale}, path)  # the reference of the good ones is kept by the server
+        probe = Probe(server, cell("small_cnn", precision), settings)
+        agreement = probe.agreement()
+        probe.close()
+    finally:
+        path.write_bytes(whole)
+    assert not agreement.same_function
 
 
 def test_a_wrong_formula_is_seen(server: ProbeServer, settings: Settings) -> None:

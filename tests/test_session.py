@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -10,12 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
+import psutil
 import pytest
 
 from harness import journal, record
@@ -140,6 +141,10 @@ def test_resume_runs_what_is_missing_or_not_ok(bench: Bench, tmp_path: Path) -> 
     assert done.code == 0
     assert "3 deselected" in done.output
 
+    reseeded = bench(*QUICK, "--resume", str(run.folder), "--seed", "7", "--batch", "2")
+    assert reseeded.code == pytest.ExitCode.USAGE_ERROR
+    assert "with other settings (seed: 0 then, 7 now)" in reseeded.output
+
     kept = again.records
     other = [
         {**one, "machine": {**one["machine"], "cpu_model": "another"}, "outcome": "failed", "reason": "x"}
@@ -171,12 +176,38 @@ def test_ctrl_c_leaves_a_whole_journal_and_a_table(tmp_path: Path, cache: Path) 
     kept = journal.read(folder)
     assert [(one["cell"]["model"], one["outcome"]) for one in kept] == [("tests.faulty:GOOD", "ok")]
     jsonschema.validate(kept[0], record.schema())
-    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout
-    assert left == ""
+    assert processes_of(tmp_path) == []
+    assert list(tmp_path.glob("plumbline-*")) == []  # the probe's scratch
+
+
+def test_a_killed_session_leaves_nothing_running(tmp_path: Path, cache: Path) -> None:
+    options = ("--tier", "smoke", "--model", "tests.faulty:SLEEPING", "--precision", "fp32", "--batch", "1", "--target", "cpu")
+    process = subprocess.Popen(command(tmp_path / "run", *options), stdout=subprocess.DEVNULL, **where(tmp_path, cache))
+    deadline = time.monotonic() + 60
+    while len(processes_of(tmp_path)) < 3:  # pytest, the server, the cell
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while processes_of(tmp_path):
+        assert time.monotonic() < deadline, processes_of(tmp_path)
+        time.sleep(0.1)
+    assert list(tmp_path.glob("plumbline-*")) == []
+
+
+def processes_of(tmp_path: Path) -> list[str]:
+    """The command lines of all processes that were started with this TMPDIR."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TMPDIR") == str(tmp_path) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 def test_one_session_at_a_time(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("PLUMBLINE_LOCK", str(tmp_path / "lock"))
     with lock_machine(0):
         run = bench(*QUICK)
     assert run.code == pytest.ExitCode.USAGE_ERROR
@@ -222,6 +253,7 @@ def test_k_and_node_ids_work(bench: Bench) -> None:
         (("--batch", "many"), "--batch: wanted a whole number, came 'many'"),
         (("--matrix", "nowhere.toml"), "nowhere.toml: cannot be read"),
         (("--data", "/no/such/folder"), "--data: '/no/such/folder' is not a folder"),
+        (("--time-limit", "-1"), "wanted seconds, more than 0, came '-1'"),
         (("--memory-limit", "lots"), "wanted bytes, as 2GiB or 500MB, came 'lots'"),
         (("--resume", "/no/such/run"), "'/no/such/run' holds no run"),
     ],
@@ -252,6 +284,25 @@ def test_a_full_disk_is_said_before_the_first_cell(bench: Bench, tmp_path: Path)
         subprocess.run(["umount", str(small)], check=True)
     assert run.code == pytest.ExitCode.USAGE_ERROR
     assert "No space left on device" in run.output
+
+
+def test_a_disk_that_fills_up_midway_loses_nothing_before(tmp_path: Path) -> None:
+    """Known truth: the kernel lets this process write no more than 8 KiB."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from harness import journal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); journal.ROOM = 100\n"
+        "kept = journal.Journal(Path(sys.argv[1])); resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+        "for number in range(100): kept.append({'cell': {'id': str(number)}, 'text': 'x' * 1000})\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert "RunError: the record of 7 could not be kept: No space left on device" in ended.stderr
+    assert [one["cell"]["id"] for one in journal.read(tmp_path)] == list("0123456")
+    assert (tmp_path / journal.NAME).read_text().endswith("\n")
+
+
+def test_a_reason_has_no_paths() -> None:
+    text = "RuntimeError: unable to mmap 102 bytes from file </home/ann/.cache/plumbline/w.safetensors>: a/b 1/2 (12)"
+    assert record.without_paths(text) == "RuntimeError: unable to mmap 102 bytes from file <w.safetensors>: a/b 1/2 (12)"
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
