@@ -35,6 +35,7 @@ def test_shares_add_up_to_the_whole() -> None:
         "latency": {"model": timing, "with_transfer": timing},
         "steps_s": {"agreement": 1.0, "prepared": 2.0},
     }
+    record["building_s"] = 0.5
     found = overhead.shares([record, {**record, "latency": None, "seconds": 2.0}])
     assert sum(found.values()) == pytest.approx(1)
     assert found["counted samples"] == pytest.approx(4 / 12)
