@@ -17,6 +17,7 @@ from harness.settings import Settings
 # Guesses for a cell that was never run here, deliberately on the high side.
 START_S = 10.0  # the probe server: importing torch
 CELL_S = 0.3
+CALL_S = 0.5e-3  # of an inference, whatever it computes
 MACS_PER_S = 15e9  # of one core
 EMULATED = 50
 REFERENCE_IMAGES = 40  # calibration, and the reference in float64
@@ -69,7 +70,9 @@ def _guess(cell: Cell, settings: Settings, *, accuracy: bool) -> float:
     if emulated:
         sampling = 2 * settings.emulated_samples * cell.batch * image * slower
     else:
-        sampling = max(1.5 * settings.sampling_s + 2 * settings.warmup_s, 12 * cell.batch * image)
+        call = cell.batch * image + CALL_S
+        sampling = 1.5 * min(settings.sampling_s, settings.min_samples * call) + 2 * min(settings.warmup_s, 20 * call)
+        sampling = max(sampling, 12 * call)
     return CELL_S + REFERENCE_IMAGES * image + checks + sampling
 
 

@@ -61,6 +61,9 @@ class Bench:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
+        # pytest-benchmark looks for its fixture by name, and would skip every cell; see pytest_collection_modifyitems
+        self._benchmark_only = config.getoption("benchmark_only", False)
+        config.option.benchmark_only = False
         self.options = {axis: _values(axis, config.getoption(f"axis_{axis}")) for axis in AXES}
         self.options = {axis: values for axis, values in self.options.items() if values}
         path = config.getoption("matrix") or REPOSITORY / "benchmarks" / "matrix.toml"
@@ -108,6 +111,10 @@ class Bench:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if self._benchmark_only:
+            others = {item for item in items if not _measures(item) and "benchmark" not in getattr(item, "fixturenames", ())}
+            self.config.hook.pytest_deselected(items=list(others))
+            items[:] = [item for item in items if item not in others]
         if self.config.getoption("resume"):
             try:
                 done = {kept["cell"]["id"] for kept in journal.read(self.run_dir) if kept["outcome"] == OK}
@@ -169,8 +176,6 @@ class Bench:
         except BaseException:  # Ctrl-C, pytest.exit: nothing became of this cell
             self.session.server.kill()
             raise
-        if error is None and "latency" in probe.facts:
-            _replay(item, probe, self.session.machine_id)
         try:
             record = self.session.finish(probe, outcome, reason)
         except RunError as lost:
@@ -179,6 +184,8 @@ class Bench:
         self._report(probe.cell, record)
         if error is not None:
             raise error
+        if "latency" in probe.facts:
+            _replay(item, probe, self.session.machine_id)
         return result
 
     def _verdict(self, cell: Cell, end: CellEnded) -> BaseException:

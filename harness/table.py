@@ -103,7 +103,7 @@ def _doubt(record: Record) -> str:
     interval, median = _latency(record, "model", "interval_s"), _latency(record, "model", "median_s")
     if interval is None:
         return NOTHING
-    unsteady = "" if _latency(record, "model", "steady") else "~"
+    unsteady = "" if _latency(record, "model", "steady") or _latency(record, "emulated") else "~"
     return f"{unsteady}±{(interval[1] - interval[0]) / 2 / median:.1%}"
 
 

@@ -62,7 +62,7 @@ def test_the_impossible_takes_no_time(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not PRECISIONS["fp16"].emulated("cpu", cpu_flags()), reason="this processor has fp16")
 def test_emulated_arithmetic_is_not_sampled_for_long(tmp_path: Path) -> None:
-    long = Settings(sampling_s=100.0)
+    long = Settings(sampling_s=100.0, min_samples=1_000_000)
     assert of(cell(precision="fp16"), tmp_path, long) < of(cell(), tmp_path, long)
 
 

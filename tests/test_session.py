@@ -59,6 +59,14 @@ def test_a_record_tells_nothing_about_the_person(bench: Bench) -> None:
         assert secret not in text
 
 
+def test_benchmark_only_measures_cells_and_leaves_out_the_rest(bench: Bench, tmp_path: Path) -> None:
+    own = tmp_path / "test_own.py"
+    own.write_text("def test_plain():\n    assert False\n")
+    run = bench(*QUICK, "--precision", "fp32", "--benchmark-only", str(own))
+    assert run.code == 0, run.output
+    assert "1 passed, 1 deselected" in run.output
+
+
 def test_other_batches_refer_to_one_accuracy(bench: Bench) -> None:
     run = bench("--tier", "smoke", "--model", "small_cnn", "--precision", "bf16", "--target", "cpu")
     first, second = (run.records[f"small_cnn-dense-eager-bf16-b{batch}-8px-cpu"]["accuracy"] for batch in (8, 1))
