@@ -17,18 +17,14 @@ At any time the far side may send {"progress": "..."}; a cell that ends by itsel
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 import traceback
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -39,8 +35,9 @@ from typing import Any
 
 from harness import memory
 from harness.cell import Cell
-from harness.machine import allowed_cpus, oom_kills
+from harness.machine import allowed_cpus
 from harness.outcomes import FAILED, OUT_OF_MEMORY, CellEnded
+from harness.process import die_with_parent, run_forked, run_spawned
 from harness.settings import Settings
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
@@ -140,67 +137,6 @@ def speak_last(work: Callable[[], None], channel: Channel) -> int:
     return 1
 
 
-def in_fresh_process(work: Callable[[], None], channel: Channel, time_limit_s: float, spawn: list[str] | None) -> dict[str, Any]:
-    """Run `work` in a forked process (or the command `spawn`, where nothing can be forked) and say how it ended.
-
-    No polling: the server sleeps until the process dies or the alarm goes off, so it takes no time from the cell.
-    """
-    kills, started, timed_out = oom_kills(), time.monotonic(), False
-    code: int | None
-    peak: int | None
-    if spawn is not None:
-        with subprocess.Popen(spawn, stdin=channel.read_end, stdout=channel.write_end) as process:
-            try:
-                code = process.wait(time_limit_s)
-            except subprocess.TimeoutExpired:
-                timed_out = True
-                process.kill()
-                code = process.wait()
-            finally:
-                process.kill()  # the server was asked to stop
-        died_of, peak = (-code if code < 0 else None), None
-    else:
-        with warnings.catch_warnings():
-            # numpy's OpenBLAS keeps a pool of threads and re-creates it after a fork; torch has started none
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child = os.fork()
-        if child == 0:
-            code = 1
-            try:  # nothing may unwind from here into the server's own code
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                _die_with_parent(signal.SIGKILL)
-                _be_the_first_to_be_killed_for_memory()
-                code = speak_last(work, channel)
-            finally:
-                os._exit(code)
-
-        def kill(*_: Any) -> None:
-            nonlocal timed_out
-            timed_out = True
-            with contextlib.suppress(ProcessLookupError):  # it ended by itself this very moment
-                os.kill(child, signal.SIGKILL)
-
-        signal.signal(signal.SIGALRM, kill)
-        signal.setitimer(signal.ITIMER_REAL, time_limit_s)
-        try:
-            _, status, usage = os.wait4(child, 0)
-        except SystemExit:  # the server was asked to stop
-            os.kill(child, signal.SIGKILL)
-            raise
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        died_of = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-        code, peak = (None if died_of else os.WEXITSTATUS(status)), memory.maximum_resident_bytes(usage)
-    return {
-        "code": code,
-        "signal": _signal_name(died_of) if died_of else None,
-        "timed_out": timed_out,
-        "out_of_memory": died_of == signal.SIGKILL and not timed_out and oom_kills() > kills,
-        "process_peak_bytes": peak,
-        "seconds": time.monotonic() - started,
-    }
-
-
 class Server:
     """Serves cells one after the other until the near side closes the pipe."""
 
@@ -228,11 +164,10 @@ class Server:
             folder.mkdir(exist_ok=True)
             jobs.insert(0, "reference")
         for job in jobs:
-            work = partial(JOBS[job], cell, settings, folder, self._channel)
-            spawn = None
-            if not self._fork:
-                spawn = [sys.executable, "-m", "harness.probe", "--job", json.dumps({**line, "folder": str(folder), "job": job})]
-            end = in_fresh_process(work, self._channel, settings.time_limit_s, spawn)
+            work = partial(speak_last, partial(JOBS[job], cell, settings, folder, self._channel), self._channel)
+            spawn = [sys.executable, "-m", "harness.probe", "--job", json.dumps({**line, "folder": str(folder), "job": job})]
+            pipe = (self._channel.read_end, self._channel.write_end)
+            end = run_forked(work, settings.time_limit_s) if self._fork else run_spawned(spawn, pipe, settings.time_limit_s)
             if job == "attend" or end["code"] != 0:
                 self._channel.end_line()  # of a fact that was cut off in the middle
                 self._channel.send(exit={**end, "job": job})
@@ -262,27 +197,6 @@ def _versions() -> dict[str, Any]:
     }
 
 
-def _die_with_parent(by: signal.Signals) -> None:
-    """Linux: have the kernel send this signal when the parent dies, so that nothing is left to disturb the next session."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, by)  # PR_SET_PDEATHSIG
-
-
-def _be_the_first_to_be_killed_for_memory() -> None:
-    """Linux: rather this cell than the server or pytest (man 5 proc, oom_score_adj)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
-
-
 def _run_job(work: str) -> int:
     """One job in a process that was not forked."""
     line, channel = json.loads(work), Channel.over_stdio()
@@ -295,7 +209,7 @@ def main(arguments: list[str]) -> int:
         return _run_job(arguments[1])
     fork = hasattr(os, "fork") and "--no-fork" not in arguments
     channel = Channel.over_stdio()
-    _die_with_parent(signal.SIGTERM)
+    die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the scratch folder is removed
     with tempfile.TemporaryDirectory(prefix="plumbline-") as folder:
         Server(channel, Path(folder), fork).serve()

@@ -1,0 +1,101 @@
+"""Work in a process of its own, and how that ended. No polling: the caller sleeps, so it takes no time from the work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.machine import oom_kills
+from harness.memory import maximum_resident_bytes
+
+
+def run_forked(work: Callable[[], int], time_limit_s: float) -> dict[str, Any]:
+    """Fork, let the child do the work, and kill it when the time is up. `work` returns the child's exit code."""
+    kills, started, timed_out = oom_kills(), time.monotonic(), False
+    with warnings.catch_warnings():
+        # numpy's OpenBLAS keeps a pool of threads and re-creates it after a fork; torch has started none
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:  # nothing may unwind from here into the caller's own code
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            die_with_parent(signal.SIGKILL)
+            _be_the_first_to_be_killed_for_memory()
+            code = work()
+        finally:
+            os._exit(code)
+
+    def kill(*_: Any) -> None:
+        nonlocal timed_out
+        timed_out = True
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself this very moment
+            os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, kill)
+    signal.setitimer(signal.ITIMER_REAL, time_limit_s)
+    try:
+        _, status, usage = os.wait4(child, 0)
+    except SystemExit:  # the caller was asked to stop
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return _ending(code, timed_out, oom_kills() > kills, time.monotonic() - started, maximum_resident_bytes(usage))
+
+
+def run_spawned(command: list[str], pipe: tuple[int, int], time_limit_s: float) -> dict[str, Any]:
+    """The same where nothing can be forked: run a command, `pipe` being its stdin and stdout."""
+    kills, started, timed_out = oom_kills(), time.monotonic(), False
+    with subprocess.Popen(command, stdin=pipe[0], stdout=pipe[1]) as process:
+        try:
+            code = process.wait(time_limit_s)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            process.kill()
+            code = process.wait()
+        finally:
+            process.kill()  # also when the caller was asked to stop
+    return _ending(code, timed_out, oom_kills() > kills, time.monotonic() - started, None)
+
+
+def _ending(code: int, timed_out: bool, memory_ran_out: bool, seconds: float, peak_bytes: int | None) -> dict[str, Any]:
+    """What the `exit` line of the protocol says; `code` is negative for a signal, as subprocess has it."""
+    return {
+        "code": code if code >= 0 else None,
+        "signal": _signal_name(-code) if code < 0 else None,
+        "timed_out": timed_out,
+        "out_of_memory": code == -signal.SIGKILL and not timed_out and memory_ran_out,
+        "process_peak_bytes": peak_bytes,
+        "seconds": seconds,
+    }
+
+
+def die_with_parent(by: signal.Signals) -> None:
+    """Linux: have the kernel send this signal when the parent dies, so that nothing is left to disturb the next session."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, by)  # PR_SET_PDEATHSIG
+
+
+def _be_the_first_to_be_killed_for_memory() -> None:
+    """Linux: rather this cell than the server or pytest (man 5 proc, oom_score_adj)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
