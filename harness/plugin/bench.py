@@ -1,9 +1,7 @@
-"""The pytest plugin: options, the seven axes as fixtures, one hook that sets them, and what is red."""
+"""From the command line to a session: which cells, in which order, what is red, and what is shown."""
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Generator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -13,47 +11,13 @@ from typing import Any
 
 import pytest
 
-import models
 from harness import journal, matrix, plan, table
 from harness.ask import Probe
 from harness.cell import AXES, Cell, id_of
 from harness.journal import Journal, RunError
 from harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
+from harness.plugin import options
 from harness.session import REPOSITORY, Busy, Session, default_run_dir, lock_machine
-from harness.settings import Settings
-from models.weights import cache_folder
-
-NUMBERS = ("batch", "image_size")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("plumbline", "what to measure (benchmarks/matrix.toml names the tiers)")
-    group.addoption("--tier", default="default", metavar="NAME", help="the tier of the matrix (default: default)")
-    for axis in AXES:
-        option = "--" + axis.replace("_", "-")
-        words = f"only this {axis.replace('_', ' ')}; several with commas, or the option again"
-        group.addoption(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
-    group.addoption("--matrix", type=Path, metavar="FILE", help="another matrix file")
-    group.addoption("--plan", action="store_true", help="run nothing; say how many cells, how long, and what is impossible")
-    group.addoption("--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME)")
-    group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
-    group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
-    group.addoption("--weights", type=Path, metavar="DIR", help="safetensors files (default: ROOT/weights where there is one)")
-    group.addoption("--seed", type=int, default=0, help="of weights, inputs and subsets (default: 0)")
-    group.addoption("--time-limit", type=_positive, metavar="SECONDS", help="for one cell, instead of the tier's")
-    group.addoption("--memory-limit", type=_bytes, metavar="BYTES", help="for one cell's process, as 2GiB; torch included")
-    group.addoption("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
-        raise pytest.UsageError(
-            "pytest -n measures several cells at once, on the same cores, and would ruin all of their numbers; run without -n"
-        )
-    try:
-        config.pluginmanager.register(Bench(config), "plumbline-bench")
-    except matrix.MatrixError as error:
-        raise pytest.UsageError(str(error)) from error
 
 
 class Bench:
@@ -64,7 +28,7 @@ class Bench:
         # pytest-benchmark looks for its fixture by name, and would skip every cell; see pytest_collection_modifyitems
         self._benchmark_only = config.getoption("benchmark_only", False)
         config.option.benchmark_only = False
-        self.options = {axis: _values(axis, config.getoption(f"axis_{axis}")) for axis in AXES}
+        self.options = {axis: options.values(axis, config.getoption(f"axis_{axis}")) for axis in AXES}
         self.options = {axis: values for axis, values in self.options.items() if values}
         path = config.getoption("matrix") or REPOSITORY / "benchmarks" / "matrix.toml"
         tiers = matrix.load(path)
@@ -79,7 +43,7 @@ class Bench:
                 except matrix.MatrixError as error:
                     raise matrix.MatrixError(f"--{axis.replace('_', '-')}: {error}") from error
         self.session: Session | None = None
-        self.settings = self.tier.apply(_settings(config))
+        self.settings = self.tier.apply(options.settings(config))
         if config.getoption("time_limit") is not None:
             self.settings = replace(self.settings, time_limit_s=config.getoption("time_limit"))
         if config.getoption("memory_limit") is not None:
@@ -292,105 +256,9 @@ def _replay(item: pytest.Item, probe: Probe, machine_id: str) -> None:
     benchmark.pedantic(clock.step, rounds=len(samples), iterations=1)
 
 
-# -- fixtures: one an axis, and the probe that is asked ------------------------------------------------------------
-
-
-@pytest.fixture
-def model(request: pytest.FixtureRequest) -> models.Model:
-    return models.find(request.param)
-
-
-@pytest.fixture
-def variant(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def runtime(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def precision(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def batch(request: pytest.FixtureRequest) -> int:
-    return request.param
-
-
-@pytest.fixture
-def image_size(request: pytest.FixtureRequest) -> int:
-    return request.param
-
-
-@pytest.fixture
-def target(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def cell(model: models.Model, variant: str, runtime: str, precision: str, batch: int, image_size: int, target: str) -> Cell:
-    """The cell that all seven axes make."""
-    return Cell(model.name, variant, runtime, precision, batch, image_size, target)
-
-
-@pytest.fixture
-def probe(request: pytest.FixtureRequest, cell: Cell) -> Probe:
-    """The cell's fresh process, to be asked for counts, agreement, accuracy, latency and memory."""
-    bench: Any = request.config.pluginmanager.get_plugin("plumbline-bench")
-    request.node.keywords["measuring"] = True
-    return bench.session.open(cell, matrix.impossible(cell))
-
-
 def _measures(item: pytest.Item) -> bool:
     return "probe" in getattr(item, "fixturenames", ())
 
 
 def _cell(item: pytest.Item) -> Cell:
     return Cell(**{axis: item.callspec.params[axis] for axis in AXES})  # type: ignore[attr-defined]
-
-
-def _values(axis: str, given: list[str]) -> list[Any]:
-    texts = [text for part in given for text in part.split(",") if text]
-    if axis not in NUMBERS:
-        return texts
-    for text in texts:
-        if not text.isdigit():
-            raise matrix.MatrixError(f"--{axis.replace('_', '-')}: wanted a whole number, came {text!r}")
-    return [int(text) for text in texts]
-
-
-def _settings(config: pytest.Config) -> Settings:
-    """What the options say; the tier has its say afterwards."""
-    data = config.getoption("data") or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
-    weights = config.getoption("weights")
-    if weights is None and data is not None and (data / "weights").is_dir():
-        weights = data / "weights"
-    for option, folder in (("--data", data), ("--weights", weights)):
-        if folder is not None and not folder.is_dir():
-            raise matrix.MatrixError(f"{option}: {str(folder)!r} is not a folder")
-    resolved = {"data": data, "weights": weights}
-    paths = {key: folder.resolve() for key, folder in resolved.items() if folder is not None}
-    return Settings(seed=config.getoption("seed"), cache=cache_folder(), **paths)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"wanted seconds, more than 0, came {text!r}")
-    return value
-
-
-def _bytes(text: str) -> int:
-    units = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-    number = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-    unit = text[len(number) :].strip().lower()
-    try:
-        return int(float(number) * units[unit])
-    except (ValueError, KeyError):
-        raise argparse.ArgumentTypeError(f"wanted bytes, as 2GiB or 500MB, came {text!r}") from None

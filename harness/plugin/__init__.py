@@ -1,0 +1,25 @@
+"""The pytest plugin: options, the seven axes as fixtures, one hook that sets them, and what is red."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import matrix
+from harness.plugin.bench import Bench
+from harness.plugin.fixtures import batch, cell, image_size, model, precision, probe, runtime, target, variant
+from harness.plugin.options import pytest_addoption
+
+__all__ = [
+    "batch", "cell", "image_size", "model", "precision", "probe", "pytest_addoption", "runtime", "target", "variant",
+]  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            "pytest -n measures several cells at once, on the same cores, and would ruin all of their numbers; run without -n"
+        )
+    try:
+        config.pluginmanager.register(Bench(config), "plumbline-bench")
+    except matrix.MatrixError as error:
+        raise pytest.UsageError(str(error)) from error

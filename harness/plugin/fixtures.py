@@ -1,0 +1,61 @@
+"""One fixture an axis, and the probe that a test asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import models
+from harness import matrix
+from harness.ask import Probe
+from harness.cell import Cell
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest) -> models.Model:
+    return models.find(request.param)
+
+
+@pytest.fixture
+def variant(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def runtime(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def precision(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def batch(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture
+def image_size(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def cell(model: models.Model, variant: str, runtime: str, precision: str, batch: int, image_size: int, target: str) -> Cell:
+    """The cell that all seven axes make."""
+    return Cell(model.name, variant, runtime, precision, batch, image_size, target)
+
+
+@pytest.fixture
+def probe(request: pytest.FixtureRequest, cell: Cell) -> Probe:
+    """The cell's fresh process, to be asked for counts, agreement, accuracy, latency and memory."""
+    bench: Any = request.config.pluginmanager.get_plugin("plumbline-bench")
+    request.node.keywords["measuring"] = True
+    return bench.session.open(cell, matrix.impossible(cell))

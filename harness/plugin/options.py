@@ -1,0 +1,80 @@
+"""What can be said on the command line, and what it means."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import matrix
+from harness.cell import AXES
+from harness.settings import Settings
+from models.weights import cache_folder
+
+NUMBERS = ("batch", "image_size")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("plumbline", "what to measure (benchmarks/matrix.toml names the tiers)")
+    group.addoption("--tier", default="default", metavar="NAME", help="the tier of the matrix (default: default)")
+    for axis in AXES:
+        option = "--" + axis.replace("_", "-")
+        words = f"only this {axis.replace('_', ' ')}; several with commas, or the option again"
+        group.addoption(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
+    group.addoption("--matrix", type=Path, metavar="FILE", help="another matrix file")
+    group.addoption("--plan", action="store_true", help="run nothing; say how many cells, how long, and what is impossible")
+    group.addoption("--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME)")
+    group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
+    group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
+    group.addoption("--weights", type=Path, metavar="DIR", help="safetensors files (default: ROOT/weights where there is one)")
+    group.addoption("--seed", type=int, default=0, help="of weights, inputs and subsets (default: 0)")
+    group.addoption("--time-limit", type=_positive, metavar="SECONDS", help="for one cell, instead of the tier's")
+    group.addoption("--memory-limit", type=_bytes, metavar="BYTES", help="for one cell's process, as 2GiB; torch included")
+    group.addoption("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
+
+
+def values(axis: str, given: list[str]) -> list[Any]:
+    texts = [text for part in given for text in part.split(",") if text]
+    if axis not in NUMBERS:
+        return texts
+    for text in texts:
+        if not text.isdigit():
+            raise matrix.MatrixError(f"--{axis.replace('_', '-')}: wanted a whole number, came {text!r}")
+    return [int(text) for text in texts]
+
+
+def settings(config: pytest.Config) -> Settings:
+    """What the options say; the tier has its say afterwards."""
+    data = config.getoption("data") or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
+    weights = config.getoption("weights")
+    if weights is None and data is not None and (data / "weights").is_dir():
+        weights = data / "weights"
+    for option, folder in (("--data", data), ("--weights", weights)):
+        if folder is not None and not folder.is_dir():
+            raise matrix.MatrixError(f"{option}: {str(folder)!r} is not a folder")
+    resolved = {"data": data, "weights": weights}
+    paths = {key: folder.resolve() for key, folder in resolved.items() if folder is not None}
+    return Settings(seed=config.getoption("seed"), cache=cache_folder(), **paths)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"wanted seconds, more than 0, came {text!r}")
+    return value
+
+
+def _bytes(text: str) -> int:
+    units = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = text[len(number) :].strip().lower()
+    try:
+        return int(float(number) * units[unit])
+    except (ValueError, KeyError):
+        raise argparse.ArgumentTypeError(f"wanted bytes, as 2GiB or 500MB, came {text!r}") from None
