@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from pathlib import Path
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser(
+        "list", help="models, variants, runtimes, precisions, targets, data, tiers; what is missing here"
+    )
+    show = commands.add_parser("show", help="a model: layers, parameters, MACs, shapes, data, floors, source")
+    show.add_argument("model", help="a name of the list, with +option=value; or timm:NAME, torchvision:NAME, ...")
+    show.add_argument("--image-size", type=int, metavar="PIXELS", help="default: its usual one")
+    counts = commands.add_parser("counts", help="every model counted by every route, beside what has been published")
+    counts.add_argument("--markdown", action="store_true")
+    for command in (listing, counts):
+        command.add_argument("--matrix", type=Path, metavar="FILE", help="another matrix file")
     overhead = commands.add_parser("overhead", help="what the suite itself costs, measured on this machine")
     overhead.add_argument("--quick", action="store_true", help="fewer repeats: shows that it runs, not what it costs")
     overhead.add_argument(
@@ -19,19 +31,75 @@ def main() -> int:
     table.add_argument("run", type=Path, help="a run directory")
     table.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
-    if arguments.command == "overhead":
-        from harness.overhead import report
+    commanded = {"list": _list, "show": _show, "counts": _counts, "overhead": _overhead, "table": _table}[arguments.command]
+    from harness.journal import RunError
+    from harness.matrix import MatrixError
+    from models import UnknownName
 
-        report(quick=arguments.quick, run=arguments.run)
-    else:
-        from harness import journal
-        from harness.table import matrix
+    try:
+        return commanded(arguments)
+    except (MatrixError, RunError, UnknownName) as error:
+        print(f"python -m harness {arguments.command}: {error}", file=sys.stderr)
+        return 2
 
-        try:
-            print(matrix(journal.read(arguments.run), "github" if arguments.markdown else "simple"))
-        except journal.RunError as error:
-            print(f"python -m harness table: {error}", file=sys.stderr)
-            return 2
+
+def _list(arguments: argparse.Namespace) -> int:
+    from harness import listing, matrix
+
+    root = os.environ.get("PLUMBLINE_DATA")
+    print(listing.everything(matrix.load(arguments.matrix or matrix.FILE), Path(root) if root else None))
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    import models
+    from harness import listing, matrix
+
+    model = models.find(arguments.model)
+    size = arguments.image_size or model.image_size
+    if size not in model.sizes:
+        raise matrix.MatrixError(f"{model.name} takes images of {matrix.shown(model.sizes)} pixels, came {size}")
+    layers = model.formula(size)
+    if layers is None:  # only torch can tell
+        from harness.counts import count
+        from models.layers import Layer
+
+        layers = tuple(Layer(**layer) for layer in count(model, size)["layers"])
+    print(listing.one(model, size, layers))
+    return 0
+
+
+def _counts(arguments: argparse.Namespace) -> int:
+    from harness import census, listing, matrix
+
+    started = time.perf_counter()
+    tiers = matrix.load(arguments.matrix or matrix.FILE)
+    shown = sys.stderr.isatty()
+    counts = census.take(
+        listing.sizes(tiers.values()), lambda text: print(f"\r\x1b[2K{text}", end="", file=sys.stderr) if shown else None
+    )
+    print("\r\x1b[2K" if shown else "", end="", file=sys.stderr, flush=True)
+    print(census.table(counts, "github" if arguments.markdown else "simple"))
+    wrong = census.wrong(counts)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    verdict = f"{len(wrong)} do not agree" if wrong else "all routes and published figures agree"
+    print(f"{len(counts)} models and sizes in {time.perf_counter() - started:.1f} s; {verdict}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _overhead(arguments: argparse.Namespace) -> int:
+    from harness.overhead import report
+
+    report(quick=arguments.quick, run=arguments.run)
+    return 0
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    from harness import journal
+    from harness.table import matrix
+
+    print(matrix(journal.read(arguments.run), "github" if arguments.markdown else "simple"))
     return 0
 
 

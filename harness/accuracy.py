@@ -12,6 +12,7 @@ from harness.settings import Settings
 from harness.statistics import paired_difference_at_least, wilson_interval
 from models import Floor, Model
 from models.datasets import Images, NoData
+from models.weights import file_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,10 +23,14 @@ def images(model: Model, image_size: int, settings: Settings, weights: str) -> I
     if settings.accuracy_images == 0:
         return "this tier measures no accuracy"
     data = model.dataset(image_size)
+    if model.outputs is not None:
+        return f"{model.name} does not name one class for a picture"
     if weights == "seeded":
-        return f"no weights for {model.name} on {data.name}; --weights DIR with a file {data.name}_{model.name}.safetensors"
+        return (
+            f"no weights for {model.name} on {data.name}; --weights DIR with a file {file_name(model, image_size)}, or pretrained"
+        )
     try:
-        return data.load(settings.data, image_size)
+        return data.load(settings.data, image_size, preparation=model.preparation)
     except NoData as reason:
         return str(reason)
 
@@ -82,7 +87,9 @@ def judge(
         top1=sum(correct) / count,
         top5=sum(rank < 5 for rank in ranks) / count,
         interval=wilson_interval(sum(correct), count),
+        top5_interval=wilson_interval(sum(rank < 5 for rank in ranks), count),
         floor=floor.top1 if floor else None,
+        floor_top5=floor.top5 if floor else None,
         floor_images=floor.images if floor else None,
         floor_source=floor.source if floor else None,
         parent_top1=parent_top1,

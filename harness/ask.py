@@ -7,19 +7,37 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
+import models
 from harness.cell import Cell, compares_with_parent
 from harness.facts import Accuracy, Agreement, Counts, Latency, Memory, Prepared
 from harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, CellEnded
+from harness.process import BOOT
 from harness.settings import Settings
 
-PROBE = (sys.executable, "-m", "harness.probe")
+PROBE = BOOT
+
+
+class NotDescribed(LookupError):
+    """A model from outside the registry that the probe does not find either."""
+
+
+def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[models.Model]:
+    """What the probe says of models from outside the registry. Raises NotDescribed, with its words."""
+    told = subprocess.run([*command, "--describe", *references], capture_output=True, text=True)
+    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    unknown = [line["unknown"] for line in lines if "unknown" in line]
+    if unknown:
+        raise NotDescribed("; ".join(unknown))
+    if told.returncode != 0 or len(lines) != len(references):
+        words = told.stderr.strip().splitlines()[-1:] or ["it wrote nothing"]
+        raise NotDescribed(f"{references[len(lines)]!r} could not be looked at: {words[0]}")
+    return [models.outside.described(line["model"]) for line in lines]
 
 
 class ProbeServer:
@@ -139,6 +157,13 @@ class Probe:
         return Prepared(**self.facts["prepared"])
 
     def counts(self) -> Counts:
+        """Counting needs no weights: this question does not start the cell's process, where it has not started yet."""
+        if "counts" not in self.facts and not self._open:
+            if self._refusal is not None:
+                raise self._refusal
+            self._server.start()
+            self.facts["counts"] = self._await("counts", count=self.cell.as_json(), settings=self.settings.as_json())
+            self._open = False
         return Counts(**self._ask("counts"))
 
     def agreement(self) -> Agreement:
@@ -198,7 +223,9 @@ class Probe:
 
     def _why(self, exit: dict[str, Any], end: dict[str, Any] | None, step: str) -> CellEnded:
         """A typed outcome from how the process ended, at which step."""
-        during = {"reference": "preparing the reference", "parent": "classifying with the parent"}.get(exit["job"], step)
+        during = {"count": "counting", "reference": "preparing the reference", "parent": "classifying with the parent"}.get(
+            exit["job"], step
+        )
         if exit["timed_out"]:
             return CellEnded(TIMED_OUT, f"{during} took it beyond the limit of {self.settings.time_limit_s:g} s")
         if exit["out_of_memory"]:

@@ -7,69 +7,193 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import Model
 from models.layers import Layer, macs, parameters
+from models.published import Published, published
+from models.seeding import pictures
 
 if TYPE_CHECKING:
     from torch import nn
 
+NAME = "counts.json"
+
 # What ptflops counts and the convention does not, by a part of the module's class name (ptflops, pytorch_ops.py).
-BEYOND_CONVENTION = {"Norm": "norms", "ReLU": "activations", "GELU": "activations", "ELU": "activations", "Pool": "pooling"}
+BEYOND_CONVENTION = {
+    "Norm": "norms", "ReLU": "activations", "GELU": "activations", "ELU": "activations", "Pool": "pooling", "Upsample": "resizing"
+}  # fmt: skip
+
+
+@dataclass
+class Module:
+    """What torch's counter found in one module over all its calls, its child modules left out.
+
+    `outputs` counts the elements of what it returns, `rows` the vectors along the last axis (attention's tokens), and
+    `pairs` those with each row of the same picture: the entries of one head's attention matrices.
+    """
+
+    parameters: int = 0
+    macs: int = 0
+    outputs: int = 0
+    rows: int = 0
+    pairs: int = 0
 
 
 def count(model: Model, image_size: int) -> dict[str, Any]:
-    """The fields of `harness.facts.Counts`, but for what only the measured object can tell."""
-    import torch
-
+    """The fields of `harness.facts.Counts`, and `layers`: what torch's counter saw of each, in the form of a formula."""
     formula = model.formula(image_size)
-    with torch.device("meta"):
-        net = model.instantiate(image_size).eval()
-    channels = model.dataset(image_size).channels
-    shape = (channels, image_size, image_size)
-    counted = _flop_counter(net, shape)
-    total, by_module = _ptflops(net, shape)
-    explained, unexplained = _explain(net, {layer.name: layer for layer in formula}, by_module)
-    both = {"parameters": parameters(formula), "macs": macs(formula)}
+    net, arguments = _on_meta(model, image_size) if model.inputs is None else _on_cpu(model, image_size)
+    modules = torch_layers(net, arguments)
+    total, by_module = _ptflops(net, arguments)
+    explained, unexplained = _explain(net, modules, by_module)
+    counted = {"parameters": sum(p.numel() for p in net.parameters()), "macs": sum(layer.macs for layer in modules.values())}
+    ours = None if formula is None else {"parameters": parameters(formula), "macs": macs(formula)}
     return {
-        **both,
-        "formula": both,
-        "flop_counter": {"parameters": sum(p.numel() for p in net.parameters()), "macs": counted},
+        **(ours or counted),
+        "formula": ours,
+        "flop_counter": counted,
         "ptflops": {"parameters": sum(p.numel() for p in net.parameters() if p.requires_grad), "macs": total},
         "explained": explained,
         "unexplained": unexplained,
+        "differing": {} if formula is None else _differing(formula, modules),
+        "published": [_beside(figure, modules, explained) for figure in published(model.name, image_size)],
+        "layers": [
+            {"name": name, "parameters": layer.parameters, "macs": layer.macs, "fan_in": layer.macs // max(1, layer.outputs)}
+            for name, layer in modules.items()
+            if layer.macs or layer.parameters
+        ],
     }
 
 
-def _flop_counter(net: nn.Module, shape: tuple[int, ...]) -> int:
-    """torch's own counter, in MACs: it counts two FLOPs for each."""
+def keep(model: Model, image_size: int, folder: Path) -> None:
+    """Count, and write the result into `folder`."""
+    (folder / NAME).write_text(json.dumps(count(model, image_size)))
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """The fields of `harness.facts.Counts`."""
+    fields = json.loads((folder / NAME).read_text())
+    del fields["layers"]
+    return fields
+
+
+def layers(folder: Path) -> list[Layer]:
+    """The layers that torch's counter saw, in the form of a formula."""
+    return [Layer(**layer) for layer in json.loads((folder / NAME).read_text())["layers"]]
+
+
+def _beside(figure: Published, modules: dict[str, Module], explained: dict[str, int]) -> dict[str, Any]:
+    """A published figure and ours, counted the way in which its source counted."""
+    at = figure.layer
+    chosen = [layer for name, layer in modules.items() if at is None or name == at or name.startswith(f"{at}.")]
+    ours = sum(getattr(layer, figure.metric) for layer in chosen) + sum(explained.get(kind, 0) for kind in figure.beyond)
+    shown = {"metric": figure.metric, "layer": at, "value": figure.value, "source": figure.source, "note": figure.note}
+    return {**shown, "ours": ours, "agrees": figure.agrees(ours)}
+
+
+def _on_meta(model: Model, image_size: int) -> tuple[nn.Module, tuple[Any, ...]]:
     import torch
+
+    with torch.device("meta"):
+        net = model.instantiate(image_size).eval()
+        return net, (torch.empty(1, model.dataset(image_size).channels, image_size, image_size),)
+
+
+def _on_cpu(model: Model, image_size: int) -> tuple[nn.Module, tuple[Any, ...]]:
+    """A net whose way depends on its numbers (a detector drops boxes) cannot run without any."""
+    assert model.inputs is not None
+    net = model.instantiate(image_size).eval()
+    return net, model.inputs(pictures(1, model.dataset(image_size).channels, image_size, seed=0))
+
+
+def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module]:
+    """torch's own counter (`FlopCounterMode`, two FLOPs a MAC), module by module.
+
+    The counter's own table by module adds up what lies below; here the total is read where a module begins and ends.
+    """
+    import torch
+    from torch import Tensor
     from torch.utils.flop_counter import FlopCounterMode
+
+    modules = {
+        name: Module(sum(parameter.numel() for parameter in module.parameters(recurse=False)))
+        for name, module in net.named_modules()
+    }
+    running: list[list[int]] = []  # for each module that is running: the total at its beginning, and its children's share
+
+    def begin(*_: Any) -> None:
+        running.append([counter.get_total_flops(), 0])
+
+    def end(layer: Module, _module: nn.Module, _arguments: Any, output: Any) -> None:
+        before, below = running.pop()
+        flops = counter.get_total_flops() - before
+        if running:
+            running[-1][1] += flops
+        if (flops - below) % 2:
+            raise ValueError(f"torch's counter gave an odd number of FLOPs, {flops - below}; a MAC is two of them")
+        layer.macs += (flops - below) // 2
+        first = output[0] if isinstance(output, (tuple, list)) and output else output
+        if isinstance(first, Tensor):
+            rows = first.numel() // max(1, first.shape[-1]) if first.dim() else 0
+            layer.outputs += first.numel()
+            layer.rows += rows
+            layer.pairs += rows * first.shape[-2] if first.dim() > 1 else 0
 
     # attention's fused path in eval mode is invisible to the counter (ViT-B/16: 11.27 GMAC instead of 17.56)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(torch.empty(1, *shape, device="meta"))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-    flops = counter.get_total_flops()
-    if flops % 2:
-        raise ValueError(f"torch's counter gave an odd number of FLOPs, {flops}; a MAC is two of them")
-    return flops // 2
+    with contextlib.ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
+        for name, module in net.named_modules():
+            stack.callback(module.register_forward_pre_hook(begin).remove)
+            stack.callback(module.register_forward_hook(partial(end, modules[name])).remove)
+        counter = stack.enter_context(FlopCounterMode(display=False))
+        stack.enter_context(torch.no_grad())
+        net(*arguments)
+    return modules
 
 
-def _ptflops(net: nn.Module, shape: tuple[int, ...]) -> tuple[int, dict[str, int]]:
-    """ptflops' total over the modules, and each module's share.
+def _differing(formula: Iterable[Layer], modules: dict[str, Module]) -> dict[str, list[list[int]]]:
+    """The modules for which formula and counter differ: [parameters, MACs] of each."""
+    ours: dict[str, list[int]] = {}
+    for layer in formula:
+        # a layer is a module, or a parameter that some module holds itself
+        name = layer.name if layer.name in modules else layer.name.rpartition(".")[0]
+        entry = ours.setdefault(name, [0, 0])
+        entry[0] += layer.parameters
+        entry[1] += layer.macs
+    theirs = {name: [layer.parameters, layer.macs] for name, layer in modules.items()}
+    nothing = [0, 0]
+    names = [name for name in {**ours, **theirs} if ours.get(name, nothing) != theirs.get(name, nothing)]
+    return {name: [ours.get(name, nothing), theirs.get(name, nothing)] for name in names}
+
+
+def _ptflops(net: nn.Module, arguments: tuple[Any, ...]) -> tuple[int, dict[str, int]]:
+    """ptflops' total over the modules, and each module's own figure.
 
     Only modules are counted: left to itself, ptflops also counts calls of torch.nn.functional, the modules' own
     among them, so that a net of nn.Linear comes out twice as large as it is (mlp: 4.36 instead of 2.18 MMAC).
     """
     import torch
     from ptflops import get_model_complexity_info
+    from torch import nn
+
+    class Whole(nn.Module):
+        """ptflops calls a net with one tensor, or with keywords."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, **_: Any) -> Any:
+            return self.net(*arguments)
 
     by_module: dict[str, int] = {}
 
@@ -79,13 +203,19 @@ def _ptflops(net: nn.Module, shape: tuple[int, ...]) -> tuple[int, dict[str, int
             if hasattr(module, "__flops__"):
                 by_module[name] = int(module.__flops__)
 
-    handle = net.register_forward_hook(read)
+    whole = Whole()
+    handle = whole.register_forward_hook(read)
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             total, _ = get_model_complexity_info(
-                net, shape, as_strings=False, print_per_layer_stat=False, backend_specific_config={"count_functional": False}
+                whole,
+                (1,),
+                input_constructor=lambda _: {"nothing": None},
+                as_strings=False,
+                print_per_layer_stat=False,
+                backend_specific_config={"count_functional": False},
             )
     finally:
         handle.remove()
@@ -94,28 +224,60 @@ def _ptflops(net: nn.Module, shape: tuple[int, ...]) -> tuple[int, dict[str, int
     return int(total), by_module
 
 
-def _explain(net: nn.Module, formula: dict[str, Layer], by_module: dict[str, int]) -> tuple[dict[str, int], dict[str, list[int]]]:
-    """Put ptflops' figure of each layer beside the formula's.
+def _explain(
+    net: nn.Module, modules: dict[str, Module], by_module: dict[str, int]
+) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """Put ptflops' figure of each module beside that of torch's counter.
 
-    Returns what it counts beyond the convention, by kind, and the layers where it differs for no known
-    reason: [its figure, ours].
+    Returns what it counts beyond the convention (negative: what it leaves out), by kind, and the modules where it
+    differs for no known reason: [its figure, torch's].
     """
     explained: dict[str, int] = {}
     unexplained: dict[str, list[int]] = {}
-    modules = dict(net.named_modules())
-    for name in [*by_module, *(name for name, layer in formula.items() if layer.macs and name not in by_module)]:
-        theirs, layer = by_module.get(name, 0), formula.get(name)
-        if layer is not None and layer.macs:
-            # a bias is one more addition for each output element
-            biases = layer.macs // layer.fan_in if getattr(modules.get(name), "bias", None) is not None else 0
-            kind: str | None = "biases"
-            expected = layer.macs + biases
-            beyond = biases
-        else:
-            kind = next((word for part, word in BEYOND_CONVENTION.items() if part in type(modules[name]).__name__), None)
-            expected = beyond = theirs if kind else 0
-        if theirs != expected:
-            unexplained[name] = [theirs, layer.macs if layer is not None else 0]
-        elif kind and beyond:
-            explained[kind] = explained.get(kind, 0) + beyond
+    named = dict(net.named_modules())
+    for name, layer in modules.items():
+        theirs = by_module.get(name, 0)
+        reasons = list(_reasons(named[name], layer, theirs))
+        if theirs != layer.macs + sum(amount for _, amount in reasons):
+            unexplained[name] = [theirs, layer.macs]
+            continue
+        inside = -sum(by_module.get(f"{name}.{below}", 0) for below, _ in named[name].named_modules() if below)
+        if inside and _has_hook(named[name]):
+            # once it has a figure for a module, ptflops adds up nothing below it (flops_engine, accumulate_flops)
+            reasons.append((f"left out below {type(named[name]).__name__}", inside))
+        for kind, amount in reasons:
+            if amount:
+                explained[kind] = explained.get(kind, 0) + amount
     return explained, unexplained
+
+
+def _reasons(module: nn.Module, layer: Module, theirs: int) -> Iterator[tuple[str, int]]:
+    """Why ptflops' figure of a module is not the convention's: kind and MACs."""
+    from torch import nn
+
+    kind = type(module).__name__
+    if not _has_hook(module):  # it knows the exact types of its table only: no subclass, no call of a function
+        yield f"not seen in {kind}", -layer.macs
+    elif isinstance(module, nn.MultiheadAttention):
+        yield from _attention(layer, module.num_heads, module.embed_dim)
+        yield "biases", (4 if module.in_proj_bias is not None else 1) * layer.rows * module.embed_dim
+    elif kind == "Attention":  # timm's
+        heads, width = int(module.num_heads), int(module.head_dim)  # type: ignore[arg-type]
+        yield from _attention(layer, heads, heads * width)
+    elif layer.macs:
+        yield "biases", layer.outputs if getattr(module, "bias", None) is not None else 0
+    else:
+        beyond = next((word for part, word in BEYOND_CONVENTION.items() if part in kind), None)
+        if beyond:
+            yield beyond, theirs
+
+
+def _attention(layer: Module, heads: int, width: int) -> Iterator[tuple[str, int]]:
+    yield "attention's scaling", layer.rows * width
+    yield "softmax", heads * layer.pairs
+
+
+def _has_hook(module: nn.Module) -> bool:
+    from ptflops.pytorch_ops import MODULES_MAPPING
+
+    return type(module) in MODULES_MAPPING

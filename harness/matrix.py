@@ -2,8 +2,8 @@
 
 A tier is a list of blocks; a block is the cross product of its axes. An option selects from the tier, and adds
 what the tier does not have: `--batch 8` runs the tier's cells of batch 8, or, where it has none, all of its cells
-at batch 8. A model that the tier does not have comes at its usual image size, and an image size that it does not
-have goes to the models that take it.
+at batch 8. A model that the tier does not have takes the tier's `others`, and an image size that it does not have
+goes to the models that take it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+FILE = Path(__file__).resolve().parent.parent / "benchmarks" / "matrix.toml"
 TARGETS = ("cpu", "cuda")
 Block = Mapping[str, tuple[Any, ...]]
+BLOCKS = ("cells", "counted")
 NAMES: dict[str, Sequence[str]] = {
     "variant": tuple(VARIANTS), "runtime": tuple(RUNTIMES), "precision": tuple(PRECISIONS), "target": TARGETS
 }  # fmt: skip
@@ -65,6 +67,8 @@ class Impossible:
 class Tier:
     name: str
     blocks: tuple[Block, ...]
+    counted: tuple[Block, ...] = ()
+    others: Block = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     may_not_fit: bool = False
 
@@ -95,16 +99,17 @@ def load(path: Path) -> dict[str, Tier]:
     for name, table in tables["tier"].items():
         if not isinstance(table, dict):
             raise wrong(["tier", name], f"wanted a table [tier.{name}], came {table!r}")
-        settings = {key: _setting(key, value, wrong, ["tier", name, key]) for key, value in table.items() if key != "cells"}
-        cells = table.get("cells", [])
-        if not isinstance(cells, list) or not cells or not all(isinstance(block, dict) for block in cells):
+        settings = {
+            key: _setting(key, value, wrong, ["tier", name, key])
+            for key, value in table.items()
+            if key not in ("others", *BLOCKS)
+        }
+        if not table.get("cells"):
             raise wrong(["tier", name], f"has no cells; wanted at least one [[tier.{name}.cells]]")
-        for number, block in enumerate(cells):
-            _check_block(block, wrong, ["tier", name, "cells", number])
+        blocks = {kind: _blocks(table.get(kind, []), wrong, ["tier", name, kind]) for kind in BLOCKS}
+        (others,) = _blocks([table.get("others", {})], wrong, ["tier", name, "others"], needs_model=False)
         may_not_fit = bool(settings.pop("may_not_fit", False))
-        tiers[name] = Tier(
-            name, tuple({axis: tuple(values) for axis, values in block.items()} for block in cells), settings, may_not_fit
-        )
+        tiers[name] = Tier(name, blocks["cells"], blocks["counted"], others, settings, may_not_fit)
     return tiers
 
 
@@ -113,7 +118,7 @@ Wrong = Callable[[Sequence["str | int"], str], MatrixError]
 
 def _setting(key: str, value: Any, wrong: Wrong, where: Sequence[str | int]) -> Any:
     if key not in TIER_KEYS:
-        raise wrong(where, f"unknown key; known: cells, {', '.join(TIER_KEYS)}")
+        raise wrong(where, f"unknown key; known: {', '.join((*BLOCKS, 'others', *TIER_KEYS))}")
     if key == "accuracy_images" and isinstance(value, str):
         if value != "all":
             raise wrong(where, f"wanted a number of images or 'all', came {value!r}")
@@ -126,19 +131,30 @@ def _setting(key: str, value: Any, wrong: Wrong, where: Sequence[str | int]) -> 
     return value
 
 
-def _check_block(block: Mapping[str, Any], wrong: Wrong, where: Sequence[str | int]) -> None:
-    for axis, values in block.items():
-        if axis not in AXES:
-            raise wrong([*where, axis], f"unknown key; known: {', '.join(AXES)}")
-        if not isinstance(values, list) or not values:
-            raise wrong([*where, axis], f"wanted a list of values, came {values!r}")
-        for value in values:
-            try:
-                check(axis, value)
-            except MatrixError as error:
-                raise wrong([*where, axis], str(error)) from error
-    if "model" not in block:
-        raise wrong(where, "a block of cells needs a model")
+def _blocks(tables: Any, wrong: Wrong, where: Sequence[str | int], needs_model: bool = True) -> tuple[Block, ...]:
+    if not isinstance(tables, list) or not all(isinstance(block, dict) for block in tables):
+        raise wrong(where, f"wanted [[{_dotted(where)}]] tables, came {tables!r}")
+    for number, block in enumerate(tables):
+        here = [*where, number] if needs_model else where
+        for axis, values in block.items():
+            _check_axis(axis, values, wrong, here)
+        if needs_model != ("model" in block):
+            raise wrong(
+                here, "a block of cells needs a model" if needs_model else "says how other models are measured; it names none"
+            )
+    return tuple({axis: tuple(values) for axis, values in block.items()} for block in tables)
+
+
+def _check_axis(axis: str, values: Any, wrong: Wrong, where: Sequence[str | int]) -> None:
+    if axis not in AXES:
+        raise wrong([*where, axis], f"unknown key; known: {', '.join(AXES)}")
+    if not isinstance(values, list) or not values:
+        raise wrong([*where, axis], f"wanted a list of values, came {values!r}")
+    for value in values:
+        try:
+            check(axis, value)
+        except MatrixError as error:
+            raise wrong([*where, axis], str(error)) from error
 
 
 def check(axis: str, value: Any) -> None:
@@ -147,51 +163,67 @@ def check(axis: str, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise MatrixError(f"wanted a whole number from 1, came {value!r}")
     elif axis == "model":
-        _find(value)
+        if not models.is_outside(str(value)):  # the probe is asked for those, when they are to run
+            find(value)
     elif value not in NAMES[axis]:
         raise MatrixError(f"no {axis} {value!r}; known: {', '.join(NAMES[axis])}")
 
 
 def expand(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
-    """The cells of a tier under the options, in the order of the file, without repeats."""
+    """The cells of a tier to be measured under the options, in the order of the file, without repeats."""
     blocks = [block for given in tier.blocks for block in _one_model_each(given)]
-    for axis, values in options.items():
-        blocks = [block for value in values for block in _choose(blocks, axis, value)]
-    cells: dict[Cell, None] = {}
-    for block in blocks:
-        for values in itertools.product(*(block[axis] for axis in AXES)):
-            cells[Cell(*values)] = None
-    return list(cells)
+    for axis in AXES:
+        if axis in options:
+            blocks = [block for value in options[axis] for block in _choose(blocks, axis, value, tier)]
+    return _cells(blocks)
+
+
+def counted(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
+    """The cells of a tier whose models are counted only. Options leave some out; none adds to them."""
+    if "model" in options:
+        return []
+    blocks = [block for given in tier.counted for block in _one_model_each(given)]
+    measured = set(expand(tier, options))
+    chosen = [cell for cell in _cells(blocks) if all(getattr(cell, axis) in values for axis, values in options.items())]
+    return [cell for cell in chosen if cell not in measured]
+
+
+def _cells(blocks: Iterable[Block]) -> list[Cell]:
+    return list(dict.fromkeys(Cell(*values) for block in blocks for values in itertools.product(*(block[axis] for axis in AXES))))
 
 
 def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
-    """A block for each model, all its axes filled in: dense, eager, fp32, batch 1, the usual size, the targets that are here."""
+    """A block for each model, all axes filled in: dense, its usual runtime, fp32, batch 1, its usual size, the targets here."""
     here = tuple(target for target in TARGETS if target == "cpu" or _cuda() is None)
-    usual: Block = {"variant": ("dense",), "runtime": ("eager",), "precision": ("fp32",), "batch": (1,), "target": here}
     for reference in block["model"]:
-        model = _find(reference)
+        model = find(reference)
+        runtime = next(name for name, adapter in RUNTIMES.items() if model.format in adapter.formats)
+        usual: Block = {"variant": ("dense",), "runtime": (runtime,), "precision": ("fp32",), "batch": (1,), "target": here}
         yield {**usual, "image_size": (model.image_size,), **block, "model": (model.name,)}
 
 
-def _choose(blocks: Sequence[Block], axis: str, value: Any) -> list[Block]:
+def _choose(blocks: Sequence[Block], axis: str, value: Any, tier: Tier) -> list[Block]:
     """The blocks that have the value, or, where none has it, all of them with it."""
     if axis == "model":
-        value = _find(value).name
+        value = find(value).name
     holders = [block for block in blocks if value in block[axis]]
     if not holders and axis == "model":
-        holders = [{**block, "image_size": (_find(value).image_size,)} for block in blocks]
+        return list(_one_model_each({**tier.others, "model": (value,)}))
     if not holders and axis == "image_size":
-        holders = [block for block in blocks if value in _find(block["model"][0]).sizes]
+        holders = [block for block in blocks if value in find(block["model"][0]).sizes]
     return [{**block, axis: (value,)} for block in holders or blocks]
 
 
 def impossible(cell: Cell) -> Impossible | None:
     """What can be said without running anything. None means that the cell is worth trying."""
-    model, runtime = _find(cell.model), RUNTIMES[cell.runtime]
+    model, runtime = find(cell.model), RUNTIMES[cell.runtime]
     if cell.image_size not in model.sizes:
         return Impossible(
-            UNSUPPORTED, "image_size", f"{cell.model} takes images of {_shown(model.sizes)} pixels, came {cell.image_size}"
+            UNSUPPORTED, "image_size", f"{cell.model} takes images of {shown(model.sizes)} pixels, came {cell.image_size}"
         )
+    if model.format not in runtime.formats:
+        fits = [name for name, adapter in RUNTIMES.items() if model.format in adapter.formats]
+        return Impossible(UNSUPPORTED, "runtime", f"{cell.model} is run by {', '.join(fits)}, came {cell.runtime}")
     if cell.precision not in runtime.precisions:
         return Impossible(UNSUPPORTED, "precision", f"{cell.runtime} runs {', '.join(runtime.precisions)}, came {cell.precision}")
     if cell.target not in runtime.targets:
@@ -201,10 +233,30 @@ def impossible(cell: Cell) -> Impossible | None:
     return None
 
 
+def find(reference: Any) -> models.Model:
+    """A registered model, or what the probe has said of another one. Raises MatrixError."""
+    return _described[reference] if reference in _described else _registered(str(reference))
+
+
+def outside(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[str]:
+    """The models of a tier or an option that no registry knows, and that only the probe can describe."""
+    blocks = (*tier.blocks, *tier.counted)
+    named = [*options.get("model", ()), *(reference for block in blocks for reference in block["model"])]
+    return [name for name in dict.fromkeys(map(str, named)) if models.is_outside(name) and name not in _described]
+
+
+def learn(reference: str, model: models.Model) -> None:
+    """Keep what the probe said of a model from outside, by the words that asked for it and by its name."""
+    _described[reference] = _described[model.name] = model
+
+
+_described: dict[str, models.Model] = {}
+
+
 @cache
-def _find(reference: Any) -> models.Model:
+def _registered(reference: str) -> models.Model:
     try:
-        return models.find(str(reference))
+        return models.REGISTRY.find(reference)
     except models.UnknownName as error:
         raise MatrixError(str(error)) from error
 
@@ -212,8 +264,11 @@ def _find(reference: Any) -> models.Model:
 _cuda = cache(cuda_device)
 
 
-def _shown(sizes: Any) -> str:
-    return f"{sizes.start} to {sizes.stop - 1}" if isinstance(sizes, range) else ", ".join(map(str, sizes))
+def shown(sizes: Sequence[int]) -> str:
+    """The image sizes that a model takes, in words."""
+    if not isinstance(sizes, range):
+        return ", ".join(map(str, sizes))
+    return f"{sizes[0]} to {sizes[-1]}" + (f" in steps of {sizes.step}" if sizes.step > 1 else "")
 
 
 def _dotted(keys: Iterable[str | int]) -> str:

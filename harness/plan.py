@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import models
 from harness import journal
 from harness.cell import Cell, compares_with_parent, without_batch
 from harness.machine import allowed_cpus, cpu_flags, cpu_model
-from harness.matrix import impossible
+from harness.matrix import find, impossible
 from harness.outcomes import OK
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
@@ -20,6 +19,7 @@ CELL_S = 0.3
 CALL_S = 0.5e-3  # of an inference, whatever it computes
 MACS_PER_S = 15e9  # of one core
 EMULATED = 50
+UNKNOWN_MACS = 2e9 / 224**2  # a pixel, of a model without a formula
 REFERENCE_IMAGES = 40  # calibration, and the reference in float64
 MANY = 10_000  # images, when all are asked for
 
@@ -27,10 +27,10 @@ MANY = 10_000  # images, when all are asked for
 class Estimate:
     """Seconds for each cell: from an earlier run on this machine where there is one, else from its MACs."""
 
-    def __init__(self, cells: Sequence[Cell], settings: Settings, runs: Path) -> None:
+    def __init__(self, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path) -> None:
         earlier = _earlier_seconds(runs, settings)
         self.known = {cell for cell in cells if cell.id in earlier}
-        self._seconds: dict[Cell, float] = {}
+        self._seconds: dict[Cell, float] = dict.fromkeys(counted, CELL_S)
         classified: set[tuple[str, ...]] = set()
         for cell in cells:
             if impossible(cell) is not None:
@@ -58,9 +58,11 @@ class Estimate:
 
 
 def _guess(cell: Cell, settings: Settings, *, accuracy: bool) -> float:
-    model = models.find(cell.model)
+    model = find(cell.model)
     data = model.dataset(cell.image_size)
-    image = sum(layer.macs for layer in model.formula(cell.image_size)) / MACS_PER_S / allowed_cpus()
+    formula = model.formula(cell.image_size)
+    macs = UNKNOWN_MACS * cell.image_size**2 if formula is None else sum(layer.macs for layer in formula)
+    image = macs / MACS_PER_S / allowed_cpus()
     emulated = PRECISIONS[cell.precision].emulated(cell.target, cpu_flags())
     slower = EMULATED if emulated else 1
     checks = max(16, 2 * cell.batch) * image * slower
@@ -76,9 +78,9 @@ def _guess(cell: Cell, settings: Settings, *, accuracy: bool) -> float:
     return CELL_S + REFERENCE_IMAGES * image + checks + sampling
 
 
-def describe(tier: str, cells: Sequence[Cell], settings: Settings, runs: Path) -> str:
+def describe(tier: str, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path) -> str:
     """What a session would do: how many cells, how long, and what is impossible, with its reason."""
-    estimate = Estimate(cells, settings, runs)
+    estimate = Estimate(cells, counted, settings, runs)
     reasons = {cell: reason for cell in cells if (reason := impossible(cell)) is not None}
     possible = [cell for cell in cells if cell not in reasons]
     known = len(estimate.known - set(reasons))
@@ -86,6 +88,9 @@ def describe(tier: str, cells: Sequence[Cell], settings: Settings, runs: Path) -
     basis = f"{known} from an earlier run, {len(possible) - known} guessed from their MACs"
     lines = [f"tier {tier}: {len(possible)} cells to measure, about {duration(seconds)} ({basis})"]
     lines += [f"  {cell.id}  {duration(estimate.of(cell))}" for cell in possible]
+    if counted:
+        lines.append(f"only counted, as they are too large to be timed in this tier: {len(counted)}")
+        lines += [f"  {cell.model} at {cell.image_size} pixels" for cell in counted]
     if reasons:
         lines.append(f"impossible: {len(reasons)} cells")
         lines += [f"  {cell.id}  {reason.outcome}: {reason.reason}" for cell, reason in reasons.items()]
@@ -109,7 +114,7 @@ def _earlier_seconds(runs: Path, settings: Settings) -> dict[str, float]:
         except journal.RunError:
             continue  # an estimate may do without; the run itself is not touched
         for kept in records:
-            alike = kept["settings"] == settings.without_paths() and kept["machine"]["cpu_model"] == cpu_model()
-            if kept["outcome"] == OK and alike:
+            alike = kept.get("settings") == settings.without_paths() and kept["machine"]["cpu_model"] == cpu_model()
+            if kept["outcome"] == OK and kept["latency"] is not None and alike:
                 seconds[kept["cell"]["id"]] = kept["seconds"]
     return seconds

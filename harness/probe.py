@@ -3,16 +3,21 @@
 It speaks JSON lines over stdin and stdout, so that a target is just a command in front of it. The near side
 (harness/ask.py) sends one line and waits for what it leads to:
 
+    near -> {"count": {...}, "settings": {...}}      a cell's model is counted, in a process that then ends
+    far  -> {"fact": "counts", "value": {...}}
     near -> {"cell": {...}, "settings": {...}, "compare_with_parent": true}
                                                      the server forks the cell's process, which answers
     far  -> {"fact": "prepared", "value": {...}}     and then waits for what the test asks of it:
-    near -> {"ask": "counts"}                        counts, agreement, accuracy, latency, memory
-    far  -> {"fact": "counts", "value": {...}}
+    near -> {"ask": "agreement"}                     counts, agreement, accuracy, latency, memory
+    far  -> {"fact": "agreement", "value": {...}}
     near -> {"ask": "end"}                           the process dies, and the server says how:
     far  -> {"exit": {"code": 0, "signal": null, "timed_out": false, "out_of_memory": false, ...}}
 
 At any time the far side may send {"progress": "..."}; a cell that ends by itself sends {"end": {"outcome", "reason",
 "axis"}} first. The process of a cell owns the pipe while it lives; the server reads nothing meanwhile.
+
+`python -m harness.probe --describe REFERENCE ...` serves nobody: it says of each model from outside the registry what
+the near side has to know, one JSON line each, and ends.
 """
 
 from __future__ import annotations
@@ -33,11 +38,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import models
 from harness import memory
 from harness.cell import Cell
 from harness.machine import allowed_cpus
 from harness.outcomes import FAILED, OUT_OF_MEMORY, CellEnded
-from harness.process import die_with_parent, run_forked, run_spawned
+from harness.process import BOOT, die_with_parent, run_forked, run_spawned
 from harness.settings import Settings
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
@@ -93,6 +99,7 @@ def attend(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> No
     """The life of a cell's process: prepare the subject, then answer one question after the other."""
     import torch
 
+    from harness import counts
     from harness.subject import Subject
 
     torch.set_num_threads(allowed_cpus())
@@ -102,7 +109,15 @@ def attend(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> No
         subject = Subject(cell, settings, folder, channel.progress)
         channel.send(fact="prepared", value=asdict(subject.prepared()))
         while (line := channel.receive()) is not None and line["ask"] in STEPS:
-            channel.send(fact=line["ask"], value=asdict(getattr(subject, line["ask"])()))
+            answer = counts.kept(folder) if line["ask"] == "counts" else asdict(getattr(subject, line["ask"])())
+            channel.send(fact=line["ask"], value=answer)
+
+
+def _count(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
+    from harness import counts
+
+    channel.progress(f"counting {cell.model} at {cell.image_size} pixels")
+    counts.keep(models.find(cell.model), cell.image_size, folder)
 
 
 def _prepare_reference(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
@@ -117,8 +132,8 @@ def _prepare_parent(cell: Cell, settings: Settings, folder: Path, channel: Chann
     reference.prepare_parent(cell, settings, folder, channel.progress)
 
 
-# Each in a process of its own, in this order; the first two only where no cell before has left what they make.
-JOBS = {"reference": _prepare_reference, "parent": _prepare_parent, "attend": attend}
+# Each in a process of its own, in this order; the first three only where no cell before has left what they make.
+JOBS = {"count": _count, "reference": _prepare_reference, "parent": _prepare_parent, "attend": attend}
 
 
 def speak_last(work: Callable[[], None], channel: Channel) -> int:
@@ -150,34 +165,57 @@ class Server:
         gc.freeze()  # what is here now is never garbage; looking through it took 0.15 s a collection
         self._channel.send(hello=hello)
         while (line := self._channel.receive()) is not None:
-            if "cell" not in line:
-                continue  # a question to a process that died before it could read it
-            self._serve_cell(line)
+            if "count" in line:
+                self._serve_counts(line)
+            elif "cell" in line:
+                self._serve_cell(line)
+            # else a question to a process that died before it could read it
+
+    def _serve_counts(self, line: dict[str, Any]) -> None:
+        from harness import counts
+
+        cell, settings = Cell.from_json(line["count"]), Settings.from_json(line["settings"])
+        folder = self._folder_of(cell, settings)
+        if (folder / counts.NAME).exists() or self._ran("count", cell, settings, line):
+            self._channel.send(fact="counts", value=counts.kept(folder))
 
     def _serve_cell(self, line: dict[str, Any]) -> None:
+        from harness import counts
+
         cell, settings = Cell.from_json(line["cell"]), Settings.from_json(line["settings"])
+        folder = self._folder_of(cell, settings)
+        made = {"count": counts.NAME, "reference": "reference.json"}
+        if line["compare_with_parent"]:
+            made["parent"] = "parent.json"
+        jobs = [job for job, name in made.items() if not (folder / name).exists()]
+        if all(self._ran(job, cell, settings, line) for job in jobs):
+            self._ran("attend", cell, settings, line)
+
+    def _ran(self, job: str, cell: Cell, settings: Settings, line: dict[str, Any]) -> bool:
+        """Run a job in a fresh process. Says how it ended where that is the end of the cell; True where the next one may come."""
+        folder = self._folder_of(cell, settings)
+        work = partial(speak_last, partial(JOBS[job], cell, settings, folder, self._channel), self._channel)
+        told = {"cell": cell.as_json(), "settings": line["settings"], "folder": str(folder), "job": job}
+        spawn = [*BOOT, "--job", json.dumps(told)]
+        pipe = (self._channel.read_end, self._channel.write_end)
+        end = run_forked(work, settings.time_limit_s) if self._fork else run_spawned(spawn, pipe, settings.time_limit_s)
+        if job != "attend" and end["code"] == 0:
+            return True
+        self._channel.end_line()  # of a fact that was cut off in the middle
+        self._channel.send(exit={**end, "job": job})
+        return False
+
+    def _folder_of(self, cell: Cell, settings: Settings) -> Path:
         folder = self._folder / _digest(cell, settings)
-        jobs = ["attend"]
-        if line["compare_with_parent"] and not (folder / "parent.json").exists():
-            jobs.insert(0, "parent")
-        if not (folder / "reference.json").exists():
-            folder.mkdir(exist_ok=True)
-            jobs.insert(0, "reference")
-        for job in jobs:
-            work = partial(speak_last, partial(JOBS[job], cell, settings, folder, self._channel), self._channel)
-            spawn = [sys.executable, "-m", "harness.probe", "--job", json.dumps({**line, "folder": str(folder), "job": job})]
-            pipe = (self._channel.read_end, self._channel.write_end)
-            end = run_forked(work, settings.time_limit_s) if self._fork else run_spawned(spawn, pipe, settings.time_limit_s)
-            if job == "attend" or end["code"] != 0:
-                self._channel.end_line()  # of a fact that was cut off in the middle
-                self._channel.send(exit={**end, "job": job})
-                return
+        folder.mkdir(exist_ok=True)
+        return folder
 
 
 def _digest(cell: Cell, settings: Settings) -> str:
     """Names what a reference depends on; cells of the same model share one."""
     asked = settings.as_json()
-    parts = [cell.model, cell.variant, cell.image_size, *(asked[key] for key in ("seed", "data", "weights", "accuracy_images"))]
+    keys = ("seed", "data", "weights", "pretrained", "accuracy_images")
+    parts = [cell.model, cell.variant, cell.image_size, *(asked[key] for key in keys)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -204,9 +242,22 @@ def _run_job(work: str) -> int:
     return speak_last(partial(JOBS[line["job"]], cell, settings, folder, channel), channel)
 
 
+def _describe(references: list[str]) -> int:
+    """Say what the near side has to know of models from outside the registry."""
+    channel = Channel.over_stdio()
+    for reference in references:
+        try:
+            channel.send(model=models.outside.describe(models.find(reference)))
+        except (models.UnknownName, ValueError) as error:
+            channel.send(unknown=str(error))
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--job"]:
         return _run_job(arguments[1])
+    if arguments[:1] == ["--describe"]:
+        return _describe(arguments[1:])
     fork = hasattr(os, "fork") and "--no-fork" not in arguments
     channel = Channel.over_stdio()
     die_with_parent(signal.SIGTERM)

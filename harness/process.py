@@ -16,6 +16,16 @@ from typing import Any
 from harness.machine import oom_kills
 from harness.memory import maximum_resident_bytes
 
+# Starts harness/probe.py with this project first on the path. `python -m` would put the current folder there, and with it
+# the packages `models` and `harness` of whoever's repository it is.
+BOOT = (
+    sys.executable,
+    "-c",
+    "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "
+    "from harness import probe; sys.exit(probe.main(sys.argv[1:]))",
+    str(Path(__file__).resolve().parent.parent),
+)
+
 
 def run_forked(work: Callable[[], int], time_limit_s: float) -> dict[str, Any]:
     """Fork, let the child do the work, and kill it when the time is up. `work` returns the child's exit code."""

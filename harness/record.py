@@ -22,13 +22,13 @@ def of_probe(probe: Probe, outcome: str, reason: str | None, machine: dict[str, 
     memory = facts.get("memory")
     if memory is None and probe.exit.get("process_peak_bytes"):
         memory = {"process_peak_bytes": probe.exit["process_peak_bytes"]}  # even a killed process leaves this
-    prepared = facts.get("prepared", {})
+    prepared, counts = facts.get("prepared", {}), facts.get("counts")
     return {
         "schema": SCHEMA,
         "cell": probe.cell.as_json(),
         "outcome": outcome,
         "reason": None if reason is None else without_paths(reason),
-        "counts": facts.get("counts"),
+        "counts": None if counts is None else {**counts, "measured_parameters": prepared.get("parameters")},
         "agreement": facts.get("agreement"),
         "accuracy": facts.get("accuracy"),
         "latency": facts.get("latency"),

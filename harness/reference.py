@@ -1,27 +1,28 @@
 """What a cell's model is compared with, prepared in a process of its own so that it costs the cell neither time nor memory.
 
-One reference serves all cells of a model, variant and image size in a session: the weights, the counts, and the
-outputs in float64. The accuracy of the fp32 parent is added when the first cell asks for it.
+One reference serves all cells of a model, variant and image size in a session: the weights, and the outputs in
+float64. The accuracy of the fp32 parent is added when the first cell asks for it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import accuracy, counts
+from harness import accuracy
 from harness.cell import Cell
 from harness.settings import Settings
 from models.datasets import NoData
+from models.pretrained import NoWeights, fetch, sha256
 from models.seeding import pictures, seed_weights, spread
 from models.training import train
 from models.variants import VARIANTS
-from models.weights import Weights, locate
+from models.weights import load_weights, locate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,19 +35,19 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Reference:
-    """`inputs` has shape (INPUTS, channels, height, width), `logits` (INPUTS, classes), in float64."""
+    """`inputs` has shape (INPUTS, channels, height, width), `outputs` (INPUTS, ...), in float64."""
 
     weights: dict[str, Any]
     state: Path
-    counts: dict[str, Any]
+    made_by: str
     pictures: str
     inputs: Tensor
-    logits: Tensor
+    outputs: Tensor
     parent_correct: list[bool] | None
 
     @property
     def spread(self) -> float:
-        return spread(self.logits)
+        return spread(self.outputs)
 
     @classmethod
     def load(cls, folder: Path) -> Reference:
@@ -65,27 +66,28 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     from safetensors.torch import save_file
 
     model = models.find(cell.model)
-    weights = locate(model, cell.image_size, settings.weights, settings.cache)
-    if weights.kind == "trained" and weights.path is not None and not weights.path.exists():
-        train(model, cell.image_size, weights.path, progress=progress)
     progress(f"preparing {cell.model} at {cell.image_size} pixels")
     torch.manual_seed(settings.seed)
-    channels = model.dataset(cell.image_size).channels
     net = model.instantiate(cell.image_size).eval()
-    if weights.path is None:
-        state = folder / "state.safetensors"
-        seed_weights(net, pictures(CALIBRATION, channels, cell.image_size, settings.seed))
-        save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, state)
+    run = partial(compared, model, net)
+    kind, source, state, digest = _weights(model, cell.image_size, settings, folder, progress)
+    if kind == "seeded":
+        images = pictures(CALIBRATION, model.dataset(cell.image_size).channels, cell.image_size, settings.seed)
+        seed_weights(net, images, run, head=model.outputs is None)
+        _save(net.state_dict(), state)
     else:
-        state = weights.path
         load_weights(net, state)
-    shown, inputs = _inputs(model, cell.image_size, settings, weights, channels)
-    net = VARIANTS[cell.variant](net)
+    shown, inputs = _inputs(model, cell.image_size, settings, kind)
+    net = VARIANTS[cell.variant](net).double()
     with torch.no_grad():
-        logits = net.double()(inputs.double())
-    save_file({"inputs": inputs, "logits": logits.contiguous()}, folder / "reference.safetensors")
-    source = {"kind": weights.kind, "source": weights.reason, "sha256": _sha256(state)}
-    facts = {"weights": source, "state": str(state), "counts": counts.count(model, cell.image_size), "pictures": shown}
+        outputs = run(inputs.double())
+    save_file({"inputs": inputs, "outputs": outputs.contiguous()}, folder / "reference.safetensors")
+    facts = {
+        "weights": {"kind": kind, "source": source, "sha256": digest or sha256(state)},
+        "state": str(state),
+        "made_by": "the same weights in eager float64 on the CPU",
+        "pictures": shown,
+    }
     (folder / "reference.json").write_text(json.dumps(facts))
 
 
@@ -101,35 +103,48 @@ def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progr
     net = model.instantiate(cell.image_size).eval()
     load_weights(net, Reference.load(folder).state)
     with torch.inference_mode():
-        correct = accuracy.classify(net, images, settings, batch=32, progress=progress)
+        correct = accuracy.classify(partial(compared, model, net), images, settings, batch=32, progress=progress)
     (folder / "parent.json").write_text(json.dumps([rank == 0 for rank in correct]))
 
 
-def load_weights(net: nn.Module, path: Path) -> None:
-    """Load a safetensors file; every tensor must be wanted, and every wanted tensor there.
-
-    Raises RuntimeError with the names that do not fit.
-    """
-    from safetensors.torch import load_file
-
-    net.load_state_dict(load_file(path), strict=True)
+def compared(model: models.Model, net: nn.Module, images: Tensor) -> Tensor:
+    """What is compared of a net's outputs for pictures, shape (batch, ...)."""
+    return model.comparable(net(*model.positional(images)), len(images))
 
 
-def _inputs(model: models.Model, image_size: int, settings: Settings, weights: Weights, channels: int) -> tuple[str, Tensor]:
-    """Real pictures for real weights, where there are any."""
-    if weights.path is not None:
+def _weights(
+    model: models.Model, image_size: int, settings: Settings, folder: Path, progress: Progress
+) -> tuple[str, str, Path, str | None]:
+    """Kind, source, file and SHA-256 of the weights; the file of seeded ones is still to be written."""
+    state = folder / "state.safetensors"
+    weights = locate(model, image_size, settings.weights, settings.cache, published=settings.pretrained)
+    if weights.kind == "trained" and weights.path is not None and not weights.path.exists():
+        train(model, image_size, weights.path, progress=progress)
+    if weights.kind == "published":
+        progress(f"fetching the weights of {model.pretrained}")
         try:
-            images = model.dataset(image_size).load(settings.data, image_size)
+            tensors, source, digest = fetch(model, image_size)
+        except NoWeights as reason:
+            return "seeded", f"no published weights: {reason}", state, None
+        _save(tensors, state)
+        return "published", source, state, digest
+    return weights.kind, weights.reason, weights.path or state, None
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def _inputs(model: models.Model, image_size: int, settings: Settings, kind: str) -> tuple[str, Tensor]:
+    """Real pictures for real weights, where there are any."""
+    data = model.dataset(image_size)
+    if kind != "seeded":
+        try:
+            images = data.load(settings.data, image_size, preparation=model.preparation)
         except NoData:
             pass
         else:
             return images.name, images.batch(range(INPUTS))
-    return "seeded pictures", pictures(INPUTS, channels, image_size, settings.seed + 1)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return "seeded pictures", pictures(INPUTS, data.channels, image_size, settings.seed + 1)

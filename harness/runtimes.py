@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.precisions import Precision
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
 
 class Executable(Protocol):
     """A model ready to run. Host tensors are float32 on the CPU; what `place` returns is the runtime's own."""
 
-    def place(self, images: Tensor) -> Tensor:
-        """Host images, shape (batch, channels, height, width), on the device and in the precision."""
+    def place(self, arguments: tuple[Any, ...]) -> Any:
+        """The net's positional arguments, on the device and in the precision. Usually (images,), of shape
+        (batch, channels, height, width)."""
 
-    def run(self, inputs: Tensor) -> Tensor:
+    def run(self, placed: Any) -> Any:
         """One inference; returns as soon as the work is queued."""
 
-    def fetch(self, outputs: Tensor) -> Tensor:
-        """The logits on the host, float32, shape (batch, classes)."""
+    def fetch(self, outputs: Any) -> Any:
+        """What the net returned, on the host and in float32; usually logits, of shape (batch, classes)."""
 
     def synchronize(self) -> None:
         """Wait until the device has done all its work."""
@@ -33,6 +34,8 @@ class Executable(Protocol):
 class Eager:
     """torch, one operation after the other."""
 
+    libraries = ("torch",)
+    formats = ("torch",)
     precisions = ("fp32", "bf16", "fp16")
     targets = ("cpu", "cuda")
 
@@ -43,20 +46,30 @@ class Eager:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self._device, self._dtype = device, getattr(torch, precision.dtype)
         self._net = net.eval().to(device=device, dtype=self._dtype)
-        self.run = self._net.__call__
         self.synchronize = _nothing if device.type == "cpu" else torch.cuda.synchronize
 
-    def place(self, images: Tensor) -> Tensor:
-        return images.to(device=self._device, dtype=self._dtype)
+    def place(self, arguments: tuple[Any, ...]) -> Any:
+        return _floats(arguments, self._device, self._dtype)
 
-    def fetch(self, outputs: Tensor) -> Tensor:
+    def run(self, placed: Any) -> Any:
+        return self._net(*placed)
+
+    def fetch(self, outputs: Any) -> Any:
         import torch
 
-        return outputs.to(device="cpu", dtype=torch.float32)
+        return _floats(outputs, torch.device("cpu"), torch.float32)
 
     def weights_bytes(self) -> int:
         held = [*self._net.parameters(), *self._net.buffers()]
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+def _floats(tree: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Every tensor of a structure on the device, those of floating point in `dtype`."""
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    return tree_map_only(torch.Tensor, lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else t.dtype), tree)
 
 
 def _nothing() -> None:

@@ -11,7 +11,8 @@ PATHS = ("data", "weights", "cache")
 
 @dataclass(frozen=True)
 class Settings:
-    """Times in seconds. `accuracy_images`: how many images a subset has, None for all of them, 0 for no accuracy.
+    """Times in seconds. `pretrained`: take the weights that torchvision or timm publish. `accuracy_images`: how many images
+    a subset has, None for all of them, 0 for no accuracy.
 
     Sampling ends when the median's 95 % interval is within `median_within` of it and there are `min_samples`, or
     when `sampling_s` is spent; the second latency, with transfers, gets half of that.
@@ -20,6 +21,7 @@ class Settings:
     seed: int = 0
     data: Path | None = None
     weights: Path | None = None
+    pretrained: bool = False
     cache: Path = Path()
     warmup_s: float = 0.5
     sampling_s: float = 1.0

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import accuracy, latency, memory
+from harness import accuracy, counts, latency, memory
 from harness.cell import Cell, compares_with_parent
-from harness.facts import Accuracy, Agreement, Counts, Latency, Memory, Prepared
+from harness.facts import Accuracy, Agreement, Latency, Memory, Prepared
 from harness.machine import cpu_flags
 from harness.outcomes import FAILED, UNAVAILABLE, CellEnded
 from harness.precisions import PRECISIONS
-from harness.reference import Reference, load_weights
+from harness.reference import Reference
 from harness.runtimes import RUNTIMES
 from harness.settings import Settings
 from harness.statistics import LOADGEN
 from models.variants import VARIANTS
+from models.weights import load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,7 @@ class Subject:
         self._precision = PRECISIONS[cell.precision]
         self._model = models.find(cell.model)
         self._reference = Reference.load(folder)
+        self._layers = counts.layers(folder)
         torch.manual_seed(settings.seed)
         net = self._model.instantiate(cell.image_size)
         load_weights(net, self._reference.state)
@@ -55,19 +57,23 @@ class Subject:
         self._executable = RUNTIMES[cell.runtime](net, self._precision, self._device)
         self._emulated = self._precision.emulated(cell.target, cpu_flags())
         self._first_s: float | None = None
+        self._structured = False  # whether the net returns something else than one tensor; known after the first inference
         self._seconds = time.perf_counter() - started
 
     def prepared(self) -> Prepared:
         import torch
 
-        return Prepared(self._reference.weights, torch.get_num_threads(), self._seconds, self._emulated)
-
-    def counts(self) -> Counts:
-        return Counts(measured_parameters=self._parameters, **self._reference.counts)
+        return Prepared(
+            weights=self._reference.weights,
+            parameters=self._parameters,
+            threads=torch.get_num_threads(),
+            seconds=self._seconds,
+            emulated=self._emulated,
+        )
 
     def agreement(self) -> Agreement:
         """Compare with the reference on its inputs, in the cell's own batch."""
-        inputs, expected, spread = self._reference.inputs, self._reference.logits, self._reference.spread
+        inputs, expected, spread = self._reference.inputs, self._reference.outputs, self._reference.spread
         if not spread > 0:
             raise CellEnded(FAILED, "the model gives the same outputs for every input; nothing can be compared on them")
         rows = [index % len(inputs) for index in range(-(-len(inputs) // self._cell.batch) * self._cell.batch)]
@@ -81,14 +87,13 @@ class Subject:
             errors = (outputs.double() - expected[part]) / spread
             squares += float(errors.square().sum())
             largest = max(largest, float(errors.abs().max()))
-            same += int((outputs.argmax(dim=1) == expected[part].argmax(dim=1)).sum())
+            same += int((outputs.flatten(1).argmax(dim=1) == expected[part].flatten(1).argmax(dim=1)).sum())
         assert first is not None
         again = self._infer(first[0])
         self._check_outputs(again, tuple(first[1].shape))
-        formula = self._model.formula(self._cell.image_size)
-        tolerance = self._precision.tolerance(formula)
+        tolerance = self._precision.tolerance(self._layers)
         return Agreement(
-            reference="the same weights in eager float64 on the CPU",
+            reference=self._reference.made_by,
             inputs=len(inputs),
             pictures=self._reference.pictures,
             spread=spread,
@@ -98,8 +103,8 @@ class Subject:
             tolerance=tolerance,
             max_tolerance=OUTLIER * tolerance,
             # between two calls only the order of fp32 sums may change, and with it how the last digit is rounded
-            repeat_tolerance=max(self._precision.unit_roundoff, PRECISIONS["fp32"].tolerance(formula)),
-            top1=same / len(rows),
+            repeat_tolerance=max(self._precision.unit_roundoff, PRECISIONS["fp32"].tolerance(self._layers)),
+            top1=None if self._structured else same / len(rows),
         )
 
     def accuracy(self) -> Accuracy:
@@ -107,6 +112,10 @@ class Subject:
         images = accuracy.images(self._model, cell.image_size, settings, self._reference.weights["kind"])
         if isinstance(images, str):
             return Accuracy(unavailable=images)
+        if self._first_s is None:
+            self._run(self._host())
+        if self._structured:
+            return Accuracy(unavailable=f"{cell.model} returns several tensors, and does not name one class for a picture")
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         ranks = accuracy.classify(self._infer, images, settings, cell.batch, self._progress)
         images.close()
@@ -114,7 +123,7 @@ class Subject:
         memory.reset_peak()  # the data set is no part of the model's process
         data = self._model.dataset(cell.image_size)
         # a floor is known for the architecture as it is usually used
-        usual = not self._model.chosen and cell.image_size == data.image_size
+        usual = not self._model.chosen and cell.image_size == (self._model.home or data.image_size)
         floor = self._model.floors.get(data.name) if usual else None
         parent = self._reference.parent_correct if compares_with_parent(cell) else None
         return accuracy.judge(ranks, images, settings, floor, parent, self._precision.accuracy_budget)
@@ -122,10 +131,10 @@ class Subject:
     def latency(self) -> Latency:
         """Both latencies of the cell's batch, in the object that was checked."""
         settings, batch = self._settings, self._cell.batch
-        host = self._reference.inputs[[index % len(self._reference.inputs) for index in range(batch)]]
-        placed = self._executable.place(host)
+        host = self._host()
+        placed = self._place(host)
         if self._first_s is None:
-            self._infer(host)
+            self._run(host)
         assert self._first_s is not None
         few = settings.emulated_samples if self._emulated else None
         timed = partial(latency.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
@@ -138,9 +147,7 @@ class Subject:
         """One more inference, under a high-water mark."""
         import torch
 
-        host = self._reference.inputs[[index % len(self._reference.inputs) for index in range(self._cell.batch)]]
-        placed = self._executable.place(host)
-        call = partial(self._once, placed)
+        call = partial(self._once, self._place(self._host()))
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         allocated = reserved = None
         peak: int | None
@@ -163,18 +170,33 @@ class Subject:
         )
 
     def _infer(self, images: Tensor) -> Tensor:
+        """One inference, host to host, and what is compared of it."""
+        return self._model.comparable(self._run(images), len(images))
+
+    def _run(self, images: Tensor) -> Any:
         """One inference, host to host. The process's very first one is timed, cold as it is."""
-        placed = self._executable.place(images)
+        import torch
+
+        placed = self._place(images)
         if self._first_s is not None:
             return self._executable.fetch(self._executable.run(placed))
-        outputs: list[Tensor] = []
+        outputs: list[Any] = []
         (self._first_s,) = latency.sample(lambda: outputs.append(self._executable.run(placed)), self._executable.synchronize, 1)
+        self._structured = not isinstance(outputs[0], torch.Tensor)
         return self._executable.fetch(outputs[0])
 
-    def _whole_way(self, images: Tensor) -> Tensor:
-        return self._executable.fetch(self._executable.run(self._executable.place(images)))
+    def _host(self) -> Tensor:
+        """A batch of the reference's pictures."""
+        inputs = self._reference.inputs
+        return inputs[[index % len(inputs) for index in range(self._cell.batch)]]
 
-    def _once(self, placed: Tensor) -> None:
+    def _place(self, images: Tensor) -> Any:
+        return self._executable.place(self._model.positional(images))
+
+    def _whole_way(self, images: Tensor) -> Any:
+        return self._executable.fetch(self._executable.run(self._place(images)))
+
+    def _once(self, placed: Any) -> None:
         self._executable.run(placed)
         self._executable.synchronize()
 

@@ -16,23 +16,37 @@ Record = dict[str, Any]
 
 
 def matrix(records: Sequence[Record], style: str = "simple") -> str:
-    """A table of the records with its notes. An axis on which all cells agree is named above it instead of in each row."""
+    """A table of the records with its notes, and below it the models that were counted only."""
+    counted = [record for record in records if record["outcome"] == OK and record["latency"] is None]
+    measured = [record for record in records if record not in counted]
+    parts = [_measured(measured, style), "", *notes(measured)] if measured else []
+    if counted:
+        words = "counted, not timed: all routes agree" if style == "simple" else "Counted, not timed; all routes agree:\n"
+        parts += [*([""] if parts else []), words, _tabulated(counted, ["model", "image_size"], ["param\nM", "MAC\nM"], style)]
+    return "\n".join(parts)
+
+
+def _measured(records: Sequence[Record], style: str) -> str:
+    """An axis on which all cells agree is named above the table instead of in each row."""
     cells = [record["cell"] for record in records]
     same = [axis for axis in ("variant", "runtime", "target") if len({cell[axis] for cell in cells}) == 1]
-    axes = [axis for axis in AXES if axis not in same]
-    rows = [[_axis(record, axis) for axis in axes] + [column(record) for column in COLUMNS.values()] for record in records]
+    head = ", ".join(f"{axis} {cells[0][axis]}" for axis in same)
+    table = _tabulated(records, [axis for axis in AXES if axis not in same], list(COLUMNS), style)
+    return f"{head}\n\n{table}" if head else table
+
+
+def _tabulated(records: Sequence[Record], axes: Sequence[str], columns: Sequence[str], style: str) -> str:
+    rows = [[_axis(record, axis) for axis in axes] + [COLUMNS[name](record) for name in columns] for record in records]
     # a column in which no cell has anything says nothing
-    headers = [_HEADERS.get(axis, axis) for axis in axes] + list(COLUMNS)
+    headers = [_HEADERS.get(axis, axis) for axis in axes] + list(columns)
     kept = [i for i in range(len(headers)) if i < len(axes) or any(row[i] != NOTHING for row in rows)]
-    table = tabulate(
+    return tabulate(
         [[row[i] for i in kept] for row in rows],
         [headers[i].replace("\n", "\n" if style == "simple" else " ") for i in kept],
         tablefmt=style,
         disable_numparse=True,
         colalign=["left" if headers[i] in LEFT else "right" for i in kept],
     )
-    head = ", ".join(f"{axis} {cells[0][axis]}" for axis in same)
-    return "\n".join(part for part in (head, "" if head else None, table, "", *notes(records)) if part is not None)
 
 
 def line(record: Record) -> str:
@@ -40,7 +54,10 @@ def line(record: Record) -> str:
     text = f"{record['cell']['id']}  {record['outcome']}"
     if record["outcome"] != OK:
         return f"{text}: {textwrap.shorten(record['reason'], 120, placeholder=' ...')}"
-    if record["latency"]:
+    if record["latency"] is None:
+        text = f"{record['cell']['model']} at {record['cell']['image_size']} pixels  counted"
+        text += f"  {record['counts']['parameters'] / 1e6:.4g} M parameters, {record['counts']['macs'] / 1e6:.4g} M MACs"
+    else:
         text += f"  {_milliseconds(record)} ms {_doubt(record)}"
     if record["accuracy"] and record["accuracy"]["top1"] is not None:
         text += f"  top-1 {_top1(record)}"

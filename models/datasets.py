@@ -11,11 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+IMAGENET_FOLDERS = ("imagenet", "imagenet-sample")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class NoData(LookupError):
     """A data set that is not on this machine; the message says where it was looked for."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How pictures become a model's input.
+
+    `mean` and `std` are of pixels from 0 to 1; None for the data set's own. Of a large picture the middle is shown:
+    `crop` is its share of the shorter side, after the picture was resized, `bicubic` or bilinear. ImageNet's usual crop
+    shows 224 of 256 pixels; published accuracies depend on it.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop: float = 224 / 256
+    bicubic: bool = False
+
+
+AS_USUAL = Preparation()
 
 
 @dataclass(frozen=True)
@@ -30,21 +49,44 @@ class DataSet:
     std: tuple[float, ...]
     pictures: Callable[[Path | None, str], tuple[str, Sequence[Any], Sequence[int]]]
     embedded: bool = False
+    folders: tuple[str, ...] = ()
 
-    def load(self, root: Path | None, image_size: int, split: str = "test") -> Images:
-        """The pictures of a split, ready for a model at `image_size`.
+    def missing(self, root: Path | None) -> str | None:
+        """Why its pictures cannot be here; None where a folder of that name is. Reads nothing."""
+        if self.embedded or (root is not None and any((root / folder).is_dir() for folder in self.folders)):
+            return None
+        return (
+            "no data root was given (--data ROOT or $PLUMBLINE_DATA)" if root is None else f"no folder {self.folders[0]!r} there"
+        )
+
+    def load(
+        self,
+        root: Path | None,
+        image_size: int,
+        split: str = "test",
+        preparation: Preparation = AS_USUAL,
+    ) -> Images:
+        """The pictures of a split, prepared for a model at `image_size`.
 
         Raises `NoData` where `root` does not hold them; a folder that is there and damaged raises
         torchvision's own error.
         """
         where, pictures, labels = self.pictures(root, split)
-        return Images(self, where, pictures, list(labels), image_size)
+        return Images(self, where, pictures, list(labels), image_size, preparation)
 
 
 class Images:
     """Pictures and labels; `batch` decodes, resizes and normalises just those it is asked for."""
 
-    def __init__(self, data: DataSet, name: str, pictures: Sequence[Any], labels: list[int], image_size: int) -> None:
+    def __init__(
+        self,
+        data: DataSet,
+        name: str,
+        pictures: Sequence[Any],
+        labels: list[int],
+        image_size: int,
+        preparation: Preparation = AS_USUAL,
+    ) -> None:
         import torch
         from torchvision.transforms import v2
 
@@ -54,10 +96,9 @@ class Images:
         if data.name != "imagenet" and image_size != data.image_size:
             self._resize = v2.Resize((image_size, image_size), antialias=True)
         self._image_size = image_size
-        self._standard_crop = data.name == "imagenet"
-        self._to_tensor = v2.Compose(
-            [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(data.mean), list(data.std))]
-        )
+        self._cropped, self._preparation = data.name == "imagenet", preparation
+        normalise = v2.Normalize(list(preparation.mean or data.mean), list(preparation.std or data.std))
+        self._to_tensor = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalise])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,15 +114,16 @@ class Images:
         self._pictures = []
 
     def _fit(self, picture: Any) -> Any:
-        if not self._standard_crop:
+        if not self._cropped:
             return self._resize(picture)
-        # The usual evaluation crop shows the central 224 of a picture resized to 256. Pictures that come
-        # prepared (a shorter side between the two) are only cropped: scaling them again would blur them.
+        # Pictures that come prepared (a shorter side between the two) are only cropped: scaling them again would blur them.
         from torchvision.transforms import v2
 
         size, short = self._image_size, min(picture.size)
-        if not size <= short <= round(size * 256 / 224):
-            picture = v2.functional.resize(picture, [round(size * 256 / 224)], antialias=True)
+        resized = int(size / self._preparation.crop + 1e-6)
+        if not size <= short <= resized:
+            way = v2.InterpolationMode.BICUBIC if self._preparation.bicubic else v2.InterpolationMode.BILINEAR
+            picture = v2.functional.resize(picture, [resized], interpolation=way, antialias=True)
         return v2.functional.center_crop(picture, [size, size])
 
 
@@ -114,7 +156,7 @@ def _imagenet(root: Path | None, split: str) -> tuple[str, Sequence[Any], Sequen
     if root is not None and (root / "imagenet" / "val").is_dir():
         data = torchvision.datasets.ImageFolder(root / "imagenet" / "val")
         return "imagenet", _Pictures(data), [int(label) for label in data.targets]
-    for folder in ("imagenet", "imagenet-sample", "."):
+    for folder in (*IMAGENET_FOLDERS, "."):
         if root is not None and (root / folder / "labels.csv").is_file():
             with (root / folder / "labels.csv").open(newline="") as table:
                 rows = list(csv.DictReader(table))
@@ -163,8 +205,8 @@ DATASETS = {
     data.name: data
     for data in (
         DataSet("digits", 8, 1, 10, (0.305,), (0.376,), _digits, embedded=True),
-        DataSet("mnist", 28, 1, 10, (0.1307,), (0.3081,), _from_torchvision("MNIST", "mnist")),
-        DataSet("cifar10", 32, 3, 10, IMAGENET_MEAN, IMAGENET_STD, _from_torchvision("CIFAR10", "cifar10")),
-        DataSet("imagenet", 224, 3, 1000, IMAGENET_MEAN, IMAGENET_STD, _imagenet),
+        DataSet("mnist", 28, 1, 10, (0.1307,), (0.3081,), _from_torchvision("MNIST", "mnist"), folders=("mnist",)),
+        DataSet("cifar10", 32, 3, 10, IMAGENET_MEAN, IMAGENET_STD, _from_torchvision("CIFAR10", "cifar10"), folders=("cifar10",)),
+        DataSet("imagenet", 224, 3, 1000, IMAGENET_MEAN, IMAGENET_STD, _imagenet, folders=IMAGENET_FOLDERS),
     )
 }

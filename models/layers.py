@@ -8,7 +8,7 @@ FLOPs are twice the MACs, and only ever appear under that name. Figures are for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 class Layer:
     """One layer of a formula.
 
-    `name` is the module's path in the torch model, so that a counter's figure for the same layer
-    can be put beside it. `fan_in` is the length of the sum behind one output element: rounding
-    errors grow with it.
+    `name` is the path of a module in the torch model, or of a parameter that is no module's weight (a class token), so
+    that a counter's figure for the same layer can be put beside it. `parameters` are those that the module holds
+    itself, and `macs` those that it runs itself; what its child modules hold and run is theirs.
+    `fan_in` is the number of MACs behind one output element: rounding errors grow with it.
     """
 
     name: str
@@ -43,17 +44,37 @@ def norm(name: str, channels: int) -> Layer:
     return Layer(name, 2 * channels)
 
 
+def attention(name: str, tokens: int, heads: int, key: int, width: int) -> Layer:
+    """The two products of attention, queries with keys and weights with values; its projections are layers of their own.
+
+    Queries, keys and values are `key` long for each head, the vectors that the module returns `width`.
+    """
+    macs = 2 * heads * key * tokens * tokens
+    return Layer(name, 0, macs, macs // (tokens * width))
+
+
+def multihead(name: str, tokens: int, width: int) -> Iterator[Layer]:
+    """`nn.MultiheadAttention` of a sequence with itself.
+
+    Its four projections and two products are one call of a function, so that all MACs are the module's own, and none
+    the output projection's. The number of heads changes nothing.
+    """
+    macs = 4 * tokens * width * width + 2 * tokens * tokens * width
+    yield Layer(name, 3 * (width * width + width), macs, macs // (tokens * width))
+    yield Layer(f"{name}.out_proj", width * width + width)
+
+
 def window(size: int, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1, ceil: bool = False) -> int:
     """Output size of a convolution or pooling window (torch's formula, docs of `nn.Conv2d`).
 
-    With `ceil`, as `nn.MaxPool2d(ceil_mode=True)`: a last window must still start inside the input.
+    With `ceil`, as `nn.MaxPool2d(ceil_mode=True)`: a last window may reach beyond the input, but must start inside.
     """
-    span = size + 2 * padding - dilation * (kernel - 1) - 1
-    if span < 0:
-        raise ValueError(f"a window of {dilation * (kernel - 1) + 1} pixels does not fit into {size} + 2 x {padding}")
-    out = (span + (stride - 1 if ceil else 0)) // stride + 1
+    reach = dilation * (kernel - 1) + 1
+    out = (size + 2 * padding - reach + (stride - 1 if ceil else 0)) // stride + 1
     if ceil and (out - 1) * stride >= size + padding:
         out -= 1
+    if out < 1:
+        raise ValueError(f"a window of {reach} pixels does not fit into {size} + 2 x {padding}")
     return out
 
 

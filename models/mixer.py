@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from models.datasets import Preparation
 from models.layers import Layer, conv2d, linear, norm
+from models.model import Floor, Model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,3 +37,25 @@ def build(image_size: int, channels: int, classes: int, patch: int, blocks: int,
     return MlpMixer(
         num_classes=classes, img_size=image_size, in_chans=channels, patch_size=patch, num_blocks=blocks, embed_dim=width
     )
+
+
+def _sixteen(name: str, blocks: int, width: int, source: str, **more: Any) -> Model:
+    """One with patches of 16 pixels."""
+    shape = {"patch": 16, "blocks": blocks, "width": width}
+    forms = (partial(build, **shape), partial(layers, **shape))
+    return Model(name, *forms, data=("cifar10", "imagenet"), sizes=(32, 224), source=source, **more)
+
+
+MODELS = [
+    _sixteen("mixer_s16", 8, 512, "Tolstikhin et al. 2021, table 1; timm"),
+    _sixteen("mixer_m16", 10, 640, "the Jetson Nano study's, table 10: S/16 scaled by 5:4; timm"),
+    _sixteen(
+        "mixer_b16",
+        12,
+        768,
+        "Tolstikhin et al. 2021, table 1; timm",
+        floors={"imagenet": Floor(top1=0.76602, top5=0.92224, images=50_000, source="timm, results-imagenet.csv")},
+        preparation=Preparation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), bicubic=True),
+        pretrained="timm:mixer_b16_224.goog_in21k_ft_in1k",
+    ),
+]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from models.layers import Layer, linear
+from models.model import Floor, Model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,3 +34,17 @@ def build(image_size: int, channels: int, classes: int, depth: int, width: int) 
             modules[f"relu{number}"] = nn.ReLU()
         modules[f"linear{number}"] = nn.Linear(inputs, outputs)
     return nn.Sequential(modules)
+
+
+MODELS = [
+    Model(
+        "mlp",
+        build,
+        layers,
+        data=("digits", "mnist"),
+        sizes=range(1, 225),
+        options={"depth": 2, "width": 1024},
+        floors={"digits": Floor(top1=0.95, images=500, source="this project's recipe, models/training.py; 500 held-out digits")},
+        source="the study's MNIST net, 784-1024-1024-1024-10",
+    )
+]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
+import difflib
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.datasets import DATASETS, DataSet
+from models.datasets import AS_USUAL, DATASETS, DataSet, Preparation
 from models.layers import Layer
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class UnknownName(LookupError):
@@ -26,6 +27,7 @@ class Floor:
     top1: float
     images: int
     source: str
+    top5: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,31 +35,51 @@ class Model:
     """An architecture.
 
     `build` and `layers` take `image_size` (pixels, square), `channels` and `classes`, and then the
-    model's own `options`; `build` returns the `nn.Module`, `layers` the formula. `data` are the
-    data sets it is meant for, the first one being its usual one; `sizes` the image sizes it accepts.
+    model's own `options`; `build` returns the `nn.Module`, `layers` the formula (None: it has none, and the counters
+    must agree among themselves). `data` are the data sets it is meant for, the first one being its usual one; `sizes`
+    the image sizes it accepts; `home` its usual image size, where that is not its data set's.
+
+    `preparation` is how its weights want pictures.
+    `pretrained` names who publishes weights for it: `torchvision:NAME` or `timm:NAME`.
+    A net with several inputs or structured outputs also names `inputs`, which makes its positional arguments from
+    pictures, float32 of shape (batch, channels, height, width), and `outputs`, which makes of what it returns the tensor
+    that is compared, shape (batch, ...). `file` is an ONNX file that takes the place of `build`.
     """
 
     name: str
     build: Callable[..., nn.Module]
-    layers: Callable[..., Iterable[Layer]]
+    layers: Callable[..., Iterable[Layer]] | None
     data: tuple[str, ...]
-    sizes: Container[int]
+    sizes: Sequence[int]
     source: str
     floors: Mapping[str, Floor] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     chosen: Mapping[str, Any] = field(default_factory=dict)
+    home: int | None = None
+    preparation: Preparation = AS_USUAL
+    pretrained: str | None = None
+    inputs: Callable[[Tensor], tuple[Any, ...]] | None = None
+    outputs: Callable[[Any], Tensor] | None = None
+    file: Path | None = None
 
     def dataset(self, image_size: int) -> DataSet:
         """The data set for an image size: the one asked for, else the one at home in that size, else the first."""
         if "data" in self.chosen:
             return DATASETS[self.chosen["data"]]
+        if self.home is not None:
+            return DATASETS[self.data[0]]
         at_home = [name for name in self.data if DATASETS[name].image_size == image_size]
         return DATASETS[(at_home or self.data)[0]]
 
     @property
     def image_size(self) -> int:
         """The usual image size, in pixels."""
-        return DATASETS[self.chosen.get("data", self.data[0])].image_size
+        return self.home or DATASETS[self.chosen.get("data", self.data[0])].image_size
+
+    @property
+    def format(self) -> str:
+        """What a runtime is given: a torch module or an ONNX file."""
+        return "torch" if self.file is None else "onnx"
 
     def arguments(self, image_size: int) -> dict[str, Any]:
         """What `build` and `layers` are called with."""
@@ -65,9 +87,33 @@ class Model:
         own = {**self.options, **{key: value for key, value in self.chosen.items() if key != "data"}}
         return {"image_size": image_size, "channels": data.channels, "classes": data.classes, **own}
 
-    def formula(self, image_size: int) -> tuple[Layer, ...]:
-        """The layers in the order in which they run."""
-        return tuple(self.layers(**self.arguments(image_size)))
+    def positional(self, images: Tensor) -> tuple[Any, ...]:
+        """The net's positional arguments for pictures, float, shape (batch, channels, height, width)."""
+        return (images,) if self.inputs is None else self.inputs(images)
+
+    def comparable(self, outputs: Any, batch: int) -> Tensor:
+        """What is compared of a net's outputs for `batch` pictures, shape (batch, ...).
+
+        Several tensors become one, if each has a row for every picture. Raises TypeError where there is more to it, and
+        the model names no `outputs`.
+        """
+        import torch
+
+        if self.outputs is not None:
+            return self.outputs(outputs)
+        if isinstance(outputs, torch.Tensor):
+            return outputs
+        parts = list(outputs.values() if isinstance(outputs, Mapping) else outputs) if isinstance(outputs, Iterable) else []
+        if not parts or not all(isinstance(part, torch.Tensor) and part.shape[:1] == (batch,) for part in parts):
+            raise TypeError(
+                f"{self.name} returned a {type(outputs).__name__} that is not made of tensors with {batch} rows each; "
+                "wanted one, or a models.Model that names `outputs`"
+            )
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+    def formula(self, image_size: int) -> tuple[Layer, ...] | None:
+        """The layers in the order in which they run; None for a model that has no formula."""
+        return None if self.layers is None else tuple(self.layers(**self.arguments(image_size)))
 
     def instantiate(self, image_size: int) -> nn.Module:
         """The torch model, initialised by torch's current seed, in training mode, on torch's default device."""
@@ -75,7 +121,7 @@ class Model:
 
 
 class Registry:
-    """Models by name. A reference is `name`, `name+option=value+...`, or `package.module:ATTRIBUTE`."""
+    """Models by name. A reference is `name` or `name+option=value+...`."""
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
@@ -91,38 +137,43 @@ class Registry:
     def names(self) -> list[str]:
         return sorted(self._models)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._models
+
     def find(self, reference: str) -> Model:
         """The model of a reference, its options set.
 
         Raises `UnknownName` for a model, option or value that does not exist.
         """
         name, *settings = reference.split("+")
-        model = self._imported(name) if ":" in name else self._models.get(name)
-        if model is None:
-            raise UnknownName(f"no model {name!r}; known: {', '.join(self.names())} (register one in models/__init__.py)")
-        known = {"data": model.data[0], **model.options}
-        chosen: dict[str, Any] = {}
-        for setting in settings:
-            key, _, text = setting.partition("=")
-            if key not in known:
-                raise UnknownName(f"model {name!r} has no option {key!r}; known: {', '.join(sorted(known))}")
-            chosen[key] = _like(known[key], text, f"model {name!r}, option {key!r}")
-            if key == "data" and text not in model.data:
-                raise UnknownName(f"model {name!r} is not meant for data {text!r}; known: {', '.join(model.data)}")
-        chosen = {key: chosen[key] for key in sorted(chosen) if key == "data" or chosen[key] != known[key]}
-        canonical = "+".join([name, *(f"{key}={value}" for key, value in chosen.items())])
-        return replace(model, name=canonical, chosen=chosen)
+        if name not in self._models:
+            raise UnknownName(
+                f"no model {name!r}{nearest(name, self._models)}; known: {', '.join(self.names())}; "
+                "others by timm:NAME, torchvision:NAME, package.module:CALLABLE, FILE.onnx or an entry point"
+            )
+        return choose(self._models[name], settings)
 
-    @staticmethod
-    def _imported(name: str) -> Model:
-        module, _, attribute = name.partition(":")
-        try:
-            model = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise UnknownName(f"no model {name!r}: {error}") from error
-        if not isinstance(model, Model):
-            raise UnknownName(f"{name!r} is a {type(model).__name__}, wanted a models.Model")
-        return replace(model, name=name)
+
+def choose(model: Model, settings: Sequence[str]) -> Model:
+    """The model with options set, each `option=value`; its name says those that are not as usual."""
+    known = {"data": model.data[0], **model.options}
+    chosen: dict[str, Any] = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        if key not in known:
+            raise UnknownName(f"model {model.name!r} has no option {key!r}; known: {', '.join(sorted(known))}")
+        chosen[key] = _like(known[key], text, f"model {model.name!r}, option {key!r}")
+        if key == "data" and text not in model.data:
+            raise UnknownName(f"model {model.name!r} is not meant for data {text!r}; known: {', '.join(model.data)}")
+    chosen = {key: chosen[key] for key in sorted(chosen) if key == "data" or chosen[key] != known[key]}
+    canonical = "+".join([model.name, *(f"{key}={value}" for key, value in chosen.items())])
+    return replace(model, name=canonical, chosen=chosen)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question after names that are nearly this one; empty where there are none."""
+    close = difflib.get_close_matches(name, list(known), n=4, cutoff=0.6)
+    return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
 def _like(example: Any, text: str, where: str) -> Any:

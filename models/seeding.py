@@ -6,6 +6,7 @@ to everything, and the spread of MobileNetV3's logits is 1.6e-10, so that any ab
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,14 +31,17 @@ def pictures(count: int, channels: int, image_size: int, seed: int) -> Tensor:
     return total / total.std()
 
 
-def seed_weights(net: nn.Module, images: Tensor) -> None:
+def seed_weights(net: nn.Module, images: Tensor, run: Callable[[Tensor], Tensor] | None = None, *, head: bool = True) -> None:
     """Give `net` batch-norm statistics, and a head whose outputs have unit spread between the images. In place.
 
+    `run` gets from images to the tensor that is compared, where `net` alone does not. Without `head` the head is left as
+    it is: what a detector makes of its last layer is not proportional to it.
     Raises ValueError where the outputs do not depend on the input at all.
     """
     import torch
     from torch import nn
 
+    run = run or net.__call__
     net.eval()
     for block in net.modules():
         if hasattr(block, "downsample"):  # a residual block of torchvision or timm
@@ -53,16 +57,18 @@ def seed_weights(net: nn.Module, images: Tensor) -> None:
         norm.train()
     with torch.no_grad():
         if norms:
-            net(images)
+            run(images)
         net.eval()
-        head = [module for module in net.modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1]
-        nn.init.normal_(head.weight, std=head.weight[0].numel() ** -0.5)  # some heads start at zero (timm's Mixer)
-        scale = spread(net(images))
+        last = next((module for module in reversed(list(net.modules())) if isinstance(module, (nn.Linear, nn.Conv2d))), None)
+        if head and last is not None:
+            nn.init.normal_(last.weight, std=last.weight[0].numel() ** -0.5)  # some heads start at zero (timm's Mixer)
+        scale = spread(run(images))
         if not scale > 0:
             raise ValueError("the outputs are the same for every input; nothing can be compared on them")
-        head.weight /= scale
-        if head.bias is not None:
-            head.bias /= scale
+        if head and last is not None:
+            last.weight /= scale
+            if last.bias is not None:
+                last.bias /= scale
 
 
 def spread(outputs: Tensor) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from models.layers import Layer, conv2d, linear
+from models.model import Floor, Model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,3 +36,17 @@ def build(image_size: int, channels: int, classes: int, width: int) -> nn.Module
             linear2=nn.Linear(4 * width, classes),
         )
     )
+
+
+MODELS = [
+    Model(
+        "small_cnn",
+        build,
+        layers,
+        data=("digits", "mnist"),
+        sizes=range(2, 225),
+        options={"width": 16},
+        floors={"digits": Floor(top1=0.96, images=500, source="this project's recipe, models/training.py; 500 held-out digits")},
+        source="this project",
+    )
+]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from models.layers import Layer, conv2d, window
+from models.model import Floor, Model
+from models.outside import torchvision_builder
 
 # index in torchvision's `features`: the fire module's squeeze width; each expand branch is four times as wide
 FIRES = {3: 16, 4: 16, 6: 32, 7: 32, 9: 48, 10: 48, 11: 64, 12: 64}
@@ -25,3 +27,17 @@ def layers(image_size: int, channels: int, classes: int) -> Iterator[Layer]:
         yield conv2d(f"features.{index}.expand3x3", squeeze, expand, 3, size, bias=True)
         inputs = 2 * expand
     yield conv2d("classifier.1", inputs, classes, 1, size, bias=True)
+
+
+MODELS = [
+    Model(
+        "squeezenet1_1",
+        torchvision_builder("squeezenet1_1"),
+        layers,
+        data=("imagenet",),
+        sizes=range(32, 1025),
+        floors={"imagenet": Floor(top1=0.58178, top5=0.80624, images=50_000, source="torchvision, IMAGENET1K_V1")},
+        source="Iandola et al. 2016, release 1.1; torchvision",
+        pretrained="torchvision:squeezenet1_1",
+    )
+]

@@ -7,43 +7,126 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.model import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
 
 
 class AmbiguousWeights(LookupError):
     """Several files fit one model."""
 
 
+class WrongWeights(ValueError):
+    """A file that is no safetensors file, or whose tensors are not the model's."""
+
+
 @dataclass(frozen=True)
 class Weights:
-    """`kind` is file, trained or seeded; `path` is None for seeded ones, and `trained` ones may still have to be."""
+    """`kind` is file, published, trained or seeded.
+
+    `path` is None for seeded ones and for published ones, which are still to be fetched; `trained` ones may still have
+    to be trained.
+    """
 
     kind: str
     path: Path | None
     reason: str
 
 
-def locate(model: Model, image_size: int, directory: Path | None, cache: Path) -> Weights:
+def locate(model: Model, image_size: int, directory: Path | None, cache: Path, *, published: bool = False) -> Weights:
     """The best weights there are for a model.
 
-    In `directory` a file is called `<data set>_<model>.safetensors`; anything may follow the model's
-    name after a dot or a hyphen. Raises `AmbiguousWeights` where two fit.
+    In `directory` a file is called `<data set>_<model>.safetensors`; before and after the model's name anything may
+    stand, set off by a dot or a hyphen. With `published`, those of torchvision or timm are next.
+    Raises `AmbiguousWeights` where two fit, and `WrongWeights` where only a pickle does.
     """
     data = model.dataset(image_size)
-    stem = f"{data.name}_{model.name}"
+    stem, wanted = _stem(model, image_size), f"a file {file_name(model, image_size)} is wanted"
     if directory is not None:
-        wanted = re.compile(re.escape(stem) + r"([-.].*)?\.safetensors")
-        found = sorted(path for path in directory.iterdir() if wanted.fullmatch(path.name))
+        name = re.escape(stem.removeprefix(f"{data.name}_"))
+        pattern = re.compile(rf"{data.name}_(.*[-.])?{name}([-.].*)?")
+        fitting = sorted(path for path in directory.iterdir() if pattern.fullmatch(path.stem))
+        found = [path for path in fitting if path.suffix == ".safetensors"]
         if len(found) > 1:
             raise AmbiguousWeights(f"{stem}: {len(found)} files fit, wanted one: {', '.join(path.name for path in found)}")
         if found:
             return Weights("file", found[0], found[0].name)
-    if data.embedded:
-        name = f"{stem}-{image_size}px-{_sources()}.safetensors".replace(":", ".")
+        pickled = [path for path in fitting if path.suffix in PICKLES]
+        if pickled:
+            raise WrongWeights(f"{pickled[0].name} {REFUSED}")
+    if published and model.pretrained is not None and data.name == "imagenet":
+        return Weights("published", None, model.pretrained)
+    if data.embedded and model.layers is not None and model.inputs is None and model.outputs is None:
+        name = f"{stem}-{image_size}px-{_sources()}.safetensors"
         return Weights("trained", cache / "weights" / name, f"trained here on {data.name}, seed 0")
     place = "no --weights directory was given" if directory is None else "the weights directory has none"
-    return Weights("seeded", None, f"no weights for {model.name} on {data.name}: {place} (a file {stem}.safetensors is wanted)")
+    if published:
+        place = "neither torchvision nor timm publishes any"
+    return Weights("seeded", None, f"no weights for {model.name} on {data.name}: {place} ({wanted})")
+
+
+def file_name(model: Model, image_size: int) -> str:
+    """What a file of weights is called."""
+    return f"{_stem(model, image_size)}.safetensors"
+
+
+def _stem(model: Model, image_size: int) -> str:
+    """Data set and model; what cannot stand in a file name (of `timm:NAME`, of a path) becomes a dot."""
+    return re.sub(r"[^\w.+=-]", ".", f"{model.dataset(image_size).name}_{model.name}")
+
+
+REFUSED = (
+    "is a pickle, which can run any code when it is loaded; refused. Wanted safetensors: "
+    'safetensors.torch.save_file(torch.load(FILE, weights_only=True), "NAME.safetensors") makes it of a state dict'
+)
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a safetensors file; every tensor must be wanted, and every wanted tensor there in its shape.
+
+    Raises `WrongWeights` with the names that do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    with path.open("rb") as file:
+        if file.read(4)[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and not _has_header(path):
+            raise WrongWeights(f"{path.name} {REFUSED}")
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise WrongWeights(f"{path.name} is no whole safetensors file: {error}") from error
+    wanted = net.state_dict()
+    reshaped = [
+        f"{name} (file {list(state[name].shape)}, model {list(wanted[name].shape)})"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    ]
+    wrong = {
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [name for name in state if name not in wanted],
+        "of another shape": reshaped,
+    }
+    if any(wrong.values()):
+        texts = (
+            f"{len(names)} {kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+            for kind, names in wrong.items()
+            if names
+        )
+        raise WrongWeights(f"{path.name} does not fit the model: {'; '.join(texts)}")
+    net.load_state_dict(state, strict=True)
+
+
+def _has_header(path: Path) -> bool:
+    """Whether a file begins as safetensors do: eight bytes of length, and JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def cache_folder() -> Path:

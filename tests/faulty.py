@@ -102,3 +102,40 @@ MISCOUNTED = _model(
     "miscounted", lambda outputs: outputs, layers=lambda image_size, channels, classes: [linear("linear", 64, 11)]
 )
 OTHER_SHAPE = _model("other_shape", lambda outputs: outputs, sizes=(8, 9))
+NOT_A_MODEL = 3
+
+
+class Pair(nn.Module):
+    """Two inputs, and two outputs in a structure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, images: Tensor, gain: Tensor) -> dict[str, Any]:
+        scores = self.linear(images.flatten(1)) * gain
+        return {"scores": scores, "best": [scores.max(dim=1).values]}
+
+
+PAIR = _model(
+    "pair",
+    lambda outputs: outputs,
+    build=lambda image_size, channels, classes: Pair(),
+    inputs=lambda images: (images, torch.full((len(images), 1), 2.0, dtype=images.dtype)),
+    outputs=lambda found: torch.cat([found["scores"], found["best"][0].unsqueeze(1)], dim=1),
+)
+UNNAMED_PAIR = _model(
+    "unnamed_pair",
+    lambda outputs: outputs,
+    build=lambda image_size, channels, classes: Pair(),
+    inputs=lambda images: (images, torch.full((len(images), 1), 2.0, dtype=images.dtype)),
+)
+
+
+def plain(num_classes: int) -> nn.Module:
+    """What a stranger's callable looks like."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.ReLU(), nn.Linear(8, num_classes))
+
+
+def no_module() -> dict[str, int]:
+    return {"a": 1}

@@ -41,6 +41,7 @@ def test_tolerance_grows_with_depth_and_with_the_precision() -> None:
     """About 2^-8 a layer in bf16; in fp32 five orders less, whatever the model."""
     for name, depth in (("resnet20", 20), ("resnet56", 56)):
         formula = find(name).formula(32)
+        assert formula is not None
         bf16, fp16, fp32 = (PRECISIONS[precision].tolerance(formula) for precision in ("bf16", "fp16", "fp32"))
         assert bf16 == pytest.approx(depth * 2**-8, rel=0.01)
         assert bf16 > 7 * fp16 > 1000 * fp32
@@ -48,21 +49,41 @@ def test_tolerance_grows_with_depth_and_with_the_precision() -> None:
 
 
 COUNTS = Counts(
-    10,
-    100,
-    10,
-    {"parameters": 10, "macs": 100},
-    {"parameters": 10, "macs": 100},
-    {"parameters": 10, "macs": 110},
-    {"biases": 10},
-    {},
+    parameters=10,
+    macs=100,
+    formula={"parameters": 10, "macs": 100},
+    flop_counter={"parameters": 10, "macs": 100},
+    ptflops={"parameters": 10, "macs": 110},
+    explained={"biases": 10},
+    unexplained={},
+    differing={},
+    published=[],
 )
 
 
 def test_ptflops_is_explained_or_not() -> None:
     assert COUNTS.explains_ptflops
     assert not replace(COUNTS, explained={"biases": 9}).explains_ptflops
-    assert not replace(COUNTS, unexplained={"layer": [2, 1]}).explains_ptflops
+    wrong = replace(COUNTS, unexplained={"layer": [2, 1]})
+    assert not wrong.explains_ptflops
+    assert "layer: 2 instead of 1" in wrong.explanation
+
+
+def test_a_formula_must_hold_in_total_and_layer_by_layer() -> None:
+    """Two errors that cancel out are two errors."""
+    assert COUNTS.formula_holds
+    assert replace(COUNTS, formula=None).formula_holds
+    assert not replace(COUNTS, formula={"parameters": 10, "macs": 99}).formula_holds
+    wrong = replace(COUNTS, differing={"a": [[1, 2], [1, 3]], "b": [[1, 3], [1, 2]]})
+    assert not wrong.formula_holds
+    assert "a: [1, 2] instead of [1, 3]" in wrong.explanation
+
+
+def test_a_published_figure_that_is_not_ours_is_named() -> None:
+    figure = {"metric": "macs", "layer": None, "value": "0.2e3", "source": "a paper", "ours": 100, "agrees": False}
+    wrong = replace(COUNTS, published=[figure])
+    assert not wrong.as_published
+    assert "a paper reports 0.2e3 macs, ours are 100" in wrong.explanation
 
 
 def accuracy(correct: int, images: int, of: int, floor: float | None = 0.9, budget: float = 0.0) -> Accuracy:
@@ -95,6 +116,15 @@ def paired(lost: int, gained: int, budget: float) -> Accuracy:
     ours = [True] * 500 + [False] * lost + [True] * gained + [False] * (500 - lost - gained)
     labelled = Images(DATASETS["digits"], "digits", [], [0] * 1000, 8)
     return judge([0 if right else 5 for right in ours], labelled, Settings(), None, parent, budget)
+
+
+@pytest.mark.parametrize(("in_five", "reaches"), [(990, True), (980, True), (979, False)])
+def test_the_floor_of_top5(in_five: int, reaches: bool) -> None:
+    ranks = [0] * 900 + [3] * (in_five - 900) + [9] * (1000 - in_five)
+    labelled = Images(DATASETS["digits"], "digits", [], [0] * 1000, 8)
+    found = judge(ranks, labelled, Settings(), Floor(top1=0.9, top5=0.98, images=1000, source="test"), None, 0.0)
+    assert found.reaches_floor == reaches
+    assert "98.00% for top-5" in found.explanation
 
 
 @pytest.mark.parametrize(

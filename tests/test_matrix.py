@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness import matrix
 from harness.cell import AXES, Cell
 from harness.machine import cuda_device
-from harness.matrix import MatrixError, expand, impossible, load
+from harness.matrix import MatrixError, counted, expand, impossible, load
 from harness.session import REPOSITORY
 
 TEXT = """
@@ -74,6 +74,33 @@ def test_an_option_adds_what_the_tier_does_not_have(tmp_path: Path) -> None:
     assert ids(tmp_path, model=["resnet20"], batch=[4], precision=["fp16"]) == ["resnet20-dense-eager-fp16-b4-32px-cpu"]
     added = expand(tier(tmp_path), {"model": ["resnet50"]})
     assert {(cell.model, cell.image_size) for cell in added} == {("resnet50", 224)}
+
+
+MORE = """
+[tier.one.others]
+batch = [3, 4]
+
+[[tier.one.counted]]
+model = ["resnet50", "mlp"]
+image_size = [64, 8]
+"""
+
+
+def test_a_model_that_the_tier_does_not_have_is_measured_as_its_others_say(tmp_path: Path) -> None:
+    found = expand(tier(tmp_path, TEXT + MORE), {"model": ["resnet18", "resnet20"], "precision": ["fp32"]})
+    assert [cell.batch for cell in found if cell.model == "resnet18"] == [3, 4]
+    assert [cell.batch for cell in found if cell.model == "resnet20"] == [8, 1]
+
+
+def test_what_is_counted_only_is_no_cell_unless_it_is_named(tmp_path: Path) -> None:
+    one = tier(tmp_path, TEXT + MORE)
+    assert "resnet50" not in {cell.model for cell in expand(one, {})}
+    only = [(cell.model, cell.image_size) for cell in counted(one, {})]
+    assert only == [("resnet50", 64), ("resnet50", 8), ("mlp", 64)]  # mlp at 8 pixels is measured
+    assert [cell.model for cell in counted(one, {"image_size": [64]})] == ["resnet50"]  # which makes mlp a cell at 64, too
+    assert counted(one, {"precision": ["bf16"]}) == []
+    assert counted(one, {"model": ["resnet50"]}) == []
+    assert {cell.model for cell in expand(one, {"model": ["resnet50"]})} == {"resnet50"}
 
 
 def test_an_image_size_goes_to_the_cells_that_have_it(tmp_path: Path) -> None:
@@ -138,7 +165,7 @@ def test_the_grid_of_the_studies_is_there() -> None:
     ("old", "new", "says"),
     [
         ("precision = [\"fp32\"", "precisoin = [\"fp32\"", r"line 8, tier.one.cells\[0\].precisoin: unknown key; known: model, "),
-        ("model = [\"mixer_s16\"]", "model = [\"mixer_s61\"]", r"line 13, .*model: no model 'mixer_s61'; known: .*mixer_s16"),
+        ("model = [\"mixer_s16\"]", "model = [\"mixer_s61\"]", r"line 13, .*model: no model 'mixer_s61' .did you mean mixer_s16"),
         ("sampling_s = 0.5", "sampling = 0.5", r"line 3, tier.one.sampling: unknown key; known: cells, "),
         ("sampling_s = 0.5", "sampling_s = \"long\"", r"line 3, tier.one.sampling_s: wanted .*, came 'long'"),
         ("batch = [8, 1]", "batch = [8, 0]", r"line 9, tier.one.cells\[0\].batch: wanted a whole number from 1, came 0"),
@@ -153,7 +180,11 @@ def test_the_grid_of_the_studies_is_there() -> None:
         ("sampling_s = 0.5", "min_samples = 0", r"line 3, tier.one.min_samples: wanted more than 0, came 0"),
         (TEXT, "tier = 3", r"has no tiers; wanted at least one \[tier.NAME\]"),
         (TEXT, "[tier]\none = 3", r"line 2, tier.one: wanted a table \[tier.one\], came 3"),
-        (TEXT, "[tier.one]\ncells = [1]", r"line 1, tier.one: has no cells"),
+        (TEXT, "[tier.one]\ncells = [1]", r"line 2, tier.one.cells: wanted \[\[tier.one.cells\]\] tables, came \[1\]"),
+        (TEXT, "[tier.one]\nsampling_s = 1", r"line 1, tier.one: has no cells"),
+        ("sampling_s = 0.5", "counted = [{}]", r"line 3, tier.one.counted.*: a block of cells needs a model"),
+        ("sampling_s = 0.5", "others = {model = [\"mlp\"]}", r"line 3, tier.one.others: .* names none"),
+        ("sampling_s = 0.5", "others = {batch = [0]}", r"tier.one.others.batch: wanted a whole number from 1, came 0"),
     ],
 )  # fmt: skip
 def test_a_typo_is_named_with_file_line_and_key(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -167,6 +198,7 @@ def test_a_typo_is_named_with_file_line_and_key(tmp_path: Path, old: str, new: s
     [
         ({"image_size": 100}, "unsupported", "image_size", "mixer_s16 takes images of 32, 224 pixels, came 100"),
         ({"model": "resnet50", "image_size": 31}, "unsupported", "image_size", "32 to 1024 pixels, came 31"),
+        ({"model": "vit_tiny", "image_size": 225}, "unsupported", "image_size", "16 to 1024 in steps of 16 pixels, came 225"),
     ],
 )
 def test_an_impossible_cell_has_its_reason(changes: dict[str, Any], outcome: str, axis: str, says: str) -> None:

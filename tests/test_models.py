@@ -6,20 +6,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import models
-from harness.reference import load_weights
 from models import DATASETS, Registry, UnknownName, find
 from models.datasets import NoData
+from models.pretrained import NoWeights, fetch, sha256
 from models.seeding import pictures, seed_weights, spread
 from models.training import Recipe, train
-from models.weights import AmbiguousWeights, locate
+from models.weights import AmbiguousWeights, WrongWeights, load_weights, locate
 
 
 def test_importing_the_models_and_the_plugin_imports_no_torch() -> None:
@@ -31,12 +33,16 @@ def test_importing_the_models_and_the_plugin_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     ("reference", "says"),
     [
-        ("resnet5O", "no model 'resnet5O'; known: .*resnet50"),
+        ("resnet5O", r"no model 'resnet5O' \(did you mean .*resnet50.*\); known: .*resnet50"),
+        ("timm:resnet10tt", r"timm has no model 'resnet10tt' \(did you mean resnet10t"),
+        ("torchvision:resnet81", r"torchvision has no model 'resnet81' \(did you mean .*resnet18"),
+        ("timm:resnet10t+data=cifar", r"no data 'cifar' \(did you mean cifar10\?\)"),
+        ("nets/none.onnx", "none.onnx"),
         ("mlp+height=3", "no option 'height'; known: data, depth, width"),
         ("mlp+depth=deep", "option 'depth': wanted int, came 'deep'"),
         ("mlp+data=imagenet", "not meant for data 'imagenet'; known: digits, mnist"),
         ("no.such.module:MODEL", "no model 'no.such.module:MODEL'"),
-        ("tests.faulty:Faulty", "is a type, wanted a models.Model"),
+        ("tests.faulty:NOT_A_MODEL", "is a int, wanted a callable that returns a torch.nn.Module"),
     ],
 )
 def test_an_unknown_name_names_the_known_ones(reference: str, says: str) -> None:
@@ -166,21 +172,98 @@ def test_weights_are_found_by_data_set_and_model(tmp_path: Path) -> None:
             assert locate(model, 32, tmp_path, tmp_path).reason == "cifar10_resnet20-12fca82f.safetensors"
     with pytest.raises(AmbiguousWeights, match="2 files fit"):
         locate(model, 32, tmp_path, tmp_path)
+    (tmp_path / "cifar10_mlperf-tiny-resnet8.safetensors").touch()
+    assert locate(find("resnet8"), 32, tmp_path, tmp_path).reason == "cifar10_mlperf-tiny-resnet8.safetensors"
 
 
 def test_weights_must_fit_to_the_last_tensor(tmp_path: Path) -> None:
     state = find("mlp").instantiate(8).state_dict()
     path = tmp_path / "w.safetensors"
     changes: list[tuple[dict[str, torch.Tensor | None], str]] = [
-        ({"linear0.bias": None}, "Missing key.*linear0.bias"),
-        ({"extra": torch.zeros(1)}, "Unexpected key.*extra"),
-        ({"linear0.bias": torch.zeros(3)}, "size mismatch for linear0.bias"),
+        ({"linear0.bias": None}, "1 missing: linear0.bias$"),
+        ({"extra": torch.zeros(1)}, "1 unexpected: extra$"),
+        (
+            {"linear0.bias": torch.zeros(3), "linear1.bias": None},
+            r"1 missing: linear1.bias; 1 of another shape: linear0.bias \(file \[3\], model \[1024\]\)",
+        ),
     ]
     for change, says in changes:
         changed = {name: tensor for name, tensor in {**state, **change}.items() if tensor is not None}
         save_file(changed, path)
-        with pytest.raises(RuntimeError, match=f"(?s){says}"):
+        with pytest.raises(WrongWeights, match=says):
             load_weights(find("mlp").instantiate(8), path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_is_refused_whatever_it_is_called(tmp_path: Path, zipped: bool) -> None:
+    """Nothing in it is run: the file would leave a mark."""
+    mark = tmp_path / "mark"
+
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return mark.touch, ()
+
+    model = find("resnet20")
+    path = tmp_path / "cifar10_resnet20.safetensors"
+    torch.save({"a": Trap()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WrongWeights, match="is a pickle, which can run any code"):
+        load_weights(model.instantiate(32), path)
+    path.rename(tmp_path / "cifar10_resnet20.pth")
+    with pytest.raises(WrongWeights, match=r"cifar10_resnet20.pth is a pickle.*Wanted safetensors"):
+        locate(model, 32, tmp_path, tmp_path)
+    assert not mark.exists()
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(find("mlp").instantiate(8).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(WrongWeights, match="no whole safetensors file"):
+        load_weights(find("mlp").instantiate(8), path)
+
+
+def test_published_weights_are_asked_for_where_somebody_publishes_them(tmp_path: Path) -> None:
+    resnet, mixer = find("resnet50"), find("mixer_b16")
+    assert locate(resnet, 224, None, tmp_path).kind == "seeded"
+    assert locate(resnet, 224, None, tmp_path, published=True).kind == "published"
+    assert locate(mixer, 32, None, tmp_path, published=True).kind == "seeded"  # they know ImageNet's classes
+    assert "neither torchvision nor timm" in locate(find("resnet20"), 32, None, tmp_path, published=True).reason
+    (tmp_path / "imagenet_resnet50.safetensors").touch()
+    assert locate(resnet, 224, tmp_path, tmp_path, published=True).kind == "file"
+
+
+def test_published_weights_that_cannot_be_had_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the cache nor to be downloaded; a damaged file in the cache is not taken."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("no network here")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(NoWeights, match=r"not in torch.hub's cache, and could not be had: .*no network here"):
+        fetch(find("resnet18"), 224)
+    (tmp_path / "checkpoints").mkdir(exist_ok=True)
+    torch.save(find("resnet18").instantiate(224).state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
+    with pytest.raises(NoWeights, match=r"damaged: its SHA-256 begins with .*, not f37072fd"):
+        fetch(find("resnet18"), 224)
+
+
+def test_published_weights_come_with_source_and_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose name fits its SHA-256, as torch.hub's do, is loaded strictly."""
+    state = find("resnet18").instantiate(224).state_dict()
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(state, tmp_path / "w")
+    digest = sha256(tmp_path / "w")
+    name = f"resnet18-{digest[:8]}.pth"
+    (tmp_path / "w").rename(tmp_path / "checkpoints" / name)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    entry = torchvision.models.get_model_weights("resnet18").DEFAULT
+    monkeypatch.setattr(type(entry), "url", f"https://somewhere/{name}")
+    found, source, theirs = fetch(find("resnet18"), 224)
+    assert theirs == digest
+    assert name in source
+    assert "IMAGENET1K_V1" in source
+    assert all(torch.equal(found[key], state[key]) for key in state)
 
 
 def test_training_is_seeded_and_leaves_no_half_file(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ def cell(model: str = "mlp", batch: int = 1, size: int = 8, precision: str = "fp
 
 
 def of(one: Cell, tmp_path: Path, settings: Settings = Settings()) -> float:  # noqa: B008 - frozen
-    return Estimate([one], settings, tmp_path).of(one)
+    return Estimate([one], [], settings, tmp_path).of(one)
 
 
 def earlier(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "2026-01-01").mkdir()
-    kept = {"cell": cell().as_json(), "outcome": "ok", "seconds": 12.5, "settings": settings.without_paths()}
+    kept = {"cell": cell().as_json(), "outcome": "ok", "seconds": 12.5, "latency": {}, "settings": settings.without_paths()}
     kept["machine"] = {"cpu_model": cpu_model()}
     (tmp_path / "2026-01-01" / "records.jsonl").write_text(json.dumps(kept) + "\n")
 
@@ -32,7 +32,7 @@ def earlier(tmp_path: Path, settings: Settings) -> None:
 def test_an_earlier_run_is_believed(tmp_path: Path) -> None:
     earlier(tmp_path, Settings())
     assert of(cell(), tmp_path) == 12.5
-    assert "1 from an earlier run, 1 guessed" in describe("t", [cell(), cell(batch=2)], Settings(), tmp_path)
+    assert "1 from an earlier run, 1 guessed" in describe("t", [cell(), cell(batch=2)], [], Settings(), tmp_path)
 
 
 def test_an_earlier_run_with_other_settings_is_not(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_an_earlier_run_with_other_settings_is_not(tmp_path: Path) -> None:
 
 def test_a_guess_grows_with_the_work_and_is_corrected_by_what_it_took(tmp_path: Path) -> None:
     small, large = cell("resnet20", size=32), cell("resnet50", batch=64, size=224)
-    estimate = Estimate([large, small], Settings(), tmp_path)
+    estimate = Estimate([large, small], [], Settings(), tmp_path)
     assert 0 < estimate.of(small) < estimate.of(large)
     assert estimate.left() == pytest.approx(estimate.of(small) + estimate.of(large))
     estimate.ran(large, 3 * estimate.of(large))
@@ -52,8 +52,17 @@ def test_a_guess_grows_with_the_work_and_is_corrected_by_what_it_took(tmp_path: 
 def test_the_accuracy_is_paid_for_once(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path, accuracy_images=None)
     first, second = cell("resnet20", batch=1, size=32), cell("resnet20", batch=2, size=32)
-    estimate = Estimate([first, second], settings, tmp_path)
+    estimate = Estimate([first, second], [], settings, tmp_path)
     assert estimate.of(first) > estimate.of(second) + 5
+
+
+def test_what_is_only_counted_takes_hardly_any_time(tmp_path: Path) -> None:
+    large = cell("vit_l_16", size=224)
+    estimate = Estimate([cell()], [large], Settings(), tmp_path)
+    assert 0 < estimate.of(large) < 1 < of(large, tmp_path)
+    text = describe("t", [cell()], [large], Settings(), tmp_path)
+    assert "1 cells to measure" in text
+    assert "vit_l_16 at 224 pixels" in text
 
 
 def test_the_impossible_takes_no_time(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def end_of(server: ProbeServer, settings: Settings, name: str) -> CellEnded:
 def test_a_good_cell_is_checked_and_measured(server: ProbeServer, settings: Settings) -> None:
     probe = Probe(server, cell("small_cnn", batch=3), settings)
     ask_all(probe)
-    assert probe.counts().measured_parameters == probe.counts().parameters == 38_282
+    assert probe.prepared().parameters == probe.counts().parameters == 38_282
     agreement = probe.agreement()
     assert agreement.same_function
     assert agreement.repeatable
@@ -204,14 +204,28 @@ def test_a_perturbed_layer_is_seen(server: ProbeServer, settings: Settings, tens
 def test_a_wrong_formula_is_seen(server: ProbeServer, settings: Settings) -> None:
     probe = Probe(server, faulty("MISCOUNTED"), settings)
     counts = probe.counts()
+    parameters = probe.prepared().parameters
     probe.close()
     assert counts.formula != counts.flop_counter
-    assert counts.measured_parameters != counts.parameters
-    assert not counts.explains_ptflops
+    assert parameters != counts.parameters
+    assert not counts.formula_holds
+    assert counts.differing == {"linear": [[11 * 65, 11 * 64], [10 * 65, 10 * 64]]}
+
+
+def test_counting_starts_no_process_of_the_cell(server: ProbeServer, settings: Settings) -> None:
+    """Counts need no weights; they can be asked for before and after the cell's process is there."""
+    probe = Probe(server, cell("mlp+width=64"), settings)
+    before = probe.counts()
+    assert set(probe.facts) == {"counts"}
+    probe.close()
+    late = Probe(server, cell("mlp+width=64"), settings)
+    late.prepared()
+    assert late.counts() == before
+    late.close()
 
 
 def test_a_model_that_needs_another_input_shape_fails_with_torchs_reason(server: ProbeServer, settings: Settings) -> None:
-    with pytest.raises(CellEnded, match="shapes cannot be multiplied") as caught:
+    with pytest.raises(CellEnded, match=r"same reduction dim|shapes cannot be multiplied") as caught:
         Probe(server, replace(faulty("OTHER_SHAPE"), image_size=9), settings).counts()
     assert caught.value.outcome == "failed"
 

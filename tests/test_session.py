@@ -254,7 +254,7 @@ def test_k_and_node_ids_work(bench: Bench) -> None:
     ("options", "says"),
     [
         (("--tier", "huge"), "no tier 'huge'; known: smoke, default"),
-        (("--model", "resnet5O"), "--model: no model 'resnet5O'; known: "),
+        (("--model", "resnet5O"), "--model: no model 'resnet5O' (did you mean resnet"),
         (("--variant", "sparse"), "--variant: no variant 'sparse'; known: dense"),
         (("--precision", "fp61"), "--precision: no precision 'fp61'; known: fp32, bf16, fp16"),
         (("--target", "tpu"), "--target: no target 'tpu'; known: cpu, cuda"),

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from harness import journal, matrix, plan, table
-from harness.ask import Probe
+from harness.ask import NotDescribed, Probe, describe
 from harness.cell import AXES, Cell, id_of
 from harness.journal import Journal, RunError
 from harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.plugin import options
-from harness.session import REPOSITORY, Busy, Session, default_run_dir, lock_machine
+from harness.session import Busy, Session, default_run_dir, lock_machine
+
+MEASURED, COUNTED = "probe", "counter"  # the fixtures for a tier's cells, and for those that it only counts
 
 
 class Bench:
@@ -30,7 +32,7 @@ class Bench:
         config.option.benchmark_only = False
         self.options = {axis: options.values(axis, config.getoption(f"axis_{axis}")) for axis in AXES}
         self.options = {axis: values for axis, values in self.options.items() if values}
-        path = config.getoption("matrix") or REPOSITORY / "benchmarks" / "matrix.toml"
+        path = config.getoption("matrix") or matrix.FILE
         tiers = matrix.load(path)
         name = config.getoption("tier")
         if name not in tiers:
@@ -42,6 +44,7 @@ class Bench:
                     matrix.check(axis, value)
                 except matrix.MatrixError as error:
                     raise matrix.MatrixError(f"--{axis.replace('_', '-')}: {error}") from error
+        self._ask_about_models_from_outside()
         self.session: Session | None = None
         self.settings = self.tier.apply(options.settings(config))
         if config.getoption("time_limit") is not None:
@@ -57,9 +60,22 @@ class Bench:
         self._done, self._line_begun = 0, None
         self._finishers = ExitStack()
 
+    def _ask_about_models_from_outside(self) -> None:
+        """Only the probe's side imports a stranger's code; it says here what there is to know of its models."""
+        references = matrix.outside(self.tier, self.options)
+        try:
+            for reference, model in zip(references, describe(references) if references else ()):
+                matrix.learn(reference, model)
+        except NotDescribed as error:
+            raise matrix.MatrixError(f"--model: {error}") from error
+
     @cached_property
     def cells(self) -> list[Cell]:
         return matrix.expand(self.tier, self.options)
+
+    @cached_property
+    def counted(self) -> list[Cell]:
+        return matrix.counted(self.tier, self.options)
 
     # -- collection ---------------------------------------------------------------------------------------------
 
@@ -70,37 +86,49 @@ class Bench:
         taken = {name.strip() for names in own for name in (names.split(",") if isinstance(names, str) else names)}
         axes = [axis for axis in AXES if axis in metafunc.fixturenames and axis not in taken]
         if axes:
-            rows = list(dict.fromkeys(cell.values(axes) for cell in self.cells))
+            cells = self.counted if COUNTED in metafunc.fixturenames else self.cells
+            rows = list(dict.fromkeys(cell.values(axes) for cell in cells))
             metafunc.parametrize(axes, rows, ids=[id_of(axes, row) for row in rows], indirect=True)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if not self.counted:  # pytest would show a test without cells as skipped
+            items[:] = [item for item in items if COUNTED not in getattr(item, "fixturenames", ())]
         if self._benchmark_only:
-            others = {item for item in items if not _measures(item) and "benchmark" not in getattr(item, "fixturenames", ())}
+            others = {
+                item
+                for item in items
+                if MEASURED not in getattr(item, "fixturenames", ()) and "benchmark" not in getattr(item, "fixturenames", ())
+            }
             self.config.hook.pytest_deselected(items=list(others))
             items[:] = [item for item in items if item not in others]
         if self.config.getoption("resume"):
             try:
-                done = {kept["cell"]["id"] for kept in journal.read(self.run_dir) if kept["outcome"] == OK}
+                ended = [kept for kept in journal.read(self.run_dir) if kept["outcome"] == OK]
             except RunError as error:
                 raise pytest.UsageError(str(error)) from error
-            self._finished = [item for item in items if _measures(item) and _cell(item).id in done]
+            done = {(kind, kept["cell"]["id"]) for kept in ended for kind in (COUNTED, *([MEASURED] if kept["latency"] else []))}
+            self._finished = [item for item in items if _opens(item) and (_opens(item), _cell(item).id) in done]
             self.config.hook.pytest_deselected(items=self._finished)
             finished = set(self._finished)
             items[:] = [item for item in items if item not in finished]
-        self._selected = [item for item in items if _measures(item)]
+        self._selected = [item for item in items if _opens(item)]
 
     # -- running ------------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
         if self.config.getoption("plan"):
-            cells = [_cell(item) for item in self._selected]
-            self._write(plan.describe(self.tier.name, cells, self.settings, self.run_dir.parent))
+            self._write(plan.describe(self.tier.name, *self._selected_cells(), self.settings, self.run_dir.parent))
             return True
         if self._selected and not self.config.option.collectonly:
             self._start()
         return None
+
+    def _selected_cells(self) -> tuple[list[Cell], list[Cell]]:
+        """Those to be measured, and those to be counted only."""
+        kinds = {kind: [_cell(item) for item in self._selected if _opens(item) == kind] for kind in (MEASURED, COUNTED)}
+        return kinds[MEASURED], kinds[COUNTED]
 
     def _start(self) -> None:
         """Everything that could go wrong for all cells goes wrong here, before the first."""
@@ -111,7 +139,7 @@ class Bench:
             log = self._finishers.enter_context((self.run_dir / "probe.log").open("ab"))
             self.session = Session(self.settings, kept, log, self._progress)
             self._finishers.callback(self.session.close)
-            self._estimate = plan.Estimate([_cell(item) for item in self._selected], self.settings, self.run_dir.parent)
+            self._estimate = plan.Estimate(*self._selected_cells(), self.settings, self.run_dir.parent)
             self.session.start(any(matrix.impossible(_cell(item)) is None for item in self._selected))
         except (Busy, RunError, CellEnded) as error:
             raise pytest.UsageError(str(error)) from error
@@ -119,7 +147,8 @@ class Bench:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Run the test of a cell and keep its record, whatever becomes of it."""
-        probe: Probe | None = getattr(item, "funcargs", {}).get("probe")
+        opened = getattr(item, "funcargs", {})
+        probe: Probe | None = opened.get(MEASURED) or opened.get(COUNTED)
         if probe is None:
             return (yield)
         assert self.session is not None
@@ -256,8 +285,9 @@ def _replay(item: pytest.Item, probe: Probe, machine_id: str) -> None:
     benchmark.pedantic(clock.step, rounds=len(samples), iterations=1)
 
 
-def _measures(item: pytest.Item) -> bool:
-    return "probe" in getattr(item, "fixturenames", ())
+def _opens(item: pytest.Item) -> str | None:
+    """The fixture by which a test gets the probe of a cell, if it does."""
+    return next((name for name in (MEASURED, COUNTED) if name in getattr(item, "fixturenames", ())), None)
 
 
 def _cell(item: pytest.Item) -> Cell:

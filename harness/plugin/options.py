@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME)")
     group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
-    group.addoption("--weights", type=Path, metavar="DIR", help="safetensors files (default: ROOT/weights where there is one)")
+    group.addoption("--weights", metavar="DIR", help="safetensors files (default: ROOT/weights, if any), or: pretrained")
     group.addoption("--seed", type=int, default=0, help="of weights, inputs and subsets (default: 0)")
     group.addoption("--time-limit", type=_positive, metavar="SECONDS", help="for one cell, instead of the tier's")
     group.addoption("--memory-limit", type=_bytes, metavar="BYTES", help="for one cell's process, as 2GiB; torch included")
@@ -49,15 +49,17 @@ def values(axis: str, given: list[str]) -> list[Any]:
 def settings(config: pytest.Config) -> Settings:
     """What the options say; the tier has its say afterwards."""
     data = config.getoption("data") or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
-    weights = config.getoption("weights")
-    if weights is None and data is not None and (data / "weights").is_dir():
+    given = config.getoption("weights")
+    pretrained = given == "pretrained"  # a folder of that name is ./pretrained
+    weights = Path(given) if given is not None and not pretrained else None
+    if given is None and data is not None and (data / "weights").is_dir():
         weights = data / "weights"
     for option, folder in (("--data", data), ("--weights", weights)):
         if folder is not None and not folder.is_dir():
             raise matrix.MatrixError(f"{option}: {str(folder)!r} is not a folder")
     resolved = {"data": data, "weights": weights}
-    paths = {key: folder.resolve() for key, folder in resolved.items() if folder is not None}
-    return Settings(seed=config.getoption("seed"), cache=cache_folder(), **paths)
+    paths: dict[str, Any] = {key: folder.resolve() for key, folder in resolved.items() if folder is not None}
+    return Settings(seed=config.getoption("seed"), cache=cache_folder(), pretrained=pretrained, **paths)
 
 
 def _positive(text: str) -> float:

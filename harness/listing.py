@@ -1,0 +1,139 @@
+"""What there is, and what is missing here: models, variants, runtimes, precisions, targets, data and tiers. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from tabulate import tabulate
+
+import models
+from harness import matrix
+from harness.cell import Cell
+from harness.machine import cpu_flags, cuda_device
+from harness.precisions import PRECISIONS
+from harness.runtimes import RUNTIMES
+from models.layers import Layer, macs, parameters
+from models.outside import GROUP, announced
+from models.published import published
+from models.variants import VARIANTS
+
+OTHERS = "others: timm:NAME, torchvision:NAME, package.module:CALLABLE, FILE.onnx; one in detail: python -m harness show MODEL"
+
+
+def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
+    """All names that a command line can use, in sections."""
+    sections = {
+        "models": tabulate(
+            [_row(models.find(name)) for name in models.REGISTRY.names()],
+            ["name", "pixels", "usual", "M parameters", "M MACs", "data", "weights by", "options"],
+            disable_numparse=True,
+            colalign=["left", "left", "right", "right", "right", "left", "left", "left"],
+        ),
+        f"models of installed packages (entry points {GROUP})": _lines(
+            (name, f"shadowed by ours of that name ({value})" if name in models.REGISTRY else value)
+            for name, value in announced().items()
+        ),
+        "variants": _lines((name, "") for name in VARIANTS),
+        "runtimes": _lines((name, _runtime(name)) for name in RUNTIMES),
+        "precisions": _lines((name, _precision(name)) for name in PRECISIONS),
+        "targets": _lines([("cpu", "available"), ("cuda", _missing(cuda_device()))]),
+        "data": _lines((name, _data(name, data)) for name in models.DATASETS),
+        "tiers": _lines((name, _tier(tier)) for name, tier in tiers.items()),
+    }
+    text = "\n\n".join(f"{title}\n{body}" for title, body in sections.items() if body)
+    return f"{text}\n\n{OTHERS}"
+
+
+def one(model: models.Model, image_size: int, layers: Iterable[Layer]) -> str:
+    """A model at an image size in pixels: its layers with their counts, and what is known of it."""
+    layers = list(layers)
+    data = model.dataset(image_size)
+    facts = {
+        "source": model.source,
+        "input": f"1 x {data.channels} x {image_size} x {image_size} (batch, channels, height, width)",
+        "output": f"1 x {data.classes} (batch, classes of {data.name})" if model.outputs is None else "structured",
+        "pixels": matrix.shown(model.sizes),
+        "data": ", ".join(model.data),
+        "options": ", ".join(f"{key}={value}" for key, value in model.options.items()) or "none",
+        "weights by": model.pretrained or "nobody publishes any; --weights DIR",
+        "parameters": f"{parameters(layers):,}",
+        "MACs": f"{macs(layers):,} an image",
+        "FLOPs": f"{2 * macs(layers):,} an image",
+    }
+    floors = [
+        (
+            f"floor on {name}",
+            f"top-1 {floor.top1:.2%}" + (f", top-5 {floor.top5:.2%}" if floor.top5 else "") + f" ({floor.source})",
+        )
+        for name, floor in model.floors.items()
+    ]
+    figures = [
+        ("published", f"{figure.value} {figure.metric}{f' of {figure.layer}' if figure.layer else ''} ({figure.source})")
+        for figure in published(model.name, image_size)
+    ]
+    table = tabulate(
+        [
+            [
+                layer.name or "(itself)",
+                f"{layer.parameters:,}",
+                f"{layer.macs:,}",
+                f"{layer.macs // layer.fan_in:,}" if layer.fan_in else "",
+            ]
+            for layer in layers
+        ],
+        ["layer", "parameters", "MACs", "outputs"],
+        disable_numparse=True,
+        colalign=["left", "right", "right", "right"],
+    )
+    return f"{model.name}\n\n{_lines([*facts.items(), *floors, *figures])}\n\n{table}"
+
+
+def sizes(tiers: Iterable[matrix.Tier]) -> Iterator[tuple[str, int]]:
+    """Every model and image size that a tier measures or counts, each once; models without torch's help only."""
+    found: dict[tuple[str, int], None] = {}
+    for tier in tiers:
+        cells: list[Cell] = [*matrix.expand(tier, {}), *matrix.counted(tier, {})]
+        found.update({(cell.model, cell.image_size): None for cell in cells})
+    order = {name: index for index, name in enumerate(models.REGISTRY.names())}
+    return iter(sorted(found, key=lambda pair: (order.get(pair[0].partition("+")[0], len(order)), pair)))
+
+
+def _row(model: models.Model) -> list[str]:
+    formula, size = model.formula(model.image_size), model.image_size
+    counts = ["", ""] if formula is None else [f"{parameters(formula) / 1e6:.4g}", f"{macs(formula) / 1e6:.4g}"]
+    options = ", ".join(f"{key}={value}" for key, value in model.options.items())
+    return [model.name, matrix.shown(model.sizes), str(size), *counts, ", ".join(model.data), model.pretrained or "", options]
+
+
+def _runtime(name: str) -> str:
+    adapter = RUNTIMES[name]
+    gone = [library for library in adapter.libraries if find_spec(library) is None]
+    what = f"{', '.join(adapter.precisions)} on {', '.join(adapter.targets)}"
+    return f"unavailable: {', '.join(gone)} is not installed" if gone else f"available: {what}"
+
+
+def _precision(name: str) -> str:
+    emulated = PRECISIONS[name].emulated("cpu", cpu_flags())
+    return "emulated on this CPU, which has no such arithmetic; a few iterations only" if emulated else "available"
+
+
+def _missing(reason: str | None) -> str:
+    return "available" if reason is None else f"unavailable: {reason}"
+
+
+def _data(name: str, root: Path | None) -> str:
+    data = models.DATASETS[name]
+    return "available, embedded" if data.embedded else _missing(data.missing(root))
+
+
+def _tier(tier: matrix.Tier) -> str:
+    cells, counted = len(matrix.expand(tier, {})), len(matrix.counted(tier, {}))
+    return f"{cells} cells" + (f", {counted} more counted only" if counted else "")
+
+
+def _lines(pairs: Iterable[tuple[str, str]]) -> str:
+    pairs = list(pairs)
+    width = max((len(name) for name, _ in pairs), default=0)
+    return "\n".join(f"  {name:{width}}  {text}".rstrip() for name, text in pairs)

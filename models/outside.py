@@ -1,0 +1,229 @@
+"""Models that no registry entry describes: by name from timm and torchvision, by import path, entry point or ONNX file.
+
+To resolve one imports a stranger's code, and torch with it, so that only the probe does so; the other side asks it
+(`describe`) and goes on with what it said.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.machinery import PathFinder
+from importlib.metadata import entry_points
+from importlib.util import module_from_spec
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from models.datasets import AS_USUAL, DATASETS, Preparation
+from models.model import Model, UnknownName, choose, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GROUP = "plumbline.models"
+ROOT = Path(__file__).resolve().parent.parent
+ANY_SIZE = range(1, 4097)
+
+
+def is_outside(reference: str) -> bool:
+    """Whether the form of a reference, or an entry point of that name, says that it is no registered model."""
+    name = reference.partition("+")[0]
+    return ":" in name or name.endswith(".onnx") or (not _registered(name) and name in announced())
+
+
+def _registered(name: str) -> bool:
+    from models import REGISTRY  # which imports this module
+
+    return name in REGISTRY
+
+
+def announced() -> dict[str, str]:
+    """The models that installed packages announce in the entry point group `plumbline.models`: name and object."""
+    return {entry.name: entry.value for entry in entry_points(group=GROUP)}
+
+
+def find(reference: str) -> Model:
+    """The model of an outside reference. Raises `UnknownName` where there is none. Imports torch."""
+    name, *settings = reference.split("+")
+    data = next((setting.removeprefix("data=") for setting in settings if setting.startswith("data=")), None)
+    if data is not None and data not in DATASETS:
+        raise UnknownName(f"model {name!r}: no data {data!r}{nearest(data, DATASETS)}; known: {', '.join(DATASETS)}")
+    if name.endswith(".onnx"):
+        model = _onnx(name, data)
+    elif name.startswith("timm:"):
+        model = _timm(name, data or "imagenet")
+    elif name.startswith("torchvision:"):
+        model = _torchvision(name, data or "imagenet")
+    else:
+        target = announced().get(name, name)
+        model = _imported(name, target, data)
+    return choose(model, settings)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """What a side without torch needs to know of a model; plain JSON."""
+    return {
+        "name": model.name,
+        "data": list(model.data),
+        "sizes": [model.sizes.start, model.sizes.stop, model.sizes.step] if isinstance(model.sizes, range) else list(model.sizes),
+        "a_range": isinstance(model.sizes, range),
+        "home": model.image_size,
+        "chosen": dict(model.chosen),
+        "source": model.source,
+        "file": None if model.file is None else str(model.file),
+    }
+
+
+def described(fields: dict[str, Any]) -> Model:
+    """A model as `describe` told it. It can be talked about, not built."""
+
+    def build(**_: Any) -> nn.Module:
+        raise TypeError(f"{fields['name']} is only known by description here; the probe builds it")
+
+    sizes = range(*fields["sizes"]) if fields.pop("a_range") else tuple(fields["sizes"])
+    file = None if fields["file"] is None else Path(fields["file"])
+    return Model(build=build, layers=None, **{**fields, "data": tuple(fields["data"]), "sizes": sizes, "file": file})
+
+
+# -- timm and torchvision ------------------------------------------------------------------------------------------
+
+
+def _timm(name: str, data: str) -> Model:
+    import timm
+
+    architecture = name.removeprefix("timm:")
+    if not timm.is_model(architecture):
+        raise UnknownName(f"timm has no model {architecture!r}{nearest(architecture, timm.list_models())}")
+    config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
+    home = config.input_size[-1] if config is not None else DATASETS[data].image_size
+    fixed = config is not None and config.fixed_input_size
+
+    def build(image_size: int, channels: int, classes: int) -> nn.Module:
+        size = {"img_size": image_size} if fixed and image_size != home else {}
+        return timm.create_model(architecture, num_classes=classes, in_chans=channels, **size)
+
+    preparation = AS_USUAL
+    if config is not None and data == "imagenet":
+        bicubic = config.interpolation == "bicubic"
+        preparation = Preparation(tuple(config.mean), tuple(config.std), config.crop_pct, bicubic)
+    return _stranger(name, build, data, f"timm {timm.__version__}", home=home, preparation=preparation, pretrained=name)
+
+
+def _torchvision(name: str, data: str) -> Model:
+    from torchvision import __version__ as version
+    from torchvision import models as zoo
+
+    from models import detection
+
+    architecture = name.removeprefix("torchvision:")
+    if architecture not in zoo.list_models():
+        raise UnknownName(f"torchvision has no model {architecture!r}{nearest(architecture, zoo.list_models())}")
+    kind = zoo.get_model_builder(architecture).__module__.split(".")[2]  # torchvision.models.KIND[.file]
+    weights = zoo.get_model_weights(architecture)
+    changes: dict[str, Any] = {"pretrained": name, "home": DATASETS[data].image_size}
+    theirs: Any = weights.DEFAULT.transforms() if len(weights) and data == "imagenet" else None
+    if hasattr(theirs, "crop_size"):  # a classifier of pictures
+        crop, bicubic = theirs.crop_size[0] / theirs.resize_size[0], theirs.interpolation.value == "bicubic"
+        changes.update(home=theirs.crop_size[0], preparation=Preparation(tuple(theirs.mean), tuple(theirs.std), crop, bicubic))
+    if kind == "detection":
+        changes.update(home=320, inputs=detection.inputs, outputs=detection.outputs)
+    return _stranger(name, torchvision_builder(architecture, kind), data, f"torchvision {version}", **changes)
+
+
+def torchvision_builder(architecture: str, kind: str = "classification") -> Callable[..., nn.Module]:
+    """A builder of one of torchvision's models, without weights."""
+
+    def build(image_size: int, channels: int, classes: int) -> nn.Module:
+        from torchvision import models as zoo
+
+        keywords: dict[str, Any] = {"weights": None}
+        if kind in ("detection", "segmentation"):
+            keywords["weights_backbone"] = None  # classes: its own, as its pictures are others
+        else:
+            keywords["num_classes"] = classes
+        if architecture.startswith("vit_"):
+            keywords["image_size"] = image_size
+        if architecture.startswith("maxvit"):
+            keywords["input_size"] = (image_size, image_size)
+        return zoo.get_model(architecture, **keywords)
+
+    return build
+
+
+# -- import paths --------------------------------------------------------------------------------------------------
+
+
+def _imported(name: str, target: str, data: str | None) -> Model:
+    module, _, attribute = target.partition(":")
+    with their_packages():
+        try:
+            found: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UnknownName(
+                f"no model {name!r}: {error} (looked for package.module:CALLABLE from the current folder on)"
+            ) from error
+    if isinstance(found, Model):
+        return replace(found, name=name)
+    if not callable(found):
+        raise UnknownName(
+            f"{name!r} is a {type(found).__name__}, wanted a callable that returns a torch.nn.Module, a module, or a models.Model"
+        )
+    return _stranger(name, _builder(name, found), data or "imagenet", f"{target}, from outside this project")
+
+
+def _builder(name: str, found: Any) -> Callable[..., nn.Module]:
+    """Calls a stranger's callable with those of our arguments that it names."""
+    from torch import nn
+
+    def build(**ours: Any) -> nn.Module:
+        if isinstance(found, nn.Module):
+            return copy.deepcopy(found)
+        wanted = {**ours, "num_classes": ours["classes"], "in_chans": ours["channels"], "in_channels": ours["channels"]}
+        parameters = inspect.signature(found).parameters
+        with their_packages():
+            net = found(**{key: value for key, value in wanted.items() if key in parameters})
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"{name} returned a {type(net).__name__}, wanted a torch.nn.Module")
+        return net
+
+    return build
+
+
+def _stranger(name: str, build: Callable[..., nn.Module], data: str, source: str, **changes: Any) -> Model:
+    return Model(name, build, None, data=(data,), sizes=ANY_SIZE, source=source, **changes)
+
+
+_theirs: dict[str, ModuleType] = {}
+
+
+@contextmanager
+def their_packages() -> Iterator[None]:
+    """The current folder comes first on the path, and its own packages `models` and `harness` stand in for ours."""
+    here = str(Path.cwd())
+    specs = {} if Path(here).resolve() == ROOT else {name: PathFinder.find_spec(name, [here]) for name in ("models", "harness")}
+    clashing = {name: spec for name, spec in specs.items() if spec is not None}
+    ours = _taken(clashing)
+    sys.modules.update(_theirs)
+    sys.path.insert(0, here)
+    try:
+        for name, spec in clashing.items():
+            if spec.origin is None and name not in sys.modules:  # a folder without __init__.py would lose against our package
+                sys.modules[name] = module_from_spec(spec)
+        yield
+    finally:
+        sys.path.remove(here)
+        _theirs.update(_taken(clashing))
+        sys.modules.update(ours)
+
+
+def _taken(packages: Container[str]) -> dict[str, ModuleType]:
+    """The loaded modules of these packages, taken out of sys.modules."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in packages}

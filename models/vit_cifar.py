@@ -1,0 +1,95 @@
+"""Vision transformer for CIFAR-10: the study's, which follows Keras' example "Image classification with Vision Transformer".
+
+Patches of 6 pixels leave 2 of CIFAR's 32 unused. There is no class token: all tokens, flattened, go into a head of three
+layers, and half of the parameters are in its first one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from models.layers import Layer, attention, conv2d, linear, norm
+from models.model import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def layers(
+    image_size: int,
+    channels: int,
+    classes: int,
+    patch: int,
+    blocks: int,
+    width: int,
+    heads: int,
+    key: int,
+    mlp: int,
+    head: tuple[int, ...] = (2048, 1024),
+) -> Iterator[Layer]:
+    """`heads` of `key` elements each, `mlp` the inner width of a block's MLP, `head` the hidden widths of the head."""
+    grid = image_size // patch
+    tokens = grid * grid
+    yield conv2d("patch_encoder.projection", channels, width, patch, grid, bias=True)
+    yield Layer("patch_encoder.positions", tokens * width)
+    for block in range(blocks):
+        path = f"blocks.{block}"
+        yield norm(f"{path}.norm1", width)
+        for projection in ("query", "key", "value"):
+            yield linear(f"{path}.attention.{projection}", width, heads * key, rows=tokens)
+        yield attention(f"{path}.attention", tokens, heads, key, width)
+        yield linear(f"{path}.attention.out", heads * key, width, rows=tokens)
+        yield norm(f"{path}.norm2", width)
+        yield linear(f"{path}.mlp1", width, mlp, rows=tokens)
+        yield linear(f"{path}.mlp2", mlp, width, rows=tokens)
+    yield norm("norm", width)
+    widths = (tokens * width, *head, classes)
+    for number, (inputs, outputs) in enumerate(zip(widths, widths[1:]), start=1):
+        yield linear(f"head{number}", inputs, outputs)
+
+
+def build(
+    image_size: int,
+    channels: int,
+    classes: int,
+    patch: int,
+    blocks: int,
+    width: int,
+    heads: int,
+    key: int,
+    mlp: int,
+    head: tuple[int, ...] = (2048, 1024),
+) -> nn.Module:
+    """Dropout, which only training would see, is left out."""
+    from torch import nn
+
+    from models.blocks import PatchEncoder, TransformerBlock
+
+    tokens = (image_size // patch) ** 2
+    modules: OrderedDict[str, nn.Module] = OrderedDict(
+        patch_encoder=PatchEncoder(channels, patch, tokens, width),
+        blocks=nn.Sequential(*(TransformerBlock(width, heads, key, mlp) for _ in range(blocks))),
+        norm=nn.LayerNorm(width, eps=1e-6),
+        flatten=nn.Flatten(),
+    )
+    widths = (tokens * width, *head, classes)
+    for number, (inputs, outputs) in enumerate(zip(widths, widths[1:]), start=1):
+        modules[f"head{number}"] = nn.Linear(inputs, outputs)
+        if number <= len(head):
+            modules[f"gelu{number}"] = nn.GELU()
+    return nn.Sequential(modules)
+
+
+MODELS = [
+    Model(
+        "vit_cifar",
+        build,
+        layers,
+        data=("cifar10",),
+        sizes=range(6, 225),
+        options={"patch": 6, "blocks": 8, "width": 64, "heads": 4, "key": 64, "mlp": 128},
+        source="the CIFAR-10 study's ViT, slides, table of layers; Keras example 'Image classification with Vision Transformer'",
+    )
+]

@@ -1,0 +1,183 @@
+"""Models that no registry entry describes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import models
+from harness.ask import NotDescribed, Probe, ProbeServer, describe
+from harness.cell import Cell
+from harness.counts import count
+from harness.facts import Counts
+from harness.outcomes import CellEnded
+from harness.settings import Settings
+from tests.conftest import Run, command, where
+
+Bench = Callable[..., Run]
+
+# Outside the registry, and each with something that one of the counters does not see the usual way.
+ARCHITECTURES = {
+    "efficientnet_b0": 224,
+    "convnext_atto": 224,
+    "mobilenetv4_conv_small": 224,
+    "swin_tiny_patch4_window7_224": 224,
+    "regnetx_002": 224,
+    "ghostnet_100": 224,
+    "mobilevit_xxs": 256,
+    "levit_128s": 224,
+    "xcit_nano_12_p16_224": 224,
+    "poolformer_s12": 224,
+    "tf_efficientnet_lite0": 224,
+    "gmlp_s16_224": 224,
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_timms_models_are_counted_by_two_routes_that_agree_or_say_why(architecture: str) -> None:
+    model = models.find(f"timm:{architecture}")
+    found = count(model, model.image_size)
+    del found["layers"]
+    counts = Counts(**found)
+    assert model.image_size == ARCHITECTURES[architecture]
+    assert counts.formula is None
+    assert counts.macs > 10**7
+    assert counts.explains_ptflops, counts.explanation
+
+
+@pytest.mark.parametrize(
+    ("reference", "image_size", "parameters"),
+    [
+        ("torchvision:squeezenet1_1", 224, 1_235_496),
+        ("torchvision:vit_b_16", 112, None),
+        ("torchvision:fcn_resnet50", 64, None),
+        ("timm:vit_tiny_patch16_224+data=cifar10", 96, None),
+        ("timm:resnet10t+data=mnist", 28, None),
+    ],
+)
+def test_other_sizes_data_and_kinds_of_model(reference: str, image_size: int, parameters: int | None) -> None:
+    found = count(models.find(reference), image_size)
+    assert parameters in (None, found["parameters"])
+    assert not found["unexplained"]
+    assert found["ptflops"]["macs"] - found["macs"] == sum(found["explained"].values())
+
+
+def test_a_module_that_no_counter_understands_alike_is_named() -> None:
+    """Red: ptflops counts gates in a recurrent cell that torch's counter does not; nobody has explained them."""
+    found = count(models.find("tests.test_outside:recurrent"), 8)
+    assert list(found["unexplained"]) == ["cell"]
+
+
+def recurrent(channels: int, image_size: int) -> object:
+    from torch import nn
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.GRUCell(channels * image_size * image_size, 5)
+
+        def forward(self, images: object) -> object:
+            return self.cell(images.flatten(1))  # type: ignore[attr-defined]
+
+    return Rows()
+
+
+def test_what_the_probe_says_of_a_model_is_enough_to_plan_with() -> None:
+    timm, own = describe(["timm:resnet10t", "tests.faulty:plain+data=cifar10"])
+    assert (timm.name, timm.image_size, timm.data) == ("timm:resnet10t", 176, ("imagenet",))
+    assert (own.name, own.image_size, own.data) == ("tests.faulty:plain+data=cifar10", 32, ("cifar10",))
+    assert own.formula(32) is None
+    with pytest.raises(TypeError, match="only known by description here"):
+        own.instantiate(32)
+
+
+def test_a_model_that_is_not_there_is_said_so_by_the_probe() -> None:
+    with pytest.raises(NotDescribed, match=r"timm has no model 'resnet10tt'.*no model 'no.such:thing'"):
+        describe(["timm:resnet10tt", "timm:resnet10t", "no.such:thing"])
+
+
+@pytest.fixture
+def settings(cache: Path) -> Settings:
+    return Settings(cache=cache, sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=60)
+
+
+def cell(model: str, image_size: int, precision: str = "fp32") -> Cell:
+    return Cell(model, "dense", "eager", precision, 3, image_size, "cpu")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_several_inputs_and_structured_outputs_fit(server: ProbeServer, settings: Settings, precision: str) -> None:
+    probe = Probe(server, cell("tests.faulty:PAIR", 8, precision), settings)
+    assert probe.counts().explains_ptflops
+    assert probe.agreement().same_function
+    assert probe.agreement().top1 is None
+    assert "does not name one class" in str(probe.accuracy().unavailable)
+    assert probe.latency().model.samples_s
+    probe.close()
+
+
+def test_structured_outputs_that_nobody_explains_fail_with_advice(server: ProbeServer, settings: Settings) -> None:
+    with pytest.raises(CellEnded, match=r"wanted one, or a models.Model that names `outputs`") as caught:
+        Probe(server, cell("tests.faulty:UNNAMED_PAIR", 8), settings).prepared()
+    assert caught.value.outcome == "failed"
+
+
+def test_a_callable_that_returns_no_module(server: ProbeServer, settings: Settings) -> None:
+    with pytest.raises(CellEnded, match=r"no_module returned a dict, wanted a torch.nn.Module"):
+        Probe(server, cell("tests.faulty:no_module", 8), settings).counts()
+
+
+def test_a_detector_is_checked_and_timed_like_any_other(server: ProbeServer, settings: Settings) -> None:
+    probe = Probe(server, Cell("ssdlite320_mobilenet_v3_large", "dense", "eager", "fp32", 1, 320, "cpu"), settings)
+    assert probe.counts().as_published
+    agreement = probe.agreement()
+    assert agreement.same_function, agreement.explanation
+    assert probe.latency().model.samples_s
+    probe.close()
+
+
+def test_a_strangers_model_from_a_repository_with_our_names(tmp_path: Path, cache: Path) -> None:
+    """One command and no file, where `models` and `harness` are the stranger's; `harness` must not even be imported."""
+    stranger = tmp_path / "repository"
+    (stranger / "models").mkdir(parents=True)
+    (stranger / "harness").mkdir()
+    (stranger / "harness" / "__init__.py").write_text("raise RuntimeError('somebody else was imported')")
+    (stranger / "models" / "blocks.py").write_text("from torch import nn\n\ndef last(n):\n    return nn.Linear(12, n)\n")
+    (stranger / "models" / "net.py").write_text(
+        "from torch import nn\nfrom models.blocks import last\n\ndef make(num_classes):\n"
+        "    from models import blocks\n    assert blocks.last is last\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), last(num_classes))\n"
+    )
+    options = ("--tier", "smoke", "--model", "models.net:make+data=cifar10,models.net:nothing")
+    place = {**where(tmp_path, cache), "cwd": stranger}
+    missing = subprocess.run(command(tmp_path / "none", *options), capture_output=True, text=True, timeout=120, **place)
+    assert missing.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "no model 'models.net:nothing'" in missing.stdout + missing.stderr
+    process = subprocess.run(command(tmp_path / "run", *options[:-1], options[-1].partition(",")[0]), timeout=120, **place)
+    (record,) = Run(subprocess.CompletedProcess([], process.returncode, "", ""), tmp_path / "run").records.values()
+    assert (record["outcome"], record["cell"]["model"]) == ("ok", "models.net:make+data=cifar10")
+    assert record["counts"]["parameters"] == 130
+    assert record["counts"]["formula"] is None
+    assert record["latency"]["model"]["samples_s"]
+
+
+def test_an_entry_point_is_a_name_like_any_other(tmp_path: Path) -> None:
+    """What an installed package announces in the group plumbline.models is found and listed."""
+    (tmp_path / "theirs.py").write_text("from torch import nn\n\ndef net():\n    return nn.Flatten()\n")
+    about = tmp_path / "theirs-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[plumbline.models]\ntheir_net = theirs:net\nmlp = theirs:net\n")
+    code = (
+        f"import sys; sys.path.append({str(tmp_path)!r}); import models; print(models.find('their_net').source, "
+        "models.is_outside('their_net'), models.is_outside('mlp')); from harness.__main__ import main; "
+        "sys.argv = ['harness', 'list']; main()"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("theirs:net, from outside this project True False")
+    assert "their_net  theirs:net" in told
+    assert "shadowed by ours of that name" in told
