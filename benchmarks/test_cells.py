@@ -30,5 +30,5 @@ def test_cell(probe: Probe) -> None:
 
 def counts_agree(counts: Counts) -> None:
     assert counts.formula_holds, counts.explanation
-    assert counts.explains_ptflops, counts.explanation
+    assert counts.counters_agree, counts.explanation
     assert counts.as_published, counts.explanation

@@ -5,30 +5,27 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.facts import Accuracy
 from harness.settings import Settings
 from harness.statistics import paired_difference_at_least, wilson_interval
 from models import Floor, Model
 from models.datasets import Images, NoData
-from models.weights import file_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def images(model: Model, image_size: int, settings: Settings, weights: str) -> Images | str:
+def images(model: Model, image_size: int, settings: Settings, weights: dict[str, Any]) -> Images | str:
     """The images to classify, or the reason why there is nothing to learn from them."""
     if settings.accuracy_images == 0:
         return "this tier measures no accuracy"
     data = model.dataset(image_size)
     if model.outputs is not None:
         return f"{model.name} does not name one class for a picture"
-    if weights == "seeded":
-        return (
-            f"no weights for {model.name} on {data.name}; --weights DIR with a file {file_name(model, image_size)}, or pretrained"
-        )
+    if weights["kind"] == "seeded":
+        return weights["source"]
     try:
         return data.load(settings.data, image_size, preparation=model.preparation)
     except NoData as reason:

@@ -35,7 +35,7 @@ def take(pairs: Iterable[tuple[str, int]], progress: Callable[[str], None]) -> d
 
 def wrong(counts: dict[tuple[str, int], Counts]) -> list[str]:
     """What does not agree, a line each."""
-    bad = {at: one for at, one in counts.items() if not (one.formula_holds and one.explains_ptflops and one.as_published)}
+    bad = {at: one for at, one in counts.items() if not (one.formula_holds and one.counters_agree and one.as_published)}
     return [f"{name} at {size} pixels: {one.explanation}" for (name, size), one in bad.items()]
 
 
@@ -45,9 +45,9 @@ def table(counts: dict[tuple[str, int], Counts], style: str) -> str:
             f"`{name}`" if style == "github" else name,
             str(size),
             f"{one.parameters:,}",
-            "none" if one.formula is None else f"{one.formula['macs']:,}",
-            f"{one.flop_counter['macs']:,}",
-            f"{one.ptflops['macs']:,}",
+            _macs(one.formula),
+            _macs(one.flop_counter),
+            _macs(one.ptflops),
             ", ".join(f"{kind} {amount:+,}" for kind, amount in one.explained.items()),
             _published(one),
         ]
@@ -55,6 +55,10 @@ def table(counts: dict[tuple[str, int], Counts], style: str) -> str:
     ]
     align = ["left", *["right"] * 5, "left", "left"]
     return tabulate(rows, HEADERS, tablefmt=style, disable_numparse=True, colalign=align)
+
+
+def _macs(route: dict[str, int] | None) -> str:
+    return "none" if route is None else f"{route['macs']:,}"
 
 
 def _published(counts: Counts) -> str:

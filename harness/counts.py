@@ -10,7 +10,7 @@ import io
 import json
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ class Module:
 
 def count(model: Model, image_size: int) -> dict[str, Any]:
     """The fields of `harness.facts.Counts`, and `layers`: what torch's counter saw of each, in the form of a formula."""
+    if model.file is not None:
+        return _of_file(model.file, image_size)
     formula = model.formula(image_size)
     net, arguments = _on_meta(model, image_size) if model.inputs is None else _on_cpu(model, image_size)
     modules = torch_layers(net, arguments)
@@ -96,6 +98,32 @@ def _beside(figure: Published, modules: dict[str, Module], explained: dict[str, 
     ours = sum(getattr(layer, figure.metric) for layer in chosen) + sum(explained.get(kind, 0) for kind in figure.beyond)
     shown = {"metric": figure.metric, "layer": at, "value": figure.value, "source": figure.source, "note": figure.note}
     return {**shown, "ours": ours, "agrees": figure.agrees(ours)}
+
+
+def _of_file(path: Path, image_size: int) -> dict[str, Any]:
+    """The same for an ONNX file: by shapes that are inferred, and by those seen when it is executed."""
+    from models.onnx.layers import layers, numbers
+    from models.onnx.reference import executed
+
+    graph, products = layers(path, image_size), executed(path, image_size)
+    counted = {"parameters": parameters(graph), "macs": macs(graph)}
+    ours = {layer.name: layer.macs for layer in graph if layer.macs}
+    seen = {name: amount for name, amount in products.items() if amount}
+    return {
+        **counted,
+        "formula": None,
+        "flop_counter": None,
+        "ptflops": None,
+        "graph": counted,
+        "executed": {"parameters": numbers(path)["parameters"], "macs": sum(seen.values())},
+        "explained": {},
+        "unexplained": {
+            name: [seen.get(name, 0), ours.get(name, 0)] for name in {**ours, **seen} if ours.get(name) != seen.get(name)
+        },
+        "differing": {},
+        "published": [],
+        "layers": [asdict(layer) for layer in graph],
+    }
 
 
 def _on_meta(model: Model, image_size: int) -> tuple[nn.Module, tuple[Any, ...]]:

@@ -17,18 +17,21 @@ class Counts:
     `parameters` and `macs` are the formula's, or torch's counter's where there is none. `differing` lists the layers
     for which formula and counter do: parameters and MACs of each. `explained` names, by kind of operation, what ptflops
     counts beyond the convention (negative: what it leaves out); `unexplained` the layers in which it still differs,
-    with its figure and ours. `published` puts what a source has reported beside ours.
+    with its figure and ours. `published` puts what a source has reported beside ours. An ONNX file is counted from its
+    `graph` alone and while it is `executed`, instead of by torch's counter and ptflops.
     """
 
     parameters: int
     macs: int
     formula: dict[str, int] | None
-    flop_counter: dict[str, int]
-    ptflops: dict[str, int]
+    flop_counter: dict[str, int] | None
+    ptflops: dict[str, int] | None
     explained: dict[str, int]
     unexplained: dict[str, list[int]]
     differing: dict[str, list[list[int]]]
     published: list[dict[str, Any]]
+    graph: dict[str, int] | None = None
+    executed: dict[str, int] | None = None
 
     @property
     def formula_holds(self) -> bool:
@@ -36,7 +39,10 @@ class Counts:
         return self.formula is None or (self.formula == self.flop_counter and not self.differing)
 
     @property
-    def explains_ptflops(self) -> bool:
+    def counters_agree(self) -> bool:
+        """Two counters that know nothing of each other give the same, or differ for known reasons."""
+        if self.flop_counter is None or self.ptflops is None:
+            return self.graph is not None and self.graph == self.executed and not self.unexplained
         extra = self.ptflops["macs"] - self.flop_counter["macs"]
         return not self.unexplained and extra == sum(self.explained.values())
 
@@ -52,12 +58,14 @@ class Counts:
                 f"{name or 'the model itself'}: {ours} instead of {theirs}" for name, (ours, theirs) in self.differing.items()
             )
             parts.append(f"the formula gives {self.formula}, torch's counter {self.flop_counter}; [parameters, MACs] of {layers}")
-        if not self.explains_ptflops:
+        if not self.counters_agree:
             layers = _first(f"{name}: {theirs} instead of {ours}" for name, (theirs, ours) in self.unexplained.items())
-            parts.append(
-                f"ptflops counts {self.ptflops['macs']} MACs, torch's counter {self.flop_counter['macs']}; "
-                f"without a known reason in {layers}"
+            counters = (
+                f"ptflops gives {self.ptflops}, torch's counter {self.flop_counter}"
+                if self.graph is None
+                else f"executing the graph gives {self.executed}, its shapes {self.graph}"
             )
+            parts.append(f"{counters}; without a known reason in {layers}")
         for figure in self.published:
             if not figure["agrees"]:
                 where = f" of {figure['layer']}" if figure["layer"] else ""

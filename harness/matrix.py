@@ -198,7 +198,13 @@ def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
     for reference in block["model"]:
         model = find(reference)
         runtime = next(name for name, adapter in RUNTIMES.items() if model.format in adapter.formats)
-        usual: Block = {"variant": ("dense",), "runtime": (runtime,), "precision": ("fp32",), "batch": (1,), "target": here}
+        usual: Block = {
+            "variant": ("dense",),
+            "runtime": (runtime,),
+            "precision": ("fp32",),
+            "batch": (model.batch or 1,),
+            "target": here,
+        }
         yield {**usual, "image_size": (model.image_size,), **block, "model": (model.name,)}
 
 
@@ -221,6 +227,8 @@ def impossible(cell: Cell) -> Impossible | None:
         return Impossible(
             UNSUPPORTED, "image_size", f"{cell.model} takes images of {shown(model.sizes)} pixels, came {cell.image_size}"
         )
+    if model.batch not in (None, cell.batch):
+        return Impossible(UNSUPPORTED, "batch", f"{cell.model} takes a batch of {model.batch} and no other, came {cell.batch}")
     if model.format not in runtime.formats:
         fits = [name for name, adapter in RUNTIMES.items() if model.format in adapter.formats]
         return Impossible(UNSUPPORTED, "runtime", f"{cell.model} is run by {', '.join(fits)}, came {cell.runtime}")

@@ -67,6 +67,9 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
 
     model = models.find(cell.model)
     progress(f"preparing {cell.model} at {cell.image_size} pixels")
+    if model.file is not None:
+        _prepare_file(model, model.file, cell, settings, folder)
+        return
     torch.manual_seed(settings.seed)
     net = model.instantiate(cell.image_size).eval()
     run = partial(compared, model, net)
@@ -91,13 +94,34 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     (folder / "reference.json").write_text(json.dumps(facts))
 
 
+def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Settings, folder: Path) -> None:
+    """The reference of an ONNX file: its weights are in it, and another program executes it in float64."""
+    import torch
+    from safetensors.torch import save_file
+
+    from models.onnx.reference import reference
+
+    shown, inputs = _inputs(model, cell.image_size, settings, "file")
+    found = reference(file, inputs.numpy())
+    parts = found if isinstance(found, tuple) else (found,)
+    outputs = model.comparable(tuple(map(torch.from_numpy, parts)) if len(parts) > 1 else torch.from_numpy(parts[0]), len(inputs))
+    save_file({"inputs": inputs, "outputs": outputs.contiguous()}, folder / "reference.safetensors")
+    facts = {
+        "weights": {"kind": "file", "source": file.name, "sha256": sha256(file)},
+        "state": str(file),
+        "made_by": "the same file in float64 by the ONNX project's reference implementation",
+        "pictures": shown,
+    }
+    (folder / "reference.json").write_text(json.dumps(facts))
+
+
 def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progress) -> None:
     """Write which images the dense fp32 parent gets right into `folder`; nothing where there are no data or weights."""
     import torch
 
     model = models.find(cell.model)
-    images = accuracy.images(model, cell.image_size, settings, Reference.load(folder).weights["kind"])
-    if isinstance(images, str):
+    images = accuracy.images(model, cell.image_size, settings, Reference.load(folder).weights)
+    if isinstance(images, str) or model.file is not None:  # an ONNX file has no parent in torch
         (folder / "parent.json").write_text("null")
         return
     net = model.instantiate(cell.image_size).eval()

@@ -19,9 +19,10 @@ from harness.machine import cpu_flags
 from harness.outcomes import FAILED, UNAVAILABLE, CellEnded
 from harness.precisions import PRECISIONS
 from harness.reference import Reference
-from harness.runtimes import RUNTIMES
+from harness.runtimes import RUNTIMES, Executable
 from harness.settings import Settings
 from harness.statistics import LOADGEN
+from models.onnx.layers import numbers
 from models.variants import VARIANTS
 from models.weights import load_weights
 
@@ -49,16 +50,25 @@ class Subject:
         self._model = models.find(cell.model)
         self._reference = Reference.load(folder)
         self._layers = counts.layers(folder)
-        torch.manual_seed(settings.seed)
-        net = self._model.instantiate(cell.image_size)
-        load_weights(net, self._reference.state)
-        net = VARIANTS[cell.variant](net)
-        self._parameters = sum(parameter.numel() for parameter in net.parameters())
-        self._executable = RUNTIMES[cell.runtime](net, self._precision, self._device)
+        self._executable: Executable = RUNTIMES[cell.runtime](self._build(), self._precision, self._device)
         self._emulated = self._precision.emulated(cell.target, cpu_flags())
         self._first_s: float | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
         self._seconds = time.perf_counter() - started
+
+    def _build(self) -> Any:
+        """The model in the form that its runtime takes; counts its parameters."""
+        if self._model.file is not None:
+            self._parameters = numbers(self._model.file)["parameters"]
+            return self._model.file
+        import torch
+
+        torch.manual_seed(self._settings.seed)
+        net = self._model.instantiate(self._cell.image_size)
+        load_weights(net, self._reference.state)
+        net = VARIANTS[self._cell.variant](net)
+        self._parameters = sum(parameter.numel() for parameter in net.parameters())
+        return net
 
     def prepared(self) -> Prepared:
         import torch
@@ -109,7 +119,7 @@ class Subject:
 
     def accuracy(self) -> Accuracy:
         cell, settings = self._cell, self._settings
-        images = accuracy.images(self._model, cell.image_size, settings, self._reference.weights["kind"])
+        images = accuracy.images(self._model, cell.image_size, settings, self._reference.weights)
         if isinstance(images, str):
             return Accuracy(unavailable=images)
         if self._first_s is None:

@@ -43,11 +43,12 @@ class Model:
     `pretrained` names who publishes weights for it: `torchvision:NAME` or `timm:NAME`.
     A net with several inputs or structured outputs also names `inputs`, which makes its positional arguments from
     pictures, float32 of shape (batch, channels, height, width), and `outputs`, which makes of what it returns the tensor
-    that is compared, shape (batch, ...). `file` is an ONNX file that takes the place of `build`.
+    that is compared, shape (batch, ...). `file` is an ONNX file that takes the place of `build`; `batch` the only batch that
+    it takes, where that is fixed.
     """
 
     name: str
-    build: Callable[..., nn.Module]
+    build: Callable[..., nn.Module] | None
     layers: Callable[..., Iterable[Layer]] | None
     data: tuple[str, ...]
     sizes: Sequence[int]
@@ -61,6 +62,7 @@ class Model:
     inputs: Callable[[Tensor], tuple[Any, ...]] | None = None
     outputs: Callable[[Any], Tensor] | None = None
     file: Path | None = None
+    batch: int | None = None
 
     def dataset(self, image_size: int) -> DataSet:
         """The data set for an image size: the one asked for, else the one at home in that size, else the first."""
@@ -117,6 +119,8 @@ class Model:
 
     def instantiate(self, image_size: int) -> nn.Module:
         """The torch model, initialised by torch's current seed, in training mode, on torch's default device."""
+        if self.build is None:
+            raise TypeError(f"{self.name} is an ONNX file, wanted a torch model")
         return self.build(**self.arguments(image_size))
 
 

@@ -76,6 +76,7 @@ def describe(model: Model) -> dict[str, Any]:
         "home": model.image_size,
         "chosen": dict(model.chosen),
         "source": model.source,
+        "batch": model.batch,
         "file": None if model.file is None else str(model.file),
     }
 
@@ -157,6 +158,23 @@ def torchvision_builder(architecture: str, kind: str = "classification") -> Call
 
 
 # -- import paths --------------------------------------------------------------------------------------------------
+
+
+def _onnx(name: str, data: str | None) -> Model:
+    from models.onnx import graph
+
+    try:
+        found = graph.read(Path(name))
+    except ValueError as error:
+        raise UnknownName(f"no model {name!r}: {error}") from error
+    if data is None:
+        data = "imagenet" if found.channels == 3 else "mnist"
+    if DATASETS[data].channels != found.channels:
+        raise UnknownName(f"model {name!r} takes {found.channels} channels, and {data} has {DATASETS[data].channels}")
+    sizes = ANY_SIZE if found.image_size is None else (found.image_size,)
+    home = found.image_size or DATASETS[data].image_size
+    source = f"ONNX file, opset {found.opset}, IR version {found.ir_version}"
+    return Model(name, None, None, (data,), sizes, source, home=home, file=Path(name), batch=found.batch)
 
 
 def _imported(name: str, target: str, data: str | None) -> Model:

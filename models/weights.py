@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+NO_WEIGHT = "num_batches_tracked"  # a counter of training steps; older files have none, and torch's strict loading allows it
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
 
 
@@ -65,10 +66,12 @@ def locate(model: Model, image_size: int, directory: Path | None, cache: Path, *
     if data.embedded and model.layers is not None and model.inputs is None and model.outputs is None:
         name = f"{stem}-{image_size}px-{_sources()}.safetensors"
         return Weights("trained", cache / "weights" / name, f"trained here on {data.name}, seed 0")
-    place = "no --weights directory was given" if directory is None else "the weights directory has none"
+    place = "no --weights DIR was given" if directory is None else "the --weights folder has none"
     if published:
         place = "neither torchvision nor timm publishes any"
-    return Weights("seeded", None, f"no weights for {model.name} on {data.name}: {place} ({wanted})")
+    elif model.pretrained is not None and data.name == "imagenet":
+        wanted += f", or --weights pretrained for those of {model.pretrained.partition(':')[0]}"
+    return Weights("seeded", None, f"no weights for {model.name} on {data.name}: {place}; {wanted}")
 
 
 def file_name(model: Model, image_size: int) -> str:
@@ -109,7 +112,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
         if name in state and state[name].shape != wanted[name].shape
     ]
     wrong = {
-        "missing": [name for name in wanted if name not in state],
+        "missing": [name for name in wanted if name not in state and not name.endswith(NO_WEIGHT)],
         "unexpected": [name for name in state if name not in wanted],
         "of another shape": reshaped,
     }

@@ -62,10 +62,10 @@ COUNTS = Counts(
 
 
 def test_ptflops_is_explained_or_not() -> None:
-    assert COUNTS.explains_ptflops
-    assert not replace(COUNTS, explained={"biases": 9}).explains_ptflops
+    assert COUNTS.counters_agree
+    assert not replace(COUNTS, explained={"biases": 9}).counters_agree
     wrong = replace(COUNTS, unexplained={"layer": [2, 1]})
-    assert not wrong.explains_ptflops
+    assert not wrong.counters_agree
     assert "layer: 2 instead of 1" in wrong.explanation
 
 

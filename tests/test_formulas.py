@@ -65,8 +65,11 @@ def test_every_layer_has_its_torch_twin(reference: str, image_size: int) -> None
     same_as_torch(model.build, model.layers, **model.arguments(image_size))
 
 
-def same_as_torch(build: Callable[..., nn.Module], formula: Callable[..., Iterable[Layer]] | None, **arguments: Any) -> None:
+def same_as_torch(
+    build: Callable[..., nn.Module] | None, formula: Callable[..., Iterable[Layer]] | None, **arguments: Any
+) -> None:
     """A builder and a formula describe the same net."""
+    assert build is not None
     assert formula is not None
     with torch.device("meta"):
         net = build(**arguments).eval()

@@ -1,8 +1,8 @@
-"""What executes a model. One small adapter each, its library imported only when used."""
+"""torch, one operation after the other."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from harness.precisions import Precision
 
@@ -11,28 +11,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Executable(Protocol):
-    """A model ready to run. Host tensors are float32 on the CPU; what `place` returns is the runtime's own."""
-
-    def place(self, arguments: tuple[Any, ...]) -> Any:
-        """The net's positional arguments, on the device and in the precision. Usually (images,), of shape
-        (batch, channels, height, width)."""
-
-    def run(self, placed: Any) -> Any:
-        """One inference; returns as soon as the work is queued."""
-
-    def fetch(self, outputs: Any) -> Any:
-        """What the net returned, on the host and in float32; usually logits, of shape (batch, classes)."""
-
-    def synchronize(self) -> None:
-        """Wait until the device has done all its work."""
-
-    def weights_bytes(self) -> int:
-        """Bytes of parameters and buffers as they are executed."""
-
-
 class Eager:
-    """torch, one operation after the other."""
+    """A torch module as it is; an `Executable`."""
 
     libraries = ("torch",)
     formats = ("torch",)
@@ -74,6 +54,3 @@ def _floats(tree: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 def _nothing() -> None:
     """The CPU has done its work when the call returns."""
-
-
-RUNTIMES: dict[str, type[Eager]] = {"eager": Eager}

@@ -1,0 +1,148 @@
+"""ONNX files: what goes in and out, and which numbers are stored for what.
+
+What they multiply is counted twice: from the graph alone in models/onnx/layers.py, and by executing it in
+models/onnx/reference.py. The rules are in docs/counting.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.onnx.nodes import all_nodes, blame, check, graphs, named, stored
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+
+Shape = tuple[int, ...]
+
+ELEMENT_TYPES = {"FLOAT": "float32", "FLOAT16": "float16", "DOUBLE": "float64"}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX file that takes images.
+
+    `layout` is NCHW or NHWC. `image_size` (pixels) and `batch` are None where any will do; `element_type` is the input's,
+    in numpy's words; `weights_bytes` the bytes of all numbers stored in the file or beside it.
+    """
+
+    path: Path
+    input: str
+    layout: str
+    channels: int
+    image_size: int | None
+    batch: int | None
+    element_type: str
+    opset: int
+    ir_version: int
+    outputs: tuple[str, ...]
+    weights_bytes: int
+
+
+def read(path: Path) -> Graph:
+    """What an ONNX file takes and gives. Raises ValueError for one that is broken, or that takes no images."""
+    import onnx
+
+    if not path.is_file():
+        raise ValueError(f"{path}: wanted an ONNX file, there is none")
+    try:
+        onnx.checker.check_model(str(path))
+        model = onnx.load(path, load_external_data=False)
+    except onnx.checker.ValidationError as error:
+        raise ValueError(
+            f"{path}: wanted a whole ONNX file, with the files it names beside it; onnx {onnx.__version__} says: "
+            f"{str(error).strip().splitlines()[0].rstrip('.')}. Export it again, or update onnx"
+        ) from error
+    if any(graph.sparse_initializer for graph in graphs(model)) or any(
+        found.name == "sparse_value" for node in all_nodes(model) for found in node.attribute
+    ):
+        raise ValueError(f"{path}: wanted dense constants, came sparse ones, which are not read here; store them dense")
+    with_value = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in with_value]
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise ValueError(f"{path}: wanted one input, the images, came {len(inputs)}: {names}. Make the others constants")
+    kind = inputs[0].type.tensor_type
+    name = onnx.TensorProto.DataType.Name(kind.elem_type)
+    dimensions = [size.dim_value if size.dim_value > 0 else None for size in kind.shape.dim]
+    if name not in ELEMENT_TYPES or len(dimensions) != 4:
+        raise ValueError(
+            f"{path}: wanted one input of images, 4-D and {', '.join(ELEMENT_TYPES)}; came {inputs[0].name}, {name} of shape "
+            f"{dimensions}. Export the net from its floating-point images on"
+        )
+    tensors = stored(model)
+    for tensor in tensors.values():
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            place = onnx.external_data_helper.ExternalDataInfo(tensor)
+            if (path.parent / place.location).stat().st_size < (place.offset or 0) + _bytes(tensor):
+                raise ValueError(f"{path}: {place.location} ends before the values of {tensor.name!r}; copy the whole of it")
+    layout, channels, image_size = _layout(dimensions, path)
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    return Graph(
+        path=path,
+        input=inputs[0].name,
+        layout=layout,
+        channels=channels,
+        image_size=image_size,
+        batch=dimensions[0],
+        element_type=ELEMENT_TYPES[name],
+        opset=opsets.get("", opsets.get("ai.onnx", 0)),
+        ir_version=model.ir_version,
+        outputs=tuple(value.name for value in model.graph.output),
+        weights_bytes=sum(_bytes(tensor) for tensor in tensors.values()),
+    )
+
+
+def _layout(dimensions: list[int | None], path: Path) -> tuple[str, int, int | None]:
+    """Layout, channels and image size of an input."""
+    found = []
+    for layout in ("NCHW", "NHWC"):
+        sizes = dict(zip(layout, dimensions))
+        sides = {sizes["H"], sizes["W"]} - {None}
+        if sizes["C"] in (1, 3) and len(sides) < 2:
+            found.append((layout, sizes["C"], next(iter(sides), None)))
+    if len(found) != 1:
+        raise ValueError(
+            f"{path}: wanted square images of 1 or 3 channels, [batch, channels, size, size] or [batch, size, size, channels]; "
+            f"came {dimensions}{', which can be read as either' if found else ''}. Export it with these sizes set"
+        )
+    return found[0]
+
+
+def resolve(graph: Graph, image_size: int) -> ModelProto:
+    """The graph for one image size: functions inlined, and shapes dropped that were known for another size or batch.
+
+    The batch is the file's own, or 1. Raises ValueError where the size does not fit, or where a node multiplies in a way
+    that is not counted here.
+    """
+    import onnx
+    import onnx.inliner
+
+    if graph.image_size not in (None, image_size):
+        raise ValueError(f"{graph.path}: wanted images of {image_size} pixels, it takes {graph.image_size}; export it for them")
+    model = onnx.load(graph.path)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    for name, node in named(model):
+        with blame(graph.path, name, node):
+            check(node)
+    sizes = {"N": graph.batch or 1, "C": graph.channels, "H": image_size, "W": image_size}
+    for value in model.graph.input:
+        if value.name == graph.input:
+            for letter, dimension in zip(graph.layout, value.type.tensor_type.shape.dim):
+                dimension.dim_value = sizes[letter]
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return model
+
+
+def _bytes(tensor: TensorProto) -> int:
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(tensor.data_type)
+    bits = 4 if name.endswith("INT4") else 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return -(-prod(tensor.dims) * bits // 8)
