@@ -26,6 +26,7 @@ import gc
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -42,7 +43,7 @@ import models
 from harness import memory
 from harness.cell import Cell
 from harness.machine import allowed_cpus
-from harness.outcomes import FAILED, OUT_OF_MEMORY, CellEnded
+from harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded
 from harness.process import BOOT, die_with_parent, run_forked, run_spawned
 from harness.settings import Settings
 
@@ -54,6 +55,9 @@ NO_MEMORY = (
     "bad_alloc", "t allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "alloc_failed",
     "create a memory object",
 )  # fmt: skip
+
+# What torch says of an operation that it does not have in a number format: "nms_kernel" not implemented for 'BFloat16'
+NO_KERNEL = re.compile(r"not implemented for '?(BFloat16|Half)")
 
 
 class Channel:
@@ -144,12 +148,20 @@ def speak_last(work: Callable[[], None], channel: Channel) -> int:
         channel.send(end={"outcome": end.outcome, "reason": end.reason, "axis": end.axis})
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the process boundary: what a model raises is a result
         traceback.print_exc()
-        reason = f"{type(error).__name__}: {error}".strip()
-        exhausted = isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY)
-        channel.send(end={"outcome": OUT_OF_MEMORY if exhausted else FAILED, "reason": reason, "axis": None})
+        outcome, axis = _judge(error)
+        channel.send(end={"outcome": outcome, "reason": f"{type(error).__name__}: {error}".strip(), "axis": axis})
     else:
         return 0
     return 1
+
+
+def _judge(error: BaseException) -> tuple[str, str | None]:
+    """The outcome that an exception stands for, and the axis to blame."""
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY):
+        return OUT_OF_MEMORY, None
+    if NO_KERNEL.search(str(error)):
+        return UNSUPPORTED, "precision"
+    return FAILED, None
 
 
 class Server:

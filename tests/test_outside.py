@@ -140,6 +140,49 @@ def test_a_detector_is_checked_and_timed_like_any_other(server: ProbeServer, set
     probe.close()
 
 
+def test_an_operation_that_a_precision_lacks_is_unsupported_there(server: ProbeServer, settings: Settings) -> None:
+    """torchvision suppresses boxes in fp32 only."""
+    probe = Probe(server, Cell("ssdlite320_mobilenet_v3_large", "dense", "eager", "bf16", 1, 320, "cpu"), settings)
+    with pytest.raises(CellEnded, match=r"nms_kernel.* not implemented for 'BFloat16'") as caught:
+        probe.agreement()
+    assert (caught.value.outcome, caught.value.axis) == ("unsupported", "precision")
+
+
+def test_an_onnx_file_of_tensorflows_layout_and_one_batch(bench: Bench, tmp_path: Path) -> None:
+    """From the command line to its record; channels last, and a batch that its maker has fixed."""
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    kernel = numpy_helper.from_array(rng.standard_normal((4, 3, 3, 3), np.float32), "kernel")
+    head = numpy_helper.from_array(rng.standard_normal((4, 10), np.float32), "head")
+    nodes = [
+        helper.make_node("Transpose", ["pictures"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["nchw", "kernel"], ["conv"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("ReduceMean", ["relu"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["mean", "head"], ["logits"]),
+    ]
+    pictures = helper.make_tensor_value_info("pictures", onnx.TensorProto.FLOAT, [2, 16, 16, 3])
+    logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [2, 10])
+    graph = helper.make_graph(nodes, "net", [pictures], [logits], [kernel, head])
+    file = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), file)
+
+    run = bench("--tier", "smoke", "--model", f"{file}+data=cifar10", "-rs")
+    assert run.code == 0, run.output
+    assert "1 passed" in run.output
+    (kept,) = (record for record in run.records.values() if record["outcome"] == "ok")
+    assert (kept["cell"]["runtime"], kept["cell"]["batch"], kept["cell"]["image_size"]) == ("onnxruntime", 2, 16)
+    assert kept["counts"]["parameters"] == 4 * 27 + 40
+    assert kept["counts"]["macs"] == 4 * 27 * 16 * 16 + 40
+    assert kept["counts"]["graph"] == kept["counts"]["executed"]
+    named = bench("--tier", "smoke", "--model", f"{file}+data=cifar10", "--batch", "3", folder="named")
+    assert named.code == 1
+    assert "takes a batch of 2 and no other, came 3" in named.output
+
+
 def test_a_strangers_model_from_a_repository_with_our_names(tmp_path: Path, cache: Path) -> None:
     """One command and no file, where `models` and `harness` are the stranger's; `harness` must not even be imported."""
     stranger = tmp_path / "repository"

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="no data root: set PLU
     [
         ("resnet20", 32, 10_000, pytest.approx(0.9173, abs=5e-5)),  # akamaster/pytorch_resnet_cifar10: error 8.27 %
         ("resnet56", 32, 10_000, pytest.approx(0.9339, abs=5e-5)),  # the same: 6.61 %
+        ("resnet8", 32, 10_000, pytest.approx(0.8719, abs=5e-5)),  # mlcommons/tiny: TensorFlow's padding, raw pixels
+        ("mobilenetv1_025", 128, 242, pytest.approx(0.5165, abs=0.005)),  # resize, then crop; 47.5 % the other way round
         ("squeezenet1_1", 224, 242, pytest.approx(0.694, abs=0.005)),  # measured by who chose the 242 pictures
     ],
 )
