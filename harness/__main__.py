@@ -37,7 +37,12 @@ def main() -> int:
     from models import UnknownName
 
     try:
-        return commanded(arguments)
+        code = commanded(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read the output has seen enough: show MODEL | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (MatrixError, RunError, UnknownName) as error:
         print(f"python -m harness {arguments.command}: {error}", file=sys.stderr)
         return 2

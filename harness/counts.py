@@ -51,8 +51,7 @@ def count(model: Model, image_size: int) -> dict[str, Any]:
     if model.file is not None:
         return _of_file(model.file, image_size)
     formula = model.formula(image_size)
-    net, arguments = _on_meta(model, image_size) if model.inputs is None else _on_cpu(model, image_size)
-    modules = torch_layers(net, arguments)
+    net, arguments, modules = _by_torch(model, image_size)
     total, by_module = _ptflops(net, arguments)
     explained, unexplained = _explain(net, modules, by_module)
     counted = {"parameters": sum(p.numel() for p in net.parameters()), "macs": sum(layer.macs for layer in modules.values())}
@@ -126,6 +125,23 @@ def _of_file(path: Path, image_size: int) -> dict[str, Any]:
     }
 
 
+def _by_torch(model: Model, image_size: int) -> tuple[nn.Module, tuple[Any, ...], dict[str, Module]]:
+    """A net, what it is called with, and what torch's counter sees of it: without any numbers where that is possible.
+
+    A net whose way depends on its numbers needs some: a detector drops boxes, and a stranger's builder may take an
+    `item()` of a tensor.
+    """
+    if model.inputs is None:
+        try:
+            net, arguments = _on_meta(model, image_size)
+            return net, arguments, torch_layers(net, arguments)
+        except (RuntimeError, TypeError):
+            if model.layers is not None:
+                raise
+    net, arguments = _on_cpu(model, image_size)
+    return net, arguments, torch_layers(net, arguments)
+
+
 def _on_meta(model: Model, image_size: int) -> tuple[nn.Module, tuple[Any, ...]]:
     import torch
 
@@ -135,10 +151,8 @@ def _on_meta(model: Model, image_size: int) -> tuple[nn.Module, tuple[Any, ...]]
 
 
 def _on_cpu(model: Model, image_size: int) -> tuple[nn.Module, tuple[Any, ...]]:
-    """A net whose way depends on its numbers (a detector drops boxes) cannot run without any."""
-    assert model.inputs is not None
     net = model.instantiate(image_size).eval()
-    return net, model.inputs(pictures(1, model.dataset(image_size).channels, image_size, seed=0))
+    return net, model.positional(pictures(1, model.dataset(image_size).channels, image_size, seed=0))
 
 
 def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module]:

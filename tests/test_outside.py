@@ -86,6 +86,21 @@ def recurrent(channels: int, image_size: int) -> object:
     return Rows()
 
 
+def test_a_net_that_needs_numbers_is_counted_with_some() -> None:
+    """As many of the nets that people write: drop path rates are taken out of a tensor, which has none on `meta`."""
+    found = count(models.find("tests.test_outside:drawn"), 8)
+    assert (found["parameters"], found["macs"]) == (1930, 1920)
+    assert not found["unexplained"]
+
+
+def drawn(channels: int, image_size: int) -> object:
+    import torch
+    from torch import nn
+
+    rates = [float(rate) for rate in torch.linspace(0, 0.1, 2)]
+    return nn.Sequential(nn.Flatten(), nn.Dropout(rates[-1]), nn.Linear(channels * image_size**2, 10))
+
+
 def test_what_the_probe_says_of_a_model_is_enough_to_plan_with() -> None:
     timm, own = describe(["timm:resnet10t", "tests.faulty:plain+data=cifar10"])
     assert (timm.name, timm.image_size, timm.data) == ("timm:resnet10t", 176, ("imagenet",))
