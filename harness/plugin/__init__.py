@@ -6,11 +6,11 @@ import pytest
 
 from harness import matrix
 from harness.plugin.bench import Bench
-from harness.plugin.fixtures import batch, cell, image_size, model, precision, probe, runtime, target, variant
+from harness.plugin.fixtures import batch, cell, counter, image_size, model, precision, probe, runtime, target, variant
 from harness.plugin.options import pytest_addoption
 
 __all__ = [
-    "batch", "cell", "image_size", "model", "precision", "probe", "pytest_addoption", "runtime", "target", "variant",
+    "batch", "cell", "counter", "image_size", "model", "precision", "probe", "pytest_addoption", "runtime", "target", "variant",
 ]  # fmt: skip
 
 
