@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import models
 from harness.ask import PROBE, Probe, ProbeServer
 from harness.cell import Cell
 from harness.outcomes import CellEnded
 from harness.settings import Settings
+from models.layers import macs
 
 
 @pytest.fixture
@@ -62,6 +64,24 @@ def test_a_good_cell_is_checked_and_measured(server: ProbeServer, settings: Sett
     assert memory.weights_bytes == 4 * 38_282
     assert memory.process_peak_bytes > memory.process_base_bytes > 10**7
     assert probe.exit["code"] == 0
+
+
+def _small() -> list[str]:
+    """The registered models of less than a GMAC that have a formula."""
+    formulas = {name: models.find(name).formula(models.find(name).image_size) for name in models.REGISTRY.names()}
+    return [name for name, formula in formulas.items() if formula is not None and macs(formula) < 1e9]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [*_small(), "timm:mobilenetv2_100", "torchvision:alexnet", "torchvision:shufflenet_v2_x0_5"])
+def test_seeded_nets_agree_in_bf16_with_room_to_spare(server: ProbeServer, settings: Settings, model: str) -> None:
+    """Nets that amplify rounding errors, as untrained ones do, would make this a lottery."""
+    found = models.find(model)
+    probe = Probe(server, Cell(found.name, "dense", "eager", "bf16", 8, found.image_size, "cpu"), settings)
+    agreement = probe.agreement()
+    probe.close()
+    assert agreement.error < 0.9 * agreement.tolerance
+    assert agreement.same_function
 
 
 def test_weights_in_bf16_take_half_the_bytes(server: ProbeServer, settings: Settings) -> None:

@@ -97,6 +97,20 @@ def test_what_goes_wrong_is_red_and_the_rest_goes_on(bench: Bench) -> None:
             assert says in kept["reason"]
 
 
+def test_what_a_tier_only_counts_is_checked_and_shown(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(
+        '[[tier.default.cells]]\nmodel = ["tests.faulty:GOOD"]\nimage_size = [8]\ntarget = ["cpu"]\n'
+        '[[tier.default.counted]]\nmodel = ["vgg16", "tests.faulty:MISCOUNTED"]\ntarget = ["cpu"]\n'
+    )
+    run = bench("--matrix", str(tmp_path / "m.toml"))
+    assert run.code == 1
+    assert "1 failed, 2 passed" in run.output
+    large = run.records["vgg16-dense-eager-fp32-b1-224px-cpu"]
+    assert (large["outcome"], large["counts"]["parameters"], large["latency"]) == ("ok", 138_357_544, None)
+    assert run.records["tests.faulty:MISCOUNTED-dense-eager-fp32-b1-8px-cpu"]["outcome"] == "failed"
+    assert "counted, not timed" in run.output
+
+
 def test_a_tier_may_say_that_a_cell_need_not_fit(bench: Bench, tmp_path: Path) -> None:
     cells = '[[tier.default.cells]]\nmodel = ["tests.faulty:HUNGRY", "tests.faulty:GOOD"]\ntarget = ["cpu"]\n'
     text = f"[tier.default]\nmay_not_fit = true\n{cells}"
