@@ -69,6 +69,8 @@ def _show(arguments: argparse.Namespace) -> int:
         from harness.counts import count
         from models.layers import Layer
 
+        if sys.stderr.isatty():
+            print(f"{model.name} has no formula: torch counts it, in some seconds", file=sys.stderr)
         layers = tuple(Layer(**layer) for layer in count(model, size)["layers"])
     print(listing.one(model, size, layers))
     return 0
