@@ -163,6 +163,7 @@ def test_an_operation_that_a_precision_lacks_is_unsupported_there(server: ProbeS
     assert (caught.value.outcome, caught.value.axis) == ("unsupported", "precision")
 
 
+@pytest.mark.slow
 def test_an_onnx_file_of_tensorflows_layout_and_one_batch(bench: Bench, tmp_path: Path) -> None:
     """From the command line to its record; channels last, and a batch that its maker has fixed."""
     import numpy as np
@@ -198,6 +199,7 @@ def test_an_onnx_file_of_tensorflows_layout_and_one_batch(bench: Bench, tmp_path
     assert "takes a batch of 2 and no other, came 3" in named.output
 
 
+@pytest.mark.slow
 def test_a_strangers_model_from_a_repository_with_our_names(tmp_path: Path, cache: Path) -> None:
     """One command and no file, where `models` and `harness` are the stranger's; `harness` must not even be imported."""
     stranger = tmp_path / "repository"

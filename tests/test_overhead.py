@@ -12,6 +12,7 @@ from harness import overhead
 from tests.conftest import where
 
 
+@pytest.mark.slow
 def test_every_figure_is_printed(tmp_path: Path, cache: Path) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "harness", "overhead", "--quick"], capture_output=True, text=True, **where(tmp_path, cache)

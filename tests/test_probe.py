@@ -250,6 +250,7 @@ def test_a_model_that_needs_another_input_shape_fails_with_torchs_reason(server:
     assert caught.value.outcome == "failed"
 
 
+@pytest.mark.slow
 def test_the_probe_works_where_nothing_can_be_forked(tmp_path: Path, settings: Settings) -> None:
     with (tmp_path / "probe.log").open("wb") as log:
         server = ProbeServer(log, command=[*PROBE, "--no-fork"])
@@ -264,6 +265,7 @@ def test_the_probe_works_where_nothing_can_be_forked(tmp_path: Path, settings: S
     assert "SIGSEGV" in caught.value.reason
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_is_started_again(tmp_path: Path, settings: Settings) -> None:
     with (tmp_path / "probe.log").open("wb") as log:
         server = ProbeServer(log)

@@ -76,6 +76,7 @@ def test_other_batches_refer_to_one_accuracy(bench: Bench) -> None:
     assert first["loss"] is not None
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_red_and_the_rest_goes_on(bench: Bench) -> None:
     """Every fault ends its own cell with its own outcome; a wrong model is not timed; the good ones are measured."""
     expected = {
@@ -97,6 +98,7 @@ def test_what_goes_wrong_is_red_and_the_rest_goes_on(bench: Bench) -> None:
             assert says in kept["reason"]
 
 
+@pytest.mark.slow
 def test_what_a_tier_only_counts_is_checked_and_shown(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text(
         '[[tier.default.cells]]\nmodel = ["tests.faulty:GOOD"]\nimage_size = [8]\ntarget = ["cpu"]\n'
@@ -111,6 +113,7 @@ def test_what_a_tier_only_counts_is_checked_and_shown(bench: Bench, tmp_path: Pa
     assert "counted, not timed" in run.output
 
 
+@pytest.mark.slow
 def test_a_tier_may_say_that_a_cell_need_not_fit(bench: Bench, tmp_path: Path) -> None:
     cells = '[[tier.default.cells]]\nmodel = ["tests.faulty:HUNGRY", "tests.faulty:GOOD"]\ntarget = ["cpu"]\n'
     text = f"[tier.default]\nmay_not_fit = true\n{cells}"
@@ -121,6 +124,7 @@ def test_a_tier_may_say_that_a_cell_need_not_fit(bench: Bench, tmp_path: Path) -
     assert run.records["tests.faulty:HUNGRY-dense-eager-fp32-b1-8px-cpu"]["outcome"] == "out_of_memory"
 
 
+@pytest.mark.slow
 def test_the_impossible_is_skipped_unless_it_was_named(bench: Bench, tmp_path: Path) -> None:
     text = '[[tier.default.cells]]\nmodel = ["tests.faulty:GOOD"]\nimage_size = [8, 9]\ntarget = ["cpu"]\n'
     (tmp_path / "m.toml").write_text(text)
@@ -148,6 +152,7 @@ def test_a_session_that_measured_nothing_is_red(bench: Bench, tmp_path: Path) ->
     assert "no CUDA device" in named.output
 
 
+@pytest.mark.slow
 def test_resume_runs_what_is_missing_or_not_ok(bench: Bench, tmp_path: Path) -> None:
     run = bench(*QUICK)
     lines = (run.folder / journal.NAME).read_text().splitlines()
@@ -179,6 +184,7 @@ def test_resume_runs_what_is_missing_or_not_ok(bench: Bench, tmp_path: Path) -> 
     assert "cpu_model: 'another' then" in refused.output
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_whole_journal_and_a_table(tmp_path: Path, cache: Path) -> None:
     """Interrupted in the middle of a cell: the cells before it are kept and shown, and no process stays behind."""
     folder = tmp_path / "run"
@@ -202,6 +208,7 @@ def test_ctrl_c_leaves_a_whole_journal_and_a_table(tmp_path: Path, cache: Path) 
     assert list(tmp_path.glob("plumbline-*")) == []  # the probe's scratch
 
 
+@pytest.mark.slow
 def test_a_killed_session_leaves_nothing_running(tmp_path: Path, cache: Path) -> None:
     options = ("--tier", "smoke", "--model", "tests.faulty:SLEEPING", "--precision", "fp32", "--batch", "1", "--target", "cpu")
     process = subprocess.Popen(command(tmp_path / "run", *options), stdout=subprocess.DEVNULL, **where(tmp_path, cache))
