@@ -7,6 +7,10 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models import Model
 
 
 def main() -> int:
@@ -58,13 +62,30 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     import models
+    from harness.matrix import MatrixError
+    from models import UnknownName
+
+    try:
+        print(_shown(models.find(arguments.model), arguments.image_size))
+    except (MatrixError, UnknownName, BrokenPipeError):
+        raise
+    except (Exception, SystemExit) as error:
+        if not models.is_outside(arguments.model):
+            raise
+        raise UnknownName(f"{arguments.model}: {type(error).__name__}: {error}") from error
+    return 0
+
+
+def _shown(model: Model, image_size: int | None) -> str:
     from harness import listing, matrix
 
-    model = models.find(arguments.model)
-    size = arguments.image_size or model.image_size
+    size = model.image_size if image_size is None else image_size
     if size not in model.sizes:
         raise matrix.MatrixError(f"{model.name} takes images of {matrix.shown(model.sizes)} pixels, came {size}")
-    layers = model.formula(size)
+    try:
+        layers = model.formula(size)
+    except ValueError as error:
+        raise matrix.MatrixError(f"{model.name}: {error}") from error
     if layers is None:  # only torch can tell
         from harness.counts import count
         from models.layers import Layer
@@ -72,8 +93,7 @@ def _show(arguments: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"{model.name} has no formula: torch counts it, in some seconds", file=sys.stderr)
         layers = tuple(Layer(**layer) for layer in count(model, size)["layers"])
-    print(listing.one(model, size, layers))
-    return 0
+    return listing.one(model, size, layers)
 
 
 def _counts(arguments: argparse.Namespace) -> int:

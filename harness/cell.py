@@ -49,4 +49,10 @@ def compares_with_parent(cell: Cell) -> bool:
 def id_of(axes: Iterable[str], values: Iterable[Any]) -> str:
     """The readable id of a row, as in `resnet20-dense-eager-fp32-b1-32px-cpu`; used as pytest id."""
     shown = {"batch": "b{}", "image_size": "{}px"}
-    return "-".join(shown.get(axis, "{}").format(value) for axis, value in zip(axes, values))
+    parts = (shown_model(value) if axis == "model" else value for axis, value in zip(axes, values))
+    return "-".join(shown.get(axis, "{}").format(part) for axis, part in zip(axes, parts))
+
+
+def shown_model(reference: str) -> str:
+    """A model's name; of the path of a file only the last part: the rest is about the person."""
+    return reference.rpartition("/")[2]

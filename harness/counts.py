@@ -9,9 +9,10 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +53,16 @@ def count(model: Model, image_size: int) -> dict[str, Any]:
         return _of_file(model.file, image_size)
     formula = model.formula(image_size)
     net, arguments, modules = _by_torch(model, image_size)
-    total, by_module = _ptflops(net, arguments)
+    total, trainable, by_module = _ptflops(net, arguments)
     explained, unexplained = _explain(net, modules, by_module)
+    frozen = sum(parameter.numel() for parameter in net.parameters() if not parameter.requires_grad)
     counted = {"parameters": sum(p.numel() for p in net.parameters()), "macs": sum(layer.macs for layer in modules.values())}
     ours = None if formula is None else {"parameters": parameters(formula), "macs": macs(formula)}
     return {
         **(ours or counted),
         "formula": ours,
         "flop_counter": counted,
-        "ptflops": {"parameters": sum(p.numel() for p in net.parameters() if p.requires_grad), "macs": total},
+        "ptflops": {"parameters": trainable + frozen, "macs": total},  # it leaves out the frozen ones
         "explained": explained,
         "unexplained": unexplained,
         "differing": {} if formula is None else _differing(formula, modules),
@@ -196,10 +198,28 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
         for name, module in net.named_modules():
             stack.callback(module.register_forward_pre_hook(begin).remove)
             stack.callback(module.register_forward_hook(partial(end, modules[name])).remove)
-        counter = stack.enter_context(FlopCounterMode(display=False))
+        for parameter in net.parameters():  # the counter follows gradients, and trips over a parameter that is an argument
+            if parameter.requires_grad:
+                stack.callback(parameter.requires_grad_, True)
+                parameter.requires_grad_(False)
+        counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=_vector_products()))
         stack.enter_context(torch.no_grad())
         net(*arguments)
     return modules
+
+
+def _vector_products() -> dict[Any, Callable[..., int]]:
+    """FLOPs of what torch's counter overlooks: products with vectors. It hands over the shapes of the arguments."""
+    import torch
+
+    def of_first(first: Sequence[int], _: Sequence[int], **__: Any) -> int:
+        return 2 * prod(first)
+
+    def of_second(_: Sequence[int], second: Sequence[int], *__: Any, **___: Any) -> int:
+        return 2 * prod(second)
+
+    aten = torch.ops.aten
+    return {aten.mv: of_first, aten.addmv: of_second, aten.dot: of_first, aten.vdot: of_first}
 
 
 def _differing(formula: Iterable[Layer], modules: dict[str, Module]) -> dict[str, list[list[int]]]:
@@ -217,8 +237,8 @@ def _differing(formula: Iterable[Layer], modules: dict[str, Module]) -> dict[str
     return {name: [ours.get(name, nothing), theirs.get(name, nothing)] for name in names}
 
 
-def _ptflops(net: nn.Module, arguments: tuple[Any, ...]) -> tuple[int, dict[str, int]]:
-    """ptflops' total over the modules, and each module's own figure.
+def _ptflops(net: nn.Module, arguments: tuple[Any, ...]) -> tuple[int, int, dict[str, int]]:
+    """ptflops' MACs of the modules, its parameters (the trainable ones), and each module's own MACs.
 
     Only modules are counted: left to itself, ptflops also counts calls of torch.nn.functional, the modules' own
     among them, so that a net of nn.Linear comes out twice as large as it is (mlp: 4.36 instead of 2.18 MMAC).
@@ -251,7 +271,7 @@ def _ptflops(net: nn.Module, arguments: tuple[Any, ...]) -> tuple[int, dict[str,
     try:
         with contextlib.redirect_stdout(printed), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            total, _ = get_model_complexity_info(
+            total, trainable = get_model_complexity_info(
                 whole,
                 (1,),
                 input_constructor=lambda _: {"nothing": None},
@@ -263,7 +283,7 @@ def _ptflops(net: nn.Module, arguments: tuple[Any, ...]) -> tuple[int, dict[str,
         handle.remove()
     if total is None:
         raise ValueError(f"ptflops could not count this model: {printed.getvalue().strip().splitlines()[-1:]}")
-    return int(total), by_module
+    return int(total), int(trainable), by_module
 
 
 def _explain(
@@ -290,7 +310,25 @@ def _explain(
         for kind, amount in reasons:
             if amount:
                 explained[kind] = explained.get(kind, 0) + amount
+    for name, amount in _again(net, by_module):
+        explained[name] = explained.get(name, 0) + amount
     return explained, unexplained
+
+
+def _again(net: nn.Module, by_module: dict[str, int]) -> Iterator[tuple[str, int]]:
+    """What ptflops adds up a second time: a module that has several places in the net, of which torch's counter sees one."""
+    first = {module: name for name, module in net.named_modules()}
+    for name, module in net.named_modules(remove_duplicate=False):
+        parent = name.rpartition(".")[0]
+        # below a second place everything is a second place; the topmost one stands for all of it
+        if first[module] != name and first[net.get_submodule(parent)] == parent:
+            amount = sum(
+                by_module.get(".".join(filter(None, (first[module], below))), 0)
+                for below, inner in module.named_modules()
+                if not below or not _has_hook(module)
+            )
+            if amount:
+                yield f"{first[module]} again as {name}", amount
 
 
 def _reasons(module: nn.Module, layer: Module, theirs: int) -> Iterator[tuple[str, int]]:

@@ -43,6 +43,8 @@ class Counts:
         """Two counters that know nothing of each other give the same, or differ for known reasons."""
         if self.flop_counter is None or self.ptflops is None:
             return self.graph is not None and self.graph == self.executed and not self.unexplained
+        if self.ptflops["parameters"] != self.flop_counter["parameters"]:
+            return False
         extra = self.ptflops["macs"] - self.flop_counter["macs"]
         return not self.unexplained and extra == sum(self.explained.values())
 
@@ -65,7 +67,7 @@ class Counts:
                 if self.graph is None
                 else f"executing the graph gives {self.executed}, its shapes {self.graph}"
             )
-            parts.append(f"{counters}; without a known reason in {layers}")
+            parts.append(f"{counters}; without a known reason in {layers or 'the sum, though each layer agrees'}")
         for figure in self.published:
             if not figure["agrees"]:
                 where = f" of {figure['layer']}" if figure["layer"] else ""

@@ -19,7 +19,7 @@ from models.outside import GROUP, announced
 from models.published import published
 from models.variants import VARIANTS
 
-OTHERS = "others: timm:NAME, torchvision:NAME, package.module:CALLABLE, FILE.onnx; one in detail: python -m harness show MODEL"
+OTHERS = "others: timm:NAME, torchvision:NAME, package.module:CALLABLE, FILE.onnx; one in detail: plumbline show MODEL"
 
 
 def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
@@ -56,7 +56,7 @@ def one(model: models.Model, image_size: int, layers: Iterable[Layer]) -> str:
         "output": f"1 x {data.classes} (batch, classes of {data.name})" if model.outputs is None else "structured",
         "pixels": matrix.shown(model.sizes),
         "data": ", ".join(model.data),
-        "options": ", ".join(f"{key}={value}" for key, value in model.options.items()) or "none",
+        "options": ", ".join(f"{key}={model.chosen.get(key, value)}" for key, value in model.options.items()) or "none",
         "weights by": model.pretrained or "nobody publishes any; --weights DIR",
         "parameters": f"{parameters(layers):,}",
         "MACs": f"{macs(layers):,} an image",

@@ -3,7 +3,7 @@
 A tier is a list of blocks; a block is the cross product of its axes. An option selects from the tier, and adds
 what the tier does not have: `--batch 8` runs the tier's cells of batch 8, or, where it has none, all of its cells
 at batch 8. A model that the tier does not have takes the tier's `others`, and an image size that it does not have
-goes to the models that take it.
+goes to the models that take it, unless an option named the models.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ def expand(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
     blocks = [block for given in tier.blocks for block in _one_model_each(given)]
     for axis in AXES:
         if axis in options:
-            blocks = [block for value in options[axis] for block in _choose(blocks, axis, value, tier)]
+            named = "model" in options  # what was asked for by name is not left out without a word
+            blocks = [block for value in options[axis] for block in _choose(blocks, axis, value, tier, named)]
     return _cells(blocks)
 
 
@@ -208,14 +209,14 @@ def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
         yield {**usual, "image_size": (model.image_size,), **block, "model": (model.name,)}
 
 
-def _choose(blocks: Sequence[Block], axis: str, value: Any, tier: Tier) -> list[Block]:
+def _choose(blocks: Sequence[Block], axis: str, value: Any, tier: Tier, named: bool) -> list[Block]:
     """The blocks that have the value, or, where none has it, all of them with it."""
     if axis == "model":
         value = find(value).name
     holders = [block for block in blocks if value in block[axis]]
     if not holders and axis == "model":
         return list(_one_model_each({**tier.others, "model": (value,)}))
-    if not holders and axis == "image_size":
+    if not holders and axis == "image_size" and not named:
         holders = [block for block in blocks if value in find(block["model"][0]).sizes]
     return [{**block, axis: (value,)} for block in holders or blocks]
 
@@ -227,6 +228,10 @@ def impossible(cell: Cell) -> Impossible | None:
         return Impossible(
             UNSUPPORTED, "image_size", f"{cell.model} takes images of {shown(model.sizes)} pixels, came {cell.image_size}"
         )
+    try:
+        model.formula(cell.image_size)
+    except ValueError as error:
+        return Impossible(UNSUPPORTED, "model", f"{cell.model}: {error}")
     if model.batch not in (None, cell.batch):
         return Impossible(UNSUPPORTED, "batch", f"{cell.model} takes a batch of {model.batch} and no other, came {cell.batch}")
     if model.format not in runtime.formats:

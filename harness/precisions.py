@@ -24,16 +24,18 @@ class Precision:
     accuracy_budget: float
     native: frozenset[str]
 
-    def tolerance(self, formula: Iterable[Layer]) -> float:
+    def tolerance(self, formula: Iterable[Layer], magnitude: float = 1.0) -> float:
         """The RMS error, relative to the spread of the outputs, that rounding explains.
 
         Every layer that multiplies rounds its inputs and weights to this precision, and adds up a sum of
         n terms in fp32, whose error grows with sqrt(n) u (Higham & Mary 2019, "A New Approach to Probabilistic
         Rounding Error Analysis", theorem 2.4). Layers add their errors up at worst linearly; that worst
-        case also stands for what a layer does to the errors it is given.
+        case also stands for what a layer does to the errors it is given. The outputs are rounded once more, by a share
+        of their `magnitude`, their RMS in spreads.
         """
         layers = [layer for layer in formula if layer.macs]
-        return sum(self.unit_roundoff + UNIT_ROUNDOFF_FP32 * layer.fan_in**0.5 for layer in layers)
+        inside = sum(self.unit_roundoff + UNIT_ROUNDOFF_FP32 * layer.fan_in**0.5 for layer in layers)
+        return max(inside, self.unit_roundoff) + self.unit_roundoff * magnitude  # a net that multiplies nothing rounds, too
 
     def emulated(self, target: str, cpu_flags: Collection[str]) -> bool:
         """Whether the target's processor lacks this arithmetic, and software stands in for it."""

@@ -243,7 +243,7 @@ def _versions() -> dict[str, Any]:
         "blas": blas.removeprefix("BLAS_INFO="),
         "onednn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
         "threads": allowed_cpus(),
-        **{name: version(name) for name in ("torchvision", "timm", "numpy", "ptflops")},
+        **{name: version(name) for name in ("torchvision", "timm", "numpy", "ptflops", "onnx", "onnxruntime")},
     }
 
 
@@ -262,6 +262,11 @@ def _describe(references: list[str]) -> int:
             channel.send(model=models.outside.describe(models.find(reference)))
         except (models.UnknownName, ValueError) as error:
             channel.send(unknown=str(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the process boundary: what a stranger's module raises
+            traceback.print_exc()
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}, line {last.lineno}"
+            channel.send(unknown=f"no model {reference!r}: {type(error).__name__}: {error} ({where})")
     return 0
 
 

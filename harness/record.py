@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.ask import Probe
+from harness.cell import shown_model
 
 SCHEMA = 1
 
@@ -25,7 +26,7 @@ def of_probe(probe: Probe, outcome: str, reason: str | None, machine: dict[str, 
     prepared, counts = facts.get("prepared", {}), facts.get("counts")
     return {
         "schema": SCHEMA,
-        "cell": probe.cell.as_json(),
+        "cell": {**probe.cell.as_json(), "model": shown_model(probe.cell.model)},
         "outcome": outcome,
         "reason": None if reason is None else without_paths(reason),
         "counts": None if counts is None else {**counts, "measured_parameters": prepared.get("parameters")},

@@ -121,7 +121,9 @@ def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progr
 
     model = models.find(cell.model)
     images = accuracy.images(model, cell.image_size, settings, Reference.load(folder).weights)
-    if isinstance(images, str) or model.file is not None:  # an ONNX file has no parent in torch
+    classes = model.dataset(cell.image_size).classes
+    # an ONNX file has no parent in torch
+    if isinstance(images, str) or model.file is not None or Reference.load(folder).outputs.shape[1:] != (classes,):
         (folder / "parent.json").write_text("null")
         return
     net = model.instantiate(cell.image_size).eval()
@@ -142,8 +144,9 @@ def _weights(
     """Kind, source, file and SHA-256 of the weights; the file of seeded ones is still to be written."""
     state = folder / "state.safetensors"
     weights = locate(model, image_size, settings.weights, settings.cache, published=settings.pretrained)
-    if weights.kind == "trained" and weights.path is not None and not weights.path.exists():
-        train(model, image_size, weights.path, progress=progress)
+    path = weights.path or state
+    if weights.kind == "trained" and not path.exists():
+        train(model, image_size, path, progress=progress)
     if weights.kind == "published":
         progress(f"fetching the weights of {model.pretrained}")
         try:
@@ -152,7 +155,7 @@ def _weights(
             return "seeded", f"no published weights: {reason}", state, None
         _save(tensors, state)
         return "published", source, state, digest
-    return weights.kind, weights.reason, weights.path or state, None
+    return weights.kind, weights.reason, path, None
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

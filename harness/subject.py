@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,8 @@ class Subject:
     def agreement(self) -> Agreement:
         """Compare with the reference on its inputs, in the cell's own batch."""
         inputs, expected, spread = self._reference.inputs, self._reference.outputs, self._reference.spread
+        if not isfinite(spread):
+            raise CellEnded(FAILED, "the reference outputs, in float64, hold NaN or infinity: look at the weights")
         if not spread > 0:
             raise CellEnded(FAILED, "the model gives the same outputs for every input; nothing can be compared on them")
         rows = [index % len(inputs) for index in range(-(-len(inputs) // self._cell.batch) * self._cell.batch)]
@@ -101,7 +104,8 @@ class Subject:
         assert first is not None
         again = self._infer(first[0])
         self._check_outputs(again, tuple(first[1].shape))
-        tolerance = self._precision.tolerance(self._layers)
+        magnitude = float(expected.square().mean().sqrt()) / spread
+        tolerance = self._precision.tolerance(self._layers, magnitude)
         return Agreement(
             reference=self._reference.made_by,
             inputs=len(inputs),
@@ -113,7 +117,7 @@ class Subject:
             tolerance=tolerance,
             max_tolerance=OUTLIER * tolerance,
             # between two calls only the order of fp32 sums may change, and with it how the last digit is rounded
-            repeat_tolerance=max(self._precision.unit_roundoff, PRECISIONS["fp32"].tolerance(self._layers)),
+            repeat_tolerance=max(self._precision.unit_roundoff, PRECISIONS["fp32"].tolerance(self._layers, magnitude)),
             top1=None if self._structured else same / len(rows),
         )
 
@@ -126,6 +130,11 @@ class Subject:
             self._run(self._host())
         if self._structured:
             return Accuracy(unavailable=f"{cell.model} returns several tensors, and does not name one class for a picture")
+        classes = self._model.dataset(cell.image_size).classes
+        if self._reference.outputs.shape[1:] != (classes,):
+            shape = tuple(self._reference.outputs.shape[1:])
+            reason = f"{cell.model} returns outputs of shape {shape} for a picture, wanted one for each of {classes} classes"
+            return Accuracy(unavailable=f"{reason} of {images.name}")
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         ranks = accuracy.classify(self._infer, images, settings, cell.batch, self._progress)
         images.close()
@@ -167,6 +176,8 @@ class Subject:
             call()
             peak, reason = torch.cuda.max_memory_allocated() - before, None
             allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        elif self._executable.keeps_memory is not None:
+            peak, reason = None, self._executable.keeps_memory
         else:
             peak, reason = memory.growth(call)
         return Memory(
@@ -192,8 +203,9 @@ class Subject:
             return self._executable.fetch(self._executable.run(placed))
         outputs: list[Any] = []
         (self._first_s,) = latency.sample(lambda: outputs.append(self._executable.run(placed)), self._executable.synchronize, 1)
-        self._structured = not isinstance(outputs[0], torch.Tensor)
-        return self._executable.fetch(outputs[0])
+        fetched = self._executable.fetch(outputs[0])
+        self._structured = not isinstance(fetched, torch.Tensor)
+        return fetched
 
     def _host(self) -> Tensor:
         """A batch of the reference's pictures."""

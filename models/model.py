@@ -64,6 +64,12 @@ class Model:
     file: Path | None = None
     batch: int | None = None
 
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.data if name not in DATASETS]
+        if unknown or not self.data or not len(self.sizes):
+            wrong = f"no data {', '.join(unknown)}; known: {', '.join(DATASETS)}" if unknown else "it names no data or no sizes"
+            raise ValueError(f"model {self.name!r}: {wrong}")
+
     def dataset(self, image_size: int) -> DataSet:
         """The data set for an image size: the one asked for, else the one at home in that size, else the first."""
         if "data" in self.chosen:
@@ -102,7 +108,10 @@ class Model:
         import torch
 
         if self.outputs is not None:
-            return self.outputs(outputs)
+            tensor = self.outputs(outputs)
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"`outputs` of {self.name} returned a {type(tensor).__name__}, wanted a tensor")
+            return tensor
         if isinstance(outputs, torch.Tensor):
             return outputs
         parts = list(outputs.values() if isinstance(outputs, Mapping) else outputs) if isinstance(outputs, Iterable) else []
@@ -114,14 +123,22 @@ class Model:
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
     def formula(self, image_size: int) -> tuple[Layer, ...] | None:
-        """The layers in the order in which they run; None for a model that has no formula."""
+        """The layers in the order in which they run; None for a model that has no formula.
+
+        Raises ValueError where its options do not fit the image size.
+        """
         return None if self.layers is None else tuple(self.layers(**self.arguments(image_size)))
 
     def instantiate(self, image_size: int) -> nn.Module:
         """The torch model, initialised by torch's current seed, in training mode, on torch's default device."""
         if self.build is None:
             raise TypeError(f"{self.name} is an ONNX file, wanted a torch model")
-        return self.build(**self.arguments(image_size))
+        from torch import nn
+
+        net = self.build(**self.arguments(image_size))
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"{self.name} returned a {type(net).__name__}, wanted a torch.nn.Module")
+        return net
 
 
 class Registry:
@@ -182,6 +199,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _like(example: Any, text: str, where: str) -> Any:
     try:
-        return type(example)(text)
+        value = type(example)(text)
     except ValueError:
         raise UnknownName(f"{where}: wanted {type(example).__name__}, came {text!r}") from None
+    if isinstance(value, int) and value < 1:
+        raise UnknownName(f"{where}: wanted a whole number from 1, came {text!r}")
+    return value

@@ -34,7 +34,11 @@ ANY_SIZE = range(1, 4097)
 def is_outside(reference: str) -> bool:
     """Whether the form of a reference, or an entry point of that name, says that it is no registered model."""
     name = reference.partition("+")[0]
-    return ":" in name or name.endswith(".onnx") or (not _registered(name) and name in announced())
+    return ":" in name or _is_file(name) or (not _registered(name) and name in announced())
+
+
+def _is_file(name: str) -> bool:
+    return name.lower().endswith(".onnx")
 
 
 def _registered(name: str) -> bool:
@@ -54,7 +58,7 @@ def find(reference: str) -> Model:
     data = next((setting.removeprefix("data=") for setting in settings if setting.startswith("data=")), None)
     if data is not None and data not in DATASETS:
         raise UnknownName(f"model {name!r}: no data {data!r}{nearest(data, DATASETS)}; known: {', '.join(DATASETS)}")
-    if name.endswith(".onnx"):
+    if _is_file(name):
         model = _onnx(name, data)
     elif name.startswith("timm:"):
         model = _timm(name, data or "imagenet")
@@ -102,12 +106,16 @@ def _timm(name: str, data: str) -> Model:
     if not timm.is_model(architecture):
         raise UnknownName(f"timm has no model {architecture!r}{nearest(architecture, timm.list_models())}")
     config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
-    home = config.input_size[-1] if config is not None else DATASETS[data].image_size
+    home = config.input_size[-1] if config is not None and data == "imagenet" else DATASETS[data].image_size
     fixed = config is not None and config.fixed_input_size
 
     def build(image_size: int, channels: int, classes: int) -> nn.Module:
-        size = {"img_size": image_size} if fixed and image_size != home else {}
-        return timm.create_model(architecture, num_classes=classes, in_chans=channels, **size)
+        size = {"img_size": image_size} if fixed and config is not None and image_size != config.input_size[-1] else {}
+        net = timm.create_model(architecture, num_classes=classes, in_chans=channels, **size)
+        patch = getattr(getattr(net, "patch_embed", None), "patch_size", None)
+        if isinstance(patch, tuple) and image_size % patch[0]:  # timm leaves out the pixels that do not fill a patch
+            raise ValueError(f"{image_size} pixels are not divided by the patch of {patch[0]}")
+        return net
 
     preparation = AS_USUAL
     if config is not None and data == "imagenet":
@@ -126,6 +134,10 @@ def _torchvision(name: str, data: str) -> Model:
     if architecture not in zoo.list_models():
         raise UnknownName(f"torchvision has no model {architecture!r}{nearest(architecture, zoo.list_models())}")
     kind = zoo.get_model_builder(architecture).__module__.split(".")[2]  # torchvision.models.KIND[.file]
+    if kind in ("video", "optical_flow"):
+        raise UnknownName(f"model {name!r} takes {kind.replace('_', ' ')} inputs, wanted a model of single pictures")
+    if DATASETS[data].channels != 3:
+        raise UnknownName(f"model {name!r}: torchvision's models take 3 channels, {data} has {DATASETS[data].channels}")
     weights = zoo.get_model_weights(architecture)
     changes: dict[str, Any] = {"pretrained": name, "home": DATASETS[data].image_size}
     theirs: Any = weights.DEFAULT.transforms() if len(weights) and data == "imagenet" else None
@@ -167,6 +179,10 @@ def _onnx(name: str, data: str | None) -> Model:
         found = graph.read(Path(name))
     except ValueError as error:
         raise UnknownName(f"no model {name!r}: {error}") from error
+    if found.element_type != "float32":
+        raise UnknownName(
+            f"model {name!r} takes images in {found.element_type}; wanted float32, the only one that is executed yet"
+        )
     if data is None:
         data = "imagenet" if found.channels == 3 else "mnist"
     if DATASETS[data].channels != found.channels:
@@ -194,23 +210,20 @@ def _imported(name: str, target: str, data: str | None) -> Model:
         raise UnknownName(
             f"{name!r} is a {type(found).__name__}, wanted a callable that returns a torch.nn.Module, a module, or a models.Model"
         )
-    return _stranger(name, _builder(name, found), data or "imagenet", f"{target}, from outside this project")
+    return _stranger(name, _builder(found), data or "imagenet", f"{target}, from outside this project")
 
 
-def _builder(name: str, found: Any) -> Callable[..., nn.Module]:
+def _builder(found: Any) -> Callable[..., nn.Module]:
     """Calls a stranger's callable with those of our arguments that it names."""
     from torch import nn
 
-    def build(**ours: Any) -> nn.Module:
+    def build(**ours: Any) -> Any:
         if isinstance(found, nn.Module):
             return copy.deepcopy(found)
         wanted = {**ours, "num_classes": ours["classes"], "in_chans": ours["channels"], "in_channels": ours["channels"]}
         parameters = inspect.signature(found).parameters
         with their_packages():
-            net = found(**{key: value for key, value in wanted.items() if key in parameters})
-        if not isinstance(net, nn.Module):
-            raise TypeError(f"{name} returned a {type(net).__name__}, wanted a torch.nn.Module")
-        return net
+            return found(**{key: value for key, value in wanted.items() if key in parameters})
 
     return build
 

@@ -31,6 +31,8 @@ def layers(
 ) -> Iterator[Layer]:
     """`heads` of `key` elements each, `mlp` the inner width of a block's MLP, `head` the hidden widths of the head."""
     grid = image_size // patch
+    if grid < 1:
+        raise ValueError(f"a patch of {patch} pixels does not fit into an image of {image_size}")
     tokens = grid * grid
     yield conv2d("patch_encoder.projection", channels, width, patch, grid, bias=True)
     yield Layer("patch_encoder.positions", tokens * width)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.model import Model
+from models.outside import is_outside
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,8 +32,8 @@ class WrongWeights(ValueError):
 class Weights:
     """`kind` is file, published, trained or seeded.
 
-    `path` is None for seeded ones and for published ones, which are still to be fetched; `trained` ones may still have
-    to be trained.
+    `path` is None for seeded ones, for published ones, which are still to be fetched, and for trained ones that are not
+    kept; `trained` ones may still have to be trained.
     """
 
     kind: str
@@ -50,28 +51,36 @@ def locate(model: Model, image_size: int, directory: Path | None, cache: Path, *
     data = model.dataset(image_size)
     stem, wanted = _stem(model, image_size), f"a file {file_name(model, image_size)} is wanted"
     if directory is not None:
-        name = re.escape(stem.removeprefix(f"{data.name}_"))
-        pattern = re.compile(rf"{data.name}_(.*[-.])?{name}([-.].*)?")
-        fitting = sorted(path for path in directory.iterdir() if pattern.fullmatch(path.stem))
+        fitting = candidates(model, image_size, directory)
         found = [path for path in fitting if path.suffix == ".safetensors"]
         if len(found) > 1:
             raise AmbiguousWeights(f"{stem}: {len(found)} files fit, wanted one: {', '.join(path.name for path in found)}")
         if found:
             return Weights("file", found[0], found[0].name)
-        pickled = [path for path in fitting if path.suffix in PICKLES]
-        if pickled:
-            raise WrongWeights(f"{pickled[0].name} {REFUSED}")
+        if fitting:
+            raise WrongWeights(f"{fitting[0].name} {REFUSED}")
     if published and model.pretrained is not None and data.name == "imagenet":
         return Weights("published", None, model.pretrained)
     if data.embedded and model.layers is not None and model.inputs is None and model.outputs is None:
         name = f"{stem}-{image_size}px-{_sources()}.safetensors"
-        return Weights("trained", cache / "weights" / name, f"trained here on {data.name}, seed 0")
+        # a stranger's code may have changed in ways that no digest of ours sees: trained again in every session
+        path = None if is_outside(model.name) else cache / "weights" / name
+        return Weights("trained", path, f"trained here on {data.name}, seed 0")
     place = "no --weights DIR was given" if directory is None else "the --weights folder has none"
     if published:
         place = "neither torchvision nor timm publishes any"
     elif model.pretrained is not None and data.name == "imagenet":
         wanted += f", or --weights pretrained for those of {model.pretrained.partition(':')[0]}"
     return Weights("seeded", None, f"no weights for {model.name} on {data.name}: {place}; {wanted}")
+
+
+def candidates(model: Model, image_size: int, directory: Path) -> list[Path]:
+    """The files of a folder whose names say that they hold weights of a model, pickles included."""
+    data = model.dataset(image_size)
+    name = re.escape(_stem(model, image_size).removeprefix(f"{data.name}_"))
+    pattern = re.compile(rf"{data.name}_(.*[-.])?{name}([-.].*)?")
+    kinds = (".safetensors", *PICKLES)
+    return sorted(path for path in directory.iterdir() if path.suffix in kinds and pattern.fullmatch(path.stem))
 
 
 def file_name(model: Model, image_size: int) -> str:
@@ -84,8 +93,10 @@ def _stem(model: Model, image_size: int) -> str:
     return re.sub(r"[^\w.+=-]", ".", f"{model.dataset(image_size).name}_{model.name}")
 
 
+HEADER = 8  # bytes that say how long the JSON behind them is
+
 REFUSED = (
-    "is a pickle, which can run any code when it is loaded; refused. Wanted safetensors: "
+    "is no safetensors file; pickles can run any code when they are loaded, and are refused. Wanted safetensors: "
     'safetensors.torch.save_file(torch.load(FILE, weights_only=True), "NAME.safetensors") makes it of a state dict'
 )
 
@@ -98,14 +109,18 @@ def load_weights(net: nn.Module, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    with path.open("rb") as file:
-        if file.read(4)[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and not _has_header(path):
-            raise WrongWeights(f"{path.name} {REFUSED}")
+    if not _has_header(path) and path.stat().st_size > HEADER:
+        raise WrongWeights(f"{path.name} {REFUSED}")
     try:
         state = load_file(path)
     except SafetensorError as error:
         raise WrongWeights(f"{path.name} is no whole safetensors file: {error}") from error
     wanted = net.state_dict()
+    kinds = [
+        f"{name} (file {state[name].dtype}, model {wanted[name].dtype})"
+        for name in wanted
+        if name in state and state[name].dtype.is_floating_point != wanted[name].dtype.is_floating_point
+    ]
     reshaped = [
         f"{name} (file {list(state[name].shape)}, model {list(wanted[name].shape)})"
         for name in wanted
@@ -115,6 +130,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
         "missing": [name for name in wanted if name not in state and not name.endswith(NO_WEIGHT)],
         "unexpected": [name for name in state if name not in wanted],
         "of another shape": reshaped,
+        "of another kind": kinds,
     }
     if any(wrong.values()):
         texts = (
@@ -129,7 +145,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
 def _has_header(path: Path) -> bool:
     """Whether a file begins as safetensors do: eight bytes of length, and JSON."""
     with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
+        return file.read(HEADER + 1)[HEADER:] == b"{"
 
 
 def cache_folder() -> Path:

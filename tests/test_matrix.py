@@ -113,6 +113,12 @@ def test_a_new_image_size_goes_to_the_models_that_take_it(tmp_path: Path) -> Non
     assert {cell.model for cell in expand(tier(tmp_path), {"image_size": [50]})} == {"mlp"}
 
 
+def test_a_model_that_was_named_is_not_left_out_for_its_image_size(tmp_path: Path) -> None:
+    cells = expand(tier(tmp_path), {"model": ["mlp", "mixer_s16"], "image_size": [50]})
+    assert {cell.model for cell in cells} == {"mlp", "mixer_s16"}
+    assert {cell.model for cell in cells if impossible(cell) is not None} == {"mixer_s16"}
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["precision", "batch", "model"]),
@@ -196,6 +202,7 @@ def test_a_typo_is_named_with_file_line_and_key(tmp_path: Path, old: str, new: s
 @pytest.mark.parametrize(
     ("changes", "outcome", "axis", "says"),
     [
+        ({"model": "vit_cifar+patch=16", "image_size": 12}, "unsupported", "model", "patch of 16 pixels does not fit"),
         ({"image_size": 100}, "unsupported", "image_size", "mixer_s16 takes images of 32, 224 pixels, came 100"),
         ({"model": "resnet50", "image_size": 31}, "unsupported", "image_size", "32 to 1024 pixels, came 31"),
         ({"model": "vit_tiny", "image_size": 225}, "unsupported", "image_size", "16 to 1024 in steps of 16 pixels, came 225"),

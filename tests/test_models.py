@@ -39,6 +39,8 @@ def test_importing_the_models_and_the_plugin_imports_no_torch() -> None:
         ("timm:resnet10t+data=cifar", r"no data 'cifar' \(did you mean cifar10\?\)"),
         ("nets/none.onnx", "none.onnx"),
         ("mlp+height=3", "no option 'height'; known: data, depth, width"),
+        ("mlp+depth=-1", "option 'depth': wanted a whole number from 1, came '-1'"),
+        ("torchvision:r3d_18", "takes video inputs, wanted a model of single pictures"),
         ("mlp+depth=deep", "option 'depth': wanted int, came 'deep'"),
         ("mlp+data=imagenet", "not meant for data 'imagenet'; known: digits, mnist"),
         ("no.such.module:MODEL", "no model 'no.such.module:MODEL'"),
@@ -206,10 +208,10 @@ def test_a_pickle_is_refused_whatever_it_is_called(tmp_path: Path, zipped: bool)
     model = find("resnet20")
     path = tmp_path / "cifar10_resnet20.safetensors"
     torch.save({"a": Trap()}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WrongWeights, match="is a pickle, which can run any code"):
+    with pytest.raises(WrongWeights, match="pickles can run any code"):
         load_weights(model.instantiate(32), path)
     path.rename(tmp_path / "cifar10_resnet20.pth")
-    with pytest.raises(WrongWeights, match=r"cifar10_resnet20.pth is a pickle.*Wanted safetensors"):
+    with pytest.raises(WrongWeights, match=r"cifar10_resnet20.pth is no safetensors file; pickles.*Wanted safetensors"):
         locate(model, 32, tmp_path, tmp_path)
     assert not mark.exists()
 

@@ -34,6 +34,8 @@ ARCHITECTURES = {
     "poolformer_s12": 224,
     "tf_efficientnet_lite0": 224,
     "gmlp_s16_224": 224,
+    "cait_xxs24_224": 224,  # hands a parameter over as an argument
+    "coat_lite_tiny": 224,  # has modules in two places
 }
 
 
@@ -93,6 +95,29 @@ def test_a_net_that_needs_numbers_is_counted_with_some() -> None:
     assert not found["unexplained"]
 
 
+def test_products_with_vectors_are_counted() -> None:
+    """torch's counter overlooks them, and ptflops sees modules only: both would give 0, and agree."""
+    found = count(models.find("tests.test_outside:by_hand"), 8)
+    assert found["macs"] == 3 * 64 * 10
+    assert found["explained"] == {"not seen in ByHand": -1920}
+    assert (found["parameters"], found["ptflops"]["parameters"]) == (1920, 1920)  # frozen ones are parameters, too
+
+
+def by_hand(channels: int, image_size: int) -> object:
+    import torch
+    from torch import nn
+
+    class ByHand(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(10, channels * image_size**2), requires_grad=False)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.stack([self.weight @ image.flatten() for image in images])
+
+    return ByHand()
+
+
 def drawn(channels: int, image_size: int) -> object:
     import torch
     from torch import nn
@@ -146,6 +171,21 @@ def test_a_callable_that_returns_no_module(server: ProbeServer, settings: Settin
         Probe(server, cell("tests.faulty:no_module", 8), settings).counts()
 
 
+def test_a_net_that_multiplies_nothing_is_judged_and_shown(bench: Bench) -> None:
+    """Its tolerance is that of the outputs' own rounding; one of 0 would make it red, and the table divide by it."""
+    run = bench("--tier", "smoke", "--model", "tests.test_outside:shifted+data=digits", "--precision", "fp32", "--batch", "1")
+    assert run.code == 0, run.output
+    (kept,) = run.records.values()
+    assert (kept["counts"]["macs"], kept["outcome"]) == (0, "ok")
+    assert kept["accuracy"]["unavailable"].startswith("no weights for tests.test_outside:shifted")
+
+
+def shifted() -> object:
+    from torch import nn
+
+    return nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.LayerNorm(16))
+
+
 def test_a_detector_is_checked_and_timed_like_any_other(server: ProbeServer, settings: Settings) -> None:
     probe = Probe(server, Cell("ssdlite320_mobilenet_v3_large", "dense", "eager", "fp32", 1, 320, "cpu"), settings)
     assert probe.counts().as_published
@@ -194,6 +234,16 @@ def test_an_onnx_file_of_tensorflows_layout_and_one_batch(bench: Bench, tmp_path
     assert kept["counts"]["parameters"] == 4 * 27 + 40
     assert kept["counts"]["macs"] == 4 * 27 * 16 * 16 + 40
     assert kept["counts"]["graph"] == kept["counts"]["executed"]
+    assert kept["agreement"]["top1"] == 1
+    assert "no data root" in kept["accuracy"]["unavailable"]
+    assert (kept["memory"]["peak_bytes"], list(kept["memory"]["unavailable"])) == (None, ["peak_bytes"])
+    assert (kept["cell"]["id"], kept["cell"]["model"]) == (
+        "net.onnx+data=cifar10-dense-onnxruntime-fp32-b2-16px-cpu", "net.onnx+data=cifar10"
+    )  # fmt: skip
+    assert {"onnx", "onnxruntime"} <= set(kept["machine"])
+    no_weights = bench("--tier", "smoke", "--model", f"{file}+data=cifar10", "--weights", str(tmp_path), folder="weights")
+    assert no_weights.code == pytest.ExitCode.USAGE_ERROR
+    assert "fits no model of these cells; wanted any of none, as ONNX files have their own" in no_weights.output
     named = bench("--tier", "smoke", "--model", f"{file}+data=cifar10", "--batch", "3", folder="named")
     assert named.code == 1
     assert "takes a batch of 2 and no other, came 3" in named.output

@@ -18,6 +18,7 @@ from harness.journal import Journal, RunError
 from harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.plugin import options
 from harness.session import Busy, Session, default_run_dir, lock_machine
+from models.weights import candidates, file_name
 
 MEASURED, COUNTED = "probe", "counter"  # the fixtures for a tier's cells, and for those that it only counts
 
@@ -134,6 +135,7 @@ class Bench:
         """Everything that could go wrong for all cells goes wrong here, before the first."""
         try:
             self._write("")
+            self._check_weights()
             self._finishers.callback(lock_machine(self.config.getoption("wait")).release)
             kept = Journal(self.run_dir, resume=bool(self.config.getoption("resume")))
             log = self._finishers.enter_context((self.run_dir / "probe.log").open("ab"))
@@ -143,6 +145,18 @@ class Bench:
             self.session.start(any(matrix.impossible(_cell(item)) is None for item in self._selected))
         except (Busy, RunError, CellEnded) as error:
             raise pytest.UsageError(str(error)) from error
+
+    def _check_weights(self) -> None:
+        """A folder that was named and has nothing for any cell is a mistake, not a reason for seeded weights."""
+        folder, cells = self.settings.weights, self._selected_cells()[0]
+        if self.config.getoption("weights") in (None, "pretrained") or folder is None:
+            return
+        possible = dict.fromkeys((cell.model, cell.image_size) for cell in cells if matrix.impossible(cell) is None)
+        pairs = [(matrix.find(model), size) for model, size in possible if matrix.find(model).file is None]
+        if cells and not any(candidates(model, size, folder) for model, size in pairs):
+            wanted = ", ".join(sorted(file_name(model, size) for model, size in pairs)) or "none, as ONNX files have their own"
+            came = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+            raise pytest.UsageError(f"--weights {folder}: fits no model of these cells; wanted any of {wanted}; came {came}")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:

@@ -52,7 +52,7 @@ def settings(config: pytest.Config) -> Settings:
     given = config.getoption("weights")
     pretrained = given == "pretrained"  # a folder of that name is ./pretrained
     weights = Path(given) if given is not None and not pretrained else None
-    if given is None and data is not None and (data / "weights").is_dir():
+    if weights is None and data is not None and (data / "weights").is_dir():
         weights = data / "weights"
     for option, folder in (("--data", data), ("--weights", weights)):
         if folder is not None and not folder.is_dir():

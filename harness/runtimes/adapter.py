@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 class Executable(Protocol):
     """A model ready to run. Host tensors are float32 on the CPU; what `place` returns is the runtime's own."""
+
+    keeps_memory: ClassVar[str | None]
+    """Why nothing is learned from what another inference takes; None where it is."""
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
         """The net's positional arguments, on the device and in the precision. Usually (images,), of shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.precisions import Precision
 
@@ -18,6 +18,7 @@ class Eager:
     formats = ("torch",)
     precisions = ("fp32", "bf16", "fp16")
     targets = ("cpu", "cuda")
+    keeps_memory: ClassVar[str | None] = None
 
     def __init__(self, net: nn.Module, precision: Precision, device: torch.device) -> None:
         import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.precisions import Precision
 from models.onnx.graph import read
@@ -27,6 +27,9 @@ class OnnxRuntime:
     formats = ("onnx",)
     precisions = ("fp32",)
     targets = ("cpu",)
+    keeps_memory: ClassVar[str | None] = (
+        "ONNX Runtime's arena keeps what the first inference took, and a further one takes nothing"
+    )
 
     def __init__(self, file: Path, precision: Precision, device: torch.device, providers: Sequence[str] = CPU) -> None:
         import onnxruntime
