@@ -79,7 +79,7 @@ class Counts:
 class Prepared:
     """The model as it stands in the fresh process. `weights` says where they come from, with a SHA-256.
 
-    `parameters` are those of the very object that is measured.
+    `parameters` are those of the very object that is measured, or of the net from which its `artefact` was exported.
     """
 
     weights: dict[str, Any]
@@ -87,6 +87,7 @@ class Prepared:
     threads: int
     seconds: float
     emulated: bool
+    artefact: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from models.layers import Layer
 
 UNIT_ROUNDOFF_FP32 = 2.0**-24
+# Half a step, as a share of the RMS, where 255 steps hold a range of 8 RMS: from -4 to 4 for weights, up to 8 after a ReLU.
+INT8 = 4 / 255
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Precision:
     unit_roundoff: float
     accuracy_budget: float
     native: frozenset[str]
+    integer: bool = False
 
     def tolerance(self, formula: Iterable[Layer], magnitude: float = 1.0) -> float:
         """The RMS error, relative to the spread of the outputs, that rounding explains.
@@ -47,6 +50,8 @@ PRECISIONS = {
     for precision in (
         Precision("fp32", "float32", UNIT_ROUNDOFF_FP32, 0.0005, frozenset()),
         Precision("bf16", "bfloat16", 2.0**-8, 0.005, frozenset({"avx512_bf16", "amx_bf16", "bf16"})),
+        Precision("int8-dynamic", "float32", INT8, 0.01, frozenset(), integer=True),
+        Precision("int8-static", "float32", INT8, 0.01, frozenset(), integer=True),
         Precision("fp16", "float16", 2.0**-11, 0.005, frozenset({"avx512_fp16", "amx_fp16", "asimdhp"})),
     )
 }

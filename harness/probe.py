@@ -130,14 +130,22 @@ def _prepare_reference(cell: Cell, settings: Settings, folder: Path, channel: Ch
     reference.prepare(cell, settings, folder, channel.progress)
 
 
+def _prepare_artefact(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
+    from harness import artefacts
+
+    artefacts.prepare(cell, settings, folder, channel.progress)
+
+
 def _prepare_parent(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
     from harness import reference
 
     reference.prepare_parent(cell, settings, folder, channel.progress)
 
 
-# Each in a process of its own, in this order; the first three only where no cell before has left what they make.
-JOBS = {"count": _count, "reference": _prepare_reference, "parent": _prepare_parent, "attend": attend}
+# Each in a process of its own, in this order; all but the last only where no cell before has left what they make.
+JOBS = {
+    "count": _count, "reference": _prepare_reference, "artefact": _prepare_artefact, "parent": _prepare_parent, "attend": attend,
+}  # fmt: skip
 
 
 def speak_last(work: Callable[[], None], channel: Channel) -> int:
@@ -192,11 +200,13 @@ class Server:
             self._channel.send(fact="counts", value=counts.kept(folder))
 
     def _serve_cell(self, line: dict[str, Any]) -> None:
-        from harness import counts
+        from harness import artefacts, counts
 
         cell, settings = Cell.from_json(line["cell"]), Settings.from_json(line["settings"])
         folder = self._folder_of(cell, settings)
         made = {"count": counts.NAME, "reference": "reference.json"}
+        if artefacts.is_needed(cell):
+            made["artefact"] = artefacts.name(cell)
         if line["compare_with_parent"]:
             made["parent"] = "parent.json"
         jobs = [job for job, name in made.items() if not (folder / name).exists()]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import accuracy, counts, latency, memory
+from harness import accuracy, artefacts, counts, latency, memory
 from harness.cell import Cell, compares_with_parent
 from harness.facts import Accuracy, Agreement, Latency, Memory, Prepared
 from harness.machine import cpu_flags
@@ -51,6 +51,7 @@ class Subject:
         self._model = models.find(cell.model)
         self._reference = Reference.load(folder)
         self._layers = counts.layers(folder)
+        self._artefact = artefacts.kept(cell, folder) if artefacts.is_needed(cell) else None
         self._executable: Executable = RUNTIMES[cell.runtime](self._build(), self._precision, self._device)
         self._emulated = self._precision.emulated(cell.target, cpu_flags())
         self._first_s: float | None = None
@@ -62,6 +63,9 @@ class Subject:
         if self._model.file is not None:
             self._parameters = numbers(self._model.file)["parameters"]
             return self._model.file
+        if self._artefact is not None:
+            self._parameters = self._artefact["parameters"]
+            return Path(self._artefact.pop("path"))
         import torch
 
         torch.manual_seed(self._settings.seed)
@@ -80,6 +84,7 @@ class Subject:
             threads=torch.get_num_threads(),
             seconds=self._seconds,
             emulated=self._emulated,
+            artefact=self._artefact,
         )
 
     def agreement(self) -> Agreement:

@@ -62,7 +62,7 @@ def locate(model: Model, image_size: int, directory: Path | None, cache: Path, *
     if published and model.pretrained is not None and data.name == "imagenet":
         return Weights("published", None, model.pretrained)
     if data.embedded and model.layers is not None and model.inputs is None and model.outputs is None:
-        name = f"{stem}-{image_size}px-{_sources()}.safetensors"
+        name = f"{stem}-{image_size}px-{sources()}.safetensors"
         # a stranger's code may have changed in ways that no digest of ours sees: trained again in every session
         path = None if is_outside(model.name) else cache / "weights" / name
         return Weights("trained", path, f"trained here on {data.name}, seed 0")
@@ -153,9 +153,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plumbline"
 
 
-def _sources() -> str:
-    """A digest of this package's sources: what a change of the code may have changed is never taken from a cache."""
+def sources(folder: Path = Path(__file__).parent) -> str:
+    """A digest of a package's sources, of this one if none is named: what a change of the code may have changed is never
+    taken from a cache."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(folder.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

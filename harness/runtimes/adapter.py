@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from harness.precisions import Precision
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+Build = Callable[["nn.Module", "Tensor", "Precision", Path], "dict[str, Any]"]
 
 
 class Executable(Protocol):

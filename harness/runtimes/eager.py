@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.precisions import Precision
+from harness.runtimes.adapter import Build
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ class Eager:
     precisions = ("fp32", "bf16", "fp16")
     targets = ("cpu", "cuda")
     keeps_memory: ClassVar[str | None] = None
+    build: ClassVar[Build | None] = None
 
     def __init__(self, net: nn.Module, precision: Precision, device: torch.device) -> None:
         import torch

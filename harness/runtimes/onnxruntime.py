@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.precisions import Precision
+from harness.runtimes.export import export, integer_share, quantise
 from models.onnx.graph import read
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor, nn
 
 CPU = ("CPUExecutionProvider",)
 
@@ -24,12 +26,35 @@ class OnnxRuntime:
     """
 
     libraries = ("onnxruntime",)
-    formats = ("onnx",)
-    precisions = ("fp32",)
+    formats = ("torch", "onnx")
+    precisions = ("fp32", "int8-dynamic", "int8-static")
     targets = ("cpu",)
     keeps_memory: ClassVar[str | None] = (
         "ONNX Runtime's arena keeps what the first inference took, and a further one takes nothing"
     )
+
+    @staticmethod
+    def build(net: nn.Module, images: Tensor, precision: Precision, file: Path) -> dict[str, Any]:
+        """Export a net to `file`, and quantise it there; `images`, float32 on the host, are an example and the calibration.
+
+        Returns opset and IR version as they came, the share of MACs in integers, and whether it was calibrated.
+        Raises ValueError where it cannot be exported, or where most of it would silently stay in fp32.
+        """
+        export(net, images[:2], file)
+        static, share = precision.name == "int8-static", 0.0
+        if precision.integer:
+            plain = file.rename(file.with_name("plain.onnx"))
+            quantise(plain, file, images if static else None)
+            for left in file.parent.glob("plain*"):
+                left.unlink()
+            share = integer_share(file, images.shape[-1])
+            if share < 0.5:
+                raise ValueError(
+                    f"in {precision.name} ONNX Runtime executes {share:.1%} of its MACs in integers, and the rest in fp32; "
+                    "wanted half of them at least"
+                )
+        found = read(file)
+        return {"opset": found.opset, "ir_version": found.ir_version, "integer_macs": share, "calibrated": static}
 
     def __init__(self, file: Path, precision: Precision, device: torch.device, providers: Sequence[str] = CPU) -> None:
         import onnxruntime
