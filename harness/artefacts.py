@@ -57,11 +57,12 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     found = _sound(place)
     if found is None:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as made:
-            _build(cell, settings, folder, Path(made), progress)
+        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+            made = Path(scratch) / place.name
+            made.mkdir()
+            _build(cell, settings, folder, made, progress)
             shutil.rmtree(place, ignore_errors=True)
-            Path(made).rename(place)
-            Path(made).mkdir()  # which the temporary directory wants to remove
+            made.rename(place)
         built = _sound(place)
         assert built is not None, f"{place} was just written"
         found = {**built, "cached": False}

@@ -50,8 +50,8 @@ PRECISIONS = {
     for precision in (
         Precision("fp32", "float32", UNIT_ROUNDOFF_FP32, 0.0005, frozenset()),
         Precision("bf16", "bfloat16", 2.0**-8, 0.005, frozenset({"avx512_bf16", "amx_bf16", "bf16"})),
+        Precision("fp16", "float16", 2.0**-11, 0.005, frozenset({"avx512_fp16", "amx_fp16", "asimdhp"})),
         Precision("int8-dynamic", "float32", INT8, 0.01, frozenset(), integer=True),
         Precision("int8-static", "float32", INT8, 0.01, frozenset(), integer=True),
-        Precision("fp16", "float16", 2.0**-11, 0.005, frozenset({"avx512_fp16", "amx_fp16", "asimdhp"})),
     )
 }

@@ -25,7 +25,7 @@ from harness.session import lock_machine
 from tests.conftest import Run, command, where
 
 Bench = Callable[..., Run]
-QUICK = ("--tier", "smoke", "--model", "small_cnn", "--batch", "1", "--target", "cpu")
+QUICK = ("--tier", "smoke", "--model", "small_cnn", "--runtime", "eager", "--batch", "1", "--target", "cpu")
 NO_CUDA = pytest.mark.skipif(cuda_device() is None, reason="this machine may have a CUDA device")
 
 
@@ -146,7 +146,9 @@ def test_a_session_that_measured_nothing_is_red(bench: Bench, tmp_path: Path) ->
     assert run.code == 1
     assert "1 skipped" in run.output
     assert "nothing was measured" in run.output
-    named = bench("--target", "cuda", "--model", "mlp", "--precision", "fp32", "--batch", "1", folder="named")
+    named = bench(
+        "--target", "cuda", "--model", "mlp", "--runtime", "eager", "--precision", "fp32", "--batch", "1", folder="named"
+    )
     assert named.code == 1
     assert "1 failed" in named.output
     assert "no CUDA device" in named.output
