@@ -31,8 +31,10 @@ def export(net: nn.Module, images: Tensor, path: Path) -> None:
     batch = torch.export.Dim("batch")
     with _quiet():
         try:
-            program = torch.onnx.export(net, (images,), dynamo=True, dynamic_shapes=({0: batch},), input_names=["images"])
-        except torch.onnx.errors.OnnxExporterError as error:
+            # captured here, as older exporters trace a net that cannot be captured, and leave out the ways it did not go
+            captured = torch.export.export(net, (images,), dynamic_shapes=({0: batch},), strict=False)
+            program = torch.onnx.export(captured, dynamo=True, input_names=["images"])
+        except (RuntimeError, ValueError) as error:  # OnnxExporterError is a RuntimeError
             raise ValueError(f"torch {torch.__version__} cannot export it to ONNX: {_reason(error)}") from error
     assert program is not None
     program.save(str(path), external_data=_large(net))
