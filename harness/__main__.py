@@ -80,12 +80,9 @@ def _shown(model: Model, image_size: int | None) -> str:
     from harness import listing, matrix
 
     size = model.image_size if image_size is None else image_size
-    if size not in model.sizes:
-        raise matrix.MatrixError(f"{model.name} takes images of {matrix.shown(model.sizes)} pixels, came {size}")
-    try:
-        layers = model.formula(size)
-    except ValueError as error:
-        raise matrix.MatrixError(f"{model.name}: {error}") from error
+    if (unfit := matrix.unfit(model, size)) is not None:
+        raise matrix.MatrixError(unfit.reason)
+    layers = model.formula(size)
     if layers is None:  # only torch can tell
         from harness.counts import count
         from models.layers import Layer

@@ -303,10 +303,9 @@ def _explain(
         if theirs != layer.macs + sum(amount for _, amount in reasons):
             unexplained[name] = [theirs, layer.macs]
             continue
-        inside = -sum(by_module.get(f"{name}.{below}", 0) for below, _ in named[name].named_modules() if below)
-        if inside and _has_hook(named[name]):
+        if _has_hook(named[name]):
             # once it has a figure for a module, ptflops adds up nothing below it (flops_engine, accumulate_flops)
-            reasons.append((f"left out below {type(named[name]).__name__}", inside))
+            reasons.append((f"left out below {type(named[name]).__name__}", -_below(named[name], name, by_module)))
         for kind, amount in reasons:
             if amount:
                 explained[kind] = explained.get(kind, 0) + amount
@@ -322,13 +321,14 @@ def _again(net: nn.Module, by_module: dict[str, int]) -> Iterator[tuple[str, int
         parent = name.rpartition(".")[0]
         # below a second place everything is a second place; the topmost one stands for all of it
         if first[module] != name and first[net.get_submodule(parent)] == parent:
-            amount = sum(
-                by_module.get(".".join(filter(None, (first[module], below))), 0)
-                for below, inner in module.named_modules()
-                if not below or not _has_hook(module)
-            )
+            amount = by_module.get(first[module], 0) if _has_hook(module) else _below(module, first[module], by_module)
             if amount:
                 yield f"{first[module]} again as {name}", amount
+
+
+def _below(module: nn.Module, name: str, by_module: dict[str, int]) -> int:
+    """ptflops' MACs of the modules inside a module of that name."""
+    return sum(by_module.get(f"{name}.{below}", 0) for below, _ in module.named_modules() if below)
 
 
 def _reasons(module: nn.Module, layer: Module, theirs: int) -> Iterator[tuple[str, int]]:

@@ -224,14 +224,8 @@ def _choose(blocks: Sequence[Block], axis: str, value: Any, tier: Tier, named: b
 def impossible(cell: Cell) -> Impossible | None:
     """What can be said without running anything. None means that the cell is worth trying."""
     model, runtime = find(cell.model), RUNTIMES[cell.runtime]
-    if cell.image_size not in model.sizes:
-        return Impossible(
-            UNSUPPORTED, "image_size", f"{cell.model} takes images of {shown(model.sizes)} pixels, came {cell.image_size}"
-        )
-    try:
-        model.formula(cell.image_size)
-    except ValueError as error:
-        return Impossible(UNSUPPORTED, "model", f"{cell.model}: {error}")
+    if (unfit := _unfit(cell.model, cell.image_size)) is not None:
+        return unfit
     if model.batch not in (None, cell.batch):
         return Impossible(UNSUPPORTED, "batch", f"{cell.model} takes a batch of {model.batch} and no other, came {cell.batch}")
     if model.format not in runtime.formats:
@@ -243,6 +237,24 @@ def impossible(cell: Cell) -> Impossible | None:
         return Impossible(UNSUPPORTED, "target", f"{cell.runtime} runs on {', '.join(runtime.targets)}, came {cell.target}")
     if cell.target == "cuda" and (reason := _cuda()) is not None:
         return Impossible(UNAVAILABLE, "target", reason)
+    return None
+
+
+@cache
+def _unfit(reference: str, image_size: int) -> Impossible | None:
+    return unfit(find(reference), image_size)
+
+
+def unfit(model: models.Model, image_size: int) -> Impossible | None:
+    """Why a model cannot take images of that size, in pixels."""
+    if image_size not in model.sizes:
+        return Impossible(
+            UNSUPPORTED, "image_size", f"{model.name} takes images of {shown(model.sizes)} pixels, came {image_size}"
+        )
+    try:
+        model.formula(image_size)
+    except ValueError as error:
+        return Impossible(UNSUPPORTED, "model", f"{model.name}: {error}")
     return None
 
 

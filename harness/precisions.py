@@ -17,7 +17,8 @@ class Precision:
     """`unit_roundoff` is half the distance from 1 to the next number: 2^-p for p bits of significand.
 
     `accuracy_budget` is the share of images that a model may lose against its fp32 parent.
-    `native` are the processor flags, any of which means that the arithmetic is done in hardware.
+    `native` are the processor flags, any of which means that the arithmetic is done in hardware. An `integer` one that is
+    `calibrated` takes the ranges of its numbers from images.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Precision:
     accuracy_budget: float
     native: frozenset[str]
     integer: bool = False
+    calibrated: bool = False
 
     def tolerance(self, formula: Iterable[Layer], magnitude: float = 1.0) -> float:
         """The RMS error, relative to the spread of the outputs, that rounding explains.
@@ -52,6 +54,6 @@ PRECISIONS = {
         Precision("bf16", "bfloat16", 2.0**-8, 0.005, frozenset({"avx512_bf16", "amx_bf16", "bf16"})),
         Precision("fp16", "float16", 2.0**-11, 0.005, frozenset({"avx512_fp16", "amx_fp16", "asimdhp"})),
         Precision("int8-dynamic", "float32", INT8, 0.01, frozenset(), integer=True),
-        Precision("int8-static", "float32", INT8, 0.01, frozenset(), integer=True),
+        Precision("int8-static", "float32", INT8, 0.01, frozenset(), integer=True, calibrated=True),
     )
 }

@@ -45,6 +45,7 @@ from harness.cell import Cell
 from harness.machine import allowed_cpus
 from harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded
 from harness.process import BOOT, die_with_parent, run_forked, run_spawned
+from harness.runtimes import RUNTIMES
 from harness.settings import Settings
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
@@ -196,7 +197,7 @@ class Server:
 
         cell, settings = Cell.from_json(line["count"]), Settings.from_json(line["settings"])
         folder = self._folder_of(cell, settings)
-        if (folder / counts.NAME).exists() or self._ran("count", cell, settings, line):
+        if (folder / counts.NAME).exists() or self._ran("count", cell, settings, folder):
             self._channel.send(fact="counts", value=counts.kept(folder))
 
     def _serve_cell(self, line: dict[str, Any]) -> None:
@@ -205,19 +206,18 @@ class Server:
         cell, settings = Cell.from_json(line["cell"]), Settings.from_json(line["settings"])
         folder = self._folder_of(cell, settings)
         made = {"count": counts.NAME, "reference": "reference.json"}
-        if artefacts.is_needed(cell):
+        if RUNTIMES[cell.runtime].build is not None:
             made["artefact"] = artefacts.name(cell)
         if line["compare_with_parent"]:
             made["parent"] = "parent.json"
         jobs = [job for job, name in made.items() if not (folder / name).exists()]
-        if all(self._ran(job, cell, settings, line) for job in jobs):
-            self._ran("attend", cell, settings, line)
+        if all(self._ran(job, cell, settings, folder) for job in jobs):
+            self._ran("attend", cell, settings, folder)
 
-    def _ran(self, job: str, cell: Cell, settings: Settings, line: dict[str, Any]) -> bool:
+    def _ran(self, job: str, cell: Cell, settings: Settings, folder: Path) -> bool:
         """Run a job in a fresh process. Says how it ended where that is the end of the cell; True where the next one may come."""
-        folder = self._folder_of(cell, settings)
         work = partial(speak_last, partial(JOBS[job], cell, settings, folder, self._channel), self._channel)
-        told = {"cell": cell.as_json(), "settings": line["settings"], "folder": str(folder), "job": job}
+        told = {"cell": cell.as_json(), "settings": settings.as_json(), "folder": str(folder), "job": job}
         spawn = [*BOOT, "--job", json.dumps(told)]
         pipe = (self._channel.read_end, self._channel.write_end)
         end = run_forked(work, settings.time_limit_s) if self._fork else run_spawned(spawn, pipe, settings.time_limit_s)

@@ -17,7 +17,7 @@ import models
 from harness import accuracy
 from harness.cell import Cell
 from harness.settings import Settings
-from models.datasets import NoData
+from models.datasets import Images, NoData
 from models.pretrained import NoWeights, fetch, sha256
 from models.seeding import pictures, seed_weights, spread
 from models.training import train
@@ -48,6 +48,19 @@ class Reference:
     @property
     def spread(self) -> float:
         return spread(self.outputs)
+
+    def net(self, model: models.Model, cell: Cell, seed: int) -> nn.Module:
+        """The cell's variant of a model, with these weights, in eval mode."""
+        import torch
+
+        torch.manual_seed(seed)
+        net = model.instantiate(cell.image_size).eval()
+        load_weights(net, self.state)
+        return VARIANTS[cell.variant](net)
+
+    def names_a_class(self, model: models.Model, image_size: int) -> bool:
+        """Whether there is one output for each class of the data."""
+        return tuple(self.outputs.shape[1:]) == (model.dataset(image_size).classes,)
 
     @classmethod
     def load(cls, folder: Path) -> Reference:
@@ -119,15 +132,14 @@ def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progr
     """Write which images the dense fp32 parent gets right into `folder`; nothing where there are no data or weights."""
     import torch
 
-    model = models.find(cell.model)
-    images = accuracy.images(model, cell.image_size, settings, Reference.load(folder).weights)
-    classes = model.dataset(cell.image_size).classes
+    model, reference = models.find(cell.model), Reference.load(folder)
+    images = accuracy.images(model, cell.image_size, settings, reference.weights)
     # an ONNX file has no parent in torch
-    if isinstance(images, str) or model.file is not None or Reference.load(folder).outputs.shape[1:] != (classes,):
+    if isinstance(images, str) or model.file is not None or not reference.names_a_class(model, cell.image_size):
         (folder / "parent.json").write_text("null")
         return
     net = model.instantiate(cell.image_size).eval()
-    load_weights(net, Reference.load(folder).state)
+    load_weights(net, reference.state)
     with torch.inference_mode():
         correct = accuracy.classify(partial(compared, model, net), images, settings, batch=32, progress=progress)
     (folder / "parent.json").write_text(json.dumps([rank == 0 for rank in correct]))
@@ -166,12 +178,17 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
 
 def _inputs(model: models.Model, image_size: int, settings: Settings, kind: str) -> tuple[str, Tensor]:
     """Real pictures for real weights, where there are any."""
-    data = model.dataset(image_size)
-    if kind != "seeded":
-        try:
-            images = data.load(settings.data, image_size, preparation=model.preparation)
-        except NoData:
-            pass
-        else:
-            return images.name, images.batch(range(INPUTS))
-    return "seeded pictures", pictures(INPUTS, data.channels, image_size, settings.seed + 1)
+    images = real_images(model, image_size, settings, kind)
+    if images is not None:
+        return images.name, images.batch(range(INPUTS))
+    return "seeded pictures", pictures(INPUTS, model.dataset(image_size).channels, image_size, settings.seed + 1)
+
+
+def real_images(model: models.Model, image_size: int, settings: Settings, kind: str, split: str = "test") -> Images | None:
+    """What weights of that kind were made for; None for seeded ones, and where the data are not here."""
+    if kind == "seeded":
+        return None
+    try:
+        return model.dataset(image_size).load(settings.data, image_size, split=split, preparation=model.preparation)
+    except NoData:
+        return None

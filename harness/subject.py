@@ -24,8 +24,6 @@ from harness.runtimes import RUNTIMES, Executable
 from harness.settings import Settings
 from harness.statistics import LOADGEN
 from models.onnx.layers import numbers
-from models.variants import VARIANTS
-from models.weights import load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,8 +49,9 @@ class Subject:
         self._model = models.find(cell.model)
         self._reference = Reference.load(folder)
         self._layers = counts.layers(folder)
-        self._artefact = artefacts.kept(cell, folder) if artefacts.is_needed(cell) else None
-        self._executable: Executable = RUNTIMES[cell.runtime](self._build(), self._precision, self._device)
+        runtime = RUNTIMES[cell.runtime]
+        self._artefact = None if runtime.build is None else artefacts.kept(cell, folder)
+        self._executable: Executable = runtime(self._build(), self._precision, self._device)
         self._emulated = self._precision.emulated(cell.target, cpu_flags())
         self._first_s: float | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
@@ -66,12 +65,7 @@ class Subject:
         if self._artefact is not None:
             self._parameters = self._artefact["parameters"]
             return Path(self._artefact.pop("path"))
-        import torch
-
-        torch.manual_seed(self._settings.seed)
-        net = self._model.instantiate(self._cell.image_size)
-        load_weights(net, self._reference.state)
-        net = VARIANTS[self._cell.variant](net)
+        net = self._reference.net(self._model, self._cell, self._settings.seed)
         self._parameters = sum(parameter.numel() for parameter in net.parameters())
         return net
 
@@ -135,9 +129,8 @@ class Subject:
             self._run(self._host())
         if self._structured:
             return Accuracy(unavailable=f"{cell.model} returns several tensors, and does not name one class for a picture")
-        classes = self._model.dataset(cell.image_size).classes
-        if self._reference.outputs.shape[1:] != (classes,):
-            shape = tuple(self._reference.outputs.shape[1:])
+        if not self._reference.names_a_class(self._model, cell.image_size):
+            shape, classes = tuple(self._reference.outputs.shape[1:]), self._model.dataset(cell.image_size).classes
             reason = f"{cell.model} returns outputs of shape {shape} for a picture, wanted one for each of {classes} classes"
             return Accuracy(unavailable=f"{reason} of {images.name}")
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())

@@ -107,11 +107,9 @@ def _timm(name: str, data: str) -> Model:
         raise UnknownName(f"timm has no model {architecture!r}{nearest(architecture, timm.list_models())}")
     config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
     home = config.input_size[-1] if config is not None and data == "imagenet" else DATASETS[data].image_size
-    fixed = config is not None and config.fixed_input_size
 
     def build(image_size: int, channels: int, classes: int) -> nn.Module:
-        size = {"img_size": image_size} if fixed and config is not None and image_size != config.input_size[-1] else {}
-        net = timm.create_model(architecture, num_classes=classes, in_chans=channels, **size)
+        net = timm.create_model(architecture, num_classes=classes, in_chans=channels, **timm_size(config, image_size))
         patch = getattr(getattr(net, "patch_embed", None), "patch_size", None)
         if isinstance(patch, tuple) and image_size % patch[0]:  # timm leaves out the pixels that do not fill a patch
             raise ValueError(f"{image_size} pixels are not divided by the patch of {patch[0]}")
@@ -122,6 +120,12 @@ def _timm(name: str, data: str) -> Model:
         bicubic = config.interpolation == "bicubic"
         preparation = Preparation(tuple(config.mean), tuple(config.std), config.crop_pct, bicubic)
     return _stranger(name, build, data, f"timm {timm.__version__}", home=home, preparation=preparation, pretrained=name)
+
+
+def timm_size(config: Any, image_size: int) -> dict[str, int]:
+    """What timm has to be told of an image size, in pixels; `config` is the architecture's, if it has one."""
+    fixed = config is not None and config.fixed_input_size
+    return {"img_size": image_size} if fixed and image_size != config.input_size[-1] else {}
 
 
 def _torchvision(name: str, data: str) -> Model:

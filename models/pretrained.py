@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 from models.model import Model
+from models.outside import timm_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,9 +59,8 @@ def _timm(name: str, image_size: int) -> tuple[dict[str, Tensor], str, str | Non
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise NoWeights(f"timm publishes no weights for {name}")
-    size = {"img_size": image_size} if config.fixed_input_size and image_size != config.input_size[-1] else {}
     try:
-        net = timm.create_model(name, pretrained=True, **size)
+        net = timm.create_model(name, pretrained=True, **timm_size(config, image_size))
     except (OSError, RuntimeError) as error:  # requests' and the hub's errors are OSErrors
         reason = str(error).strip().partition("\n")[0]
         raise NoWeights(f"timm's {name} is not in the hub's cache, and could not be had: {reason}") from error

@@ -15,12 +15,19 @@ import pytest
 from harness import journal, record
 from harness.ask import ProbeServer
 from harness.session import REPOSITORY
+from harness.settings import Settings
 
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of its own, so that training on digits is seen to work."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def settings(cache: Path) -> Settings:
+    """For cells that are measured quickly."""
+    return Settings(cache=cache, sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=60)
 
 
 @pytest.fixture(scope="session")

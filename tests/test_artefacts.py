@@ -116,6 +116,13 @@ def moody() -> torch.nn.Module:
     return Moody()
 
 
+def test_the_server_imports_no_strangers_code(ask: Ask) -> None:
+    """It would die of it; the cell's own processes may."""
+    with pytest.raises(CellEnded, match=r"no model 'no.such.module:NET'") as caught:
+        ask("no.such.module:NET").prepared()
+    assert caught.value.outcome == "failed"
+
+
 def test_a_damaged_entry_is_no_artefact(tmp_path: Path) -> None:
     for text in ("", "{}", "[]", '{"files": {"model.onnx": "0"}, "facts": {}}'):
         (tmp_path / "artefact.json").write_text(text)

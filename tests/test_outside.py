@@ -140,11 +140,6 @@ def test_a_model_that_is_not_there_is_said_so_by_the_probe() -> None:
         describe(["timm:resnet10tt", "timm:resnet10t", "no.such:thing"])
 
 
-@pytest.fixture
-def settings(cache: Path) -> Settings:
-    return Settings(cache=cache, sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=60)
-
-
 def cell(model: str, image_size: int, precision: str = "fp32") -> Cell:
     return Cell(model, "dense", "eager", precision, 3, image_size, "cpu")
 

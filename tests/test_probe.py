@@ -16,11 +16,6 @@ from harness.settings import Settings
 from models.layers import macs
 
 
-@pytest.fixture
-def settings(cache: Path) -> Settings:
-    return Settings(cache=cache, sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=60)
-
-
 def cell(model: str, precision: str = "fp32", batch: int = 1) -> Cell:
     return Cell(model, "dense", "eager", precision, batch, 8, "cpu")
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-Build = Callable[["nn.Module", "Tensor", "Precision", Path], "dict[str, Any]"]
+# net, an example of two pictures, those of the calibration if there is one, precision and file; what is to be told of it
+Build = Callable[["nn.Module", "Tensor", "Tensor | None", "Precision", Path], "dict[str, Any]"]
 
 
 class Executable(Protocol):

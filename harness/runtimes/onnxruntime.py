@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,27 +35,28 @@ class OnnxRuntime:
     )
 
     @staticmethod
-    def build(net: nn.Module, images: Tensor, precision: Precision, file: Path) -> dict[str, Any]:
-        """Export a net to `file`, and quantise it there; `images`, float32 on the host, are an example and the calibration.
+    def build(net: nn.Module, example: Tensor, calibration: Tensor | None, precision: Precision, file: Path) -> dict[str, Any]:
+        """Export a net to `file`, in integers where the precision says so; pictures are float32, on the host.
 
-        Returns opset and IR version as they came, the share of MACs in integers, and whether it was calibrated.
+        Returns opset and IR version as they came, and the share of MACs in integers.
         Raises ValueError where it cannot be exported, or where most of it would silently stay in fp32.
         """
-        export(net, images[:2], file)
-        static, share = precision.name == "int8-static", 0.0
-        if precision.integer:
-            plain = file.rename(file.with_name("plain.onnx"))
-            quantise(plain, file, images if static else None)
-            for left in file.parent.glob("plain*"):
-                left.unlink()
-            share = integer_share(file, images.shape[-1])
+        share = 0.0
+        if not precision.integer:
+            export(net, example, file)
+        else:
+            with tempfile.TemporaryDirectory() as scratch:
+                plain = Path(scratch) / "plain.onnx"
+                export(net, example, plain)
+                quantise(plain, file, calibration)
+            share = integer_share(file, example.shape[-1])
             if share < 0.5:
                 raise ValueError(
                     f"in {precision.name} ONNX Runtime executes {share:.1%} of its MACs in integers, and the rest in fp32; "
                     "wanted half of them at least"
                 )
         found = read(file)
-        return {"opset": found.opset, "ir_version": found.ir_version, "integer_macs": share, "calibrated": static}
+        return {"opset": found.opset, "ir_version": found.ir_version, "integer_macs": share}
 
     def __init__(self, file: Path, precision: Precision, device: torch.device, providers: Sequence[str] = CPU) -> None:
         import onnxruntime
