@@ -7,16 +7,19 @@ import json
 import shutil
 import tempfile
 import time
-from importlib.metadata import version
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import models
+from harness import counts, runtimes
 from harness.cell import Cell
+from harness.machine import allowed_cpus, cpu_flags
 from harness.outcomes import UNSUPPORTED, CellEnded
 from harness.precisions import PRECISIONS
 from harness.reference import Progress, Reference, real_images
-from harness.runtimes import RUNTIMES
+from harness.runtimes import Runtime, way
 from harness.settings import Settings
 from models.pretrained import sha256
 from models.seeding import pictures
@@ -25,18 +28,23 @@ from models.weights import sources
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from models.layers import Layer
+
 CALIBRATION = 64  # images from which static quantisation takes its ranges
 
 
 def name(cell: Cell) -> str:
     """The file, in a reference's folder, that says where the artefact of a cell is."""
-    return f"artefact-{cell.runtime}-{cell.precision}.json"
+    batch = f"-b{cell.batch}" if runtimes.find(cell.runtime).adapter.one_batch else ""
+    return f"artefact-{cell.runtime}-{cell.precision}{batch}-{cell.target}.json"
 
 
-def kept(cell: Cell, folder: Path) -> dict[str, Any] | None:
-    """What was built for a cell: `path`, `sha256`, `seconds`, `cached`, and what its runtime says of it.
+def kept(cell: Cell, folder: Path) -> dict[str, Any]:
+    """What was built for a cell: `path`, `sha256`, `seconds`, `cached`, `in_precision`, and what its runtime says of it.
 
-    None for a model that is a file already.
+    `in_precision` is the share of MACs that is executed in the cell's precision.
+
+    For a model that is a file already, `in_precision` alone.
     """
     return json.loads((folder / name(cell)).read_text())
 
@@ -46,67 +54,106 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     started = time.perf_counter()
     model, reference = models.find(cell.model), Reference.load(folder)
     if model.file is not None:
-        (folder / name(cell)).write_text("null")
+        share = _proven(model.file, cell, reference.batch(model.batch or 2), folder)
+        (folder / name(cell)).write_text(json.dumps({"in_precision": share}))
         return
     # of a stranger's code no digest of ours knows all
     root = folder if models.is_outside(cell.model) else settings.cache
+    file = runtimes.find(cell.runtime).adapter.artefact
+    assert file is not None
     place = root / "artefacts" / _key(cell, settings, reference)
-    found = _sound(place)
+    found = _sound(place, file)
     if found is None:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
             made = Path(scratch) / place.name
             made.mkdir()
             progress(f"building {cell.model} for {cell.runtime} in {cell.precision}")
-            _build(model, cell, settings, reference, made)
+            _build(model, cell, settings, folder, reference, made)
             shutil.rmtree(place, ignore_errors=True)
             made.rename(place)
-        built = _sound(place)
+        built = _sound(place, file)
         assert built is not None, f"{place} was just written"
         found = {**built, "cached": False}
     (folder / name(cell)).write_text(json.dumps({**found, "seconds": round(time.perf_counter() - started, 4)}))
 
 
-def _build(model: models.Model, cell: Cell, settings: Settings, reference: Reference, made: Path) -> None:
+def _build(model: models.Model, cell: Cell, settings: Settings, folder: Path, reference: Reference, made: Path) -> None:
+    """Build, load and run it once, so that what is kept is known to work and in which precision."""
     import torch
 
-    build, precision = RUNTIMES[cell.runtime].build, PRECISIONS[cell.precision]
-    assert build is not None
+    runtime = runtimes.find(cell.runtime).adapter
+    assert runtime.artefact is not None
     if model.inputs is not None or model.outputs is not None:
         raise CellEnded(UNSUPPORTED, f"{cell.runtime} takes one tensor of pictures, {cell.model} something else", axis="runtime")
-    net = reference.net(model, cell, settings.seed)
-    shown, images = _calibration(model, cell, settings, reference) if precision.calibrated else (None, None)
+    net, file = reference.net(model, cell, settings.seed), made / runtime.artefact
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    asked = way(cell, file)
+    shown, images = _calibration(model, cell, settings, reference) if asked.precision.calibrated else (None, None)
+    example = reference.batch(cell.batch if runtime.one_batch else 2)
     try:
         with torch.no_grad():
-            facts = build(net, reference.inputs[:2], images, precision, made / "model.onnx")
+            facts = runtime.build(net, example, images, asked, file)
     except ValueError as error:
         raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
-    parameters = sum(parameter.numel() for parameter in net.parameters())
+    share = _proven(reference.net(model, cell, settings.seed) if runtime.runs == "net" else file, cell, example, folder, file)
     digests = {path.name: sha256(path) for path in sorted(made.iterdir())}
-    told = {"parameters": parameters, "calibration": shown, **facts}
+    told = {"parameters": parameters, "calibration": shown, "in_precision": share, **facts}
     (made / "artefact.json").write_text(json.dumps({"files": digests, "facts": told}))
 
 
-def _sound(place: Path) -> dict[str, Any] | None:
+def _proven(model: Any, cell: Cell, images: Tensor, folder: Path, file: Path | None = None) -> float:
+    """Load what a cell runs, and let it show its precision, in a process that is not measured."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            executable = runtimes.find(cell.runtime).adapter(model, way(cell, file))
+            return checked_share(executable, cell, executable.place((images,)), counts.layers(folder))
+    except ValueError as error:
+        raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
+
+
+def checked_share(executable: Runtime, cell: Cell, placed: Any, layers: Sequence[Layer]) -> float:
+    """The share of MACs that is executed in the cell's precision. Raises ValueError where that is less than half."""
+    share = executable.share_in_precision(placed, layers)
+    if share < 0.5:
+        raise ValueError(
+            f"asked for {cell.precision}, {cell.runtime} executes {share:.1%} of its MACs in that, and the rest in another; "
+            "wanted half of them at least"
+        )
+    return share
+
+
+def _sound(place: Path, file: str) -> dict[str, Any] | None:
     """What is said of an artefact whose files are those that were written; None for any other."""
     try:
         told = json.loads((place / "artefact.json").read_text())
         files = {name: sha256(place / name) for name in told["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if files != told["files"] or "model.onnx" not in files:
+    if files != told["files"] or file not in files:
         return None
-    return {"path": str(place / "model.onnx"), "sha256": files["model.onnx"], "cached": True, **told["facts"]}
+    return {"path": str(place / file), "sha256": files[file], "cached": True, **told["facts"]}
 
 
 def _key(cell: Cell, settings: Settings, reference: Reference) -> str:
     """Readable, and a digest of everything that an artefact depends on."""
-    weights = reference.weights
-    libraries = {library: version(library) for library in ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime")}
+    adapter, weights = runtimes.find(cell.runtime).adapter, reference.weights
+    libraries = {name: _version(name) for name in ("torch", "torchvision", "timm", "onnx", "onnxscript", *adapter.libraries)}
     data = str(settings.data) if PRECISIONS[cell.precision].calibrated and weights["kind"] != "seeded" else None
-    parts = [weights["sha256"], cell.variant, data, settings.seed, libraries, sources(Path(__file__).parent), sources()]
+    machine = [sorted(cpu_flags()), allowed_cpus(), cell.target, cell.batch if adapter.one_batch else None]
+    parts = [weights["sha256"], cell.variant, data, settings.seed, machine, libraries, sources(Path(__file__).parent), sources()]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
     return f"{cell.model}-{cell.image_size}px-{cell.runtime}-{cell.precision}-{digest}"
+
+
+def _version(library: str) -> str | None:
+    """Of what is installed; None for a module that is no distribution of that name."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def _calibration(model: models.Model, cell: Cell, settings: Settings, reference: Reference) -> tuple[str, Tensor]:

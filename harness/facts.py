@@ -80,6 +80,8 @@ class Prepared:
     """The model as it stands in the fresh process. `weights` says where they come from, with a SHA-256.
 
     `parameters` are those of the very object that is measured, or of the net from which its `artefact` was exported.
+    `options` are the runtime's, as it says itself that they are; of them, `in_precision` is the share of MACs that is
+    executed in the cell's precision.
     """
 
     weights: dict[str, Any]
@@ -87,6 +89,7 @@ class Prepared:
     threads: int
     seconds: float
     emulated: bool
+    options: dict[str, Any]
     artefact: dict[str, Any] | None = None
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from tabulate import tabulate
 
 import models
-from harness import matrix
+from harness import matrix, runtimes
 from harness.cell import Cell
 from harness.machine import cpu_flags, cuda_device
 from harness.precisions import PRECISIONS
-from harness.runtimes import RUNTIMES
 from models.layers import Layer, macs, parameters
 from models.outside import GROUP, announced
 from models.published import published
@@ -36,7 +34,7 @@ def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
             for name, value in announced().items()
         ),
         "variants": _lines((name, "") for name in VARIANTS),
-        "runtimes": _lines((name, _runtime(name)) for name in RUNTIMES),
+        "runtimes": _lines((name, _runtime(name)) for name in runtimes.known()),
         "precisions": _lines((name, _precision(name)) for name in PRECISIONS),
         "targets": _lines([("cpu", "available"), ("cuda", _missing(cuda_device()))]),
         "data": _lines((name, _data(name, data)) for name in models.DATASETS),
@@ -108,10 +106,13 @@ def _row(model: models.Model) -> list[str]:
 
 
 def _runtime(name: str) -> str:
-    adapter = RUNTIMES[name]
-    gone = [library for library in adapter.libraries if find_spec(library) is None]
-    what = f"{', '.join(adapter.precisions)} on {', '.join(adapter.targets)}"
-    return f"unavailable: {', '.join(gone)} is not installed" if gone else f"available: {what}"
+    if name not in runtimes.RUNTIMES:
+        return f"of an installed package ({runtimes.announced()[name].value})"
+    adapter = runtimes.RUNTIMES[name]
+    options = ", ".join(f"{key}={'|'.join(values)}" for key, values in adapter.options.items())
+    what = f"{', '.join(adapter.precisions)} on {', '.join(adapter.targets)}; options: {options or 'none'}"
+    gone = runtimes.missing(adapter)
+    return f"unavailable: {gone}" if gone else f"installed: {what}"
 
 
 def _precision(name: str) -> str:

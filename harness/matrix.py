@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import models
+from harness import runtimes
 from harness.cell import AXES, Cell
 from harness.machine import cuda_device
 from harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from harness.precisions import PRECISIONS
-from harness.runtimes import RUNTIMES
 from harness.settings import Settings
 from models.variants import VARIANTS
 
@@ -36,7 +36,7 @@ TARGETS = ("cpu", "cuda")
 Block = Mapping[str, tuple[Any, ...]]
 BLOCKS = ("cells", "counted")
 NAMES: dict[str, Sequence[str]] = {
-    "variant": tuple(VARIANTS), "runtime": tuple(RUNTIMES), "precision": tuple(PRECISIONS), "target": TARGETS
+    "variant": tuple(VARIANTS), "precision": tuple(PRECISIONS), "target": TARGETS
 }  # fmt: skip
 # What a tier may say besides its cells, with the type; they are fields of Settings, or read by the plugin.
 TIER_KEYS: dict[str, tuple[Any, ...]] = {
@@ -165,6 +165,8 @@ def check(axis: str, value: Any) -> None:
     elif axis == "model":
         if not models.is_outside(str(value)):  # the probe is asked for those, when they are to run
             find(value)
+    elif axis == "runtime":
+        _runtime(value)
     elif value not in NAMES[axis]:
         raise MatrixError(f"no {axis} {value!r}; known: {', '.join(NAMES[axis])}")
 
@@ -198,7 +200,7 @@ def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
     here = tuple(target for target in TARGETS if target == "cpu" or _cuda() is None)
     for reference in block["model"]:
         model = find(reference)
-        runtime = next(name for name, adapter in RUNTIMES.items() if model.format in adapter.formats)
+        runtime = next(name for name, adapter in runtimes.RUNTIMES.items() if model.format in adapter.formats)
         usual: Block = {
             "variant": ("dense",),
             "runtime": (runtime,),
@@ -206,13 +208,14 @@ def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
             "batch": (model.batch or 1,),
             "target": here,
         }
-        yield {**usual, "image_size": (model.image_size,), **block, "model": (model.name,)}
+        chosen = {**usual, "image_size": (model.image_size,), **block, "model": (model.name,)}
+        yield {**chosen, "runtime": tuple(dict.fromkeys(_runtime(name).name for name in chosen["runtime"]))}
 
 
 def _choose(blocks: Sequence[Block], axis: str, value: Any, tier: Tier, named: bool) -> list[Block]:
     """The blocks that have the value, or, where none has it, all of them with it."""
-    if axis == "model":
-        value = find(value).name
+    if axis in ("model", "runtime"):
+        value = find(value).name if axis == "model" else _runtime(value).name
     holders = [block for block in blocks if value in block[axis]]
     if not holders and axis == "model":
         return list(_one_model_each({**tier.others, "model": (value,)}))
@@ -223,18 +226,24 @@ def _choose(blocks: Sequence[Block], axis: str, value: Any, tier: Tier, named: b
 
 def impossible(cell: Cell) -> Impossible | None:
     """What can be said without running anything. None means that the cell is worth trying."""
-    model, runtime = find(cell.model), RUNTIMES[cell.runtime]
+    model, runtime, precision = find(cell.model), runtimes.find(cell.runtime).adapter, PRECISIONS[cell.precision]
     if (unfit := _unfit(cell.model, cell.image_size)) is not None:
         return unfit
     if model.batch not in (None, cell.batch):
         return Impossible(UNSUPPORTED, "batch", f"{cell.model} takes a batch of {model.batch} and no other, came {cell.batch}")
     if model.format not in runtime.formats:
-        fits = [name for name, adapter in RUNTIMES.items() if model.format in adapter.formats]
+        fits = [name for name, adapter in runtimes.RUNTIMES.items() if model.format in adapter.formats]
         return Impossible(UNSUPPORTED, "runtime", f"{cell.model} is run by {', '.join(fits)}, came {cell.runtime}")
     if cell.precision not in runtime.precisions:
         return Impossible(UNSUPPORTED, "precision", f"{cell.runtime} runs {', '.join(runtime.precisions)}, came {cell.precision}")
+    if cell.target not in precision.targets:
+        return Impossible(
+            UNSUPPORTED, "precision", f"{cell.precision} is arithmetic of {', '.join(precision.targets)}, came {cell.target}"
+        )
     if cell.target not in runtime.targets:
         return Impossible(UNSUPPORTED, "target", f"{cell.runtime} runs on {', '.join(runtime.targets)}, came {cell.target}")
+    if (gone := runtimes.missing(runtime)) is not None:
+        return Impossible(UNAVAILABLE, "runtime", gone)
     if cell.target == "cuda" and (reason := _cuda()) is not None:
         return Impossible(UNAVAILABLE, "target", reason)
     return None
@@ -261,6 +270,14 @@ def unfit(model: models.Model, image_size: int) -> Impossible | None:
 def find(reference: Any) -> models.Model:
     """A registered model, or what the probe has said of another one. Raises MatrixError."""
     return _described[reference] if reference in _described else _registered(str(reference))
+
+
+def _runtime(reference: Any) -> runtimes.Choice:
+    """A runtime with its options. Raises MatrixError."""
+    try:
+        return runtimes.find(str(reference))
+    except models.UnknownName as error:
+        raise MatrixError(str(error)) from error
 
 
 def outside(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[str]:

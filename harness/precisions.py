@@ -17,8 +17,9 @@ class Precision:
     """`unit_roundoff` is half the distance from 1 to the next number: 2^-p for p bits of significand.
 
     `accuracy_budget` is the share of images that a model may lose against its fp32 parent.
-    `native` are the processor flags, any of which means that the arithmetic is done in hardware. An `integer` one that is
-    `calibrated` takes the ranges of its numbers from images.
+    `native` are the processor flags, any of which means that the arithmetic is done in hardware; `targets` those that have
+    it at all. An `integer` one multiplies integers; one that is `calibrated` takes their ranges from images. `weights` is
+    the format of weights that are stored small and multiplied in `dtype`.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Precision:
     native: frozenset[str]
     integer: bool = False
     calibrated: bool = False
+    weights: str | None = None
+    targets: tuple[str, ...] = ("cpu", "cuda")
 
     def tolerance(self, formula: Iterable[Layer], magnitude: float = 1.0) -> float:
         """The RMS error, relative to the spread of the outputs, that rounding explains.
@@ -55,5 +58,8 @@ PRECISIONS = {
         Precision("fp16", "float16", 2.0**-11, 0.005, frozenset({"avx512_fp16", "amx_fp16", "asimdhp"})),
         Precision("int8-dynamic", "float32", INT8, 0.01, frozenset(), integer=True),
         Precision("int8-static", "float32", INT8, 0.01, frozenset(), integer=True, calibrated=True),
+        Precision("tf32", "float32", 2.0**-11, 0.005, frozenset(), targets=("cuda",)),  # 10 bits of significand are stored
+        Precision("w8", "float32", INT8, 0.01, frozenset(), weights="int8"),
+        Precision("w16", "float32", 2.0**-11, 0.005, frozenset(), weights="float16"),
     )
 }

@@ -40,12 +40,12 @@ from pathlib import Path
 from typing import Any
 
 import models
-from harness import memory
+from harness import memory, runtimes
 from harness.cell import Cell
 from harness.machine import allowed_cpus
-from harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded
+from harness.outcomes import FAILED, OUT_OF_MEMORY, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.process import BOOT, die_with_parent, run_forked, run_spawned
-from harness.runtimes import RUNTIMES
+from harness.runtimes import Runtime
 from harness.settings import Settings
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
@@ -110,7 +110,8 @@ def attend(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> No
     torch.set_num_threads(allowed_cpus())
     if settings.memory_limit_bytes is not None:
         memory.limit(settings.memory_limit_bytes)
-    with torch.inference_mode():
+    kept_back = runtimes.find(cell.runtime).options.get("mode") == "no_grad"
+    with torch.no_grad() if kept_back else torch.inference_mode():
         subject = Subject(cell, settings, folder, channel.progress)
         channel.send(fact="prepared", value=asdict(subject.prepared()))
         while (line := channel.receive()) is not None and line["ask"] in STEPS:
@@ -131,6 +132,27 @@ def _prepare_reference(cell: Cell, settings: Settings, folder: Path, channel: Ch
     reference.prepare(cell, settings, folder, channel.progress)
 
 
+def _try(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
+    """Note in `folder` why the cell's runtime does not work here; `null` where it does."""
+    import torch
+
+    torch.set_num_threads(allowed_cpus())
+    runtime = runtimes.find(cell.runtime)
+    try:
+        runtime.adapter.trial(runtimes.way(cell))
+    except Exception as error:  # noqa: BLE001 - the process boundary: whatever a runtime raises is why it does not work
+        traceback.print_exc()
+        reason: str | None = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    else:
+        reason = None
+    (folder / _trial(cell)).write_text(json.dumps(reason))
+
+
+def _trial(cell: Cell) -> str:
+    """The file that says whether a runtime works on a target, with these options."""
+    return f"trial-{cell.runtime}-{cell.target}.json"
+
+
 def _prepare_artefact(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
     from harness import artefacts
 
@@ -145,7 +167,8 @@ def _prepare_parent(cell: Cell, settings: Settings, folder: Path, channel: Chann
 
 # Each in a process of its own, in this order; all but the last only where no cell before has left what they make.
 JOBS = {
-    "count": _count, "reference": _prepare_reference, "artefact": _prepare_artefact, "parent": _prepare_parent, "attend": attend,
+    "trial": _try, "count": _count, "reference": _prepare_reference, "artefact": _prepare_artefact, "parent": _prepare_parent,
+    "attend": attend,
 }  # fmt: skip
 
 
@@ -206,26 +229,49 @@ class Server:
         cell, settings = Cell.from_json(line["cell"]), Settings.from_json(line["settings"])
         folder = self._folder_of(cell, settings)
         made = {"count": counts.NAME, "reference": "reference.json"}
-        if RUNTIMES[cell.runtime].build is not None:
+        if runtimes.find(cell.runtime).adapter.artefact is not None:
             made["artefact"] = artefacts.name(cell)
         if line["compare_with_parent"]:
             made["parent"] = "parent.json"
         jobs = [job for job, name in made.items() if not (folder / name).exists()]
+        if not self._works(cell, settings):
+            return
         if all(self._ran(job, cell, settings, folder) for job in jobs):
             self._ran("attend", cell, settings, folder)
 
+    def _works(self, cell: Cell, settings: Settings) -> bool:
+        """Whether the cell's runtime does: it has to show it once a session, in a process that may die of it."""
+        place = self._folder / _trial(cell)
+        if runtimes.find(cell.runtime).adapter.trial.__func__ is Runtime.trial.__func__:  # type: ignore[attr-defined]
+            return True  # it asks for none
+        if not place.exists():
+            end = self._end_of("trial", cell, settings, self._folder)
+            if not place.exists():
+                words = "it did not end in time" if end["timed_out"] else f"it died of {end['signal'] or end['code']}"
+                place.write_text(json.dumps(words))
+        reason = json.loads(place.read_text())
+        if reason is not None:
+            text = f"{cell.runtime} does not work on {cell.target} here; a trial of it says: {reason}"
+            self._channel.send(end={"outcome": UNAVAILABLE, "reason": text, "axis": "runtime"})
+            self._channel.send(exit={"code": 0, "signal": None, "timed_out": False, "out_of_memory": False, "job": "trial"})
+        return reason is None
+
     def _ran(self, job: str, cell: Cell, settings: Settings, folder: Path) -> bool:
-        """Run a job in a fresh process. Says how it ended where that is the end of the cell; True where the next one may come."""
-        work = partial(speak_last, partial(JOBS[job], cell, settings, folder, self._channel), self._channel)
-        told = {"cell": cell.as_json(), "settings": settings.as_json(), "folder": str(folder), "job": job}
-        spawn = [*BOOT, "--job", json.dumps(told)]
-        pipe = (self._channel.read_end, self._channel.write_end)
-        end = run_forked(work, settings.time_limit_s) if self._fork else run_spawned(spawn, pipe, settings.time_limit_s)
+        """Run a job. Says how it ended where that is the end of the cell; True where the next one may come."""
+        end = self._end_of(job, cell, settings, folder)
         if job != "attend" and end["code"] == 0:
             return True
         self._channel.end_line()  # of a fact that was cut off in the middle
         self._channel.send(exit={**end, "job": job})
         return False
+
+    def _end_of(self, job: str, cell: Cell, settings: Settings, folder: Path) -> dict[str, Any]:
+        """Run a job in a fresh process, and tell how that ended."""
+        work = partial(speak_last, partial(JOBS[job], cell, settings, folder, self._channel), self._channel)
+        told = {"cell": cell.as_json(), "settings": settings.as_json(), "folder": str(folder), "job": job}
+        spawn = [*BOOT, "--job", json.dumps(told)]
+        pipe = (self._channel.read_end, self._channel.write_end)
+        return run_forked(work, settings.time_limit_s) if self._fork else run_spawned(spawn, pipe, settings.time_limit_s)
 
     def _folder_of(self, cell: Cell, settings: Settings) -> Path:
         folder = self._folder / _digest(cell, settings)

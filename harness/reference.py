@@ -58,6 +58,10 @@ class Reference:
         load_weights(net, self.state)
         return VARIANTS[cell.variant](net)
 
+    def batch(self, count: int) -> Tensor:
+        """That many of the pictures, the same ones again where there are not so many."""
+        return self.inputs[[index % len(self.inputs) for index in range(count)]]
+
     def names_a_class(self, model: models.Model, image_size: int) -> bool:
         """Whether there is one output for each class of the data."""
         return tuple(self.outputs.shape[1:]) == (model.dataset(image_size).classes,)

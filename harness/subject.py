@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import accuracy, artefacts, counts, latency, memory
+from harness import accuracy, artefacts, counts, latency, memory, runtimes
 from harness.cell import Cell, compares_with_parent
 from harness.facts import Accuracy, Agreement, Latency, Memory, Prepared
 from harness.machine import cpu_flags
-from harness.outcomes import FAILED, UNAVAILABLE, CellEnded
+from harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.precisions import PRECISIONS
 from harness.reference import Reference
-from harness.runtimes import RUNTIMES, Executable
+from harness.runtimes import Runtime
 from harness.settings import Settings
 from harness.statistics import LOADGEN
 from models.onnx.layers import numbers
@@ -49,36 +49,51 @@ class Subject:
         self._model = models.find(cell.model)
         self._reference = Reference.load(folder)
         self._layers = counts.layers(folder)
-        runtime = RUNTIMES[cell.runtime]
-        self._artefact = None if runtime.build is None else artefacts.kept(cell, folder)
-        self._executable: Executable = runtime(self._build(), self._precision, self._device)
+        self._runtime = runtimes.find(cell.runtime).adapter
+        self._artefact = None if self._runtime.artefact is None else artefacts.kept(cell, folder)
+        model, file = self._build()
+        try:
+            self._executable: Runtime = self._runtime(model, runtimes.way(cell, file))
+            self._in_precision = self._share_in_precision()
+        except ValueError as error:
+            raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
         self._emulated = self._precision.emulated(cell.target, cpu_flags())
         self._first_s: float | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
         self._seconds = time.perf_counter() - started
 
-    def _build(self) -> Any:
-        """The model in the form that its runtime takes; counts its parameters."""
+    def _build(self) -> tuple[Any, Path | None]:
+        """The model in the form that its runtime takes, and what was built for it; counts its parameters."""
         if self._model.file is not None:
             self._parameters = numbers(self._model.file)["parameters"]
-            return self._model.file
+            return self._model.file, None
+        file = None
         if self._artefact is not None:
-            self._parameters = self._artefact["parameters"]
-            return Path(self._artefact.pop("path"))
+            self._parameters, file = self._artefact["parameters"], Path(self._artefact.pop("path"))
+            if self._runtime.runs == "file":
+                return file, file
         net = self._reference.net(self._model, self._cell, self._settings.seed)
         self._parameters = sum(parameter.numel() for parameter in net.parameters())
-        return net
+        return net, file
+
+    def _share_in_precision(self) -> float:
+        """Known of what was built; read back from anything else."""
+        if self._artefact is not None:
+            return float(self._artefact.pop("in_precision"))
+        return artefacts.checked_share(self._executable, self._cell, self._place(self._host()), self._layers)
 
     def prepared(self) -> Prepared:
         import torch
 
+        read_back = self._executable.read_back()
         return Prepared(
             weights=self._reference.weights,
             parameters=self._parameters,
-            threads=torch.get_num_threads(),
+            threads=read_back.get("threads", torch.get_num_threads()),
             seconds=self._seconds,
             emulated=self._emulated,
-            artefact=self._artefact,
+            options={**runtimes.find(self._cell.runtime).options, **read_back, "in_precision": self._in_precision},
+            artefact=self._artefact or None,
         )
 
     def agreement(self) -> Agreement:
@@ -207,8 +222,7 @@ class Subject:
 
     def _host(self) -> Tensor:
         """A batch of the reference's pictures."""
-        inputs = self._reference.inputs
-        return inputs[[index % len(inputs) for index in range(self._cell.batch)]]
+        return self._reference.batch(self._cell.batch)
 
     def _place(self, images: Tensor) -> Any:
         return self._executable.place(self._model.positional(images))

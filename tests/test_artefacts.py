@@ -56,7 +56,7 @@ def test_what_was_built_is_kept_and_rebuilt_where_it_is_not_sound(ask: Ask, tmp_
     again = ask("resnet8", again=True).prepared().artefact
     assert again is not None
     assert not again["cached"]
-    assert _sound(place) is not None
+    assert _sound(place, "model.onnx") is not None
 
 
 @pytest.mark.slow
@@ -127,4 +127,4 @@ def test_a_damaged_entry_is_no_artefact(tmp_path: Path) -> None:
     for text in ("", "{}", "[]", '{"files": {"model.onnx": "0"}, "facts": {}}'):
         (tmp_path / "artefact.json").write_text(text)
         (tmp_path / "model.onnx").write_text("not what was written")
-        assert _sound(tmp_path) is None
+        assert _sound(tmp_path, "model.onnx") is None

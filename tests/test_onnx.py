@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from harness.precisions import PRECISIONS
+from harness.runtimes import Way
 from harness.runtimes.onnxruntime import OnnxRuntime
 from models import layers as formulas
 from models.onnx import layers as counting
@@ -99,8 +100,9 @@ def agree(path: Path, image_size: int) -> tuple[int, int]:
     return formulas.parameters(graph), formulas.macs(graph)
 
 
-def session(path: Path, **options: Any) -> OnnxRuntime:
-    return OnnxRuntime(path, PRECISIONS["fp32"], torch.device("cpu"), **options)
+def session(path: Path, target: str = "cpu", **options: str) -> OnnxRuntime:
+    usual = {name: values[0] for name, values in OnnxRuntime.options.items()}
+    return OnnxRuntime(path, Way(PRECISIONS["fp32"], target, 1, torch.get_num_threads(), {**usual, **options}))
 
 
 def run(path: Path, images: torch.Tensor) -> torch.Tensor:
@@ -706,12 +708,16 @@ def test_a_session_is_what_was_asked_for(save: Save, recwarn: pytest.WarningsRec
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            assert session(path).threads == threads
+            assert session(path).read_back()["threads"] == threads
     finally:
         torch.set_num_threads(before)
     assert session(path).weights_bytes() == 4 * (135 + 10 + 8)
-    with pytest.raises(RuntimeError, match=r"wanted a session with .*NoSuchExecutionProvider.*came \(\['CPUExecutionProvider'\]"):
-        session(path, providers=["NoSuchExecutionProvider"])
+    asked = {"graph": "basic", "arena": "off", "spinning": "off"}
+    came = session(path, **asked).read_back()
+    assert {name: came[name] for name in asked} == asked
+    assert (session(path).keeps_memory is None, session(path, **asked).keeps_memory) == (False, None)
+    with pytest.raises(RuntimeError, match=r"wanted a session with .*CUDAExecutionProvider.*came \('CPUExecutionProvider'"):
+        session(path, target="cuda")
 
 
 def test_a_file_that_onnx_runtime_does_not_know(save: Save, tmp_path: Path) -> None:

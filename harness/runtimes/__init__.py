@@ -1,11 +1,97 @@
-"""What executes a model. One small adapter a file, its library imported only when used."""
+"""What executes a model. One small adapter a file, its library imported only when used; others by entry point."""
 
 from __future__ import annotations
 
-from harness.runtimes.adapter import Executable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from harness.cell import Cell
+from harness.precisions import PRECISIONS
+from harness.runtimes.adapter import Runtime, Way
 from harness.runtimes.eager import Eager
 from harness.runtimes.onnxruntime import OnnxRuntime
+from models.model import UnknownName, nearest
 
-__all__ = ["RUNTIMES", "Executable"]
+__all__ = ["GROUP", "RUNTIMES", "Choice", "Runtime", "Way", "announced", "find", "known", "missing", "way"]
 
-RUNTIMES: dict[str, type[Eager] | type[OnnxRuntime]] = {"eager": Eager, "onnxruntime": OnnxRuntime}
+GROUP = "plumbline.runtimes"
+# The first that takes a model's format is its usual one.
+RUNTIMES: dict[str, type[Runtime]] = {
+    "eager": Eager,
+    "onnxruntime": OnnxRuntime,
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A runtime with options, as `onnxruntime+graph=basic` asks for it; `name` says those that are not as usual."""
+
+    name: str
+    adapter: type[Runtime]
+    options: Mapping[str, str]
+
+
+def announced() -> dict[str, EntryPoint]:
+    """The runtimes that installed packages announce in the entry point group `plumbline.runtimes`."""
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in RUNTIMES}
+
+
+def known() -> list[str]:
+    return [*RUNTIMES, *announced()]
+
+
+@cache
+def find(reference: str) -> Choice:
+    """The runtime of a reference, `name` or `name+option=value+...`. Raises `UnknownName`; loads another package's adapter."""
+    name, *settings = reference.split("+")
+    adapter = _adapter(name)
+    chosen = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in adapter.options:
+            options = ", ".join(sorted(adapter.options)) or "none"
+            raise UnknownName(f"runtime {name!r} has no option {key!r}{nearest(key, adapter.options)}; known: {options}")
+        if value not in adapter.options[key]:
+            raise UnknownName(f"runtime {name!r}, option {key!r}: wanted {', '.join(adapter.options[key])}, came {value!r}")
+        chosen[key] = value
+    unusual = {key: chosen[key] for key, values in adapter.options.items() if chosen.get(key, values[0]) != values[0]}
+    usual = {key: values[0] for key, values in adapter.options.items()}
+    return Choice("+".join([name, *(f"{key}={value}" for key, value in unusual.items())]), adapter, {**usual, **unusual})
+
+
+def _adapter(name: str) -> type[Runtime]:
+    if name in RUNTIMES:
+        return RUNTIMES[name]
+    others = announced()
+    if name not in others:
+        raise UnknownName(f"no runtime {name!r}{nearest(name, known())}; known: {', '.join(known())}")
+    try:
+        adapter = others[name].load()
+    except (ImportError, AttributeError) as error:
+        raise UnknownName(f"runtime {name!r}: its entry point {others[name].value!r} cannot be loaded: {error}") from error
+    if not (isinstance(adapter, type) and issubclass(adapter, Runtime)):
+        raise UnknownName(
+            f"runtime {name!r}: {others[name].value!r} is {adapter!r}, wanted a subclass of harness.runtimes.Runtime"
+        )
+    return adapter
+
+
+def way(cell: Cell, artefact: Path | None = None) -> Way:
+    """How a cell is to be executed, in this process. Imports torch."""
+    import torch
+
+    options = find(cell.runtime).options
+    return Way(PRECISIONS[cell.precision], cell.target, cell.batch, torch.get_num_threads(), options, artefact)
+
+
+def missing(adapter: type[Runtime]) -> str | None:
+    """What has to be installed for a runtime, in words; None if nothing."""
+    gone = [library for library in adapter.libraries if find_spec(library) is None]
+    if not gone:
+        return None
+    how = f": pip install 'plumbline[{adapter.extra}]'" if adapter.extra else ""
+    return f"{', '.join(gone)} is not installed{how}"

@@ -1,39 +1,107 @@
-"""What every runtime's adapter offers."""
+"""What every runtime's adapter offers, and how a cell asks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.precisions import Precision
+from harness.runtimes.kernels import Kernel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-
-# net, an example of two pictures, those of the calibration if there is one, precision and file; what is to be told of it
-Build = Callable[["nn.Module", "Tensor", "Tensor | None", "Precision", Path], "dict[str, Any]"]
+    from models.layers import Layer
 
 
-class Executable(Protocol):
-    """A model ready to run. Host tensors are float32 on the CPU; what `place` returns is the runtime's own."""
+@dataclass(frozen=True)
+class Way:
+    """How a model is to be executed. `options` are the runtime's own, all of them; `artefact` is what its `build` made."""
 
-    keeps_memory: ClassVar[str | None]
-    """Why nothing is learned from what another inference takes; None where it is."""
+    precision: Precision
+    target: str
+    batch: int
+    threads: int
+    options: Mapping[str, str] = field(default_factory=dict)
+    artefact: Path | None = None
+
+
+class Runtime:
+    """A subclass executes models; an instance is a model ready to run.
+
+    Host tensors are float32 on the CPU; what `place` returns is the runtime's own. The subclass's module imports its
+    library inside its methods only: it is read by processes that must not pay for that.
+
+    `libraries` are what it imports, `extra` what to install for that. `formats` says what it runs: torch modules, ONNX files.
+    `options` names what a cell may ask of it, each with its values, the usual one first. Where `artefact` names a file,
+    `build` makes it before the cell's process starts, and it is kept; `one_batch` where it fits one batch only. `runs` is
+    what an instance is made from: the net, or the file (that of `build`, or a model that is a file itself).
+    `keeps_memory` says why nothing is learned from what another inference takes; None where it is.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str | None] = None
+    formats: ClassVar[tuple[str, ...]] = ("torch",)
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    targets: ClassVar[tuple[str, ...]] = ("cpu",)
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    artefact: ClassVar[str | None] = None
+    one_batch: ClassVar[bool] = False
+    runs: ClassVar[str] = "net"
+    keeps_memory: ClassVar[str | None] = None
+
+    def __init__(self, model: Any, way: Way) -> None:
+        """Raises ValueError where the runtime cannot run the model, RuntimeError where it does not do as it was told."""
+
+    @classmethod
+    def trial(cls, way: Way) -> None:
+        """One real inference of something tiny; raises what keeps the runtime from working here. Run in its own process."""
+
+    @classmethod
+    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+        """Write `file`, and return what is to be told of it. Raises ValueError where the model cannot be built.
+
+        `example` are pictures, float32, of shape (batch, channels, height, width), `calibration` more of them, where the
+        precision is calibrated.
+        """
+        raise NotImplementedError
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
         """The net's positional arguments, on the device and in the precision. Usually (images,), of shape
         (batch, channels, height, width)."""
+        return arguments
 
     def run(self, placed: Any) -> Any:
         """One inference; returns as soon as the work is queued."""
+        raise NotImplementedError
 
     def fetch(self, outputs: Any) -> Any:
         """What the net returned, on the host and in float32; usually logits, of shape (batch, classes)."""
+        return outputs
 
     def synchronize(self) -> None:
-        """Wait until the device has done all its work."""
+        """Wait until the device has done all its work; nothing to do where `run` returns when it is done."""
 
     def weights_bytes(self) -> int:
         """Bytes of parameters and buffers as they are executed."""
+        raise NotImplementedError
+
+    def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
+        """The share of the layers' MACs that is executed in the precision, read back from the kernels or the stored weights.
+
+        Where weights only are small, the share that is stored so.
+        """
+        raise NotImplementedError
+
+    def read_back(self) -> dict[str, Any]:
+        """Threads, options and number formats as the runtime itself says that they are."""
+        return {}
+
+    def profile(self, placed: Any, repeats: int) -> list[Kernel]:
+        """Where the time of an inference goes, as the mean of `repeats`.
+
+        Raises NotImplementedError, with the reason, where the runtime does not say.
+        """
+        raise NotImplementedError("this runtime does not say where its time goes")

@@ -2,58 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.precisions import Precision
-from harness.runtimes.adapter import Build
+from harness.runtimes.adapter import Runtime, Way
+from harness.runtimes.torch_net import convert, moved, share_in, stored_bytes
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
+    from models.layers import Layer
 
-class Eager:
-    """A torch module as it is; an `Executable`."""
+
+class Eager(Runtime):
+    """A torch module as it is.
+
+    `layout=channels_last` stores images and kernels pixel by pixel, `mode=no_grad` keeps what inference mode leaves out.
+    """
 
     libraries = ("torch",)
-    formats = ("torch",)
-    precisions = ("fp32", "bf16", "fp16")
+    precisions = ("fp32", "tf32", "bf16", "fp16", "int8-dynamic", "w8", "w16")
     targets = ("cpu", "cuda")
-    keeps_memory: ClassVar[str | None] = None
-    build: ClassVar[Build | None] = None
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "layout": ("contiguous", "channels_last"),
+        "mode": ("inference", "no_grad"),
+    }
 
-    def __init__(self, net: nn.Module, precision: Precision, device: torch.device) -> None:
+    def __init__(self, net: nn.Module, way: Way) -> None:
         import torch
 
         # fp32 means fp32: TF32 is a precision of its own
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        self._device, self._dtype = device, getattr(torch, precision.dtype)
-        self._net = net.eval().to(device=device, dtype=self._dtype)
-        self.synchronize = _nothing if device.type == "cpu" else torch.cuda.synchronize
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.precision.name == "tf32"
+        self._way, self._device, self._dtype = way, torch.device(way.target), getattr(torch, way.precision.dtype)
+        self._format = torch.channels_last if way.options["layout"] == "channels_last" else torch.contiguous_format
+        convert(net, way.precision)
+        self._net = net.to(device=self._device, memory_format=self._format)  # type: ignore[call-overload]
+        self._call: Callable[..., Any] = self._net
+        if way.target == "cuda":
+            self.synchronize = torch.cuda.synchronize  # type: ignore[method-assign]
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
-        return _floats(arguments, self._device, self._dtype)
+        return moved(arguments, self._device, self._dtype, self._format)
 
     def run(self, placed: Any) -> Any:
-        return self._net(*placed)
+        return self._call(*placed)
 
     def fetch(self, outputs: Any) -> Any:
         import torch
 
-        return _floats(outputs, torch.device("cpu"), torch.float32)
+        return moved(outputs, torch.device("cpu"), torch.float32)
 
     def weights_bytes(self) -> int:
-        held = [*self._net.parameters(), *self._net.buffers()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+        return stored_bytes(self._net)
 
+    def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
+        return share_in(self._net, self._way.precision, layers)
 
-def _floats(tree: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Every tensor of a structure on the device, those of floating point in `dtype`."""
-    import torch
-    from torch.utils._pytree import tree_map_only
+    def read_back(self) -> dict[str, Any]:
+        import torch
 
-    return tree_map_only(torch.Tensor, lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else t.dtype), tree)
-
-
-def _nothing() -> None:
-    """The CPU has done its work when the call returns."""
+        kernels = [weight for weight in self._net.parameters() if weight.ndim == 4]
+        last = bool(kernels) and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
+        return {
+            "threads": torch.get_num_threads(),
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+            "mode": "inference" if torch.is_inference_mode_enabled() else "no_grad",
+            "layout": "channels_last" if last and self._format == torch.channels_last else "contiguous",
+        }

@@ -1,46 +1,111 @@
-"""From a torch module to an ONNX file, and from there to one in 8-bit integers; what came is read back from the file."""
+"""From a torch module to an ONNX file, and from there to one with integers or small weights."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from models.onnx.nodes import named
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# Operators of ONNX Runtime's optimised graphs that multiply integers.
-INTEGER = {
-    "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
-}  # fmt: skip
-FLOATING = {"Conv", "FusedConv", "ConvTranspose", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Attention", "MultiHeadAttention"}
 QUANTISED = ("Conv", "MatMul", "Gemm")
 
 
-def export(net: nn.Module, images: Tensor, path: Path) -> None:
-    """Write a net in eval mode, by torch's own exporter, its batch left open. `images`: an example, float32, two or more.
+def export(net: nn.Module, images: Tensor, path: Path, opset: int | None = None) -> None:
+    """Write a net in eval mode, by torch's own exporter, its batch left open. `images`: an example, two or more.
 
-    Raises ValueError with torch's reason where it cannot be exported.
+    With `opset`, by torch's older exporter, which can still write it, with the IR version that belongs to it: the newer one
+    writes 18 without a word. Raises ValueError with torch's reason where it cannot be exported.
     """
     import torch
 
-    batch = torch.export.Dim("batch")
     with _quiet():
         try:
+            if opset is not None:
+                _export_traced(net, images, path, opset)
+                return
             # captured here, as older exporters trace a net that cannot be captured, and leave out the ways it did not go
-            captured = torch.export.export(net, (images,), dynamic_shapes=({0: batch},), strict=False)
+            captured = torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
             program = torch.onnx.export(captured, dynamo=True, input_names=["images"])
         except (RuntimeError, ValueError) as error:  # OnnxExporterError is a RuntimeError
             raise ValueError(f"torch {torch.__version__} cannot export it to ONNX: {_reason(error)}") from error
     assert program is not None
     program.save(str(path), external_data=_large(net))
+
+
+def _export_traced(net: nn.Module, images: Tensor, path: Path, opset: int) -> None:
+    import onnx
+    import torch
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, scale: float | None = None, **__: Any) -> Tensor:
+        """The products that scaled_dot_product_attention stands for, which opset 13 does not have in one."""
+        scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        return scores.softmax(dim=-1) @ value
+
+    axes = {"images": {0: "batch"}, "outputs": {0: "batch"}}
+    names = {"input_names": ["images"], "output_names": ["outputs"], "dynamic_axes": axes}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with patch("torch.nn.functional.scaled_dot_product_attention", attention):
+            torch.onnx.export(net, (images,), str(path), opset_version=opset, dynamo=False, **names)  # type: ignore[arg-type]
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    model = onnx.load(path)
+    model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
+    onnx.save(model, path)
+    onnx.checker.check_model(str(path), full_check=True)
+    found = {entry.domain: entry.version for entry in onnx.load(path, load_external_data=False).opset_import}
+    if found != {"": opset}:
+        raise ValueError(f"asked for opset {opset}, torch {torch.__version__} wrote {found}")
+
+
+def store_small(path: Path, small: Path, weights: str) -> None:
+    """Write an ONNX file with every kernel and matrix stored as `weights`, int8 (per output channel) or float16.
+
+    They are multiplied in fp32: a node before each use makes them large again, as TFLite does with float16 weights.
+    """
+    import numpy
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(path)
+    graph, nodes, used = model.graph, [], {}
+    channel = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
+    for node in graph.node:
+        if node.op_type in channel:
+            axis = (
+                0 if node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute) else channel[node.op_type]
+            )
+            used[node.input[1]] = axis
+    for tensor in list(graph.initializer):
+        values = numpy_helper.to_array(tensor)
+        if tensor.name not in used or values.ndim < 2 or values.dtype != numpy.float32:
+            continue
+        name, axis = tensor.name, used[tensor.name] % values.ndim
+        graph.initializer.remove(tensor)
+        if weights == "float16":
+            graph.initializer.append(numpy_helper.from_array(values.astype(numpy.float16), f"{name}.small"))
+            nodes.append(helper.make_node("Cast", [f"{name}.small"], [name], f"{name}.large", to=onnx.TensorProto.FLOAT))
+            continue
+        others = tuple(dimension for dimension in range(values.ndim) if dimension != axis)
+        scale = numpy.maximum(numpy.abs(values).max(axis=others), numpy.finfo(numpy.float32).tiny) / numpy.float32(127)
+        steps = numpy.rint(values / numpy.expand_dims(scale, others)).astype(numpy.int8)
+        parts = {"small": steps, "scale": scale, "zero": numpy.zeros(scale.shape, numpy.int8)}
+        graph.initializer.extend(numpy_helper.from_array(value, f"{name}.{part}") for part, value in parts.items())
+        nodes.append(
+            helper.make_node("DequantizeLinear", [f"{name}.{part}" for part in parts], [name], f"{name}.large", axis=axis)
+        )
+    given = list(graph.node)
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend([*nodes, *given])
+    onnx.save(model, small, save_as_external_data=model.ByteSize() > 2**31 - 2**20)
 
 
 def quantise(path: Path, quantised: Path, images: Tensor | None) -> None:
@@ -74,41 +139,6 @@ def quantise(path: Path, quantised: Path, images: Tensor | None) -> None:
                 activation_type=QuantType.QUInt8,
                 **weights,
             )
-
-
-def integer_share(path: Path, image_size: int) -> float:
-    """The share of a file's MACs that ONNX Runtime executes in integers, read back from the graph that it made of it."""
-    import onnx
-    import onnxruntime
-
-    from models.onnx.layers import layers
-
-    with tempfile.TemporaryDirectory() as scratch:
-        optimised = Path(scratch) / "optimised.onnx"
-        options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath, options.log_severity_level = str(optimised), 3
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        executed = [node.op_type for node in onnx.load(optimised, load_external_data=False).graph.node]
-    floating = sum(operator in FLOATING for operator in executed)
-    integer = sum(operator in INTEGER for operator in executed)
-    stays = _floating_nodes(path)
-    macs = {layer.name: layer.macs for layer in layers(path, image_size) if layer.macs}
-    if integer + floating != len(macs) or floating != len(stays & macs.keys()):
-        return integer / max(1, integer + floating)  # fused beyond recognition: by nodes, not by MACs
-    return 1 - sum(amount for name, amount in macs.items() if name in stays) / max(1, sum(macs.values()))
-
-
-def _floating_nodes(path: Path) -> set[str]:
-    """The nodes of a quantised file that multiply floating-point numbers that were none before."""
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
-    made = {output: node.op_type for node in model.graph.node for output in node.output}
-    return {
-        name
-        for name, node in named(model)
-        if node.op_type in QUANTISED and not all(made.get(read) == "DequantizeLinear" for read in node.input[:2])
-    }
 
 
 class _Batches:

@@ -1,99 +1,109 @@
-"""ONNX Runtime executes an ONNX file on the CPU."""
+"""ONNX Runtime executes an ONNX file, on the CPU or by CUDA or TensorRT."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.precisions import Precision
-from harness.runtimes.export import export, integer_share, quantise
-from models.onnx.graph import read
+from harness.runtimes.adapter import Runtime, Way
+from harness.runtimes.export import export, quantise, store_small
+from harness.runtimes.kernels import Kernel, of_layers, share
+from models.onnx.graph import Graph, read
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
-CPU = ("CPUExecutionProvider",)
+    from models.layers import Layer
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+# Operators of ONNX Runtime's optimised graphs that multiply integers, and those that multiply floating-point numbers.
+INTEGER = {
+    "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
+    "QAttention",
+}  # fmt: skip
+FLOATING = {"Conv", "FusedConv", "ConvTranspose", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Attention", "MultiHeadAttention"}
+# What its profile calls them, in the words of the precisions.
+FORMATS = {"float": "float32", "float16": "float16", "double": "float64", "bfloat16": "bfloat16"}
 
 
-class OnnxRuntime:
-    """A session of ONNX Runtime, with all its graph optimisations; an `Executable`.
+class OnnxRuntime(Runtime):
+    """A session of ONNX Runtime.
 
     As many threads as torch has work inside an operator (ONNX Runtime's intra_op); operators run one after the other.
-    Raises ValueError where it cannot load the file, and RuntimeError where the session is not what was asked for:
-    ONNX Runtime falls back to another provider without an error.
+    `provider` is one of the target's; a session with another one raises RuntimeError, as ONNX Runtime falls back without
+    an error. `graph` is the level of its optimisations, `arena` whether it keeps memory, `spinning` whether its threads
+    wait busily, and `opset` that of the exported file, where it is not the newest one.
     """
 
     libraries = ("onnxruntime",)
     formats = ("torch", "onnx")
-    precisions = ("fp32", "int8-dynamic", "int8-static")
-    targets = ("cpu",)
-    keeps_memory: ClassVar[str | None] = (
-        "ONNX Runtime's arena keeps what the first inference took, and a further one takes nothing"
-    )
+    precisions = ("fp32", "tf32", "fp16", "int8-dynamic", "int8-static", "w8", "w16")
+    targets = ("cpu", "cuda")
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "provider": ("usual", "tensorrt"),
+        "graph": ("all", "extended", "basic", "off"),
+        "arena": ("on", "off"),
+        "spinning": ("on", "off"),
+        "opset": ("newest", "13", "17"),
+    }
+    artefact = "model.onnx"
+    runs = "file"
 
-    @staticmethod
-    def build(net: nn.Module, example: Tensor, calibration: Tensor | None, precision: Precision, file: Path) -> dict[str, Any]:
-        """Export a net to `file`, in integers where the precision says so; pictures are float32, on the host.
+    @classmethod
+    def trial(cls, way: Way) -> None:
+        """A matrix product by the very provider, which is told not to fall back. The list that a build prints proves nothing."""
+        import numpy
+        import onnx
+        from onnx import TensorProto, helper
 
-        Returns opset and IR version as they came, and the share of MACs in integers.
-        Raises ValueError where it cannot be exported, or where most of it would silently stay in fp32.
-        """
-        share = 0.0
-        if not precision.integer:
-            export(net, example, file)
+        with tempfile.TemporaryDirectory() as scratch:
+            node = helper.make_node("MatMul", ["images", "matrix"], ["outputs"])
+            shape: list[str | int | None] = ["batch", 3, 8, 8]
+            ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("images", "outputs")]
+            eye = numpy.eye(8, dtype=numpy.float32) * 2
+            graph = helper.make_graph([node], "trial", ends[:1], ends[1:], [onnx.numpy_helper.from_array(eye, "matrix")])
+            file = Path(scratch) / "trial.onnx"
+            onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
+            graph_read, session = read(file), _session(file, way)
+        images = numpy.arange(192, dtype=numpy.float32).reshape(1, 3, 8, 8)
+        (outputs,) = session.run(list(graph_read.outputs), {graph_read.input: images})
+        if not (outputs == 2 * images).all():
+            raise RuntimeError(f"{session.get_providers()[0]} multiplied wrongly in a trial: 2 x 191 gave {outputs.max():g}")
+
+    @classmethod
+    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+        """Export a net to `file`, in the precision. Returns opset and IR version as they came."""
+        precision, opset = way.precision, way.options["opset"]
+        asked = None if opset == "newest" else int(opset)
+        if precision.dtype == "float16":
+            net, example = net.half(), example.half()
+        if not precision.integer and precision.weights is None:
+            export(net, example, file, asked)
         else:
             with tempfile.TemporaryDirectory() as scratch:
                 plain = Path(scratch) / "plain.onnx"
-                export(net, example, plain)
-                quantise(plain, file, calibration)
-            share = integer_share(file, example.shape[-1])
-            if share < 0.5:
-                raise ValueError(
-                    f"in {precision.name} ONNX Runtime executes {share:.1%} of its MACs in integers, and the rest in fp32; "
-                    "wanted half of them at least"
-                )
+                export(net, example, plain, asked)
+                if precision.weights is not None:
+                    store_small(plain, file, precision.weights)
+                else:
+                    quantise(plain, file, calibration)
         found = read(file)
-        return {"opset": found.opset, "ir_version": found.ir_version, "integer_macs": share}
+        return {"opset": found.opset, "ir_version": found.ir_version}
 
-    def __init__(self, file: Path, precision: Precision, device: torch.device, providers: Sequence[str] = CPU) -> None:
-        import onnxruntime
-        import torch
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
-        graph, threads = read(file), torch.get_num_threads()
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        try:
-            self._session = onnxruntime.InferenceSession(str(graph.path), options, providers=list(providers))
-        except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as error:
-            raise ValueError(
-                f"{graph.path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. Wanted operators, an opset and "
-                f"an IR version that it knows (these are {graph.opset} and {graph.ir_version}); export for older ones"
-            ) from error
-        wanted = (list(providers), threads, 1)
-        self.threads: int = self._session.get_session_options().intra_op_num_threads
-        came = (self._session.get_providers(), self.threads, self._session.get_session_options().inter_op_num_threads)
-        if came != wanted:
-            raise RuntimeError(f"wanted a session with providers, threads in and between operators {wanted}, came {came}")
-        self._graph, self._outputs = graph, list(graph.outputs)
+    def __init__(self, file: Path, way: Way) -> None:
+        self._graph, self._way = read(file), way
+        self._session = _session(file, way, self._graph)
+        self._outputs = list(self._graph.outputs)
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
         """Images, a float32 tensor of shape (batch, channels, height, width), as an array in the graph's layout and type."""
         (images,) = arguments
-        graph = self._graph
-        wanted = (graph.batch, graph.channels, graph.image_size, graph.image_size)
-        if any(ours not in (None, theirs) for ours, theirs in zip(wanted, images.shape, strict=True)):
-            fixed = f"a batch of {graph.batch} and no other" if graph.batch not in (None, len(images)) else "other images"
-            raise ValueError(
-                f"{graph.path}: wanted images of shape {wanted} (None: any), came {tuple(images.shape)}; the file takes {fixed}, "
-                "so ask for that, or export it with this dimension left open"
-            )
-        placed = images.permute(0, 2, 3, 1) if graph.layout == "NHWC" else images
-        return placed.contiguous().numpy().astype(graph.element_type, copy=False)
+        return arranged(self._graph, images)
 
     def run(self, placed: Any) -> Any:
         """One inference. Some 4 µs of it are the call: the array is passed on as it lies, and the outputs are new arrays.
@@ -109,9 +119,137 @@ class OnnxRuntime:
         fetched = tuple(torch.as_tensor(output).to(torch.float32) for output in outputs)
         return fetched if len(fetched) > 1 else fetched[0]
 
-    def synchronize(self) -> None:
-        """The work is done when `run` returns."""
+    @property
+    def keeps_memory(self) -> str | None:  # type: ignore[override]
+        if self._way.options["arena"] == "off":
+            return None
+        return "ONNX Runtime's arena keeps what the first inference took, and a further one takes nothing"
 
     def weights_bytes(self) -> int:
         """As stored in the file; the session does not say what it made of them when it fused and packed."""
         return self._graph.weights_bytes
+
+    def read_back(self) -> dict[str, Any]:
+        options = self._session.get_session_options()
+        levels = {str(level).rpartition(".")[2]: name for name, level in _levels().items()}
+        return {
+            "threads": options.intra_op_num_threads,
+            "provider": self._session.get_providers()[0],
+            "graph": levels[str(options.graph_optimization_level).rpartition(".")[2]],
+            "arena": "on" if options.enable_cpu_mem_arena else "off",
+            "spinning": "on" if options.get_session_config_entry("session.intra_op.allow_spinning") != "0" else "off",
+            "opset": self._graph.opset,
+            "ir_version": self._graph.ir_version,
+        }
+
+    def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
+        """By the types of numbers that the kernels read in an inference: ONNX Runtime casts what a provider cannot multiply."""
+        precision = self._way.precision
+        if precision.weights is not None:
+            return _stored_share(self._graph.path, precision.weights)
+        wanted = "int8" if precision.integer else precision.dtype
+        return share(of_layers(self.profile(placed, 1), layers), [wanted])
+
+    def profile(self, placed: Any, repeats: int) -> list[Kernel]:
+        with tempfile.TemporaryDirectory() as scratch:
+            session = _session(self._graph.path, self._way, self._graph, profile=Path(scratch) / "profile")
+            session.run(self._outputs, {self._graph.input: placed})
+            for _ in range(repeats):
+                session.run(self._outputs, {self._graph.input: placed})
+            events = json.loads(Path(session.end_profiling()).read_text())
+        return _kernels(events, repeats, len(placed))
+
+
+def arranged(graph: Graph, images: Tensor) -> Any:
+    """Images, float32, of shape (batch, channels, height, width), as the array that a graph takes."""
+    wanted = (graph.batch, graph.channels, graph.image_size, graph.image_size)
+    if any(ours not in (None, theirs) for ours, theirs in zip(wanted, images.shape, strict=True)):
+        fixed = f"a batch of {graph.batch} and no other" if graph.batch not in (None, len(images)) else "other images"
+        raise ValueError(
+            f"{graph.path}: wanted images of shape {wanted} (None: any), came {tuple(images.shape)}; the file takes {fixed}, "
+            "so ask for that, or export it with this dimension left open"
+        )
+    placed = images.permute(0, 2, 3, 1) if graph.layout == "NHWC" else images
+    return placed.contiguous().numpy().astype(graph.element_type, copy=False)
+
+
+def _session(file: Path, way: Way, graph: Graph | None = None, profile: Path | None = None) -> Any:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    provider = PROVIDERS[way.target if way.options["provider"] == "usual" else way.options["provider"]]
+    settings = {"use_tf32": int(way.precision.name == "tf32")} if provider == PROVIDERS["cuda"] else {}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = way.threads, 1
+    options.graph_optimization_level = _levels()[way.options["graph"]]
+    options.enable_cpu_mem_arena = way.options["arena"] == "on"
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(way.options["spinning"] == "on")))
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=[(provider, settings)])
+    except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as error:
+        versions = f" (these are {graph.opset} and {graph.ir_version})" if graph else ""
+        raise ValueError(
+            f"{file}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. Wanted operators, an opset and "
+            f"an IR version that it knows{versions}; export for older ones"
+        ) from error
+    came = session.get_session_options()
+    wanted = (provider, way.threads, 1)
+    got = (session.get_providers()[0], came.intra_op_num_threads, came.inter_op_num_threads)
+    if got != wanted:
+        raise RuntimeError(f"wanted a session with provider, threads in and between operators {wanted}, came {got}")
+    return session
+
+
+def _levels() -> dict[str, Any]:
+    from onnxruntime import GraphOptimizationLevel as Level
+
+    return {"all": Level.ORT_ENABLE_ALL, "extended": Level.ORT_ENABLE_EXTENDED, "basic": Level.ORT_ENABLE_BASIC,
+            "off": Level.ORT_DISABLE_ALL}  # fmt: skip
+
+
+def _kernels(events: list[dict[str, Any]], repeats: int, batch: int) -> list[Kernel]:
+    """The kernels of a profile, in the order in which they ran; the first run, which also sets things up, is left out."""
+    ran: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            ran[event["name"].removesuffix("_kernel_time")].append(event)
+    found = []
+    for name, calls in ran.items():
+        arguments = calls[0]["args"]
+        operator = arguments["op_name"]
+        read_types = [(kind, shape) for entry in arguments["input_type_shape"] for kind, shape in entry.items()]
+        outputs = sum(prod(shape) for entry in arguments["output_type_shape"][:1] for shape in entry.values()) // batch
+        multiplies = operator in INTEGER or operator in FLOATING
+        kind = "int8" if operator in INTEGER else FORMATS.get(read_types[0][0], read_types[0][0]) if read_types else None
+        found.append(
+            Kernel(
+                name=name,
+                operator=operator,
+                seconds=sum(call["dur"] for call in calls[len(calls) // (repeats + 1) :]) / 1e6 / repeats,
+                multiplies=multiplies,
+                number_format=kind if multiplies else None,
+                outputs=outputs,
+                macs=_macs(operator, [shape for _, shape in read_types], outputs) if multiplies else None,
+            )
+        )
+    return found
+
+
+def _macs(operator: str, shapes: list[list[int]], outputs: int) -> int | None:
+    """MACs of one image from the shapes that a kernel read, where those are shown: packed weights are not."""
+    if "Conv" in operator:
+        kernels = [shape for shape in shapes[1:] if len(shape) == 4]
+        return outputs * prod(kernels[0][1:]) if kernels and operator != "ConvTranspose" else None
+    return outputs * shapes[0][-1] if shapes and "Attention" not in operator else None
+
+
+def _stored_share(file: Path, weights: str) -> float:
+    """The share of a file's kernels and matrices, by numbers, that is stored in a format."""
+    import onnx
+
+    wanted = {"int8": onnx.TensorProto.INT8, "float16": onnx.TensorProto.FLOAT16}[weights]
+    stored = [tensor for tensor in onnx.load(file, load_external_data=False).graph.initializer if len(tensor.dims) > 1]
+    inside = sum(prod(tensor.dims) for tensor in stored if tensor.data_type == wanted)
+    return inside / max(1, sum(prod(tensor.dims) for tensor in stored))

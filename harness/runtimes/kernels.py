@@ -1,0 +1,58 @@
+"""What a runtime's own profile says of its kernels: which layer each is, in which number format, and how long it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from models.layers import Layer
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One part of an inference. `seconds` are those of one inference; `number_format` is that of what it multiplies.
+
+    `multiplies` says whether it is of the kind that has MACs; `outputs` counts the elements that it returns for one image,
+    `macs` its MACs for one image, where the runtime shows them. `layer` is the model's layer that it is, where that can be told.
+    """
+
+    name: str
+    operator: str
+    seconds: float
+    multiplies: bool = False
+    number_format: str | None = None
+    outputs: int | None = None
+    macs: int | None = None
+    layer: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What stands in the record."""
+        kept = ("name", "operator", "seconds", "number_format", "layer", "macs")
+        return {key: value for key, value in asdict(self).items() if key in kept}
+
+
+def of_layers(kernels: Iterable[Kernel], layers: Iterable[Layer]) -> list[Kernel]:
+    """The kernels, those that multiply with the layer that they are: the next one that returns as many elements.
+
+    Runtimes rename and fuse what they execute, but neither reorder products of one shape nor change how many there are.
+    """
+    left = [layer for layer in layers if layer.macs]
+    found = []
+    for kernel in kernels:
+        for layer in left if kernel.multiplies else ():
+            if layer.macs == kernel.macs or (kernel.macs is None and layer.macs // layer.fan_in == kernel.outputs):
+                left.remove(layer)
+                kernel = replace(kernel, layer=layer.name, macs=layer.macs)
+                break
+        found.append(kernel)
+    return found
+
+
+def share(kernels: Iterable[Kernel], formats: Iterable[str]) -> float:
+    """The share of MACs that kernels of these number formats execute; of kernels, where one has no layer."""
+    formats, products = set(formats), [kernel for kernel in kernels if kernel.multiplies]
+    known = all(kernel.macs is not None for kernel in products)
+    weights = [(kernel.macs or 0) if known else 1 for kernel in products]
+    inside = sum(weight for weight, kernel in zip(weights, products) if kernel.number_format in formats)
+    return inside / max(1, sum(weights))

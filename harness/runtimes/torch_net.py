@@ -1,0 +1,99 @@
+"""A torch net in another number format, on another device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from harness.precisions import Precision
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from models.layers import Layer
+
+
+def moved(tree: Any, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format | None = None) -> Any:
+    """Every tensor of a structure on the device, those of floating point in `dtype`, pictures in the memory format."""
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    def move(tensor: Tensor) -> Tensor:
+        placed = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else tensor.dtype)
+        return placed.contiguous(memory_format=memory_format) if memory_format is not None and placed.ndim == 4 else placed
+
+    return tree_map_only(torch.Tensor, move, tree)
+
+
+def convert(net: nn.Module, precision: Precision) -> None:
+    """Bring a net in eval mode into a precision, in place; `share_in` tells how much of it followed.
+
+    Integer arithmetic is torchao's, for linear layers: weights per channel, activations quantised anew for each token. Where
+    only the weights are small, every matrix and kernel is stored so, and made large again before each use.
+    Raises ValueError where that needs torchao, and it is missing.
+    """
+    import torch
+    from torch import nn
+    from torch.nn.utils import parametrize
+
+    net.eval().requires_grad_(False).to(getattr(torch, precision.dtype))
+    if precision.integer:
+        try:
+            from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+        except ImportError as error:
+            raise ValueError(f"integers in torch are torchao's: {error}; pip install 'plumbline[torchao]'") from error
+        quantize_(net, Int8DynamicActivationInt8WeightConfig())
+    if precision.weights is None:
+        return
+
+    class Small(nn.Module):
+        """Between a weight and how it is stored (`torch.nn.utils.parametrize`)."""
+
+        def forward(self, stored: Tensor, scale: Tensor | None = None) -> Tensor:
+            return stored.float() if scale is None else stored.float() * scale
+
+        def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
+            if precision.weights == "float16":
+                return (weight.half(),)
+            scale = weight.flatten(1).abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+            scale = scale.reshape(-1, *[1] * (weight.ndim - 1))
+            return (weight / scale).round().to(torch.int8), scale
+
+    for module in list(net.modules()):
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if name.endswith("weight") and weight.ndim > 1:
+                parametrize.register_parametrization(module, name, Small(), unsafe=True)
+
+
+def share_in(net: nn.Module, precision: Precision, layers: Iterable[Layer]) -> float:
+    """The share of the layers' MACs whose weights are stored as the precision says, by what the tensors say of themselves.
+
+    Products that read no weights (attention's) count as floating point.
+    """
+    import torch
+
+    wanted = torch.int8 if precision.integer else getattr(torch, precision.weights or precision.dtype)
+    floats = [tensor.dtype for tensor in (*net.parameters(), *net.buffers()) if tensor.is_floating_point()]
+    if precision.weights is None and not precision.integer:
+        return sum(dtype == wanted for dtype in floats) / max(1, len(floats)) if floats else 1.0
+    stored = set()
+    for name, tensor in net.named_parameters():
+        if getattr(tensor, "qdata", tensor).dtype == wanted:  # torchao's tensors say float32 of themselves
+            stored.add(name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0])
+    macs = {layer.name: layer.macs for layer in layers}
+    return sum(amount for name, amount in macs.items() if name in stored) / max(1, sum(macs.values()))
+
+
+def stored_bytes(net: nn.Module) -> int:
+    """Bytes of a net's parameters and buffers as they are stored."""
+    held = [*net.parameters(), *net.buffers()]
+    return sum(part.numel() * part.element_size() for tensor in held for part in _parts(tensor))
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The tensors of which a tensor subclass is made; itself, where it is none."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [part for name in names for part in _parts(getattr(tensor, name))]
