@@ -109,7 +109,9 @@ def _proven(model: Any, cell: Cell, images: Tensor, folder: Path, file: Path | N
     try:
         with torch.no_grad():
             executable = runtimes.find(cell.runtime).adapter(model, way(cell, file))
-            return checked_share(executable, cell, executable.place((images,)), counts.layers(folder))
+            placed = executable.place((images,))
+            executable.ready(placed)
+            return checked_share(executable, cell, placed, counts.layers(folder))
     except ValueError as error:
         raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
 

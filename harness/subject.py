@@ -54,6 +54,7 @@ class Subject:
         model, file = self._build()
         try:
             self._executable: Runtime = self._runtime(model, runtimes.way(cell, file))
+            self._executable.ready(self._place(self._host()))
             self._in_precision = self._share_in_precision()
         except ValueError as error:
             raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error

@@ -47,7 +47,7 @@ def test_what_was_built_is_kept_and_rebuilt_where_it_is_not_sound(ask: Ask, tmp_
     assert first.agreement().same_function
     assert first.latency().model.samples_s
     first.close()
-    assert (built["cached"], built["parameters"], built["integer_macs"]) == (False, 78_186, 0)
+    assert (built["cached"], built["parameters"]) == (False, 78_186)
     assert "path" not in built
     assert (ask("resnet8", batch=3, again=True).prepared().artefact or {})["cached"]  # one serves all batches
 
@@ -79,17 +79,17 @@ def test_a_wrong_artefact_is_red(ask: Ask, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_integers_are_read_back_from_what_the_runtime_made_of_the_file(ask: Ask) -> None:
     static = ask("small_cnn", "int8-static", image_size=8)
-    artefact = static.prepared().artefact or {}
-    assert (artefact["integer_macs"], artefact["calibration"]) == (1, "64 of digits")
+    prepared = static.prepared()
+    assert (prepared.options["in_precision"], (prepared.artefact or {})["calibration"]) == (1, "64 of digits")
     assert static.agreement().same_function
     accuracy = static.accuracy()
     assert (accuracy.images, accuracy.keeps_to_parent) == (100, True)
     static.close()
     dynamic = ask("mlp", "int8-dynamic", image_size=8)
-    assert (dynamic.prepared().artefact or {})["integer_macs"] > 0.9
+    assert dynamic.prepared().options["in_precision"] > 0.9
     assert dynamic.agreement().same_function
     dynamic.close()
-    with pytest.raises(CellEnded, match=r"executes 9\.9% of its MACs in integers, and the rest in fp32") as caught:
+    with pytest.raises(CellEnded, match=r"asked for int8-dynamic, onnxruntime executes 9\.9% of its MACs in that") as caught:
         ask("small_cnn", "int8-dynamic", image_size=8).prepared()
     assert (caught.value.outcome, caught.value.axis) == ("unsupported", "runtime")
 

@@ -12,8 +12,12 @@ from pathlib import Path
 from harness.cell import Cell
 from harness.precisions import PRECISIONS
 from harness.runtimes.adapter import Runtime, Way
+from harness.runtimes.compiled import Compiled
 from harness.runtimes.eager import Eager
+from harness.runtimes.exported import Exported
+from harness.runtimes.litert import LiteRT
 from harness.runtimes.onnxruntime import OnnxRuntime
+from harness.runtimes.openvino import OpenVino
 from models.model import UnknownName, nearest
 
 __all__ = ["GROUP", "RUNTIMES", "Choice", "Runtime", "Way", "announced", "find", "known", "missing", "way"]
@@ -22,7 +26,11 @@ GROUP = "plumbline.runtimes"
 # The first that takes a model's format is its usual one.
 RUNTIMES: dict[str, type[Runtime]] = {
     "eager": Eager,
+    "compiled": Compiled,
+    "exported": Exported,
     "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "litert": LiteRT,
 }
 
 

@@ -73,6 +73,9 @@ class Runtime:
         (batch, channels, height, width)."""
         return arguments
 
+    def ready(self, placed: Any) -> None:
+        """What a runtime does once, before its first inference, with inputs like those to come: compiling."""
+
     def run(self, placed: Any) -> Any:
         """One inference; returns as soon as the work is queued."""
         raise NotImplementedError

@@ -146,7 +146,7 @@ class OnnxRuntime(Runtime):
         """By the types of numbers that the kernels read in an inference: ONNX Runtime casts what a provider cannot multiply."""
         precision = self._way.precision
         if precision.weights is not None:
-            return _stored_share(self._graph.path, precision.weights)
+            return stored_share(self._graph.path, precision.weights)
         wanted = "int8" if precision.integer else precision.dtype
         return share(of_layers(self.profile(placed, 1), layers), [wanted])
 
@@ -245,7 +245,7 @@ def _macs(operator: str, shapes: list[list[int]], outputs: int) -> int | None:
     return outputs * shapes[0][-1] if shapes and "Attention" not in operator else None
 
 
-def _stored_share(file: Path, weights: str) -> float:
+def stored_share(file: Path, weights: str) -> float:
     """The share of a file's kernels and matrices, by numbers, that is stored in a format."""
     import onnx
 

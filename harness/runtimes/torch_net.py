@@ -66,6 +66,31 @@ def convert(net: nn.Module, precision: Precision) -> None:
                 parametrize.register_parametrization(module, name, Small(), unsafe=True)
 
 
+def in_integers(net: nn.Module, example: Tensor, calibration: Tensor) -> nn.Module:
+    """A net in static 8-bit integers, for inductor on x86: convolutions and linear layers, weights per channel (torchao).
+
+    `example` is a batch of pictures, `calibration` pictures from which ranges are taken, float32. Raises ValueError where
+    torchao is missing or cannot.
+    """
+    import torch
+
+    try:
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+            X86InductorQuantizer,
+            get_default_x86_inductor_quantization_config,
+        )
+    except ImportError as error:
+        raise ValueError(f"integers in torch are torchao's: {error}; pip install 'plumbline[torchao]'") from error
+    quantizer = X86InductorQuantizer()
+    quantizer.set_global(get_default_x86_inductor_quantization_config())
+    prepared = prepare_pt2e(torch.export.export(net, (example,), strict=True).module(), quantizer)
+    for images in calibration.split(len(example)):
+        if len(images) == len(example):
+            prepared(images)
+    return convert_pt2e(prepared)
+
+
 def share_in(net: nn.Module, precision: Precision, layers: Iterable[Layer]) -> float:
     """The share of the layers' MACs whose weights are stored as the precision says, by what the tensors say of themselves.
 

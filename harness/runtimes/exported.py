@@ -1,0 +1,113 @@
+"""torch.export: a net without its Python, compiled ahead of time by AOTInductor."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.runtimes.adapter import Runtime, Way
+from harness.runtimes.compiled import find_compiler
+from harness.runtimes.torch_net import convert, in_integers, moved, share_in, stored_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from models.layers import Layer
+
+TOLD = "plumbline"  # the entry of a package's metadata
+# The calls of a package's C++ code that multiply; those in integers have a q: _qconv_pointwise, _qlinear_pointwise.
+PRODUCTS = re.compile(r"\((?:at::)?aoti_torch_\w*?_(q?(?:conv|linear)\w*|addmm|mm|bmm|baddbmm)\w*\(")
+
+
+class Exported(Runtime):
+    """An exported program, for one shape of input.
+
+    `backend=aotinductor` is a library of machine code with its weights frozen into it; `backend=eager` the exported graph,
+    one operation after the other, for where no compiler is at hand. Static integers are torchao's, by way of PyTorch 2 Export.
+    """
+
+    libraries = ("torch",)
+    precisions = ("fp32", "tf32", "bf16", "fp16", "int8-static", "w8", "w16")
+    targets = ("cpu", "cuda")
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {"backend": ("aotinductor", "eager")}
+    artefact = "program.pt2"
+    one_batch = True
+    runs = "file"
+
+    @classmethod
+    def trial(cls, way: Way) -> None:
+        if way.options["backend"] == "aotinductor":
+            find_compiler(way)
+
+    @classmethod
+    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+        import torch
+        from torch._inductor.exc import InductorError
+
+        if not way.precision.integer:
+            convert(net, way.precision)
+        (placed,) = moved((example,), torch.device(way.target), getattr(torch, way.precision.dtype))
+        net.to(way.target)
+        try:
+            if calibration is not None:
+                net = in_integers(net, placed, calibration)
+            program = torch.export.export(net, (placed,), strict=False)
+            if way.options["backend"] == "eager":
+                torch.export.save(program, str(file))
+                return {}
+            # a package does not say how large it is; it holds its weights in machine code
+            metadata = {TOLD: json.dumps({"weights_bytes": stored_bytes(net)})}
+            settings = {"freezing": True, "compile_threads": 1, "aot_inductor.metadata": metadata}
+            torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=settings)
+        except (RuntimeError, ValueError, InductorError) as error:
+            raise ValueError(f"torch.export: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+        return {}
+
+    def __init__(self, file: Path, way: Way) -> None:
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.precision.name == "tf32"
+        self._file, self._way, self._device = file, way, torch.device(way.target)
+        self._dtype, self._ahead = getattr(torch, way.precision.dtype), way.options["backend"] == "aotinductor"
+        self._call: Any = torch._inductor.aoti_load_package(str(file)) if self._ahead else torch.export.load(str(file)).module()
+        if way.target == "cuda":
+            self.synchronize = torch.cuda.synchronize  # type: ignore[method-assign]
+
+    def place(self, arguments: tuple[Any, ...]) -> Any:
+        (images,) = moved(arguments, self._device, self._dtype)
+        if len(images) != self._way.batch:  # a package would answer for its own batch, without a word
+            raise ValueError(f"wanted a batch of {self._way.batch}, for which it was exported, came {len(images)}")
+        return images
+
+    def run(self, placed: Any) -> Any:
+        return self._call(placed)
+
+    def fetch(self, outputs: Any) -> Any:
+        import torch
+
+        return moved(outputs, torch.device("cpu"), torch.float32)
+
+    def weights_bytes(self) -> int:
+        """As they were exported."""
+        return int(json.loads(self._call.get_metadata()[TOLD])["weights_bytes"]) if self._ahead else stored_bytes(self._call)
+
+    def read_back(self) -> dict[str, Any]:
+        import torch
+
+        told = self._call.get_metadata() if self._ahead else {}
+        return {"threads": torch.get_num_threads(), "instructions": told.get("AOTI_CPU_ISA")}
+
+    def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
+        """In integers, by the calls in the package's code; else by what comes out, as every layer is in one format."""
+        if not self._ahead:
+            return share_in(self._call, self._way.precision, layers)
+        if self._way.precision.integer:
+            with zipfile.ZipFile(self._file) as package:
+                code = "".join(package.read(name).decode() for name in package.namelist() if name.endswith(".cpp"))
+            calls = PRODUCTS.findall(code)
+            return sum(call.startswith("q") for call in calls) / max(1, len(calls))
+        return float(self.run(placed).dtype == self._dtype)
