@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.runtimes.adapter import Runtime, Way
+from harness.runtimes.torch_net import batches
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,11 +60,9 @@ class LiteRT(Runtime):
         made = quantizer.Quantizer(str(file), recipe)
         ranges = None
         if made.need_calibration:
-            batch = len(example)
-            fed = [{INPUT: images.numpy()} for images in (calibration if calibration is not None else example).split(batch)]
-            ranges = made.calibrate(
-                {SIGNATURE: [images for images in fed if len(images[INPUT]) == batch]}, num_threads=way.threads
-            )
+            assert calibration is not None
+            fed = [{INPUT: images.numpy()} for images in batches(calibration, len(example))]
+            ranges = made.calibrate({SIGNATURE: fed}, num_threads=way.threads)
         result = made.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
         result.export_model(str(file), overwrite=True)
         return {}
@@ -146,7 +145,7 @@ def _formats(file: Path) -> Iterator[str]:
             images, weights = operator.inputs[2 if kind(operator) == "TRANSPOSE_CONV" else 0], operator.inputs[1]
             before = made.get(weights)
             large = before is not None and kind(before) == "DEQUANTIZE"
-            stored = before.inputs[0] if large else weights
+            stored = before.inputs[0] if before is not None and large else weights
             types_read = (types[graph.tensors[images].type], types[graph.tensors[stored].type], large)
             yield STORED.get(types_read, "x".join(types_read[:2]))
 

@@ -85,10 +85,15 @@ def in_integers(net: nn.Module, example: Tensor, calibration: Tensor) -> nn.Modu
     quantizer = X86InductorQuantizer()
     quantizer.set_global(get_default_x86_inductor_quantization_config())
     prepared = prepare_pt2e(torch.export.export(net, (example,), strict=True).module(), quantizer)
-    for images in calibration.split(len(example)):
-        if len(images) == len(example):
-            prepared(images)
+    for images in batches(calibration, len(example)):
+        prepared(images)
     return convert_pt2e(prepared)
+
+
+def batches(images: Tensor, batch: int) -> list[Tensor]:
+    """Whole batches of pictures, as many as there are; where there is not even one, one filled up with repeats."""
+    rows = [index % len(images) for index in range(max(batch, len(images) - len(images) % batch))]
+    return [images[rows[start : start + batch]] for start in range(0, len(rows), batch)]
 
 
 def share_in(net: nn.Module, precision: Precision, layers: Iterable[Layer]) -> float:
