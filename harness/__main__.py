@@ -34,10 +34,24 @@ def main() -> int:
     table = commands.add_parser("table", help="the evaluation matrix of a run")
     table.add_argument("run", type=Path, help="a run directory")
     table.add_argument("--markdown", action="store_true")
+    fastest = commands.add_parser("fastest", help="the fastest correct way to run a model here, against eager fp32, in turns")
+    fastest.add_argument("model", nargs="*", help="default: every model of the default tier, at its usual size")
+    fastest.add_argument(
+        "--runtime", action="append", default=[], metavar="NAME", help="only this one; the option again for more"
+    )
+    fastest.add_argument("--batch", type=int, default=1, metavar="N")
+    fastest.add_argument("--image-size", type=int, metavar="PIXELS", help="default: the model's usual one")
+    fastest.add_argument("--target", default="cpu", choices=("cpu", "cuda"))
+    fastest.add_argument("--seconds", type=float, default=4.0, help="of timing for each way (default: 4)")
+    fastest.add_argument("--data", type=Path, metavar="ROOT", help="real images and weights (default: $PLUMBLINE_DATA)")
+    fastest.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
-    commanded = {"list": _list, "show": _show, "counts": _counts, "overhead": _overhead, "table": _table}[arguments.command]
+    commanded = {
+        "list": _list, "show": _show, "counts": _counts, "overhead": _overhead, "table": _table, "fastest": _fastest,
+    }[arguments.command]  # fmt: skip
     from harness.journal import RunError
     from harness.matrix import MatrixError
+    from harness.session import Busy
     from models import UnknownName
 
     try:
@@ -47,7 +61,7 @@ def main() -> int:
     except BrokenPipeError:  # who read the output has seen enough: show MODEL | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (MatrixError, RunError, UnknownName) as error:
+    except (Busy, MatrixError, RunError, UnknownName) as error:
         print(f"python -m harness {arguments.command}: {error}", file=sys.stderr)
         return 2
 
@@ -124,6 +138,20 @@ def _table(arguments: argparse.Namespace) -> int:
     from harness.table import matrix
 
     print(matrix(journal.read(arguments.run), "github" if arguments.markdown else "simple"))
+    return 0
+
+
+def _fastest(arguments: argparse.Namespace) -> int:
+    from harness import fastest, matrix
+
+    names = arguments.model or list(dict.fromkeys(cell.model for cell in matrix.expand(matrix.load(matrix.FILE)["default"], {})))
+    root = arguments.data or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
+    asked = fastest.Question(arguments.runtime, arguments.batch, arguments.image_size, arguments.target, arguments.seconds, root)
+    style = "github" if arguments.markdown else "simple"
+    shown = sys.stderr.isatty()
+    fastest.report(
+        names, asked, style, lambda text: print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True) if shown else None
+    )
     return 0
 
 

@@ -180,6 +180,13 @@ class Probe:
     def memory(self) -> Memory:
         return Memory(**self._ask("memory"))
 
+    def race(self, others: Sequence[Cell]) -> list[dict[str, Any]]:
+        """This cell and others of its model in one process, in turns (harness/race.py); what they are made of was prepared."""
+        cells = [cell.as_json() for cell in (self.cell, *others)]
+        told = self._await("race", race=cells, settings=self.settings.as_json())
+        self._open = False
+        return told
+
     def close(self) -> None:
         """End the process and wait until it is gone."""
         if self._open:

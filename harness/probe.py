@@ -12,6 +12,9 @@ It speaks JSON lines over stdin and stdout, so that a target is just a command i
     far  -> {"fact": "agreement", "value": {...}}
     near -> {"ask": "end"}                           the process dies, and the server says how:
     far  -> {"exit": {"code": 0, "signal": null, "timed_out": false, "out_of_memory": false, ...}}
+    near -> {"race": [{...}, {...}], "settings": {...}}
+                                                     cells of one model are timed in turns, in one process
+    far  -> {"fact": "race", "value": [...]}
 
 At any time the far side may send {"progress": "..."}; a cell that ends by itself sends {"end": {"outcome", "reason",
 "axis"}} first. The process of a cell owns the pipe while it lives; the server reads nothing meanwhile.
@@ -165,10 +168,21 @@ def _prepare_parent(cell: Cell, settings: Settings, folder: Path, channel: Chann
     reference.prepare_parent(cell, settings, folder, channel.progress)
 
 
+def _race(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
+    import torch
+
+    from harness import race
+
+    torch.set_num_threads(allowed_cpus())
+    cells = [Cell.from_json(fields) for fields in json.loads((folder / "race.json").read_text())]
+    with torch.inference_mode():
+        channel.send(fact="race", value=race.run(cells, settings, folder, channel.progress))
+
+
 # Each in a process of its own, in this order; all but the last only where no cell before has left what they make.
 JOBS = {
     "trial": _try, "count": _count, "reference": _prepare_reference, "artefact": _prepare_artefact, "parent": _prepare_parent,
-    "attend": attend,
+    "attend": attend, "race": _race,
 }  # fmt: skip
 
 
@@ -211,6 +225,8 @@ class Server:
         while (line := self._channel.receive()) is not None:
             if "count" in line:
                 self._serve_counts(line)
+            elif "race" in line:
+                self._serve_race(line)
             elif "cell" in line:
                 self._serve_cell(line)
             # else a question to a process that died before it could read it
@@ -222,6 +238,12 @@ class Server:
         folder = self._folder_of(cell, settings)
         if (folder / counts.NAME).exists() or self._ran("count", cell, settings, folder):
             self._channel.send(fact="counts", value=counts.kept(folder))
+
+    def _serve_race(self, line: dict[str, Any]) -> None:
+        cell, settings = Cell.from_json(line["race"][0]), Settings.from_json(line["settings"])
+        folder = self._folder_of(cell, settings)
+        (folder / "race.json").write_text(json.dumps(line["race"]))
+        self._ran("race", cell, settings, folder)
 
     def _serve_cell(self, line: dict[str, Any]) -> None:
         from harness import artefacts, counts

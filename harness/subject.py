@@ -176,6 +176,10 @@ class Subject:
         with_transfer = timed(partial(self._whole_way, host), budget_s=settings.sampling_s / 2)
         return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, doubt.read())
 
+    def call(self) -> tuple[Callable[[], Any], Callable[[], None]]:
+        """One inference, its input on the device, and what waits until it is done."""
+        return partial(self._executable.run, self._place(self._host())), self._executable.synchronize
+
     def memory(self) -> Memory:
         """One more inference, under a high-water mark."""
         import torch

@@ -67,10 +67,8 @@ class Compiled(Eager):
 
     def ready(self, placed: Any) -> None:
         """Compile. Raises ValueError, with inductor's reason, where it cannot."""
-        import torch
         from torch._dynamo.exc import TorchDynamoException
 
-        torch._dynamo.reset()
         try:
             self.run(placed)
         except TorchDynamoException as error:  # inductor's errors are its children

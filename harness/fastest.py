@@ -1,0 +1,174 @@
+"""`python -m harness fastest`: the fastest correct way to run a model on this machine, against torch's eager fp32."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import IO, Any
+
+from tabulate import tabulate
+
+from harness import matrix, runtimes
+from harness.ask import Probe, ProbeServer
+from harness.cell import Cell
+from harness.machine import cpu_flags
+from harness.outcomes import FAILED, CellEnded
+from harness.precisions import PRECISIONS
+from harness.session import lock_machine
+from harness.settings import Settings
+from harness.statistics import median_interval
+from harness.table import NOTHING
+from models.weights import cache_folder
+
+BASELINE = ("eager", "fp32")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a model. `speedup` is how many times as fast as the baseline, in the same rounds, with its 95 % interval.
+
+    `error` is the RMS error as a share of the outputs' spread, `same_class` the share of pictures with the reference's
+    class; `top1` the accuracy where there are weights and images, `loss` what the parent has more. `reason` says why it
+    was not raced.
+    """
+
+    cell: Cell
+    error: float | None = None
+    same_class: float | None = None
+    top1: float | None = None
+    loss: float | None = None
+    median_s: float | None = None
+    speedup: float | None = None
+    interval: tuple[float, float] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to race: the runtimes (none: all there are), batch, image size in pixels (None: the usual one), target; for how long."""
+
+    runtimes: Sequence[str] = ()
+    batch: int = 1
+    image_size: int | None = None
+    target: str = "cpu"
+    seconds: float = 4.0
+    data: Path | None = None
+
+    def settings(self) -> Settings:
+        weights = self.data / "weights" if self.data is not None and (self.data / "weights").is_dir() else None
+        return Settings(data=self.data, weights=weights, cache=cache_folder(), sampling_s=self.seconds, time_limit_s=900)
+
+    def ways(self, model: str) -> Iterator[Cell]:
+        """The baseline first, then each runtime in each precision that can be tried here and is no emulation."""
+        size = self.image_size or matrix.find(model).image_size
+        chosen = [runtimes.find(name) for name in self.runtimes or runtimes.known()]
+        pairs = [(choice.name, precision) for choice in chosen for precision in choice.adapter.precisions]
+        for runtime, precision in dict.fromkeys([BASELINE, *pairs]):
+            cell = Cell(matrix.find(model).name, "dense", runtime, precision, self.batch, size, self.target)
+            if matrix.impossible(cell) is None and not PRECISIONS[precision].emulated(self.target, cpu_flags()):
+                yield cell
+
+
+def report(models: Sequence[str], asked: Question, style: str, progress: Callable[[str], None]) -> None:
+    """Race the ways of each model, print what came out, and at the end the fastest way of each. Raises `Busy`."""
+    best = []
+    with lock_machine(0), tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
+        for model in models:
+            try:
+                found = find(list(asked.ways(model)), asked.settings(), log, progress)
+            except CellEnded as end:
+                print(f"{model}: {end.outcome}: {end.reason}\n", flush=True)
+                continue
+            progress("")
+            cell = found[0].cell
+            print(f"{model}, batch {cell.batch}, {cell.image_size} pixels, {cell.target}\n\n{table(found, style)}\n", flush=True)
+            best.append(found[0])
+    if len(best) > 1:
+        rows = [[way.cell.model, *_row(way)] for way in best]
+        print(_tabulated(["model", *HEADS], rows, style))
+
+
+def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Callable[[str], None]) -> list[Way]:
+    """Check each way in a process of its own, then race those that are right. The fastest comes first, the unfit last.
+
+    Raises CellEnded where the baseline, the first of the cells, is not right, or the race itself does not end well.
+    """
+    server = ProbeServer(log, progress=progress)
+    try:
+        checked = [_checked(server, cell, settings) for cell in cells]
+        if checked[0].reason is not None:
+            raise CellEnded(FAILED, f"{cells[0].id}, the baseline: {checked[0].reason}")
+        racing = [way for way in checked if way.reason is None]
+        told = Probe(server, racing[0].cell, settings).race([way.cell for way in racing[1:]])
+    finally:
+        server.close()
+    baseline = told[0]["turns_s"]
+    raced = [_raced(way, outcome, baseline) for way, outcome in zip(racing, told, strict=True)]
+    found = [*raced, *(way for way in checked if way.reason is not None)]
+    return sorted(found, key=lambda way: (way.median_s is None, way.median_s or 0.0))
+
+
+def _checked(server: ProbeServer, cell: Cell, settings: Settings) -> Way:
+    """What a benchmark asserts of a cell, and in its own process, as any of it may crash."""
+    probe, way = Probe(server, cell, settings), Way(cell)
+    try:
+        agreement = probe.agreement()
+        accuracy = probe.accuracy()
+    except CellEnded as end:
+        return replace(way, reason=f"{end.outcome}: {end.reason}")
+    finally:
+        probe.close()
+    way = replace(way, error=agreement.error, same_class=agreement.top1, top1=accuracy.top1, loss=accuracy.loss)
+    if not (agreement.repeatable and agreement.same_function):
+        return replace(way, reason=f"{FAILED}: {agreement.explanation}")
+    if not (accuracy.reaches_floor and accuracy.keeps_to_parent):
+        return replace(way, reason=f"{FAILED}: {accuracy.explanation}")
+    return way
+
+
+def _raced(way: Way, outcome: dict[str, Any], baseline: Sequence[float]) -> Way:
+    if outcome["reason"] is not None:
+        return replace(way, reason=f"{FAILED}: {outcome['reason']}")
+    ratios = sorted(theirs / ours for theirs, ours in zip(baseline, outcome["turns_s"], strict=True))
+    return replace(way, median_s=median(outcome["turns_s"]), speedup=median(ratios), interval=median_interval(ratios))
+
+
+HEADS = ["runtime", "precision", "ms", "speed-up", "95 %", "error", "same class", "top-1", "points lost"]
+
+
+def table(found: Sequence[Way], style: str = "simple") -> str:
+    """The ways that were raced, as a table for people, and below it why others were not."""
+    body = _tabulated(HEADS, [_row(way) for way in found if way.reason is None], style)
+    unfit = [f"{way.cell.runtime} {way.cell.precision}: {way.reason}" for way in found if way.reason is not None]
+    return "\n".join([body, *([""] if unfit else []), *unfit])
+
+
+def _row(way: Way) -> list[str]:
+    assert way.median_s is not None and way.speedup is not None
+    return [
+        way.cell.runtime,
+        way.cell.precision,
+        f"{way.median_s * 1e3:.3g}",
+        f"{way.speedup:.2f}x",
+        f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING,
+        NOTHING if way.error is None else f"{way.error:.2g}",
+        NOTHING if way.same_class is None else f"{way.same_class:.0%}",
+        NOTHING if way.top1 is None else f"{way.top1:.2%}",
+        NOTHING if way.loss is None else f"{100 * way.loss:+.2f}",
+    ]
+
+
+def _tabulated(heads: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> str:
+    """A column in which no row has anything is left out."""
+    kept = [index for index, head in enumerate(heads) if any(row[index] != NOTHING for row in rows)]
+    words = ("model", "runtime", "precision")
+    return tabulate(
+        [[row[index] for index in kept] for row in rows],
+        [heads[index] for index in kept],
+        tablefmt=style,
+        disable_numparse=True,
+        colalign=["left" if heads[index] in words else "right" for index in kept],
+    )

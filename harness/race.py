@@ -1,0 +1,53 @@
+"""Several ways to run one model, in one process and taking turns: what they share, the machine's moods, cancels out."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness import latency
+from harness.cell import Cell
+from harness.outcomes import CellEnded
+from harness.settings import Settings
+from harness.subject import Subject
+
+UNTIMED = 2  # calls before those of a turn: another runtime's threads still spin, and the caches hold its weights
+TIMED = 5
+ROUNDS = 7  # at least: an interval of the median takes six
+
+
+def run(cells: Sequence[Cell], settings: Settings, folder: Path, progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Check the very objects, then time them in turns for `sampling_s` seconds each.
+
+    Returns for each cell the medians of its turns, in seconds, the n-th of all cells being of one round, in which their
+    order is random; or the `reason` for which it did not take part.
+    """
+    told: list[dict[str, Any]] = []
+    calls: dict[int, tuple[Callable[[], Any], Callable[[], None]]] = {}
+    for number, cell in enumerate(cells):
+        progress(f"checking {cell.id}")
+        reason = None
+        try:
+            subject = Subject(cell, settings, folder, progress)
+            agreement = subject.agreement()
+            if not agreement.same_function:
+                reason = agreement.explanation
+            else:
+                calls[number] = subject.call()
+        except CellEnded as end:
+            reason = end.reason
+        told.append({"reason": reason, "turns_s": []})
+    ends, rounds = time.monotonic() + settings.sampling_s * len(calls), 0
+    with latency.quiet():
+        while rounds < ROUNDS or time.monotonic() < ends:
+            rounds += 1
+            progress(f"{len(calls)} ways, round {rounds}, {max(0.0, ends - time.monotonic()):.0f} s left")
+            for number in random.sample(sorted(calls), len(calls)):
+                call, synchronize = calls[number]
+                latency.sample(call, synchronize, UNTIMED)
+                told[number]["turns_s"].append(median(latency.sample(call, synchronize, TIMED)))
+    return told
