@@ -36,9 +36,8 @@ def main() -> int:
     table.add_argument("--markdown", action="store_true")
     fastest = commands.add_parser("fastest", help="the fastest correct way to run a model here, against eager fp32, in turns")
     fastest.add_argument("model", nargs="*", help="default: every model of the default tier, at its usual size")
-    fastest.add_argument(
-        "--runtime", action="append", default=[], metavar="NAME", help="only this one; the option again for more"
-    )
+    for axis in ("runtime", "precision"):
+        fastest.add_argument(f"--{axis}", action="append", default=[], metavar="NAME", help="only this one, and others named so")
     fastest.add_argument("--batch", type=int, default=1, metavar="N")
     fastest.add_argument("--image-size", type=int, metavar="PIXELS", help="default: the model's usual one")
     fastest.add_argument("--target", default="cpu", choices=("cpu", "cuda"))
@@ -146,7 +145,15 @@ def _fastest(arguments: argparse.Namespace) -> int:
 
     names = arguments.model or list(dict.fromkeys(cell.model for cell in matrix.expand(matrix.load(matrix.FILE)["default"], {})))
     root = arguments.data or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
-    asked = fastest.Question(arguments.runtime, arguments.batch, arguments.image_size, arguments.target, arguments.seconds, root)
+    asked = fastest.Question(
+        runtimes=arguments.runtime,
+        precisions=arguments.precision,
+        batch=arguments.batch,
+        image_size=arguments.image_size,
+        target=arguments.target,
+        seconds=arguments.seconds,
+        data=root,
+    )
     style = "github" if arguments.markdown else "simple"
     shown = sys.stderr.isatty()
     fastest.report(

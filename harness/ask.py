@@ -181,7 +181,7 @@ class Probe:
         return Memory(**self._ask("memory"))
 
     def race(self, others: Sequence[Cell]) -> list[dict[str, Any]]:
-        """This cell and others of its model in one process, in turns (harness/race.py); what they are made of was prepared."""
+        """Time the cell and others of its model in turns, in one process (harness/race.py); all were prepared before."""
         cells = [cell.as_json() for cell in (self.cell, *others)]
         told = self._await("race", race=cells, settings=self.settings.as_json())
         self._open = False

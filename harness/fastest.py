@@ -48,9 +48,11 @@ class Way:
 
 @dataclass(frozen=True)
 class Question:
-    """What to race: the runtimes (none: all there are), batch, image size in pixels (None: the usual one), target; for how long."""
+    """What to race: runtimes and precisions (none: all there are), batch, image size in pixels (None: the usual one), target,
+    seconds of timing for each way."""
 
     runtimes: Sequence[str] = ()
+    precisions: Sequence[str] = ()
     batch: int = 1
     image_size: int | None = None
     target: str = "cpu"
@@ -66,7 +68,11 @@ class Question:
         size = self.image_size or matrix.find(model).image_size
         chosen = [runtimes.find(name) for name in self.runtimes or runtimes.known()]
         pairs = [(choice.name, precision) for choice in chosen for precision in choice.adapter.precisions]
+        for name in self.precisions:
+            matrix.check("precision", name)
         for runtime, precision in dict.fromkeys([BASELINE, *pairs]):
+            if self.precisions and precision not in self.precisions and (runtime, precision) != BASELINE:
+                continue
             cell = Cell(matrix.find(model).name, "dense", runtime, precision, self.batch, size, self.target)
             if matrix.impossible(cell) is None and not PRECISIONS[precision].emulated(self.target, cpu_flags()):
                 yield cell
@@ -108,7 +114,7 @@ def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Ca
     baseline = told[0]["turns_s"]
     raced = [_raced(way, outcome, baseline) for way, outcome in zip(racing, told, strict=True)]
     found = [*raced, *(way for way in checked if way.reason is not None)]
-    return sorted(found, key=lambda way: (way.median_s is None, way.median_s or 0.0))
+    return sorted(found, key=lambda way: -(way.speedup or 0.0))
 
 
 def _checked(server: ProbeServer, cell: Cell, settings: Settings) -> Way:
