@@ -26,6 +26,7 @@ def test_cell(probe: Probe) -> None:
 
     probe.latency()
     probe.memory()
+    probe.layers()
 
 
 def counts_agree(counts: Counts) -> None:

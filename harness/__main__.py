@@ -34,6 +34,13 @@ def main() -> int:
     table = commands.add_parser("table", help="the evaluation matrix of a run")
     table.add_argument("run", type=Path, help="a run directory")
     table.add_argument("--markdown", action="store_true")
+    plugin = commands.add_parser("check-plugin", help="does a package's runtime, meter, model or variant keep to its contract?")
+    plugin.add_argument("name", nargs="*", help="of its entry point, as NAME or KIND:NAME (default: all that are installed)")
+    layers = commands.add_parser("layers", help="where the time of a cell goes, measured with pytest benchmarks --layers")
+    layers.add_argument("run", type=Path, help="a run directory")
+    layers.add_argument("cell", nargs="?", help="its id, or words of it, if the run has several")
+    layers.add_argument("--against", metavar="CELL", help="another cell of the run: the difference, layer by layer")
+    layers.add_argument("--markdown", action="store_true")
     fastest = commands.add_parser("fastest", help="the fastest correct way to run a model here, against eager fp32, in turns")
     fastest.add_argument("model", nargs="*", help="default: every model of the default tier, at its usual size")
     for axis in ("runtime", "precision"):
@@ -46,8 +53,15 @@ def main() -> int:
     fastest.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
     commanded = {
-        "list": _list, "show": _show, "counts": _counts, "overhead": _overhead, "table": _table, "fastest": _fastest,
-    }[arguments.command]  # fmt: skip
+        "list": _list,
+        "show": _show,
+        "counts": _counts,
+        "overhead": _overhead,
+        "table": _table,
+        "layers": _layers,
+        "fastest": _fastest,
+        "check-plugin": _check_plugin,
+    }[arguments.command]
     from harness.journal import RunError
     from harness.matrix import MatrixError
     from harness.session import Busy
@@ -63,6 +77,12 @@ def main() -> int:
     except (Busy, MatrixError, RunError, UnknownName) as error:
         print(f"python -m harness {arguments.command}: {error}", file=sys.stderr)
         return 2
+
+
+def _progress(text: str) -> None:
+    """What goes on right now, on a terminal: a line that is overwritten, and in the end erased."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -111,11 +131,8 @@ def _counts(arguments: argparse.Namespace) -> int:
 
     started = time.perf_counter()
     tiers = matrix.load(arguments.matrix or matrix.FILE)
-    shown = sys.stderr.isatty()
-    counts = census.take(
-        listing.sizes(tiers.values()), lambda text: print(f"\r\x1b[2K{text}", end="", file=sys.stderr) if shown else None
-    )
-    print("\r\x1b[2K" if shown else "", end="", file=sys.stderr, flush=True)
+    counts = census.take(listing.sizes(tiers.values()), _progress)
+    _progress("")
     print(census.table(counts, "github" if arguments.markdown else "simple"))
     wrong = census.wrong(counts)
     for line in wrong:
@@ -140,6 +157,38 @@ def _table(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_plugin(arguments: argparse.Namespace) -> int:
+    from harness import conformance
+
+    named = [conformance.find(name) for name in arguments.name]
+    named = named or [(kind, name) for kind, names in conformance.kinds().items() for name in names]
+    if not named:
+        print("no installed package announces a runtime, meter, model or variant; docs/extending.md shows how one does")
+        return 0
+    red = 0
+    for kind, name in named:
+        print(f"{kind} {name}", flush=True)
+        for claim in conformance.check(kind, name, _progress):
+            _progress("")
+            word, why = ("red", claim.wrong) if claim.wrong else ("skipped", claim.skipped) if claim.skipped else ("ok", None)
+            print(f"  {word:7}  {claim.text}" + (f": {why}" if why else ""), flush=True)
+            red += claim.wrong is not None
+    print(f"{red} claims are red" if red else "every claim holds")
+    return 1 if red else 0
+
+
+def _layers(arguments: argparse.Namespace) -> int:
+    from harness import journal, layers
+
+    records, style = journal.read(arguments.run), "github" if arguments.markdown else "simple"
+    record = layers.select(records, arguments.cell)
+    if arguments.against is None:
+        print(layers.table(record, style))
+    else:
+        print(layers.difference(record, layers.select(records, arguments.against), style))
+    return 0
+
+
 def _fastest(arguments: argparse.Namespace) -> int:
     from harness import fastest, matrix
 
@@ -155,10 +204,7 @@ def _fastest(arguments: argparse.Namespace) -> int:
         data=root,
     )
     style = "github" if arguments.markdown else "simple"
-    shown = sys.stderr.isatty()
-    fastest.report(
-        names, asked, style, lambda text: print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True) if shown else None
-    )
+    fastest.report(names, asked, style, _progress)
     return 0
 
 

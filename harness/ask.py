@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import models
 from harness.cell import Cell, compares_with_parent
-from harness.facts import Accuracy, Agreement, Counts, Latency, Memory, Prepared
+from harness.facts import Accuracy, Agreement, Counts, Latency, Layers, Memory, Prepared
 from harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, CellEnded
 from harness.process import BOOT
 from harness.settings import Settings
@@ -179,6 +179,10 @@ class Probe:
 
     def memory(self) -> Memory:
         return Memory(**self._ask("memory"))
+
+    def layers(self) -> Layers | None:
+        """Where the time goes; None unless the session was asked for that."""
+        return Layers(**self._ask("layers")) if self.settings.layers else None
 
     def race(self, others: Sequence[Cell]) -> list[dict[str, Any]]:
         """Time the cell and others of its model in turns, in one process (harness/race.py); all were prepared before."""

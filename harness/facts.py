@@ -99,6 +99,7 @@ class Agreement:
 
     `error` is the root mean square, `max_error` the largest; `repeat_error` is the largest difference between
     two calls on one input. `top1` is the share of inputs on which both name the same class; None where outputs are structured.
+    `eager_error`, `eager_max_error` and `eager_top1` are the same against the same variant in eager fp32; None for files.
     """
 
     reference: str
@@ -112,6 +113,9 @@ class Agreement:
     max_tolerance: float
     repeat_tolerance: float
     top1: float | None
+    eager_error: float | None = None
+    eager_max_error: float | None = None
+    eager_top1: float | None = None
 
     @property
     def same_function(self) -> bool:
@@ -215,7 +219,7 @@ class Timing:
 class Latency:
     """`first_s` is the process's very first inference. `model`: input on the device; `with_transfer`: host to host.
 
-    `doubt` is what else happened while the samples were taken.
+    `doubt` is what else happened while the samples were taken, `telemetry` what each meter read meanwhile, warm-up included.
     """
 
     first_s: float
@@ -224,6 +228,7 @@ class Latency:
     emulated: bool
     rule: str
     doubt: dict[str, Any]
+    telemetry: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Latency:
@@ -246,6 +251,23 @@ class Memory:
     cuda_allocated_bytes: int | None = None
     cuda_reserved_bytes: int | None = None
     unavailable: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Where the time of an inference goes: `parts`, in the order in which they ran, each with `name`, `operator`, `seconds`,
+    `number_format` of what it multiplies, and the `layer` of the model that it is, with its `macs` (of one image).
+
+    `whole_s` is the median of inferences that were not looked into, taken in between. `missed` says what the sum misses, or
+    has too much, where that is more than a tenth; `unavailable` why there are no parts.
+    """
+
+    unavailable: str | None = None
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    repeats: int | None = None
+    sum_s: float | None = None
+    whole_s: float | None = None
+    missed: str | None = None
 
 
 def _first(texts: Iterable[str], most: int = 5) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,7 +63,14 @@ class Question:
 
     def settings(self) -> Settings:
         weights = self.data / "weights" if self.data is not None and (self.data / "weights").is_dir() else None
-        return Settings(data=self.data, weights=weights, cache=cache_folder(), sampling_s=self.seconds, time_limit_s=900)
+        return Settings(
+            data=self.data,
+            weights=weights,
+            cache=cache_folder(),
+            inputs_seed=secrets.randbelow(2**31),
+            sampling_s=self.seconds,
+            time_limit_s=900,
+        )
 
     def ways(self, model: str) -> Iterator[Cell]:
         """The baseline first, then each runtime in each precision that can be tried here and is no emulation."""
@@ -80,11 +89,12 @@ class Question:
 
 def report(models: Sequence[str], asked: Question, style: str, progress: Callable[[str], None]) -> None:
     """Race the ways of each model, print what came out, and at the end the fastest way of each. Raises `Busy`."""
-    best = []
+    best, settings = [], asked.settings()
+    print(f"inputs: seed {settings.inputs_seed}\n")
     with lock_machine(0), tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
         for model in models:
             try:
-                found = find(list(asked.ways(model)), asked.settings(), log, progress)
+                found = find(list(asked.ways(model)), settings, log, progress)
             except CellEnded as end:
                 print(f"{model}: {end.outcome}: {end.reason}\n", flush=True)
                 continue
@@ -148,7 +158,11 @@ HEADS = ["runtime", "precision", "ms", "speed-up", "95 %", "error", "same class"
 def table(found: Sequence[Way], style: str = "simple") -> str:
     """The ways that were raced, as a table for people, and below it why others were not."""
     body = _tabulated(HEADS, [_row(way) for way in found if way.reason is None], style)
-    unfit = [f"{way.cell.runtime} {way.cell.precision}: {way.reason}" for way in found if way.reason is not None]
+    unfit = [
+        textwrap.shorten(f"{way.cell.runtime} {way.cell.precision}: {way.reason}", 130, placeholder=" ...")
+        for way in found
+        if way.reason is not None
+    ]
     return "\n".join([body, *([""] if unfit else []), *unfit])
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tabulate import tabulate
 
 import models
-from harness import matrix, runtimes
+from harness import matrix, meters, runtimes
 from harness.cell import Cell
 from harness.machine import cpu_flags, cuda_device
+from harness.meters import METERS
 from harness.precisions import PRECISIONS
+from models import variants
 from models.layers import Layer, macs, parameters
 from models.outside import GROUP, announced
 from models.published import published
-from models.variants import VARIANTS
 
 OTHERS = "others: timm:NAME, torchvision:NAME, package.module:CALLABLE, FILE.onnx; one in detail: plumbline show MODEL"
 
@@ -33,7 +34,8 @@ def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
             (name, f"shadowed by ours of that name ({value})" if name in models.REGISTRY else value)
             for name, value in announced().items()
         ),
-        "variants": _lines((name, "") for name in VARIANTS),
+        "variants": _lines([*((name, "") for name in variants.VARIANTS), *_packages(variants.announced())]),
+        "meters": _lines([*((name, f"in {meter.unit}") for name, meter in METERS.items()), *_packages(meters.announced())]),
         "runtimes": _lines((name, _runtime(name)) for name in runtimes.known()),
         "precisions": _lines((name, _precision(name)) for name in PRECISIONS),
         "targets": _lines([("cpu", "available"), ("cuda", _missing(cuda_device()))]),
@@ -113,6 +115,10 @@ def _runtime(name: str) -> str:
     what = f"{', '.join(adapter.precisions)} on {', '.join(adapter.targets)}; options: {options or 'none'}"
     gone = runtimes.missing(adapter)
     return f"unavailable: {gone}" if gone else f"installed: {what}"
+
+
+def _packages(announced: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    return ((name, f"of an installed package ({value})") for name, value in announced.items())
 
 
 def _precision(name: str) -> str:

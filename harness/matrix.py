@@ -24,7 +24,7 @@ from harness.machine import cuda_device
 from harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
-from models.variants import VARIANTS
+from models import variants
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,7 +36,7 @@ TARGETS = ("cpu", "cuda")
 Block = Mapping[str, tuple[Any, ...]]
 BLOCKS = ("cells", "counted")
 NAMES: dict[str, Sequence[str]] = {
-    "variant": tuple(VARIANTS), "precision": tuple(PRECISIONS), "target": TARGETS
+    "variant": (*variants.VARIANTS, *variants.announced()), "precision": tuple(PRECISIONS), "target": TARGETS
 }  # fmt: skip
 # What a tier may say besides its cells, with the type; they are fields of Settings, or read by the plugin.
 TIER_KEYS: dict[str, tuple[Any, ...]] = {

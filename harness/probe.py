@@ -8,7 +8,7 @@ It speaks JSON lines over stdin and stdout, so that a target is just a command i
     near -> {"cell": {...}, "settings": {...}, "compare_with_parent": true}
                                                      the server forks the cell's process, which answers
     far  -> {"fact": "prepared", "value": {...}}     and then waits for what the test asks of it:
-    near -> {"ask": "agreement"}                     counts, agreement, accuracy, latency, memory
+    near -> {"ask": "agreement"}                     counts, agreement, accuracy, latency, memory, layers
     far  -> {"fact": "agreement", "value": {...}}
     near -> {"ask": "end"}                           the process dies, and the server says how:
     far  -> {"exit": {"code": 0, "signal": null, "timed_out": false, "out_of_memory": false, ...}}
@@ -53,7 +53,7 @@ from harness.settings import Settings
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
 PRELOAD = ("torchvision.transforms.v2", "timm", "sklearn.datasets", "sklearn.model_selection", "ptflops", "safetensors.torch")
-STEPS = ("counts", "agreement", "accuracy", "latency", "memory")
+STEPS = ("counts", "agreement", "accuracy", "latency", "memory", "layers")
 # What a failed allocation says, in small letters: C++, torch on the CPU, the C library, torch on CUDA, cuBLAS, oneDNN.
 NO_MEMORY = (
     "bad_alloc", "t allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "alloc_failed",
@@ -304,7 +304,7 @@ class Server:
 def _digest(cell: Cell, settings: Settings) -> str:
     """Names what a reference depends on; cells of the same model share one."""
     asked = settings.as_json()
-    keys = ("seed", "data", "weights", "pretrained", "accuracy_images")
+    keys = ("seed", "inputs_seed", "data", "weights", "pretrained", "accuracy_images")
     parts = [cell.model, cell.variant, cell.image_size, *(asked[key] for key in keys)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

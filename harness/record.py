@@ -23,6 +23,8 @@ def of_probe(probe: Probe, outcome: str, reason: str | None, machine: dict[str, 
     memory = facts.get("memory")
     if memory is None and probe.exit.get("process_peak_bytes"):
         memory = {"process_peak_bytes": probe.exit["process_peak_bytes"]}  # even a killed process leaves this
+    latency = dict(facts["latency"]) if "latency" in facts else None
+    telemetry = latency.pop("telemetry") if latency else None
     prepared, counts = facts.get("prepared", {}), facts.get("counts")
     return {
         "schema": SCHEMA,
@@ -32,8 +34,10 @@ def of_probe(probe: Probe, outcome: str, reason: str | None, machine: dict[str, 
         "counts": None if counts is None else {**counts, "measured_parameters": prepared.get("parameters")},
         "agreement": facts.get("agreement"),
         "accuracy": facts.get("accuracy"),
-        "latency": facts.get("latency"),
+        "latency": latency,
+        "telemetry": telemetry,
         "memory": memory,
+        "layers": facts.get("layers"),
         "options": prepared.get("options"),
         "artefact": prepared.get("artefact"),
         "weights": prepared.get("weights"),

@@ -7,6 +7,7 @@ float64. The accuracy of the fp32 parent is added when the first cell asks for i
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +18,11 @@ import models
 from harness import accuracy
 from harness.cell import Cell
 from harness.settings import Settings
+from models import variants
 from models.datasets import Images, NoData
 from models.pretrained import NoWeights, fetch, sha256
 from models.seeding import pictures, seed_weights, spread
 from models.training import train
-from models.variants import VARIANTS
 from models.weights import load_weights, locate
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Reference:
-    """`inputs` has shape (INPUTS, channels, height, width), `outputs` (INPUTS, ...), in float64."""
+    """`inputs` has shape (INPUTS, channels, height, width), `outputs` (INPUTS, ...), in float64.
+
+    `eager` is what the same net returned eagerly in fp32; None for a model that is a file.
+    """
 
     weights: dict[str, Any]
     state: Path
@@ -44,6 +48,7 @@ class Reference:
     inputs: Tensor
     outputs: Tensor
     parent_correct: list[bool] | None
+    eager: Tensor | None = None
 
     @property
     def spread(self) -> float:
@@ -56,7 +61,7 @@ class Reference:
         torch.manual_seed(seed)
         net = model.instantiate(cell.image_size).eval()
         load_weights(net, self.state)
-        return VARIANTS[cell.variant](net)
+        return variants.find(cell.variant)(net)
 
     def batch(self, count: int) -> Tensor:
         """That many of the pictures, the same ones again where there are not so many."""
@@ -98,10 +103,14 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     else:
         load_weights(net, state)
     shown, inputs = _inputs(model, cell.image_size, settings, kind)
-    net = VARIANTS[cell.variant](net).double()
+    net = variants.find(cell.variant)(net)
+    run = partial(compared, model, net)
     with torch.no_grad():
+        eager = run(inputs)
+        net.double()
         outputs = run(inputs.double())
-    save_file({"inputs": inputs, "outputs": outputs.contiguous()}, folder / "reference.safetensors")
+    tensors = {"inputs": inputs, "outputs": outputs.contiguous(), "eager": eager.contiguous()}
+    save_file(tensors, folder / "reference.safetensors")
     facts = {
         "weights": {"kind": kind, "source": source, "sha256": digest or sha256(state)},
         "state": str(state),
@@ -181,11 +190,12 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def _inputs(model: models.Model, image_size: int, settings: Settings, kind: str) -> tuple[str, Tensor]:
-    """Real pictures for real weights, where there are any."""
+    """Pictures by the seed for inputs: real ones for real weights, where there are any."""
     images = real_images(model, image_size, settings, kind)
     if images is not None:
-        return images.name, images.batch(range(INPUTS))
-    return "seeded pictures", pictures(INPUTS, model.dataset(image_size).channels, image_size, settings.seed + 1)
+        chosen = random.Random(settings.inputs_seed).sample(range(len(images)), INPUTS)
+        return images.name, images.batch(chosen)
+    return "random pictures", pictures(INPUTS, model.dataset(image_size).channels, image_size, settings.inputs_seed)
 
 
 def real_images(model: models.Model, image_size: int, settings: Settings, kind: str, split: str = "test") -> Images | None:

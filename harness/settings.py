@@ -11,14 +11,16 @@ PATHS = ("data", "weights", "cache")
 
 @dataclass(frozen=True)
 class Settings:
-    """Times in seconds. `pretrained`: take the weights that torchvision or timm publish. `accuracy_images`: how many images
-    a subset has, None for all of them, 0 for no accuracy.
+    """Times in seconds. `inputs_seed` chooses the pictures on which outputs are compared, `seed` everything else.
+    `pretrained`: take the weights that torchvision or timm publish. `accuracy_images`: how many images a subset has, None
+    for all of them, 0 for no accuracy. `layers`: find out where the time goes.
 
     Sampling ends when the median's 95 % interval is within `median_within` of it and there are `min_samples`, or
     when `sampling_s` is spent; the second latency, with transfers, gets half of that.
     """
 
     seed: int = 0
+    inputs_seed: int = 0
     data: Path | None = None
     weights: Path | None = None
     pretrained: bool = False
@@ -30,6 +32,7 @@ class Settings:
     median_within: float = 0.01
     emulated_samples: int = 6  # the fewest that have an interval
     accuracy_images: int | None = 500
+    layers: bool = False
     time_limit_s: float = 300.0
     memory_limit_bytes: int | None = None
 

@@ -10,17 +10,19 @@ from collections.abc import Callable
 from functools import partial
 from math import isfinite
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import accuracy, artefacts, counts, latency, memory, runtimes
+from harness import accuracy, artefacts, counts, latency, memory, meters, runtimes
 from harness.cell import Cell, compares_with_parent
-from harness.facts import Accuracy, Agreement, Latency, Memory, Prepared
+from harness.facts import Accuracy, Agreement, Latency, Layers, Memory, Prepared
 from harness.machine import cpu_flags
 from harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.precisions import PRECISIONS
 from harness.reference import Reference
 from harness.runtimes import Runtime
+from harness.runtimes.kernels import of_layers
 from harness.settings import Settings
 from harness.statistics import LOADGEN
 from models.onnx.layers import numbers
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 # The largest of 10,000 normally distributed errors lies at 4 times their RMS; twice that leaves room for heavier tails.
 OUTLIER = 8
+PROFILED = 20  # inferences that are looked into
 
 
 class Subject:
@@ -99,26 +102,26 @@ class Subject:
 
     def agreement(self) -> Agreement:
         """Compare with the reference on its inputs, in the cell's own batch."""
+        import torch
+
         inputs, expected, spread = self._reference.inputs, self._reference.outputs, self._reference.spread
         if not isfinite(spread):
             raise CellEnded(FAILED, "the reference outputs, in float64, hold NaN or infinity: look at the weights")
         if not spread > 0:
             raise CellEnded(FAILED, "the model gives the same outputs for every input; nothing can be compared on them")
         rows = [index % len(inputs) for index in range(-(-len(inputs) // self._cell.batch) * self._cell.batch)]
-        squares, largest, same, first = 0.0, 0.0, 0, None
+        came = []
         for start in range(0, len(rows), self._cell.batch):
             part = rows[start : start + self._cell.batch]
             outputs = self._infer(inputs[part])
-            if first is None:
-                first = (inputs[part], outputs)
             self._check_outputs(outputs, (len(part), *expected.shape[1:]))
-            errors = (outputs.double() - expected[part]) / spread
-            squares += float(errors.square().sum())
-            largest = max(largest, float(errors.abs().max()))
-            same += int((outputs.flatten(1).argmax(dim=1) == expected[part].flatten(1).argmax(dim=1)).sum())
-        assert first is not None
-        again = self._infer(first[0])
-        self._check_outputs(again, tuple(first[1].shape))
+            came.append(outputs)
+        first = came[0]
+        again = self._infer(inputs[rows[: self._cell.batch]])
+        self._check_outputs(again, tuple(first.shape))
+        outputs, eager = torch.cat(came), self._reference.eager
+        against = _compared(outputs, expected[rows], spread)
+        eagerly = (None, None, None) if eager is None else _compared(outputs, eager[rows], spread)
         magnitude = float(expected.square().mean().sqrt()) / spread
         tolerance = self._precision.tolerance(self._layers, magnitude)
         return Agreement(
@@ -126,14 +129,17 @@ class Subject:
             inputs=len(inputs),
             pictures=self._reference.pictures,
             spread=spread,
-            error=(squares / (len(rows) * expected[0].numel())) ** 0.5,
-            max_error=largest,
-            repeat_error=float((again - first[1]).double().abs().max()) / spread,
+            error=against[0],
+            max_error=against[1],
+            repeat_error=float((again - first).double().abs().max()) / spread,
             tolerance=tolerance,
             max_tolerance=OUTLIER * tolerance,
             # between two calls only the order of fp32 sums may change, and with it how the last digit is rounded
             repeat_tolerance=max(self._precision.unit_roundoff, PRECISIONS["fp32"].tolerance(self._layers, magnitude)),
-            top1=None if self._structured else same / len(rows),
+            top1=None if self._structured else against[2],
+            eager_error=eagerly[0],
+            eager_max_error=eagerly[1],
+            eager_top1=None if self._structured else eagerly[2],
         )
 
     def accuracy(self) -> Accuracy:
@@ -171,10 +177,12 @@ class Subject:
         assert self._first_s is not None
         few = settings.emulated_samples if self._emulated else None
         timed = partial(latency.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
-        doubt = latency.Doubt()
-        model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
+        doubt, inferences = latency.Doubt(), list[int]()
+        with meters.reading(inferences) as telemetry:
+            model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
+            inferences.append(model.warmup + len(model.samples_s))
         with_transfer = timed(partial(self._whole_way, host), budget_s=settings.sampling_s / 2)
-        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, doubt.read())
+        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, doubt.read(), telemetry)
 
     def call(self) -> tuple[Callable[[], Any], Callable[[], None]]:
         """One inference, its input on the device, and what waits until it is done."""
@@ -207,6 +215,22 @@ class Subject:
             reserved,
             {} if reason is None else {"peak_bytes": reason},
         )
+
+    def layers(self) -> Layers:
+        """Where the time goes; last, as looking into a runtime may change it."""
+        placed, repeats = self._place(self._host()), PROFILED
+        call, synchronize = self.call()
+        whole = latency.sample(call, synchronize, repeats)
+        try:
+            parts = of_layers(self._executable.profile(placed, repeats), self._layers)
+        except NotImplementedError as reason:
+            return Layers(unavailable=str(reason))
+        whole += latency.sample(call, synchronize, repeats)
+        whole_s, sum_s = median(whole), sum(part.seconds for part in parts)
+        missed = None
+        if abs(sum_s - whole_s) > 0.1 * whole_s:
+            missed = self._executable.profile_misses if sum_s < whole_s else "looking into it made it slower by that"
+        return Layers(None, [part.told() for part in parts], repeats, sum_s, whole_s, missed)
 
     def _infer(self, images: Tensor) -> Tensor:
         """One inference, host to host, and what is compared of it."""
@@ -245,3 +269,10 @@ class Subject:
             raise CellEnded(FAILED, f"wanted outputs of shape {shape}, came {tuple(outputs.shape)}")
         if not bool(outputs.isfinite().all()):
             raise CellEnded(FAILED, "the outputs hold NaN or infinity")
+
+
+def _compared(outputs: Tensor, expected: Tensor, spread: float) -> tuple[float, float, float]:
+    """RMS and largest error, as shares of the spread, and the share of rows with the same largest output."""
+    errors = (outputs.double() - expected.double()) / spread
+    same = outputs.flatten(1).argmax(dim=1) == expected.flatten(1).argmax(dim=1)
+    return float(errors.square().mean().sqrt()), float(errors.abs().max()), float(same.double().mean())

@@ -18,6 +18,7 @@ from harness.journal import Journal, RunError
 from harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.plugin import options
 from harness.session import Busy, Session, default_run_dir, lock_machine
+from harness.settings import Settings
 from models.weights import candidates, file_name
 
 MEASURED, COUNTED = "probe", "counter"  # the fixtures for a tier's cells, and for those that it only counts
@@ -55,11 +56,22 @@ class Bench:
         self.run_dir: Path = (
             config.getoption("resume") or config.getoption("run_dir") or default_run_dir(config.invocation_params.dir)
         )
+        if config.getoption("resume") and config.getoption("inputs_seed") is None:
+            self.settings = self._as_before(self.settings)
         self._estimate: plan.Estimate | None = None
         self._selected: list[pytest.Item] = []
         self._finished: list[pytest.Item] = []
         self._done, self._line_begun = 0, None
         self._finishers = ExitStack()
+
+    def _as_before(self, settings: Settings) -> Settings:
+        """A resumed run goes on with the pictures with which it began."""
+        try:
+            earlier = journal.read(self.run_dir)
+        except RunError:
+            return settings  # what is wrong with it is said when it is opened
+        seeds = [kept["settings"]["inputs_seed"] for kept in earlier if "inputs_seed" in kept["settings"]]
+        return replace(settings, inputs_seed=seeds[0]) if seeds else settings
 
     def _ask_about_models_from_outside(self) -> None:
         """Only the probe's side imports a stranger's code; it says here what there is to know of its models."""
@@ -134,7 +146,7 @@ class Bench:
     def _start(self) -> None:
         """Everything that could go wrong for all cells goes wrong here, before the first."""
         try:
-            self._write("")
+            self._write(f"\ninputs: seed {self.settings.inputs_seed} (--inputs-seed repeats them)")
             self._check_weights()
             self._finishers.callback(lock_machine(self.config.getoption("wait")).release)
             kept = Journal(self.run_dir, resume=bool(self.config.getoption("resume")))

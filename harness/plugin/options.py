@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
     group.addoption("--weights", metavar="DIR", help="safetensors files (default: ROOT/weights, if any), or: pretrained")
+    group.addoption("--layers", action="store_true", help="find out where the time goes: plumbline layers RUN shows it")
     group.addoption("--seed", type=int, default=0, help="of weights, inputs and subsets (default: 0)")
+    words = "of the pictures on which outputs are compared (default: another one each time; it is printed)"
+    group.addoption("--inputs-seed", type=int, metavar="N", help=words)
     group.addoption("--time-limit", type=_positive, metavar="SECONDS", help="for one cell, instead of the tier's")
     group.addoption("--memory-limit", type=_bytes, metavar="BYTES", help="for one cell's process, as 2GiB; torch included")
     group.addoption("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
@@ -59,7 +63,10 @@ def settings(config: pytest.Config) -> Settings:
             raise matrix.MatrixError(f"{option}: {str(folder)!r} is not a folder")
     resolved = {"data": data, "weights": weights}
     paths: dict[str, Any] = {key: folder.resolve() for key, folder in resolved.items() if folder is not None}
-    return Settings(seed=config.getoption("seed"), cache=cache_folder(), pretrained=pretrained, **paths)
+    kept: dict[str, Any] = {"cache": cache_folder(), "pretrained": pretrained, "layers": config.getoption("layers")}
+    chosen = config.getoption("inputs_seed")
+    kept["inputs_seed"] = secrets.randbelow(2**31) if chosen is None else chosen
+    return Settings(seed=config.getoption("seed"), **kept, **paths)
 
 
 def _positive(text: str) -> float:

@@ -38,7 +38,8 @@ class Runtime:
     `options` names what a cell may ask of it, each with its values, the usual one first. Where `artefact` names a file,
     `build` makes it before the cell's process starts, and it is kept; `one_batch` where it fits one batch only. `runs` is
     what an instance is made from: the net, or the file (that of `build`, or a model that is a file itself).
-    `keeps_memory` says why nothing is learned from what another inference takes; None where it is.
+    `keeps_memory` says why nothing is learned from what another inference takes; None where it is. `profile_misses` says what
+    the parts of a `profile` leave out.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -51,6 +52,7 @@ class Runtime:
     one_batch: ClassVar[bool] = False
     runs: ClassVar[str] = "net"
     keeps_memory: ClassVar[str | None] = None
+    profile_misses: ClassVar[str] = "the rest is between the parts"
 
     def __init__(self, model: Any, way: Way) -> None:
         """Raises ValueError where the runtime cannot run the model, RuntimeError where it does not do as it was told."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.runtimes.adapter import Way
 from harness.runtimes.eager import Eager
+from harness.runtimes.kernels import Kernel
+from harness.runtimes.torch_net import profiled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,6 +30,7 @@ class Compiled(Eager):
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {**Eager.options, "freezing": ("on", "off")}
     artefact = "inductor.tar"
     one_batch = True
+    profile_misses = "what inductor compiled itself shows as one call"
 
     @classmethod
     def trial(cls, way: Way) -> None:
@@ -74,6 +77,9 @@ class Compiled(Eager):
         except TorchDynamoException as error:  # inductor's errors are its children
             raise ValueError(f"torch.compile: {str(error).strip().splitlines()[0]}") from error
         self.synchronize()
+
+    def profile(self, placed: Any, repeats: int) -> list[Kernel]:
+        return profiled(self.run, placed, repeats)
 
     def read_back(self) -> dict[str, Any]:
         import torch._inductor.config as inductor

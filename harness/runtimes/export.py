@@ -114,31 +114,38 @@ def quantise(path: Path, quantised: Path, images: Tensor | None) -> None:
     With `images`, static: their ranges are those seen on the images (quantise and dequantise nodes, QDQ). Without,
     dynamic: found out anew in every inference, for matrix products only, as ONNX Runtime has no fast dynamic convolution
     (ResNet-50, 2 cores: 110 ms, static 7, fp32 21). Leaves what it makes on the way beside `path`.
+    Raises ValueError, with ONNX Runtime's reason, where it cannot; where there are no images, or they do not fit.
     """
     import onnx
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    if images is not None and not len(images):
+        raise ValueError("the calibration set is empty; wanted images, from which static quantisation takes its ranges")
     model = onnx.load(path)
     del model.graph.value_info[:]  # torch's exporter leaves shapes there that the quantiser chokes on
     bare, prepared = path.with_suffix(".bare.onnx"), path.with_suffix(".prepared.onnx")
     large = model.ByteSize() > 2**31 - 2**20
     onnx.save(model, bare, save_as_external_data=large)
     weights: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8}
-    with _quiet():
-        quant_pre_process(str(bare), str(prepared), skip_symbolic_shape=True)
-        if images is None:
-            quantize_dynamic(str(prepared), str(quantised), op_types_to_quantize=["MatMul", "Gemm"], **weights)
-        else:
-            quantize_static(
-                str(prepared),
-                str(quantised),
-                _Batches(model.graph.input[0].name, images),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTISED),
-                activation_type=QuantType.QUInt8,
-                **weights,
-            )
+    try:
+        with _quiet():
+            quant_pre_process(str(bare), str(prepared), skip_symbolic_shape=True)
+            if images is None:
+                quantize_dynamic(str(prepared), str(quantised), op_types_to_quantize=["MatMul", "Gemm"], **weights)
+            else:
+                quantize_static(
+                    str(prepared),
+                    str(quantised),
+                    _Batches(model.graph.input[0].name, images),
+                    quant_format=QuantFormat.QDQ,
+                    op_types_to_quantize=list(QUANTISED),
+                    activation_type=QuantType.QUInt8,
+                    **weights,
+                )
+    except (errors.InvalidArgument, errors.Fail, errors.RuntimeException, errors.NotImplemented) as error:
+        raise ValueError(f"ONNX Runtime cannot quantise it: {_reason(error)}") from error
 
 
 class _Batches:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.runtimes.adapter import Runtime, Way
 from harness.runtimes.compiled import find_compiler
-from harness.runtimes.torch_net import convert, in_integers, moved, share_in, stored_bytes
+from harness.runtimes.kernels import Kernel
+from harness.runtimes.torch_net import convert, in_integers, moved, profiled, share_in, stored_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -100,6 +101,12 @@ class Exported(Runtime):
 
         told = self._call.get_metadata() if self._ahead else {}
         return {"threads": torch.get_num_threads(), "instructions": told.get("AOTI_CPU_ISA")}
+
+    def profile(self, placed: Any, repeats: int) -> list[Kernel]:
+        """Of the graph; a package runs as one piece, of which torch's profiler sees nothing inside."""
+        if self._ahead:
+            raise NotImplementedError("a compiled package runs as one piece; exported+backend=eager shows its operators")
+        return profiled(self.run, placed, repeats)
 
     def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
         """In integers, by the calls in the package's code; else by what comes out, as every layer is in one format."""

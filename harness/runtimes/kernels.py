@@ -33,14 +33,17 @@ class Kernel:
 
 
 def of_layers(kernels: Iterable[Kernel], layers: Iterable[Layer]) -> list[Kernel]:
-    """The kernels, those that multiply with the layer that they are: the next one that returns as many elements.
+    """The kernels, those that multiply with the layer that they are: what they say, or the next one with as many outputs.
 
     Runtimes rename and fuse what they execute, but neither reorder products of one shape nor change how many there are.
     """
     left = [layer for layer in layers if layer.macs]
+    macs = {layer.name: layer.macs for layer in left}
     found = []
     for kernel in kernels:
-        for layer in left if kernel.multiplies else ():
+        if kernel.layer is not None:
+            kernel = replace(kernel, macs=macs.get(kernel.layer))
+        for layer in left if kernel.multiplies and kernel.layer is None else ():
             if layer.macs == kernel.macs or (kernel.macs is None and layer.macs // layer.fan_in == kernel.outputs):
                 left.remove(layer)
                 kernel = replace(kernel, layer=layer.name, macs=layer.macs)

@@ -151,6 +151,14 @@ class OnnxRuntime(Runtime):
         return share(of_layers(self.profile(placed, 1), layers), [wanted])
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+        try:
+            return self._profile(placed, repeats)
+        except (errors.Fail, errors.RuntimeException, errors.NotImplemented, errors.InvalidArgument, errors.EPFail) as error:
+            raise ValueError(f"{self._session.get_providers()[0]} loads it, and cannot run it: {error}") from error
+
+    def _profile(self, placed: Any, repeats: int) -> list[Kernel]:
         with tempfile.TemporaryDirectory() as scratch:
             session = _session(self._graph.path, self._way, self._graph, profile=Path(scratch) / "profile")
             session.run(self._outputs, {self._graph.input: placed})

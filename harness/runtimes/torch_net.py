@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from harness.precisions import Precision
+from harness.runtimes.kernels import Kernel
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +114,24 @@ def share_in(net: nn.Module, precision: Precision, layers: Iterable[Layer]) -> f
             stored.add(name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0])
     macs = {layer.name: layer.macs for layer in layers}
     return sum(amount for name, amount in macs.items() if name in stored) / max(1, sum(macs.values()))
+
+
+def profiled(run: Callable[[Any], Any], placed: Any, repeats: int) -> list[Kernel]:
+    """By torch's own profiler: operators on the CPU, or, where there are any, kernels on a CUDA device."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+    run(placed)
+    with profile(activities=[ProfilerActivity.CPU, *cuda]) as profiler:
+        for _ in range(repeats):
+            run(placed)
+    on_device = any(event.self_device_time_total for event in profiler.key_averages())
+    return [
+        Kernel(event.key, event.key.partition("::")[0], seconds)
+        for event in profiler.key_averages()
+        if (seconds := (event.self_device_time_total if on_device else event.self_cpu_time_total) / 1e6 / repeats)
+    ]
 
 
 def stored_bytes(net: nn.Module) -> int:

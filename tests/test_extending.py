@@ -1,0 +1,90 @@
+"""The page on extensions is a package that works; what breaks a contract is red."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.session import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "extending.md").read_text()
+MOST_LINES = 30
+
+
+def package(folder: Path, files: dict[str, str], entries: str) -> dict[str, str]:
+    """Install a package by hand into a folder; the environment in which it is found."""
+    (folder / "mypackage").mkdir()
+    (folder / "mypackage" / "__init__.py").touch()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    about = folder / "mypackage-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(entries)
+    return {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "PATH": "/usr/bin:/bin"}
+
+
+def check(environment: dict[str, str], *names: str) -> tuple[int, str]:
+    told = subprocess.run(
+        [sys.executable, "-m", "harness", "check-plugin", *names],
+        capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=300,
+    )  # fmt: skip
+    return told.returncode, told.stdout + told.stderr
+
+
+def of_page() -> tuple[dict[str, str], str]:
+    """The files of the page, and its entry points in the form in which a package has them."""
+    files = {text.splitlines()[0].removeprefix("# "): text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)}
+    (toml,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    entries = toml.replace('[project.entry-points."', "[").replace('"]', "]").replace('"', "")
+    return files, entries
+
+
+@pytest.mark.slow
+def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path) -> None:
+    files, entries = of_page()
+    assert len(files) == 4
+    assert all(len(text.splitlines()) < MOST_LINES for text in files.values())
+    code, told = check(package(tmp_path, files, entries))
+    assert code == 0, told
+    for plugin in ("runtime fx", "meter page_faults", "model tiny", "variant rounded"):
+        assert plugin in told
+    assert told.count("  ok ") > 15
+    assert told.endswith("every claim holds\n")
+
+
+@pytest.mark.slow
+def test_what_breaks_its_contract_is_red(tmp_path: Path) -> None:
+    files, entries = of_page()
+    broken = {
+        "mypackage/fx.py": ("from harness.runtimes", "import torch\nfrom harness.runtimes"),
+        "mypackage/faults.py": ('unit = "1"', 'unit = "faults"'),
+        "mypackage/tiny.py": ('"1", channels', '"1", 2 * channels'),
+        "mypackage/rounded.py": ("copy.deepcopy(net)", "net"),
+    }
+    for name, (before, after) in broken.items():
+        assert before in files[name]
+        files[name] = files[name].replace(before, after)
+    code, told = check(package(tmp_path, files, entries))
+    assert code == 1
+    for reason in (
+        "reading it imports neither torch nor its libraries: it imports torch",
+        "its unit is a base unit: wanted one of s, byte,",
+        "the formula gives",
+        "of the net that went in is another one now",
+    ):
+        assert reason in told
+    assert re.search(r"\d+ claims are red", told)
+
+
+def test_a_plugin_that_nobody_announces(tmp_path: Path) -> None:
+    environment = package(tmp_path, {}, "")
+    code, told = check(environment, "nothing_of_that_name")
+    assert code == 2
+    assert "no plugin 'nothing_of_that_name'; wanted the name of an entry point in one of the groups plumbline.runtimes" in told
+    code, told = check(environment)
+    assert (code, told.startswith("no installed package announces a runtime")) == (0, True)

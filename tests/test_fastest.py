@@ -1,0 +1,67 @@
+"""The fastest correct way: only what is right takes part, and ratios are those of one round."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import fastest
+from harness.cell import Cell
+from tests.conftest import where
+
+
+def way(runtime: str, **fields: object) -> fastest.Way:
+    return fastest.Way(Cell("mlp", "dense", runtime, "fp32", 1, 8, "cpu"), **fields)  # type: ignore[arg-type]
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    """The machine is twice as slow in half of the rounds; the ratio does not notice."""
+    baseline, ours = [2.0, 4.0, 2.0, 4.0, 2.0, 4.0, 2.0], [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0]
+    raced = fastest._raced(way("onnxruntime"), {"reason": None, "turns_s": ours}, baseline)
+    assert (raced.speedup, raced.interval, raced.median_s) == (2.0, (2.0, 2.0), 1.0)
+    refused = fastest._raced(way("onnxruntime"), {"reason": "wrong", "turns_s": []}, baseline)
+    assert (refused.speedup, refused.reason) == (None, "failed: wrong")
+    table = fastest.table([raced, refused]).splitlines()
+    assert table[2].split() == ["onnxruntime", "fp32", "1e+03", "2.00x", "2.00-2.00"]
+    assert table[-1] == "onnxruntime fp32: failed: wrong"
+
+
+def test_what_is_raced_can_be_tried_here() -> None:
+    cells = list(fastest.Question().ways("mlp"))
+    assert (cells[0].runtime, cells[0].precision) == ("eager", "fp32")
+    assert len(cells) == len(set(cells)) > 8
+    assert not {"tf32"} & {cell.precision for cell in cells}
+    few = list(fastest.Question(runtimes=("onnxruntime",), precisions=("w8",)).ways("mlp"))
+    assert [(cell.runtime, cell.precision) for cell in few] == [("eager", "fp32"), ("onnxruntime", "w8")]
+
+
+@pytest.mark.slow
+def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path) -> None:
+    asked = ["mlp", "small_cnn", "--runtime", "onnxruntime", "--runtime", "eager", "--precision", "fp32", "--seconds", "0.1"]
+    told = subprocess.run(
+        [sys.executable, "-m", "harness", "fastest", *asked],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **where(tmp_path, cache),
+    )
+    assert told.returncode == 0, told.stderr
+    assert re.search(
+        r"^onnxruntime +fp32 +[\d.]+ +[\d.]+x +[\d.]+-[\d.]+ +\S+ +100% +9\d\.\d+% +\+0\.00$", told.stdout, re.MULTILINE
+    )
+    assert re.search(r"^eager +fp32 +[\d.]+ +1\.00x +1\.00-1\.00", told.stdout, re.MULTILINE)
+    assert re.search(r"^mlp +\w+ +fp32", told.stdout, re.MULTILINE)  # the fastest of each at the end
+    assert re.search(r"^small_cnn +\w+ +fp32", told.stdout, re.MULTILINE)
+
+
+def test_a_model_that_does_not_exist(tmp_path: Path, cache: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "harness", "fastest", "resnet2"], capture_output=True, text=True, **where(tmp_path, cache)
+    )
+    assert told.returncode == 2
+    assert "no model 'resnet2' (did you mean" in told.stderr
+    assert "Traceback" not in told.stderr

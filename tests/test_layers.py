@@ -1,0 +1,114 @@
+"""Where the time goes: parts whose sum is the whole, and layers that are the model's."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from harness import journal, layers
+from harness.ask import Probe, ProbeServer
+from harness.cell import Cell
+from harness.journal import RunError
+from harness.precisions import PRECISIONS
+from harness.runtimes import Way
+from harness.runtimes.eager import Eager
+from harness.settings import Settings
+from tests.conftest import Run
+
+
+class Sleeping(nn.Module):
+    """Five milliseconds in a child, ten of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.child = Nap()
+
+    def forward(self, images: Tensor) -> Tensor:
+        time.sleep(0.01)
+        found: Tensor = self.child(images)
+        return found
+
+
+class Nap(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        time.sleep(0.005)
+        return images
+
+
+def test_hooks_give_each_module_what_its_children_did_not_take() -> None:
+    usual = {name: values[0] for name, values in Eager.options.items()}
+    runtime = Eager(nn.Sequential(Sleeping(), nn.Identity()), Way(PRECISIONS["fp32"], "cpu", 1, 1, usual))
+    parts = {part.name: part.seconds for part in runtime.profile((torch.zeros(1, 1, 2, 2),), 3)}
+    assert list(parts) == ["0.child", "0", "1", "(itself)"]  # in the order in which they ended
+    assert 0.005 <= parts["0.child"] < 0.01 <= parts["0"] < 0.015 + parts["0.child"]
+    assert parts["1"] < 0.001
+    assert runtime.profile((torch.zeros(1, 1, 2, 2),), 1)[0].name == "0.child"  # no hook was left behind
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_the_layers_of_a_cell_are_the_models(server: ProbeServer, settings: Settings, runtime: str) -> None:
+    cell = Cell("resnet20", "dense", runtime, "fp32", 2, 32, "cpu")
+    probe = Probe(server, cell, replace(settings, layers=True))
+    counts, told = probe.counts(), probe.layers()
+    probe.close()
+    assert told is not None
+    assert told.unavailable is None
+    assert told.sum_s == pytest.approx(sum(part["seconds"] for part in told.parts))
+    assert sum(part["macs"] or 0 for part in told.parts) == counts.macs
+    named = [part["layer"] for part in told.parts if part["macs"]]
+    assert len(named) == len(set(named)) == 20  # 19 convolutions and a linear layer
+    assert told.whole_s is not None and told.sum_s is not None
+    assert (told.missed is None) == (abs(told.sum_s - told.whole_s) <= 0.1 * told.whole_s)
+
+
+def test_layers_are_asked_for(server: ProbeServer, settings: Settings) -> None:
+    probe = Probe(server, Cell("small_cnn", "dense", "eager", "fp32", 1, 8, "cpu"), settings)
+    assert probe.layers() is None
+    probe.close()
+
+
+def test_a_run_shows_them(bench: Any, tmp_path: Path) -> None:
+    run: Run = bench("--tier", "smoke", "--layers", "--model", "small_cnn", "--batch", "1", "--precision", "fp32")
+    assert run.code == 0, run.output
+    records = journal.read(run.folder)
+    eager = layers.select(records, "eager")
+    text = layers.table(eager)
+    assert "small_cnn-dense-eager-fp32-b1-8px-cpu" in text
+    assert "Conv2d" in text
+    assert "sum " in text
+    with pytest.raises(RunError, match=r"wanted one cell, there are 2; known:\n  small_cnn-dense-eager"):
+        layers.select(records, None)
+    with pytest.raises(RunError, match="wanted one cell with 'nothing' in its id, there are 0; known"):
+        layers.select(records, "nothing")
+    changed = layers.difference(layers.select(records, "onnxruntime"), eager)
+    assert changed.startswith("small_cnn-dense-onnxruntime-fp32-b1-8px-cpu\nagainst small_cnn-dense-eager-fp32-b1-8px-cpu")
+    with pytest.raises(RunError, match="measure with pytest benchmarks --layers"):
+        layers.select([{**record, "layers": None} for record in records], None)
+
+
+def record(name: str, parts: dict[str, float], missed: str | None = None) -> dict[str, Any]:
+    told = [
+        {"name": f"node_{key}", "operator": "Conv", "seconds": value, "number_format": "float32", "macs": 10**6, "layer": key}
+        for key, value in parts.items()
+    ]
+    told.append({"name": "add", "operator": "Add", "seconds": 1e-3, "number_format": None, "macs": None, "layer": None})
+    whole = {"parts": told, "sum_s": sum(parts.values()) + 1e-3, "whole_s": 10e-3, "missed": missed}
+    return {"cell": {"id": name, "batch": 2}, "layers": {"unavailable": None, "repeats": 20, **whole}}
+
+
+def test_the_difference_of_two_cells_is_that_of_their_layers() -> None:
+    ours, theirs = record("ours", {"a": 2e-3, "b": 3e-3}), record("theirs", {"a": 4e-3, "b": 3e-3, "gone": 1e-3})
+    rows = {line.split("  ")[0]: line.split() for line in layers.difference(ours, theirs).splitlines()}
+    assert rows["a"] == ["a", "2.000", "4.000", "-2.000", "2.00x"]
+    assert rows["everything else"][2:] == ["1.000", "2.000", "-1.000", "2.00x"]
+    assert rows["sum"] == ["sum", "6.000", "9.000", "-3.000", "1.50x"]
+    assert "1e+03" not in layers.table(ours)
+    row = next(line.split() for line in layers.table(ours).splitlines() if line.startswith("a "))
+    assert row == ["a", "Conv", "float32", "2.000", "33.3%", "1", "1"]  # a million MACs, twice in two milliseconds
+    assert layers.summary(record("x", {"a": 8e-3}, missed="it")["layers"]).endswith("90.0% (20 inferences): it")

@@ -1,0 +1,318 @@
+"""Runtimes: found by name and option, tried before they count, and proved to compute the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from harness import runtimes
+from harness.ask import Probe, ProbeServer
+from harness.cell import Cell
+from harness.facts import Agreement
+from harness.outcomes import CellEnded
+from harness.precisions import PRECISIONS
+from harness.runtimes import torch_net
+from harness.runtimes.export import export, quantise
+from harness.runtimes.kernels import Kernel, of_layers, share
+from harness.settings import Settings
+from models import UnknownName
+from models.layers import linear
+
+Ask = Callable[..., Probe]
+
+THEIRS = '''
+"""Runtimes that go wrong, each in one way."""
+
+import os
+import signal
+
+from harness.runtimes import Runtime
+from harness.runtimes.eager import Eager
+
+
+class Perturbed(Eager):
+    """One weight in a hundred is larger by a hundredth."""
+
+    def __init__(self, net, way):
+        for tensor in net.parameters():
+            tensor.data.flatten()[::100] *= 1.01
+        super().__init__(net, way)
+
+
+class Swapped(Eager):
+    def fetch(self, outputs):
+        return super().fetch(outputs)[:, [1, 0, *range(2, 10)]]
+
+
+class Turned(Eager):
+    """Takes rows for columns."""
+
+    def place(self, arguments):
+        return tuple(part.transpose(2, 3) for part in super().place(arguments))
+
+
+class Disguised(Eager):
+    """Multiplies in bfloat16, and says so when it is asked."""
+
+    def __init__(self, net, way):
+        import torch
+
+        super().__init__(net, way)
+        self._net.to(torch.bfloat16)
+        self._dtype = torch.bfloat16
+
+
+class Crashing(Eager):
+    @classmethod
+    def trial(cls, way):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Refusing(Eager):
+    @classmethod
+    def trial(cls, way):
+        raise RuntimeError("the driver is older than the library")
+
+
+class FailingLater(Eager):
+    """Works in a trial, and not with this model."""
+
+    def ready(self, placed):
+        raise ValueError("no kernel for Conv on this device")
+
+
+NOT_A_RUNTIME = 3
+'''
+NAMES = ("Perturbed", "Swapped", "Turned", "Disguised", "Crashing", "Refusing", "FailingLater", "NOT_A_RUNTIME", "Missing")
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProbeServer]:
+    """A server that also finds the runtimes above, as another package's; so does this process."""
+    folder = tmp_path_factory.mktemp("theirs")
+    (folder / "theirs.py").write_text(THEIRS)
+    about = folder / "theirs-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    entries = "\n".join(f"{name.lower()} = theirs:{name}" for name in NAMES)
+    (about / "entry_points.txt").write_text(f"[plumbline.runtimes]\n{entries}\n")
+    with pytest.MonkeyPatch.context() as patch, (folder / "probe.log").open("wb") as log:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("PYTHONPATH", str(folder))
+        server = ProbeServer(log)
+        yield server
+        server.close()
+
+
+@pytest.fixture
+def ask(theirs: ProbeServer, settings: Settings) -> Ask:
+    def ask(runtime: str, precision: str = "fp32", model: str = "small_cnn", batch: int = 2, image_size: int = 8) -> Probe:
+        cell = Cell(model, "dense", runtimes.find(runtime).name, precision, batch, image_size, "cpu")
+        return Probe(theirs, cell, replace(settings, time_limit_s=200))
+
+    return ask
+
+
+def agrees(probe: Probe) -> Agreement:
+    agreement = probe.agreement()
+    probe.close()
+    return agreement
+
+
+@pytest.mark.parametrize("runtime", ["perturbed", "swapped", "turned"])
+def test_a_runtime_that_computes_something_else_is_red(ask: Ask, runtime: str) -> None:
+    agreement = agrees(ask(runtime))
+    assert not agreement.same_function
+    assert agreement.eager_error is not None
+    assert agreement.eager_error > agreement.tolerance
+
+
+def test_a_runtime_in_another_precision_is_not_reported(ask: Ask) -> None:
+    with pytest.raises(CellEnded, match=r"asked for fp32, disguised executes 0\.0% of its MACs in that") as caught:
+        ask("disguised").prepared()
+    assert (caught.value.outcome, caught.value.axis) == ("unsupported", "runtime")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "outcome", "reason"),
+    [
+        ("crashing", "unavailable", r"crashing does not work on cpu here; a trial of it says: it died of SIGSEGV"),
+        ("refusing", "unavailable", r"RuntimeError: the driver is older than the library"),
+        ("failinglater", "unsupported", r"no kernel for Conv on this device"),
+    ],
+)
+def test_one_that_does_not_work_here_says_why_and_the_next_cell_runs(ask: Ask, runtime: str, outcome: str, reason: str) -> None:
+    for _ in range(2):  # the second time it is known
+        with pytest.raises(CellEnded, match=reason) as caught:
+            ask(runtime).prepared()
+        assert (caught.value.outcome, caught.value.axis) == (outcome, "runtime")
+    assert agrees(ask("eager")).same_function
+
+
+def test_a_runtime_is_found_with_its_options(ask: Ask) -> None:
+    found = runtimes.find("onnxruntime+arena=off+graph=all")
+    assert found.name == "onnxruntime+arena=off"  # as one name for one thing
+    assert dict(found.options) | {"arena": "off"} == dict(found.options)
+    for reference, words in {
+        "onnxrutime": r"no runtime 'onnxrutime' \(did you mean onnxruntime.*\?\); known: eager",
+        "onnxruntime+graf=all": r"no option 'graf' \(did you mean graph\?\); known: arena, graph",
+        "onnxruntime+graph=best": r"option 'graph': wanted all, extended, basic, off, came 'best'",
+        "not_a_runtime": r"'theirs:NOT_A_RUNTIME' is 3, wanted a subclass of harness.runtimes.Runtime",
+        "missing": r"entry point 'theirs:Missing' cannot be loaded",
+    }.items():
+        with pytest.raises(UnknownName, match=words):
+            runtimes.find(reference)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "told"),
+    [
+        ("eager+layout=channels_last+mode=no_grad", {"layout": "channels_last", "mode": "no_grad", "tf32": False}),
+        ("onnxruntime+graph=basic+arena=off+spinning=off", {"graph": "basic", "arena": "off", "spinning": "off"}),
+        ("onnxruntime+opset=13", {"opset": 13, "ir_version": 7, "provider": "CPUExecutionProvider"}),
+    ],
+)
+def test_options_are_read_back(ask: Ask, runtime: str, told: dict[str, object]) -> None:
+    probe = ask(runtime)
+    options = probe.prepared().options
+    assert {key: options[key] for key in told} == told
+    assert options["threads"] >= 1
+    assert agrees(probe).same_function
+
+
+@pytest.mark.parametrize("precision", ["w8", "w16", "bf16"])
+def test_eager_weights_are_stored_as_asked(ask: Ask, precision: str) -> None:
+    probe = ask("eager", precision)
+    assert probe.prepared().options["in_precision"] == 1
+    accuracy = probe.accuracy()
+    assert accuracy.keeps_to_parent
+    bytes_of_fp32 = 4 * probe.prepared().parameters
+    assert probe.memory().weights_bytes < (0.6 if precision != "w8" else 0.3) * bytes_of_fp32
+    assert agrees(probe).same_function
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8-static", "w8", "w16"])
+def test_openvino_multiplies_in_what_it_was_asked_for(ask: Ask, precision: str) -> None:
+    """Unasked it would take bfloat16 where the processor has it, and integers for small weights."""
+    pytest.importorskip("openvino")
+    probe = ask("openvino", precision)
+    try:
+        options = probe.prepared().options
+    except CellEnded as end:  # a processor without bfloat16
+        assert (precision, end.outcome) == ("bf16", "unsupported")  # noqa: PT017
+        return
+    assert options["hint"] == ("bf16" if precision == "bf16" else "f32")
+    assert options["in_precision"] > 0.9
+    assert (options["group"] == "0") == (precision in ("w8", "w16"))
+    agreement = agrees(probe)
+    assert agreement.same_function
+    assert (agreement.error > 1e-5) == (precision != "fp32")
+
+
+@pytest.mark.slow
+def test_openvino_quantises_matrix_products(ask: Ask) -> None:
+    pytest.importorskip("openvino")
+    probe = ask("openvino", "int8-dynamic", model="mlp")
+    assert probe.prepared().options["group"] == "64"
+    assert agrees(probe).same_function
+    with pytest.raises(CellEnded, match=r"asked for int8-dynamic, openvino executes .*% of its MACs in that"):
+        ask("openvino", "int8-dynamic").prepared()  # of convolutions it makes no integers
+
+
+@pytest.mark.slow
+def test_compiled_nets_compile_before_the_first_inference(ask: Ask) -> None:
+    probe = ask("compiled")
+    prepared, latency = probe.prepared(), probe.latency()
+    assert (prepared.options["freezing"], prepared.options["graphs"]) == ("on", 1)
+    assert prepared.artefact is not None
+    assert prepared.artefact["seconds"] > 100 * latency.first_s
+    assert agrees(probe).same_function
+    again = ask("compiled", batch=2)
+    assert again.prepared().artefact is not None  # it was kept in the server's folder
+    again.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("runtime", "precision"), [("exported", "int8-static"), ("exported+backend=eager", "bf16")])
+def test_exported_programs_run(ask: Ask, runtime: str, precision: str) -> None:
+    pytest.importorskip("torchao")
+    probe = ask(runtime, precision)
+    assert probe.prepared().options["in_precision"] > 0.5
+    assert probe.accuracy().keeps_to_parent
+    assert probe.memory().weights_bytes > 0
+    assert agrees(probe).same_function
+
+
+@pytest.mark.slow
+def test_torch_multiplies_integers_by_torchao(ask: Ask) -> None:
+    pytest.importorskip("torchao")
+    probe = ask("eager", "int8-dynamic", model="mlp")
+    assert probe.prepared().options["in_precision"] > 0.9
+    assert agrees(probe).same_function
+    with pytest.raises(CellEnded, match=r"asked for int8-dynamic, eager executes .*% of its MACs in that"):
+        ask("eager", "int8-dynamic").prepared()
+
+
+def test_without_a_compiler_compiled_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with (tmp_path / "probe.log").open("wb") as log:
+        server = ProbeServer(log)
+        with pytest.raises(
+            CellEnded, match=r"compiled does not work .*no working C\+\+ compiler; install g\+\+"
+        ) as caught:
+            Probe(server, Cell("small_cnn", "dense", "compiled", "fp32", 1, 8, "cpu"), settings).prepared()
+        server.close()
+    assert caught.value.outcome == "unavailable"
+
+
+def test_a_calibration_set_that_is_empty_or_of_another_shape(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
+    export(net, torch.randn(2, 3, 8, 8), tmp_path / "plain.onnx")
+    with pytest.raises(ValueError, match="the calibration set is empty; wanted images"):
+        quantise(tmp_path / "plain.onnx", tmp_path / "small.onnx", torch.empty(0, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"ONNX Runtime cannot quantise it: .*invalid dimensions for input: images"):
+        quantise(tmp_path / "plain.onnx", tmp_path / "small.onnx", torch.randn(4, 3, 9, 9))
+
+
+def test_kernels_find_their_layers() -> None:
+    layers = [linear("a", 8, 16), linear("b", 16, 16), linear("c", 16, 4)]
+    kernels = [
+        Kernel("first", "MatMul", 1e-3, True, "float32", outputs=16, macs=128),
+        Kernel("add", "Add", 1e-4),
+        Kernel("second", "QGemm", 1e-3, True, "int8", outputs=16),  # packed: its MACs are not shown
+        Kernel("attention", "MatMul", 1e-3, True, "float32", outputs=9, macs=81),
+        Kernel("third", "QGemm", 1e-3, True, "int8", outputs=4),
+    ]
+    found = of_layers(kernels, layers)
+    assert [kernel.layer for kernel in found] == ["a", None, "b", None, "c"]
+    assert [kernel.macs for kernel in found] == [128, None, 256, 81, 64]
+    assert share(found, ["int8"]) == 320 / 529
+    assert share([replace(kernel, macs=None) for kernel in found], ["int8"]) == 2 / 4  # by kernels, where one has no MACs
+    assert share([], ["int8"]) == 0
+
+
+@pytest.mark.parametrize("precision", ["w8", "w16"])
+def test_small_weights_keep_the_function(precision: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)).eval()
+    net.requires_grad_(False)
+    images = torch.randn(4, 3, 8, 8)
+    before = net(images)
+    torch_net.convert(net, PRECISIONS[precision])
+    error = float((net(images) - before).square().mean().sqrt() / before.std())
+    assert 0 < error < {"w8": 0.02, "w16": 5e-4}[precision]
+    layers = [linear("0", 3 * 9, 8 * 36), linear("3", 8 * 36, 10)]
+    assert torch_net.share_in(net, PRECISIONS[precision], layers) == 1
+    assert torch_net.share_in(nn.Linear(3, 3), PRECISIONS[precision], layers) == 0
+
+
+def test_batches_for_a_calibration_are_whole() -> None:
+    images = torch.arange(5).reshape(5, 1)
+    assert [part.flatten().tolist() for part in torch_net.batches(images, 2)] == [[0, 1], [2, 3]]
+    assert [part.flatten().tolist() for part in torch_net.batches(images, 8)] == [[0, 1, 2, 3, 4, 0, 1, 2]]
