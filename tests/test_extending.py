@@ -75,7 +75,7 @@ def test_what_breaks_its_contract_is_red(tmp_path: Path) -> None:
         "reading it imports neither torch nor its libraries: it imports torch",
         "its unit is a base unit: wanted one of s, byte,",
         "the formula gives",
-        "of the net that went in is another one now",
+        "the net that went in is another one now",
     ):
         assert reason in told
     assert re.search(r"\d+ claims are red", told)
