@@ -21,6 +21,7 @@ from harness.precisions import PRECISIONS
 from harness.reference import Progress, Reference, real_images
 from harness.runtimes import Runtime, way
 from harness.settings import Settings
+from models import variants
 from models.pretrained import sha256
 from models.seeding import pictures
 from models.weights import sources
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from models.layers import Layer
 
+Calibration = tuple[str, "Tensor"]  # what the images are, and they themselves
 CALIBRATION = 64  # images from which static quantisation takes its ranges
 
 
@@ -58,10 +60,13 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         (folder / name(cell)).write_text(json.dumps({"in_precision": share}))
         return
     # of a stranger's code no digest of ours knows all
-    root = folder if models.is_outside(cell.model) else settings.cache
+    foreign = cell.variant in variants.announced() or cell.runtime.partition("+")[0] in runtimes.announced()
+    root = folder if models.is_outside(cell.model) or foreign else settings.cache
     file = runtimes.find(cell.runtime).adapter.artefact
     assert file is not None
-    place = root / "artefacts" / _key(cell, settings, reference)
+    calibrated = PRECISIONS[cell.precision].calibrated
+    calibration = _calibration(model, cell, settings, reference) if calibrated else None
+    place = root / "artefacts" / _key(cell, settings, reference, calibration)
     found = _sound(place, file)
     if found is None:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +74,7 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
             made = Path(scratch) / place.name
             made.mkdir()
             progress(f"building {cell.model} for {cell.runtime} in {cell.precision}")
-            _build(model, cell, settings, folder, reference, made)
+            _build(model, cell, settings, folder, reference, calibration, made)
             shutil.rmtree(place, ignore_errors=True)
             made.rename(place)
         built = _sound(place, file)
@@ -78,7 +83,15 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     (folder / name(cell)).write_text(json.dumps({**found, "seconds": round(time.perf_counter() - started, 4)}))
 
 
-def _build(model: models.Model, cell: Cell, settings: Settings, folder: Path, reference: Reference, made: Path) -> None:
+def _build(
+    model: models.Model,
+    cell: Cell,
+    settings: Settings,
+    folder: Path,
+    reference: Reference,
+    calibration: Calibration | None,
+    made: Path,
+) -> None:
     """Build, load and run it once, so that what is kept is known to work and in which precision."""
     import torch
 
@@ -89,7 +102,7 @@ def _build(model: models.Model, cell: Cell, settings: Settings, folder: Path, re
     net, file = reference.net(model, cell, settings.seed), made / runtime.artefact
     parameters = sum(parameter.numel() for parameter in net.parameters())
     asked = way(cell, file)
-    shown, images = _calibration(model, cell, settings, reference) if asked.precision.calibrated else (None, None)
+    shown, images = calibration or (None, None)
     example = reference.batch(cell.batch if runtime.one_batch else 2)
     try:
         with torch.no_grad():
@@ -139,11 +152,12 @@ def _sound(place: Path, file: str) -> dict[str, Any] | None:
     return {"path": str(place / file), "sha256": files[file], "cached": True, **told["facts"]}
 
 
-def _key(cell: Cell, settings: Settings, reference: Reference) -> str:
+def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Calibration | None) -> str:
     """Readable, and a digest of everything that an artefact depends on."""
     adapter, weights = runtimes.find(cell.runtime).adapter, reference.weights
-    libraries = {name: _version(name) for name in ("torch", "torchvision", "timm", "onnx", "onnxscript", *adapter.libraries)}
-    data = str(settings.data) if PRECISIONS[cell.precision].calibrated and weights["kind"] != "seeded" else None
+    names = ("torch", "torchvision", "timm", "torchao", "onnx", "onnxscript", "onnxruntime", *adapter.libraries)
+    libraries = {name: _version(name) for name in names}
+    data = None if calibration is None else hashlib.sha256(calibration[1].numpy().tobytes()).hexdigest()
     machine = [sorted(cpu_flags()), allowed_cpus(), cell.target, cell.batch if adapter.one_batch else None]
     parts = [weights["sha256"], cell.variant, data, settings.seed, machine, libraries, sources(Path(__file__).parent), sources()]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

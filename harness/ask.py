@@ -234,9 +234,8 @@ class Probe:
 
     def _why(self, exit: dict[str, Any], end: dict[str, Any] | None, step: str) -> CellEnded:
         """A typed outcome from how the process ended, at which step."""
-        during = {"count": "counting", "reference": "preparing the reference", "parent": "classifying with the parent"}.get(
-            exit["job"], step
-        )
+        jobs = {"count": "counting", "artefact": "building", "reference": "preparing the reference"}
+        during = {**jobs, "parent": "classifying with the parent"}.get(exit["job"], step)
         if exit["timed_out"]:
             return CellEnded(TIMED_OUT, f"{during} took it beyond the limit of {self.settings.time_limit_s:g} s")
         if exit["out_of_memory"]:

@@ -37,6 +37,7 @@ class Claim:
     text: str
     wrong: str | None = None
     skipped: str | None = None
+    here: bool = False  # skipped for what this machine lacks
 
 
 def kinds() -> dict[str, dict[str, str]]:
@@ -90,9 +91,14 @@ def _runtime(name: str, server: ProbeServer) -> Iterator[Claim]:
     yield Claim("its libraries are installed", runtimes.missing(adapter))
     asked = [dict.fromkeys([key], value) for key, values in adapter.options.items() for value in values[1:]]
     for precision in adapter.precisions:
-        for net in NETS:
-            for batch in BATCHES:
-                yield _cell(Cell(net, "dense", choice.name, precision, batch, 8, adapter.targets[0]), server, {})
+        claims = [
+            _cell(Cell(net, "dense", choice.name, precision, batch, 8, adapter.targets[0]), server, {})
+            for net in NETS
+            for batch in BATCHES
+        ]
+        yield from claims
+        refused = all(claim.skipped is not None for claim in claims) and not any(claim.here for claim in claims)
+        yield Claim(f"it runs something in {precision}", "every cell was refused; leave it out" if refused else None)
     for option in asked:
         reference = "+".join([name, *(f"{key}={value}" for key, value in option.items())])
         yield _cell(Cell(NETS[0], "dense", reference, adapter.precisions[0], 1, 8, adapter.targets[0]), server, option)
@@ -121,7 +127,11 @@ def _variant(name: str, server: ProbeServer) -> Iterator[Claim]:
         return
     yield Claim("it loads")
     for net in NETS:
-        yield Claim(f"it leaves the net that it is given as it was ({net})", _changed(variant, net))
+        try:
+            changed = _changed(variant, net)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's variant raises is what is wrong with it
+            changed = f"{type(error).__name__}: {error}"
+        yield Claim(f"it leaves the net that it is given as it was ({net})", changed)
         for batch in BATCHES:
             yield _cell(Cell(net, name, "eager", "fp32", batch, 8, "cpu"), server, {})
 
@@ -146,6 +156,9 @@ def _meter(name: str, server: ProbeServer) -> Iterator[Claim]:
         except meters.Unavailable as reason:
             yield Claim("it reads a number, again and again", skipped=f"unavailable here: {reason}")
             return
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's meter raises is what is wrong with it
+            yield Claim("it reads a number, again and again", f"{type(error).__name__}: {error}")
+            return
     wrong = [value for value in read if not isinstance(value, (int, float)) or not math.isfinite(value)]
     yield Claim("it reads a number, again and again", f"came {wrong[0]!r}" if wrong else None)
     yield _cell(Cell(NETS[0], "dense", "eager", "fp32", 1, 8, "cpu"), server, {}, meter=name)
@@ -164,9 +177,9 @@ def _cell(cell: Cell, server: ProbeServer, option: dict[str, str], *, counts: bo
     text = f"{cell.id} is right, and measured"
     impossible = matrix.impossible(cell)
     if impossible is not None:
-        return Claim(text, skipped=impossible.reason)
+        return Claim(text, skipped=impossible.reason, here=True)
     if PRECISIONS[cell.precision].emulated(cell.target, cpu_flags()):
-        return Claim(text, skipped=f"this processor emulates {cell.precision}")
+        return Claim(text, skipped=f"this processor emulates {cell.precision}", here=True)
     settings = Settings(cache=cache_folder(), sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=120)
     probe = Probe(server, cell, settings)
     try:
@@ -181,7 +194,7 @@ def _cell(cell: Cell, server: ProbeServer, option: dict[str, str], *, counts: bo
 def _wrong(probe: Probe, option: dict[str, str], counts: bool, meter: str | None) -> Iterator[str]:
     prepared = probe.prepared()
     for key, value in option.items():
-        if prepared.options.get(key) != value:
+        if prepared.options[key] not in (value, None):
             yield f"asked for {key}={value}, it reads back {prepared.options.get(key)!r}"
     if prepared.parameters < 1:
         yield "it has no parameters"
@@ -194,7 +207,7 @@ def _wrong(probe: Probe, option: dict[str, str], counts: bool, meter: str | None
     agreement, accuracy = probe.agreement(), probe.accuracy()
     if not (agreement.same_function and agreement.repeatable):
         yield agreement.explanation
-    if not accuracy.reaches_floor:
+    if not (accuracy.reaches_floor and accuracy.keeps_to_parent):
         yield accuracy.explanation
     telemetry, memory = probe.latency().telemetry, probe.memory()
     if memory.weights_bytes < 1:

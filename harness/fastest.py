@@ -83,6 +83,8 @@ class Question:
             if self.precisions and precision not in self.precisions and (runtime, precision) != BASELINE:
                 continue
             cell = Cell(matrix.find(model).name, "dense", runtime, precision, self.batch, size, self.target)
+            if precision == "tf32":  # a switch of the whole process, in which fp32 runs, too
+                continue
             if matrix.impossible(cell) is None and not PRECISIONS[precision].emulated(self.target, cpu_flags()):
                 yield cell
 
@@ -122,6 +124,8 @@ def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Ca
     finally:
         server.close()
     baseline = told[0]["turns_s"]
+    if told[0]["reason"] is not None:
+        raise CellEnded(FAILED, f"{cells[0].id}, the baseline, in the race: {told[0]['reason']}")
     raced = [_raced(way, outcome, baseline) for way, outcome in zip(racing, told, strict=True)]
     found = [*raced, *(way for way in checked if way.reason is not None)]
     return sorted(found, key=lambda way: -(way.speedup or 0.0))

@@ -10,6 +10,8 @@ from models.layers import Layer
 UNIT_ROUNDOFF_FP32 = 2.0**-24
 # Half a step, as a share of the RMS, where 255 steps hold a range of 8 RMS: from -4 to 4 for weights, up to 8 after a ReLU.
 INT8 = 4 / 255
+# Outputs of whose variance rounding makes up more than a quarter say little; where all are alike the error is 1.
+MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Precision:
         n terms in fp32, whose error grows with sqrt(n) u (Higham & Mary 2019, "A New Approach to Probabilistic
         Rounding Error Analysis", theorem 2.4). Layers add their errors up at worst linearly; that worst
         case also stands for what a layer does to the errors it is given. The outputs are rounded once more, by a share
-        of their `magnitude`, their RMS in spreads.
+        of their `magnitude`, their RMS in spreads. Never more than a half.
         """
         layers = [layer for layer in formula if layer.macs]
         inside = sum(self.unit_roundoff + UNIT_ROUNDOFF_FP32 * layer.fan_in**0.5 for layer in layers)
-        return max(inside, self.unit_roundoff) + self.unit_roundoff * magnitude  # a net that multiplies nothing rounds, too
+        return min(MOST, max(inside, self.unit_roundoff) + self.unit_roundoff * magnitude)  # without products it rounds, too
 
     def emulated(self, target: str, cpu_flags: Collection[str]) -> bool:
         """Whether the target's processor lacks this arithmetic, and software stands in for it."""

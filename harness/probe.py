@@ -48,7 +48,6 @@ from harness.cell import Cell
 from harness.machine import allowed_cpus
 from harness.outcomes import FAILED, OUT_OF_MEMORY, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.process import BOOT, die_with_parent, run_forked, run_spawned
-from harness.runtimes import Runtime
 from harness.settings import Settings
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
@@ -111,6 +110,8 @@ def attend(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> No
     from harness.subject import Subject
 
     torch.set_num_threads(allowed_cpus())
+    if cell.precision != "tf32":
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # TensorRT takes it unasked
     if settings.memory_limit_bytes is not None:
         memory.limit(settings.memory_limit_bytes)
     kept_back = runtimes.find(cell.runtime).options.get("mode") == "no_grad"
@@ -157,8 +158,11 @@ def _trial(cell: Cell) -> str:
 
 
 def _prepare_artefact(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
+    import torch
+
     from harness import artefacts
 
+    torch.set_num_threads(allowed_cpus())  # compilers write the number into their code
     artefacts.prepare(cell, settings, folder, channel.progress)
 
 
@@ -207,6 +211,8 @@ def _judge(error: BaseException) -> tuple[str, str | None]:
         return OUT_OF_MEMORY, None
     if NO_KERNEL.search(str(error)):
         return UNSUPPORTED, "precision"
+    if type(error).__module__.startswith("onnxruntime"):  # a provider that loads a model, and then fails at it
+        return UNSUPPORTED, "runtime"
     return FAILED, None
 
 
@@ -264,7 +270,7 @@ class Server:
     def _works(self, cell: Cell, settings: Settings) -> bool:
         """Whether the cell's runtime does: it has to show it once a session, in a process that may die of it."""
         place = self._folder / _trial(cell)
-        if runtimes.find(cell.runtime).adapter.trial.__func__ is Runtime.trial.__func__:  # type: ignore[attr-defined]
+        if "trial" not in {name for kind in runtimes.find(cell.runtime).adapter.__mro__[:-2] for name in vars(kind)}:
             return True  # it asks for none
         if not place.exists():
             end = self._end_of("trial", cell, settings, self._folder)
@@ -329,6 +335,7 @@ def _run_job(work: str) -> int:
     """One job in a process that was not forked."""
     line, channel = json.loads(work), Channel.over_stdio()
     cell, settings, folder = Cell.from_json(line["cell"]), Settings.from_json(line["settings"]), Path(line["folder"])
+    tempfile.tempdir = str(folder)
     return speak_last(partial(JOBS[line["job"]], cell, settings, folder, channel), channel)
 
 
@@ -358,6 +365,7 @@ def main(arguments: list[str]) -> int:
     die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the scratch folder is removed
     with tempfile.TemporaryDirectory(prefix="plumbline-") as folder:
+        tempfile.tempdir = folder  # of every process forked from here
         Server(channel, Path(folder), fork).serve()
     return 0
 

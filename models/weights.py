@@ -157,6 +157,6 @@ def sources(folder: Path = Path(__file__).parent) -> str:
     """A digest of a package's sources, of this one if none is named: what a change of the code may have changed is never
     taken from a cache."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -46,7 +46,16 @@ class Perturbed(Eager):
 
 class Swapped(Eager):
     def fetch(self, outputs):
-        return super().fetch(outputs)[:, [1, 0, *range(2, 10)]]
+        found = super().fetch(outputs)
+        return found[:, [1, 0, *range(2, found.shape[1])]]
+
+
+class Constant(Eager):
+    """The mean of all answers, whatever it is asked."""
+
+    def fetch(self, outputs):
+        found = super().fetch(outputs)
+        return 0 * found + found.mean(0)
 
 
 class Turned(Eager):
@@ -88,7 +97,9 @@ class FailingLater(Eager):
 
 NOT_A_RUNTIME = 3
 '''
-NAMES = ("Perturbed", "Swapped", "Turned", "Disguised", "Crashing", "Refusing", "FailingLater", "NOT_A_RUNTIME", "Missing")
+NAMES = (
+    "Perturbed", "Swapped", "Constant", "Turned", "Disguised", "Crashing", "Refusing", "FailingLater", "NOT_A_RUNTIME", "Missing",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +141,15 @@ def test_a_runtime_that_computes_something_else_is_red(ask: Ask, runtime: str) -
     assert not agreement.same_function
     assert agreement.eager_error is not None
     assert agreement.eager_error > agreement.tolerance
+
+
+@pytest.mark.parametrize("precision", ["bf16", "w8"])
+@pytest.mark.parametrize("runtime", ["swapped", "constant"])
+def test_coarse_precisions_hide_no_wrong_answers(ask: Ask, runtime: str, precision: str) -> None:
+    """Two of a thousand classes swapped, or the same answer to everything, in a deep net."""
+    agreement = agrees(ask(runtime, precision, model="mobilenet_v3_large", batch=8, image_size=224))
+    assert not agreement.same_function
+    assert agrees(ask("eager", precision, model="mobilenet_v3_large", batch=8, image_size=224)).same_function
 
 
 def test_a_runtime_in_another_precision_is_not_reported(ask: Ask) -> None:
@@ -209,7 +229,7 @@ def test_openvino_multiplies_in_what_it_was_asked_for(ask: Ask, precision: str) 
         return
     assert options["hint"] == ("bf16" if precision == "bf16" else "f32")
     assert options["in_precision"] > 0.9
-    assert (options["group"] == "0") == (precision in ("w8", "w16"))
+    assert (options["quantised_together"] == "0") == (precision in ("w8", "w16"))
     agreement = agrees(probe)
     assert agreement.same_function
     assert (agreement.error > 1e-5) == (precision != "fp32")
@@ -263,9 +283,7 @@ def test_without_a_compiler_compiled_is_unavailable(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with (tmp_path / "probe.log").open("wb") as log:
         server = ProbeServer(log)
-        with pytest.raises(
-            CellEnded, match=r"compiled does not work .*no working C\+\+ compiler; install g\+\+"
-        ) as caught:
+        with pytest.raises(CellEnded, match=r"compiled does not work .*no working C\+\+ compiler; install g\+\+") as caught:
             Probe(server, Cell("small_cnn", "dense", "compiled", "fp32", 1, 8, "cpu"), settings).prepared()
         server.close()
     assert caught.value.outcome == "unavailable"

@@ -26,7 +26,7 @@ class Compiled(Eager):
     process, before the first inference (ResNet-18: 14 s without that, 5.6 s with it).
     """
 
-    precisions = ("fp32", "tf32", "bf16", "fp16", "int8-dynamic", "w8", "w16")
+    precisions = ("fp32", "tf32", "bf16", "fp16", "int8-dynamic")  # weights that are stored small would be frozen large
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {**Eager.options, "freezing": ("on", "off")}
     artefact = "inductor.tar"
     one_batch = True
@@ -71,12 +71,15 @@ class Compiled(Eager):
     def ready(self, placed: Any) -> None:
         """Compile. Raises ValueError, with inductor's reason, where it cannot."""
         from torch._dynamo.exc import TorchDynamoException
+        from torch._dynamo.utils import counters
 
         try:
             self.run(placed)
         except TorchDynamoException as error:  # inductor's errors are its children
             raise ValueError(f"torch.compile: {str(error).strip().splitlines()[0]}") from error
         self.synchronize()
+        if not counters["stats"]["unique_graphs"]:
+            raise ValueError("torch.compile left it as it was; is TORCH_COMPILE_DISABLE set?")
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
         return profiled(self.run, placed, repeats)

@@ -26,7 +26,7 @@ class Eager(Runtime):
     """
 
     libraries = ("torch",)
-    precisions = ("fp32", "tf32", "bf16", "fp16", "int8-dynamic", "w8", "w16")
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "tf32", "bf16", "fp16", "int8-dynamic", "w8", "w16")
     targets = ("cpu", "cuda")
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "layout": ("contiguous", "channels_last"),
@@ -80,7 +80,7 @@ class Eager(Runtime):
             if running:
                 running[-1][2] += took
 
-        modules = dict(self._net.named_modules())
+        modules = {name: module for name, module in self._net.named_modules() if "parametrizations" not in name}
         for _ in range(UNTIMED):
             self._net(*placed)
         hooks = [module.register_forward_pre_hook(begin(name)) for name, module in modules.items()]
@@ -91,9 +91,8 @@ class Eager(Runtime):
         finally:
             for hook in hooks:
                 hook.remove()
-        kind = self._way.precision.weights or self._way.precision.dtype
         return [
-            Kernel(name or "(itself)", type(modules[name]).__name__, took, number_format=kind, layer=name)
+            Kernel(name or "(itself)", type(modules[name]).__name__, took, number_format=_multiplied(modules[name]), layer=name)
             for name, took in seconds.items()
         ]
 
@@ -108,3 +107,11 @@ class Eager(Runtime):
             "mode": "inference" if torch.is_inference_mode_enabled() else "no_grad",
             "layout": "channels_last" if last and self._format == torch.channels_last else "contiguous",
         }
+
+
+def _multiplied(module: nn.Module) -> str | None:
+    """The number format of the matrix or kernel that a module multiplies by; None where it has none."""
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.ndim < 2:
+        return None
+    return str(getattr(weight, "qdata", weight).dtype).removeprefix("torch.")

@@ -32,7 +32,7 @@ class Exported(Runtime):
     """
 
     libraries = ("torch",)
-    precisions = ("fp32", "tf32", "bf16", "fp16", "int8-static", "w8", "w16")
+    precisions = ("fp32", "tf32", "bf16", "fp16", "int8-static")  # weights that are stored small would be frozen large
     targets = ("cpu", "cuda")
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {"backend": ("aotinductor", "eager")}
     artefact = "program.pt2"
@@ -100,7 +100,8 @@ class Exported(Runtime):
         import torch
 
         told = self._call.get_metadata() if self._ahead else {}
-        return {"threads": torch.get_num_threads(), "instructions": told.get("AOTI_CPU_ISA")}
+        backend = "aotinductor" if hasattr(self._call, "get_metadata") else "eager"
+        return {"threads": torch.get_num_threads(), "backend": backend, "instructions": told.get("AOTI_CPU_ISA")}
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
         """Of the graph; a package runs as one piece, of which torch's profiler sees nothing inside."""

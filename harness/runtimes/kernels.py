@@ -52,10 +52,11 @@ def of_layers(kernels: Iterable[Kernel], layers: Iterable[Layer]) -> list[Kernel
     return found
 
 
-def share(kernels: Iterable[Kernel], formats: Iterable[str]) -> float:
-    """The share of MACs that kernels of these number formats execute; of kernels, where one has no layer."""
+def share(kernels: Iterable[Kernel], formats: Iterable[str], layers: Iterable[Layer] = ()) -> float:
+    """The share of the layers' MACs that kernels of these number formats execute; of kernels, where one shows no MACs."""
     formats, products = set(formats), [kernel for kernel in kernels if kernel.multiplies]
     known = all(kernel.macs is not None for kernel in products)
     weights = [(kernel.macs or 0) if known else 1 for kernel in products]
     inside = sum(weight for weight, kernel in zip(weights, products) if kernel.number_format in formats)
-    return inside / max(1, sum(weights))
+    whole = max(sum(weights), sum(layer.macs for layer in layers) if known else 0)  # what no kernel shows is not in them
+    return inside / max(1, whole)

@@ -148,7 +148,7 @@ class OnnxRuntime(Runtime):
         if precision.weights is not None:
             return stored_share(self._graph.path, precision.weights)
         wanted = "int8" if precision.integer else precision.dtype
-        return share(of_layers(self.profile(placed, 1), layers), [wanted])
+        return share(of_layers(self.profile(placed, 1), layers), [wanted], layers)
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
@@ -165,7 +165,8 @@ class OnnxRuntime(Runtime):
             for _ in range(repeats):
                 session.run(self._outputs, {self._graph.input: placed})
             events = json.loads(Path(session.end_profiling()).read_text())
-        return _kernels(events, repeats, len(placed))
+            provider = session.get_providers()[0]
+        return _kernels(events, repeats, len(placed), provider)
 
 
 def arranged(graph: Graph, images: Tensor) -> Any:
@@ -192,6 +193,8 @@ def _session(file: Path, way: Way, graph: Graph | None = None, profile: Path | N
     options.graph_optimization_level = _levels()[way.options["graph"]]
     options.enable_cpu_mem_arena = way.options["arena"] == "on"
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(way.options["spinning"] == "on")))
+    if graph is None and way.target != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # in a trial
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     try:
@@ -217,7 +220,7 @@ def _levels() -> dict[str, Any]:
             "off": Level.ORT_DISABLE_ALL}  # fmt: skip
 
 
-def _kernels(events: list[dict[str, Any]], repeats: int, batch: int) -> list[Kernel]:
+def _kernels(events: list[dict[str, Any]], repeats: int, batch: int, provider: str) -> list[Kernel]:
     """The kernels of a profile, in the order in which they ran; the first run, which also sets things up, is left out."""
     ran: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
@@ -237,7 +240,7 @@ def _kernels(events: list[dict[str, Any]], repeats: int, batch: int) -> list[Ker
                 operator=operator,
                 seconds=sum(call["dur"] for call in calls[len(calls) // (repeats + 1) :]) / 1e6 / repeats,
                 multiplies=multiplies,
-                number_format=kind if multiplies else None,
+                number_format=(kind if arguments["provider"] == provider else f"{kind} by another") if multiplies else None,
                 outputs=outputs,
                 macs=_macs(operator, [shape for _, shape in read_types], outputs) if multiplies else None,
             )

@@ -123,11 +123,15 @@ class OpenVino(Runtime):
 
     def read_back(self) -> dict[str, Any]:
         ask = self._compiled.get_property
+        group = str(ask("DYNAMIC_QUANTIZATION_GROUP_SIZE"))
+        if self._way.precision.weights and group != "0":
+            raise RuntimeError(f"asked to leave activations as they are, OpenVINO quantises {group} of them together")
         return {
             "threads": int(ask("INFERENCE_NUM_THREADS")),
             "streams": int(ask("NUM_STREAMS")),
             "hint": ask("INFERENCE_PRECISION_HINT").get_type_name(),
-            "group": str(ask("DYNAMIC_QUANTIZATION_GROUP_SIZE")),
+            "group": None if self._way.precision.weights else group,  # nothing is quantised but the weights
+            "quantised_together": group,
         }
 
     def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
@@ -136,7 +140,7 @@ class OpenVino(Runtime):
         if precision.weights is not None:
             return stored_share(self._graph.path, precision.weights)
         wanted = "int8" if precision.integer else precision.dtype
-        return share(of_layers(self._kernels(self._compiled), layers), [wanted])
+        return share(of_layers(self._kernels(self._compiled), layers), [wanted], layers)
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
         openvino = _library()
@@ -149,7 +153,7 @@ class OpenVino(Runtime):
 
     def _kernels(self, compiled: Any) -> list[Kernel]:
         """What it executes, in order. `seconds`: the mean of all inferences so far, 0 where they are not counted."""
-        found = []
+        found, batch = [], compiled.inputs[0].shape[0]
         for operator in compiled.get_runtime_model().get_ordered_ops():
             told = {key: value.astype(str) for key, value in operator.get_rt_info().items()}
             if told["layerType"] in ENDS:
@@ -168,7 +172,7 @@ class OpenVino(Runtime):
                     seconds=float(micro) / 1e6 if micro != "not_executed" else 0.0,
                     multiplies=multiplies,
                     number_format=kind if multiplies else None,
-                    outputs=prod(operator.get_output_shape(0)) // self._way.batch,
+                    outputs=prod(operator.get_output_shape(0)) // batch,
                 )
             )
         return found
