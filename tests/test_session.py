@@ -165,6 +165,9 @@ def test_resume_runs_what_is_missing_or_not_ok(bench: Bench, tmp_path: Path) -> 
     assert again.code == 0, again.output
     assert "2 passed, 1 deselected" in again.output
     assert {kept["outcome"] for kept in again.records.values()} == {"ok"}
+    (seed,) = {kept["settings"]["inputs_seed"] for kept in again.records.values()}  # the pictures with which it began
+    assert f"inputs: seed {seed} (--inputs-seed repeats them)" in run.output
+    assert f"inputs: seed {seed} " in again.output
     assert len((run.folder / journal.NAME).read_text().splitlines()) == 4
     done = bench(*QUICK, "--resume", str(run.folder))
     assert done.code == 0

@@ -101,5 +101,5 @@ def missing(adapter: type[Runtime]) -> str | None:
     gone = [library for library in adapter.libraries if find_spec(library) is None]
     if not gone:
         return None
-    how = f": pip install 'plumbline[{adapter.extra}]'" if adapter.extra else ""
+    how = f": pip install -e '.[{adapter.extra}]' in the project's folder" if adapter.extra else ""
     return f"{', '.join(gone)} is not installed{how}"

@@ -43,7 +43,9 @@ def convert(net: nn.Module, precision: Precision) -> None:
         try:
             from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
         except ImportError as error:
-            raise ValueError(f"integers in torch are torchao's: {error}; pip install 'plumbline[torchao]'") from error
+            raise ValueError(
+                f"integers in torch are torchao's: {error}; pip install -e '.[torchao]' in the project's folder"
+            ) from error
         quantize_(net, Int8DynamicActivationInt8WeightConfig())
     if precision.weights is None:
         return
@@ -82,7 +84,9 @@ def in_integers(net: nn.Module, example: Tensor, calibration: Tensor) -> nn.Modu
             get_default_x86_inductor_quantization_config,
         )
     except ImportError as error:
-        raise ValueError(f"integers in torch are torchao's: {error}; pip install 'plumbline[torchao]'") from error
+        raise ValueError(
+            f"integers in torch are torchao's: {error}; pip install -e '.[torchao]' in the project's folder"
+        ) from error
     quantizer = X86InductorQuantizer()
     quantizer.set_global(get_default_x86_inductor_quantization_config())
     prepared = prepare_pt2e(torch.export.export(net, (example,), strict=True).module(), quantizer)
