@@ -122,7 +122,10 @@ def _packages(announced: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _precision(name: str) -> str:
-    emulated = PRECISIONS[name].emulated("cpu", cpu_flags())
+    precision = PRECISIONS[name]
+    if "cpu" not in precision.targets and (gone := cuda_device()) is not None:
+        return f"unavailable: arithmetic of {', '.join(precision.targets)}; {gone}"
+    emulated = precision.emulated("cpu", cpu_flags())
     return "emulated on this CPU, which has no such arithmetic; a few iterations only" if emulated else "available"
 
 

@@ -102,4 +102,4 @@ def missing(adapter: type[Runtime]) -> str | None:
     if not gone:
         return None
     how = f": pip install -e '.[{adapter.extra}]' in the project's folder" if adapter.extra else ""
-    return f"{', '.join(gone)} is not installed{how}"
+    return f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed{how}"
