@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.runtimes.adapter import Runtime, Way
@@ -166,7 +167,7 @@ class OnnxRuntime(Runtime):
                 session.run(self._outputs, {self._graph.input: placed})
             events = json.loads(Path(session.end_profiling()).read_text())
             provider = session.get_providers()[0]
-        return _kernels(events, repeats, len(placed), provider)
+        return _kernels(events, len(placed), provider)
 
 
 def arranged(graph: Graph, images: Tensor) -> Any:
@@ -220,7 +221,7 @@ def _levels() -> dict[str, Any]:
             "off": Level.ORT_DISABLE_ALL}  # fmt: skip
 
 
-def _kernels(events: list[dict[str, Any]], repeats: int, batch: int, provider: str) -> list[Kernel]:
+def _kernels(events: list[dict[str, Any]], batch: int, provider: str) -> list[Kernel]:
     """The kernels of a profile, in the order in which they ran; the first run, which also sets things up, is left out."""
     ran: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
@@ -238,7 +239,7 @@ def _kernels(events: list[dict[str, Any]], repeats: int, batch: int, provider: s
             Kernel(
                 name=name,
                 operator=operator,
-                seconds=sum(call["dur"] for call in calls[len(calls) // (repeats + 1) :]) / 1e6 / repeats,
+                seconds=median(call["dur"] for call in calls[1:]) / 1e6,
                 multiplies=multiplies,
                 number_format=(kind if arguments["provider"] == provider else f"{kind} by another") if multiplies else None,
                 outputs=outputs,
