@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,10 @@ class Claim:
     here: bool = False  # skipped for what this machine lacks
 
 
-def kinds() -> dict[str, dict[str, str]]:
-    """What installed packages announce, by kind: name and object."""
-    of_runtimes = {name: entry.value for name, entry in runtimes.announced().items()}
+def kinds() -> dict[str, dict[str, EntryPoint]]:
+    """What installed packages announce, by kind."""
     return {
-        "runtime": of_runtimes,
+        "runtime": runtimes.announced(),
         "meter": meters.announced(),
         "model": outside.announced(),
         "variant": variants.announced(),
@@ -114,7 +114,7 @@ def _model(name: str, server: ProbeServer) -> Iterator[Claim]:
         yield Claim("it is found and says what it is", str(error))
         return
     yield Claim("it is found and says what it is")
-    runtime = next(found for found, adapter in runtimes.RUNTIMES.items() if model.format in adapter.formats)
+    runtime = runtimes.usual(model.format)
     for batch in dict.fromkeys([model.batch] if model.batch else BATCHES):
         yield _cell(Cell(model.name, "dense", runtime, "fp32", batch, model.image_size, "cpu"), server, {}, counts=True)
 
@@ -137,9 +137,10 @@ def _variant(name: str, server: ProbeServer) -> Iterator[Claim]:
 
 
 def _meter(name: str, server: ProbeServer) -> Iterator[Claim]:
-    meter = meters.everything()[name]
-    if isinstance(meter, str):
-        yield Claim("it loads, and is a Meter", meter)
+    try:
+        meter = meters.find(name)
+    except UnknownName as error:
+        yield Claim("it loads, and is a Meter", str(error))
         return
     yield Claim("it loads, and is a Meter")
     fits = meter.unit in meters.UNITS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from tabulate import tabulate
@@ -31,8 +32,8 @@ def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
             colalign=["left", "left", "right", "right", "right", "left", "left", "left"],
         ),
         f"models of installed packages (entry points {GROUP})": _lines(
-            (name, f"shadowed by ours of that name ({value})" if name in models.REGISTRY else value)
-            for name, value in announced().items()
+            (name, f"shadowed by ours of that name ({entry.value})" if name in models.REGISTRY else entry.value)
+            for name, entry in announced().items()
         ),
         "variants": _lines([*((name, "") for name in variants.VARIANTS), *_packages(variants.announced())]),
         "meters": _lines([*((name, f"in {meter.unit}") for name, meter in METERS.items()), *_packages(meters.announced())]),
@@ -109,7 +110,7 @@ def _row(model: models.Model) -> list[str]:
 
 def _runtime(name: str) -> str:
     if name not in runtimes.RUNTIMES:
-        return f"of an installed package ({runtimes.announced()[name].value})"
+        return _package(runtimes.announced()[name])
     adapter = runtimes.RUNTIMES[name]
     options = ", ".join(f"{key}={'|'.join(values)}" for key, values in adapter.options.items())
     what = f"{', '.join(adapter.precisions)} on {', '.join(adapter.targets)}; options: {options or 'none'}"
@@ -117,8 +118,12 @@ def _runtime(name: str) -> str:
     return f"unavailable: {gone}" if gone else f"installed: {what}"
 
 
-def _packages(announced: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    return ((name, f"of an installed package ({value})") for name, value in announced.items())
+def _packages(announced: Mapping[str, EntryPoint]) -> Iterator[tuple[str, str]]:
+    return ((name, _package(entry)) for name, entry in announced.items())
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"of an installed package ({entry.value})"
 
 
 def _precision(name: str) -> str:

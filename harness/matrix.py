@@ -200,7 +200,7 @@ def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
     here = tuple(target for target in TARGETS if target == "cpu" or _cuda() is None)
     for reference in block["model"]:
         model = find(reference)
-        runtime = next(name for name, adapter in runtimes.RUNTIMES.items() if model.format in adapter.formats)
+        runtime = runtimes.usual(model.format)
         usual: Block = {
             "variant": ("dense",),
             "runtime": (runtime,),

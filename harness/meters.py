@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
+
+from models import plugins
+from models.model import UnknownName
 
 GROUP = "plumbline.meters"
 UNITS = ("s", "byte", "J", "W", "Hz", "°C", "1")  # base units, and 1 for a count or a share
@@ -49,49 +50,53 @@ class CpuTime(Meter):
 METERS: dict[str, type[Meter]] = {"cpu_time": CpuTime}
 
 
-def announced() -> dict[str, str]:
-    """The meters that installed packages announce in the entry point group `plumbline.meters`: name and object."""
-    return {entry.name: entry.value for entry in entry_points(group=GROUP) if entry.name not in METERS}
+def announced() -> dict[str, EntryPoint]:
+    """The meters of installed packages."""
+    return plugins.announced(GROUP, METERS)
 
 
-def everything() -> dict[str, type[Meter] | str]:
-    """Every meter there is; the reason, where an installed package's cannot be loaded."""
-    found: dict[str, type[Meter] | str] = dict(METERS)
-    for entry in entry_points(group=GROUP):
-        if entry.name in METERS:
-            continue
-        try:
-            meter = entry.load()
-        except (ImportError, AttributeError) as error:
-            found[entry.name] = f"{entry.value!r} cannot be loaded: {error}"
-            continue
-        fits = isinstance(meter, type) and issubclass(meter, Meter)
-        found[entry.name] = meter if fits else f"{entry.value!r} is {meter!r}, wanted a harness.meters.Meter"
-    return found
+def find(name: str) -> type[Meter]:
+    """The class of a meter. Raises `UnknownName`; loads another package's."""
+    if name in METERS:
+        return METERS[name]
+    entry = announced()[name]
+    meter = plugins.load("meter", entry)
+    if not (isinstance(meter, type) and issubclass(meter, Meter)):
+        raise UnknownName(f"meter {name!r}: {entry.value!r} is {meter!r}, wanted a subclass of harness.meters.Meter")
+    return meter
 
 
-@contextmanager
-def reading(inferences: list[int]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Let all meters read what happens inside; the dictionary is filled at the end.
+class Reading:
+    """All meters there are, reading from now on until they are asked."""
 
-    `inferences` is filled inside, with the number of those that the meters saw.
-    """
-    told: dict[str, dict[str, Any]] = {}
-    running: dict[str, Meter] = {}
-    for name, meter in everything().items():
-        if isinstance(meter, str):
-            told[name] = {"unit": None, "value": None, "inferences": None, "unavailable": meter}
-            continue
-        told[name] = {"unit": meter.unit, "value": None, "inferences": None, "unavailable": None}
-        try:
-            running[name] = meter()
-            running[name].begin()
-        except Unavailable as reason:
-            running.pop(name, None)
-            told[name]["unavailable"] = str(reason)
-    yield told
-    for name, begun in running.items():
-        try:
-            told[name].update(value=float(begun.end()), inferences=sum(inferences))
-        except Unavailable as reason:
-            told[name]["unavailable"] = str(reason)
+    def __init__(self) -> None:
+        self._running: dict[str, Meter] = {}
+        self._units: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
+        for name in (*METERS, *announced()):
+            try:
+                meter = find(name)
+                self._units[name] = meter.unit
+                begun = meter()
+                begun.begin()
+                self._running[name] = begun
+            except (UnknownName, Unavailable) as reason:
+                self._reasons[name] = str(reason)
+
+    def told(self, inferences: int) -> dict[str, dict[str, Any]]:
+        """What each read over that many inferences, or why it did not."""
+        values: dict[str, float] = {}
+        for name, meter in self._running.items():
+            try:
+                values[name] = float(meter.end())
+            except Unavailable as reason:
+                self._reasons[name] = str(reason)
+        return {
+            name: {
+                "unit": self._units.get(name),
+                "value": values.get(name),
+                "inferences": inferences if name in values else None,
+                "unavailable": self._reasons.get(name),
+            }
+            for name in (*METERS, *announced())
+        }

@@ -194,10 +194,9 @@ class Subject:
         assert self._first_s is not None
         few = settings.emulated_samples if self._emulated else None
         timed = partial(latency.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
-        doubt, inferences = latency.Doubt(), list[int]()
-        with meters.reading(inferences) as telemetry:
-            model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
-            inferences.append(model.warmup + len(model.samples_s))
+        doubt, reading = latency.Doubt(), meters.Reading()
+        model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
+        telemetry = reading.told(model.warmup + len(model.samples_s))
         with_transfer = timed(partial(self._whole_way, host), budget_s=settings.sampling_s / 2)
         return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, doubt.read(), telemetry)
 

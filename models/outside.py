@@ -14,12 +14,13 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.machinery import PathFinder
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from models import plugins
 from models.datasets import AS_USUAL, DATASETS, Preparation
 from models.model import Model, UnknownName, choose, nearest
 
@@ -47,9 +48,9 @@ def _registered(name: str) -> bool:
     return name in REGISTRY
 
 
-def announced() -> dict[str, str]:
-    """The models that installed packages announce in the entry point group `plumbline.models`: name and object."""
-    return {entry.name: entry.value for entry in entry_points(group=GROUP)}
+def announced() -> dict[str, EntryPoint]:
+    """The models that installed packages announce, those under a name of ours included: they can only be listed."""
+    return plugins.announced(GROUP)
 
 
 def find(reference: str) -> Model:
@@ -65,7 +66,8 @@ def find(reference: str) -> Model:
     elif name.startswith("torchvision:"):
         model = _torchvision(name, data or "imagenet")
     else:
-        target = announced().get(name, name)
+        entry = announced().get(name)
+        target = name if entry is None else entry.value
         model = _imported(name, target, data)
     return choose(model, settings)
 

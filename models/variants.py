@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
+from models import plugins
 from models.model import UnknownName, nearest
 
 if TYPE_CHECKING:
@@ -22,21 +23,18 @@ def _dense(net: nn.Module) -> nn.Module:
 VARIANTS: dict[str, Variant] = {"dense": _dense}
 
 
-def announced() -> dict[str, str]:
-    """The variants that installed packages announce in the entry point group `plumbline.variants`: name and object."""
-    return {entry.name: entry.value for entry in entry_points(group=GROUP) if entry.name not in VARIANTS}
+def announced() -> dict[str, EntryPoint]:
+    """The variants of installed packages."""
+    return plugins.announced(GROUP, VARIANTS)
 
 
 def find(name: str) -> Variant:
     """The function of a variant. Raises `UnknownName`; loads another package's."""
     if name in VARIANTS:
         return VARIANTS[name]
-    for entry in entry_points(group=GROUP):
-        if entry.name == name:
-            try:
-                variant: Variant = entry.load()
-            except (ImportError, AttributeError) as error:
-                raise UnknownName(f"variant {name!r}: its entry point {entry.value!r} cannot be loaded: {error}") from error
-            return variant
-    known = [*VARIANTS, *announced()]
-    raise UnknownName(f"no variant {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    others = announced()
+    if name not in others:
+        known = [*VARIANTS, *others]
+        raise UnknownName(f"no variant {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    variant: Variant = plugins.load("variant", others[name])
+    return variant

@@ -42,8 +42,7 @@ class Nap(nn.Module):
 
 
 def test_hooks_give_each_module_what_its_children_did_not_take() -> None:
-    usual = {name: values[0] for name, values in Eager.options.items()}
-    runtime = Eager(nn.Sequential(Sleeping(), nn.Identity()), Way(PRECISIONS["fp32"], "cpu", 1, 1, usual))
+    runtime = Eager(nn.Sequential(Sleeping(), nn.Identity()), Way(PRECISIONS["fp32"], "cpu", 1, 1, Eager.usual()))
     parts = {part.name: part.seconds for part in runtime.profile((torch.zeros(1, 1, 2, 2),), 3)}
     assert list(parts) == ["0.child", "0", "1", "(itself)"]  # in the order in which they ended
     assert 0.005 <= parts["0.child"] < 0.01 <= parts["0"] < 0.015 + parts["0.child"]

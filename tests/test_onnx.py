@@ -101,8 +101,7 @@ def agree(path: Path, image_size: int) -> tuple[int, int]:
 
 
 def session(path: Path, target: str = "cpu", **options: str) -> OnnxRuntime:
-    usual = {name: values[0] for name, values in OnnxRuntime.options.items()}
-    return OnnxRuntime(path, Way(PRECISIONS["fp32"], target, 1, torch.get_num_threads(), {**usual, **options}))
+    return OnnxRuntime(path, Way(PRECISIONS["fp32"], target, 1, torch.get_num_threads(), {**OnnxRuntime.usual(), **options}))
 
 
 def run(path: Path, images: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from harness.runtimes.exported import Exported
 from harness.runtimes.litert import LiteRT
 from harness.runtimes.onnxruntime import OnnxRuntime
 from harness.runtimes.openvino import OpenVino
+from models import plugins
 from models.model import UnknownName, nearest
 
-__all__ = ["GROUP", "RUNTIMES", "Choice", "Runtime", "Way", "announced", "find", "known", "missing", "way"]
+__all__ = ["GROUP", "RUNTIMES", "Choice", "Runtime", "Way", "announced", "find", "known", "missing", "usual", "way"]
 
 GROUP = "plumbline.runtimes"
-# The first that takes a model's format is its usual one.
+# The first that takes a model's format is its usual one (`usual`).
 RUNTIMES: dict[str, type[Runtime]] = {
     "eager": Eager,
     "compiled": Compiled,
@@ -44,12 +45,17 @@ class Choice:
 
 
 def announced() -> dict[str, EntryPoint]:
-    """The runtimes that installed packages announce in the entry point group `plumbline.runtimes`."""
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in RUNTIMES}
+    """The runtimes of installed packages."""
+    return plugins.announced(GROUP, RUNTIMES)
 
 
 def known() -> list[str]:
     return [*RUNTIMES, *announced()]
+
+
+def usual(model_format: str) -> str:
+    """The runtime that a model of a format, torch or onnx, takes where none is named."""
+    return next(name for name, adapter in RUNTIMES.items() if model_format in adapter.formats)
 
 
 @cache
@@ -67,8 +73,8 @@ def find(reference: str) -> Choice:
             raise UnknownName(f"runtime {name!r}, option {key!r}: wanted {', '.join(adapter.options[key])}, came {value!r}")
         chosen[key] = value
     unusual = {key: chosen[key] for key, values in adapter.options.items() if chosen.get(key, values[0]) != values[0]}
-    usual = {key: values[0] for key, values in adapter.options.items()}
-    return Choice("+".join([name, *(f"{key}={value}" for key, value in unusual.items())]), adapter, {**usual, **unusual})
+    canonical = "+".join([name, *(f"{key}={value}" for key, value in unusual.items())])
+    return Choice(canonical, adapter, {**adapter.usual(), **unusual})
 
 
 def _adapter(name: str) -> type[Runtime]:
@@ -77,10 +83,7 @@ def _adapter(name: str) -> type[Runtime]:
     others = announced()
     if name not in others:
         raise UnknownName(f"no runtime {name!r}{nearest(name, known())}; known: {', '.join(known())}")
-    try:
-        adapter = others[name].load()
-    except (ImportError, AttributeError) as error:
-        raise UnknownName(f"runtime {name!r}: its entry point {others[name].value!r} cannot be loaded: {error}") from error
+    adapter = plugins.load("runtime", others[name])
     if not (isinstance(adapter, type) and issubclass(adapter, Runtime)):
         raise UnknownName(
             f"runtime {name!r}: {others[name].value!r} is {adapter!r}, wanted a subclass of harness.runtimes.Runtime"

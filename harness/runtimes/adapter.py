@@ -54,6 +54,11 @@ class Runtime:
     keeps_memory: ClassVar[str | None] = None
     profile_misses: ClassVar[str] = "the rest is between the parts"
 
+    @classmethod
+    def usual(cls) -> dict[str, str]:
+        """The options that a cell has which asks for none."""
+        return {name: values[0] for name, values in cls.options.items()}
+
     def __init__(self, model: Any, way: Way) -> None:
         """Raises ValueError where the runtime cannot run the model, RuntimeError where it does not do as it was told."""
 
@@ -105,7 +110,7 @@ class Runtime:
         return {}
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
-        """Where the time of an inference goes, as the mean of `repeats`.
+        """Where the time of an inference goes, by `repeats` of them.
 
         Raises NotImplementedError, with the reason, where the runtime does not say.
         """

@@ -59,9 +59,9 @@ class OpenVino(Runtime):
     @classmethod
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
         """The file that ONNX Runtime gets; for int8-dynamic one with small weights: it quantises activations by itself."""
-        usual = {name: values[0] for name, values in OnnxRuntime.options.items()}
         same = {"bf16": "fp32", "fp16": "fp32", "int8-dynamic": "w8"}.get(way.precision.name, way.precision.name)
-        return OnnxRuntime.build(net, example, calibration, replace(way, precision=PRECISIONS[same], options=usual), file)
+        theirs = replace(way, precision=PRECISIONS[same], options=OnnxRuntime.usual())
+        return OnnxRuntime.build(net, example, calibration, theirs, file)
 
     def __init__(self, file: Path, way: Way) -> None:
         self._graph, self._way = read(file), way
