@@ -51,6 +51,31 @@ def main() -> int:
     fastest.add_argument("--seconds", type=float, default=4.0, help="of timing for each way (default: 4)")
     fastest.add_argument("--data", type=Path, metavar="ROOT", help="real images and weights (default: $PLUMBLINE_DATA)")
     fastest.add_argument("--markdown", action="store_true")
+    train = commands.add_parser("train", help="train a model by its recipe, or go on with it; benchmarks find the weights")
+    train.add_argument("model", help="a name of the list, with +option=value (data, treatment, recipe, its own)")
+    train.add_argument("--variant", default="dense", metavar="NAME")
+    train.add_argument("--image-size", type=int, metavar="PIXELS", help="default: its usual one")
+    train.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
+    train.add_argument("--recipe", metavar="NAME", help="of those that plumbline show MODEL names (default: usual)")
+    for number, kind in (("epochs", int), ("seed", int), ("batch", int), ("learning-rate", float)):
+        train.add_argument(f"--{number}", type=kind, metavar="N", help="instead of the recipe's")
+    train.add_argument("--from", dest="start", type=Path, metavar="FILE", help="begin with the weights of this safetensors file")
+    train.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    train.add_argument("--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="besides each epoch (default: 60)")
+    train.add_argument("--anew", action="store_true", help="forget what an earlier training of this kind has left")
+    train.add_argument("--out", type=Path, metavar="DIR", help="put a copy of the weights there, to be given as --weights DIR")
+    train.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
+    reproduce = commands.add_parser("reproduce", help="train what the studies trained, and put the figures beside theirs")
+    reproduce.add_argument(
+        "--run-dir", type=Path, default=Path("runs/reproduction"), metavar="DIR", help="goes on with what is there"
+    )
+    reproduce.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
+    reproduce.add_argument("--model", action="append", default=[], metavar="NAME", help="only this one, and others named so")
+    reproduce.add_argument("--table", action="store_true", help="run nothing; show what DIR holds")
+    reproduce.add_argument("--markdown", action="store_true")
+    data = commands.add_parser("data", help="fetch data sets into a data root")
+    data.add_argument("name", nargs="+", help="mnist, fashion_mnist, cifar10, cifar100")
+    data.add_argument("--data", type=Path, required=True, metavar="ROOT")
     arguments = parser.parse_args()
     commanded = {
         "list": _list,
@@ -61,12 +86,20 @@ def main() -> int:
         "layers": _layers,
         "fastest": _fastest,
         "check-plugin": _check_plugin,
+        "train": _train,
+        "data": _data,
+        "reproduce": _reproduce,
     }[arguments.command]
     from harness.journal import RunError
     from harness.matrix import MatrixError
     from harness.session import Busy
     from models import UnknownName
+    from models.checkpoint import BadCheckpoint
+    from models.datasets import BadData, NoData
+    from models.recipes import Diverged
+    from models.weights import WrongWeights
 
+    refused = (Busy, MatrixError, RunError, UnknownName, NoData, BadData, BadCheckpoint, WrongWeights, Diverged)
     try:
         code = commanded(arguments)
         sys.stdout.flush()
@@ -74,7 +107,7 @@ def main() -> int:
     except BrokenPipeError:  # who read the output has seen enough: show MODEL | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (Busy, MatrixError, RunError, UnknownName) as error:
+    except refused as error:
         print(f"python -m harness {arguments.command}: {error}", file=sys.stderr)
         return 2
 
@@ -205,6 +238,60 @@ def _fastest(arguments: argparse.Namespace) -> int:
     )
     style = "github" if arguments.markdown else "simple"
     fastest.report(names, asked, style, _progress)
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    import models
+    from harness import training
+
+    changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
+    asked = training.Question(
+        image_size=arguments.image_size,
+        variant=arguments.variant,
+        recipe=arguments.recipe,
+        changes={key: value for key, value in changed.items() if value is not None},
+        start=arguments.start,
+        device=arguments.device,
+    )
+    root = arguments.data or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
+    return training.command(
+        asked.task(models.find(arguments.model)),
+        root,
+        anew=arguments.anew,
+        out=arguments.out,
+        checkpoint_s=arguments.checkpoint_every,
+        wait_s=arguments.wait,
+    )
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from harness import journal, reproduction
+
+    options = [option for name in arguments.model for option in ("--model", name)]
+    options += ["--data", str(arguments.data)] if arguments.data else []
+    code = 0 if arguments.table else reproduction.run(arguments.run_dir, options)
+    print(reproduction.tables(journal.read(arguments.run_dir), "github" if arguments.markdown else "simple"))
+    return code
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from models import DATASETS, UnknownName
+    from models.datasets import NoData
+
+    known = [data.name for data in DATASETS.values() if data.fetch is not None]
+    for name in arguments.name:
+        if name not in known:
+            raise UnknownName(f"no data set {name!r} that can be fetched; known: {', '.join(known)}")
+    for name in arguments.name:
+        fetch = DATASETS[name].fetch
+        assert fetch is not None
+        try:
+            fetch(arguments.data)
+        except (OSError, RuntimeError) as error:  # URLError is an OSError
+            reason = f"{name} could not be fetched: {error}"
+            raise NoData(f"{reason}. Offline: ROOT/{name} holds {DATASETS[name].wanted}; copy them there") from error
+        print(f"{name} is in {arguments.data / name}")
     return 0
 
 

@@ -70,6 +70,7 @@ def one(model: models.Model, image_size: int, layers: Iterable[Layer]) -> str:
         )
         for name, floor in model.floors.items()
     ]
+    recipes = [(f"recipe {recipe.name!r} on {name}", str(recipe)) for name in model.recipes for recipe in model.recipes[name]]
     figures = [
         ("published", f"{figure.value} {figure.metric}{f' of {figure.layer}' if figure.layer else ''} ({figure.source})")
         for figure in published(model.name, image_size)
@@ -88,7 +89,7 @@ def one(model: models.Model, image_size: int, layers: Iterable[Layer]) -> str:
         disable_numparse=True,
         colalign=["left", "right", "right", "right"],
     )
-    return f"{model.name}\n\n{_lines([*facts.items(), *floors, *figures])}\n\n{table}"
+    return f"{model.name}\n\n{_lines([*facts.items(), *floors, *recipes, *figures])}\n\n{table}"
 
 
 def sizes(tiers: Iterable[matrix.Tier]) -> Iterator[tuple[str, int]]:
@@ -96,9 +97,14 @@ def sizes(tiers: Iterable[matrix.Tier]) -> Iterator[tuple[str, int]]:
     found: dict[tuple[str, int], None] = {}
     for tier in tiers:
         cells: list[Cell] = [*matrix.expand(tier, {}), *matrix.counted(tier, {})]
-        found.update({(cell.model, cell.image_size): None for cell in cells})
+        found.update({(_architecture(cell.model), cell.image_size): None for cell in cells})
     order = {name: index for index, name in enumerate(models.REGISTRY.names())}
     return iter(sorted(found, key=lambda pair: (order.get(pair[0].partition("+")[0], len(order)), pair)))
+
+
+def _architecture(model: str) -> str:
+    """A model's name without what says nothing about its layers: how it was trained, and how its pictures were fitted."""
+    return "+".join(part for part in model.split("+") if not part.startswith(("recipe=", "treatment=")))
 
 
 def _row(model: models.Model) -> list[str]:

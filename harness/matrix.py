@@ -44,6 +44,7 @@ TIER_KEYS: dict[str, tuple[Any, ...]] = {
     "sampling_s": (int, float),
     "min_samples": (int,),
     "accuracy_images": (int, str),
+    "train_minutes": (int, float),
     "time_limit_s": (int, float),
     "memory_limit_bytes": (int,),
     "may_not_fit": (bool,),
@@ -126,7 +127,7 @@ def _setting(key: str, value: Any, wrong: Wrong, where: Sequence[str | int]) -> 
     kinds = TIER_KEYS[key]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise wrong(where, f"wanted {' or '.join(kind.__name__ for kind in kinds)}, came {value!r}")
-    if value < 0 or (value == 0 and key not in ("accuracy_images", "may_not_fit")):
+    if value < 0 or (value == 0 and key not in ("accuracy_images", "train_minutes", "may_not_fit")):
         raise wrong(where, f"wanted more than 0, came {value!r}")
     return value
 

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import accuracy
+from harness import accuracy, training
 from harness.cell import Cell
 from harness.settings import Settings
 from models import variants
 from models.datasets import Images, NoData
 from models.pretrained import NoWeights, fetch, sha256
 from models.seeding import pictures, seed_weights, spread
-from models.training import train
-from models.weights import load_weights, locate
+from models.training import RECORD
+from models.weights import WEIGHTS, load_weights, locate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -95,7 +95,7 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     torch.manual_seed(settings.seed)
     net = model.instantiate(cell.image_size).eval()
     run = partial(compared, model, net)
-    kind, source, state, digest = _weights(model, cell.image_size, settings, folder, progress)
+    kind, source, state, digest = _weights(model, cell, settings, folder, progress)
     if kind == "seeded":
         images = pictures(CALIBRATION, model.dataset(cell.image_size).channels, cell.image_size, settings.seed)
         seed_weights(net, images, run, head=model.outputs is None)
@@ -111,8 +111,14 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         outputs = run(inputs.double())
     tensors = {"inputs": inputs, "outputs": outputs.contiguous(), "eager": eager.contiguous()}
     save_file(tensors, folder / "reference.safetensors")
+    record = state.with_name(RECORD)
     facts = {
-        "weights": {"kind": kind, "source": source, "sha256": digest or sha256(state)},
+        "weights": {
+            "kind": kind,
+            "source": source,
+            "sha256": digest or sha256(state),
+            "training": json.loads(record.read_text()) if kind == "trained" and record.exists() else None,
+        },
         "state": str(state),
         "made_by": "the same weights in eager float64 on the CPU",
         "pictures": shown,
@@ -164,18 +170,27 @@ def compared(model: models.Model, net: nn.Module, images: Tensor) -> Tensor:
 
 
 def _weights(
-    model: models.Model, image_size: int, settings: Settings, folder: Path, progress: Progress
+    model: models.Model, cell: Cell, settings: Settings, folder: Path, progress: Progress
 ) -> tuple[str, str, Path, str | None]:
     """Kind, source, file and SHA-256 of the weights; the file of seeded ones is still to be written."""
     state = folder / "state.safetensors"
-    weights = locate(model, image_size, settings.weights, settings.cache, published=settings.pretrained)
+    weights = locate(
+        model,
+        cell.image_size,
+        settings.weights,
+        settings.cache,
+        published=settings.pretrained,
+        root=settings.data,
+        train_minutes=settings.train_minutes,
+    )
     path = weights.path or state
-    if weights.kind == "trained" and not path.exists():
-        train(model, image_size, path, progress=progress)
+    if weights.task is not None and not path.exists():
+        place = folder if weights.path is None else weights.path.parent
+        path = training.run(weights.task, place, settings.data, training.told(progress)) / WEIGHTS
     if weights.kind == "published":
         progress(f"fetching the weights of {model.pretrained}")
         try:
-            tensors, source, digest = fetch(model, image_size)
+            tensors, source, digest = fetch(model, cell.image_size)
         except NoWeights as reason:
             return "seeded", f"no published weights: {reason}", state, None
         _save(tensors, state)

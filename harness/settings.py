@@ -13,7 +13,8 @@ PATHS = ("data", "weights", "cache")
 class Settings:
     """Times in seconds. `inputs_seed` chooses the pictures on which outputs are compared, `seed` everything else.
     `pretrained`: take the weights that torchvision or timm publish. `accuracy_images`: how many images a subset has, None
-    for all of them, 0 for no accuracy. `layers`: find out where the time goes.
+    for all of them, 0 for no accuracy. `layers`: find out where the time goes. `train_minutes`: a model without weights is
+    trained when its recipe takes no longer than that on two cores.
 
     Sampling ends when the median's 95 % interval is within `median_within` of it and there are `min_samples`, or
     when `sampling_s` is spent; the second latency, with transfers, gets half of that.
@@ -33,6 +34,7 @@ class Settings:
     emulated_samples: int = 6  # the fewest that have an interval
     accuracy_images: int | None = 500
     layers: bool = False
+    train_minutes: float = 1.0
     time_limit_s: float = 300.0
     memory_limit_bytes: int | None = None
 

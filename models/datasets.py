@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+import math
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,15 @@ IMAGENET_FOLDERS = ("imagenet", "imagenet-sample")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+TREATMENTS = ("resize", "crop")
+
+
 class NoData(LookupError):
-    """A data set that is not on this machine; the message says where it was looked for."""
+    """A data set that is not on this machine; the message says where it was looked for, and how to get it."""
+
+
+class BadData(RuntimeError):
+    """A data set that is there, and incomplete or damaged; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +34,15 @@ class Preparation:
 
     `mean` and `std` are of pixels from 0 to 1; None for the data set's own. Of a large picture the middle is shown:
     `crop` is its share of the shorter side, after the picture was resized, `bicubic` or bilinear. ImageNet's usual crop
-    shows 224 of 256 pixels; published accuracies depend on it.
+    shows 224 of 256 pixels; published accuracies depend on it. Small pictures are brought to another size by `treatment`:
+    resize, or crop their middle (the two of the MNIST study, section 1.8).
     """
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     crop: float = 224 / 256
     bicubic: bool = False
+    treatment: str = "resize"
 
 
 AS_USUAL = Preparation()
@@ -39,7 +50,12 @@ AS_USUAL = Preparation()
 
 @dataclass(frozen=True)
 class DataSet:
-    """`image_size` is the size at which its pictures are usually shown to a model, in pixels."""
+    """`image_size` is the size at which its pictures are usually shown to a model, in pixels.
+
+    `pictures` takes the data root and a split, `train` or `test`, and returns the name, the pictures (uint8, shape
+    (n, channels, height, width), or files to be decoded) and their labels. `folders` of the data root may hold it, `wanted` says
+    what they hold. `validation` is how many pictures of the training split are held out to watch the training by.
+    """
 
     name: str
     image_size: int
@@ -47,9 +63,12 @@ class DataSet:
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    pictures: Callable[[Path | None, str], tuple[str, Sequence[Any], Sequence[int]]]
+    pictures: Callable[[Path | None, str], tuple[str, Any, Sequence[int]]]
     embedded: bool = False
     folders: tuple[str, ...] = ()
+    wanted: str = ""
+    validation: int = 0
+    fetch: Callable[[Path], None] | None = None
 
     def missing(self, root: Path | None) -> str | None:
         """Why its pictures cannot be here; None where a folder of that name is. Reads nothing."""
@@ -68,21 +87,32 @@ class DataSet:
     ) -> Images:
         """The pictures of a split, prepared for a model at `image_size`.
 
-        Raises `NoData` where `root` does not hold them; a folder that is there and damaged raises
-        torchvision's own error.
+        Raises `NoData` where `root` does not hold them, and `BadData` where a folder that is there is incomplete or damaged.
         """
+        if not self.embedded:
+            folder = self.folders[0]
+            how = f"ROOT/{folder} holds {self.wanted}. {self._online(folder)}Offline: copy them there"
+            if root is None:
+                raise NoData(f"no data root was given; --data ROOT (or $PLUMBLINE_DATA), where {how}")
+            here = any((root / name).is_dir() for name in self.folders)
+            if not here and not (self.name == "imagenet" and (root / "labels.csv").is_file()):
+                raise NoData(f"the data root has no folder {folder!r}; wanted: {how}")
         where, pictures, labels = self.pictures(root, split)
         return Images(self, where, pictures, list(labels), image_size, preparation)
 
+    def _online(self, folder: str) -> str:
+        return "" if self.fetch is None else f"Online: python -m harness data {self.name} --data ROOT fetches them. "
+
 
 class Images:
-    """Pictures and labels; `batch` decodes, resizes and normalises just those it is asked for."""
+    """Pictures and labels. Small ones are held as one tensor of uint8; `batch` decodes, fits and normalises just those it is
+    asked for."""
 
     def __init__(
         self,
         data: DataSet,
         name: str,
-        pictures: Sequence[Any],
+        pictures: Any,
         labels: list[int],
         image_size: int,
         preparation: Preparation = AS_USUAL,
@@ -92,30 +122,61 @@ class Images:
 
         self.name, self.labels = name, labels
         self._pictures = pictures
-        self._resize = v2.Identity()
-        if data.name != "imagenet" and image_size != data.image_size:
-            self._resize = v2.Resize((image_size, image_size), antialias=True)
-        self._image_size = image_size
-        self._cropped, self._preparation = data.name == "imagenet", preparation
-        normalise = v2.Normalize(list(preparation.mean or data.mean), list(preparation.std or data.std))
-        self._to_tensor = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalise])
+        self._image_size, self._preparation = image_size, preparation
+        shape = (image_size, image_size)
+        resize = v2.Resize(shape, antialias=True) if preparation.treatment == "resize" else v2.CenterCrop(shape)
+        self._resize = v2.Identity() if image_size == data.image_size else resize
+        # of bytes from 0 to 255, in two passes over them; v2.ToDtype and v2.Normalize take 0.3 ms for a batch of an MLP's 5
+        self._mean = 255 * torch.tensor(preparation.mean or data.mean).reshape(-1, 1, 1)
+        self._std = 255 * torch.tensor(preparation.std or data.std).reshape(-1, 1, 1)
+        if self.in_memory and image_size <= data.image_size:  # what is small is fitted once
+            self._pictures, self._resize = self._resize(pictures), v2.Identity()
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: Iterable[int]) -> Tensor:
-        """float32, shape (n, channels, image_size, image_size)."""
+    @property
+    def in_memory(self) -> bool:
+        """Whether the pictures are one tensor; else each is a file, decoded when it is asked for."""
         import torch
 
-        return torch.stack([self._to_tensor(self._fit(self._pictures[index])) for index in indices])
+        return isinstance(self._pictures, torch.Tensor)
+
+    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """float32, shape (n, channels, image_size, image_size), where the pictures are."""
+        import torch
+
+        if self.in_memory:
+            chosen = indices if isinstance(indices, torch.Tensor) else torch.tensor(indices, dtype=torch.int64)
+            return self.normalised(self._resize(self._pictures[chosen]))
+        return self.normalised(torch.stack([self._fit(self.decoded(int(index))) for index in indices]))
+
+    def decoded(self, index: int) -> Any:
+        """One picture, decoded. Raises `BadData` with its name where that fails."""
+        return self._pictures[index]
+
+    def part_by_chance(self, index: int, least_area: float) -> Tensor:
+        """A part of one decoded picture, scaled; uint8, shape (channels, image_size, image_size)."""
+        from torchvision.transforms import v2
+
+        crop = v2.RandomResizedCrop((self._image_size, self._image_size), scale=(least_area, 1.0), antialias=True)
+        return v2.functional.to_image(crop(self.decoded(index)))
+
+    def to(self, device: str) -> Images:
+        """Move the pictures to a device, where they are one tensor. In place."""
+        if self.in_memory:
+            self._pictures, self._mean, self._std = (kept.to(device) for kept in (self._pictures, self._mean, self._std))
+        return self
 
     def close(self) -> None:
         """Let go of the pictures; the labels stay."""
         self._pictures = []
 
-    def _fit(self, picture: Any) -> Any:
-        if not self._cropped:
-            return self._resize(picture)
+    def normalised(self, pictures: Tensor) -> Tensor:
+        """float32, of pictures of uint8."""
+        return pictures.float().sub_(self._mean).div_(self._std)
+
+    def _fit(self, picture: Any) -> Tensor:
         # Pictures that come prepared (a shorter side between the two) are only cropped: scaling them again would blur them.
         from torchvision.transforms import v2
 
@@ -124,10 +185,18 @@ class Images:
         if not size <= short <= resized:
             way = v2.InterpolationMode.BICUBIC if self._preparation.bicubic else v2.InterpolationMode.BILINEAR
             picture = v2.functional.resize(picture, [resized], interpolation=way, antialias=True)
-        return v2.functional.center_crop(picture, [size, size])
+        return v2.functional.to_image(v2.functional.center_crop(picture, [size, size]))
 
 
-def _digits(root: Path | None, split: str) -> tuple[str, Sequence[Any], Sequence[int]]:
+def held_out(count: int, validation: int, seed: int) -> tuple[Tensor, Tensor]:
+    """A training split of `count` pictures in two, by chance: the indices to train on and those to watch the training by."""
+    import torch
+
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[validation:].sort().values, order[:validation].sort().values
+
+
+def _digits(root: Path | None, split: str) -> tuple[str, Tensor, Sequence[int]]:
     import torch
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -136,55 +205,102 @@ def _digits(root: Path | None, split: str) -> tuple[str, Sequence[Any], Sequence
     train, test = train_test_split(range(len(digits.target)), test_size=500, random_state=0, stratify=digits.target)
     chosen = train if split == "train" else test
     images = torch.from_numpy(digits.images[chosen] * (255 / 16)).round().to(torch.uint8)
-    return "digits", list(images.unsqueeze(1)), digits.target[chosen].tolist()
+    return "digits", images.unsqueeze(1), digits.target[chosen].tolist()
 
 
-def _from_torchvision(name: str, folder: str) -> Callable[[Path | None, str], tuple[str, Sequence[Any], Sequence[int]]]:
-    def pictures(root: Path | None, split: str) -> tuple[str, Sequence[Any], Sequence[int]]:
+def _mnist(name: str, folder: str) -> Callable[[Path | None, str], tuple[str, Tensor, Sequence[int]]]:
+    """MNIST, or what has its format (LeCun's idx): each file must be as long as its header says."""
+
+    def pictures(root: Path | None, split: str) -> tuple[str, Tensor, Sequence[int]]:
         import torchvision
 
-        where = _within(root, folder, f"torchvision's {name}")
-        data = getattr(torchvision.datasets, name)(root=where, train=split == "train", download=False)
-        return folder, _Pictures(data), [int(label) for label in data.targets]
+        assert root is not None
+        raw = root / folder / name / "raw"
+        for part, count in (("train", 60_000), ("t10k", 10_000)):
+            _check_idx(raw, f"{part}-images-idx3-ubyte", 2051, (count, 28, 28))
+            _check_idx(raw, f"{part}-labels-idx1-ubyte", 2049, (count,))
+        data = getattr(torchvision.datasets, name)(root=root / folder, train=split == "train", download=False)
+        labels = data.targets.tolist()
+        if max(labels) > 9:
+            raise BadData(f"{folder}: a label of {max(labels)}, wanted 0 to 9; fetch the files again")
+        return folder, data.data.unsqueeze(1), labels
 
     return pictures
 
 
-def _imagenet(root: Path | None, split: str) -> tuple[str, Sequence[Any], Sequence[int]]:
+def _check_idx(folder: Path, name: str, magic: int, shape: tuple[int, ...]) -> None:
+    path = folder / name
+    if not path.is_file():
+        packed = " (it is there as .gz: unpack it with gunzip -k)" if path.with_name(f"{name}.gz").is_file() else ""
+        raise BadData(f"{folder.parent.name}/raw/{name} is missing{packed}")
+    header = struct.pack(f">{1 + len(shape)}I", magic, *shape)
+    size = len(header) + math.prod(shape)
+    with path.open("rb") as file:
+        came = file.read(len(header))
+    if came != header or path.stat().st_size != size:
+        raise BadData(
+            f"{folder.parent.name}/raw/{name} is incomplete or damaged: wanted {size} bytes with the header of an idx file of "
+            f"shape {shape}, came {path.stat().st_size}; fetch it again"
+        )
+
+
+def _cifar(name: str, folder: str) -> Callable[[Path | None, str], tuple[str, Tensor, Sequence[int]]]:
+    """CIFAR's batches are pickles: torchvision's checksums come first."""
+
+    def pictures(root: Path | None, split: str) -> tuple[str, Tensor, Sequence[int]]:
+        import torch
+        import torchvision
+        from torchvision.datasets.utils import check_integrity
+
+        assert root is not None
+        kind = getattr(torchvision.datasets, name)
+        for file, digest in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
+            path = root / folder / kind.base_folder / file
+            if not path.is_file():
+                raise BadData(f"{folder}/{kind.base_folder}/{file} is missing")
+            if not check_integrity(path, digest):
+                where = f"{folder}/{kind.base_folder}/{file}"
+                raise BadData(f"{where} is incomplete or corrupted: its MD5 is not {digest}; fetch it again")
+        data = kind(root=root / folder, train=split == "train", download=False)
+        return folder, torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), [int(label) for label in data.targets]
+
+    return pictures
+
+
+def _fetch(name: str, folder: str) -> Callable[[Path], None]:
+    def fetch(root: Path) -> None:
+        import torchvision
+
+        getattr(torchvision.datasets, name)(root=root / folder, download=True)
+
+    return fetch
+
+
+def _imagenet(root: Path | None, split: str) -> tuple[str, _Files, Sequence[int]]:
     import torchvision
 
-    if root is not None and (root / "imagenet" / "val").is_dir():
-        data = torchvision.datasets.ImageFolder(root / "imagenet" / "val")
-        return "imagenet", _Pictures(data), [int(label) for label in data.targets]
+    assert root is not None
+    part = root / "imagenet" / ("train" if split == "train" else "val")
+    if part.is_dir():
+        try:
+            data = torchvision.datasets.ImageFolder(part)
+        except FileNotFoundError as error:  # a class without a picture
+            raise BadData(f"imagenet/{part.name}: {error}") from error
+        if len(data.classes) > 1000:
+            raise BadData(f"imagenet/{part.name} has {len(data.classes)} folders, wanted one for each of 1000 classes")
+        empty = next((path for path, _ in data.samples if not Path(path).stat().st_size), None)
+        if empty is not None:
+            raise BadData(f"imagenet/{part.name}: {Path(empty).name} is empty")
+        return "imagenet", _Files([Path(path) for path, _ in data.samples]), [int(label) for label in data.targets]
+    if split == "train":
+        raise NoData("ROOT/imagenet has no folder 'train', with a folder of pictures for each class")
     for folder in (*IMAGENET_FOLDERS, "."):
-        if root is not None and (root / folder / "labels.csv").is_file():
+        if (root / folder / "labels.csv").is_file():
             with (root / folder / "labels.csv").open(newline="") as table:
                 rows = list(csv.DictReader(table))
             files = [root / folder / row["file"] for row in rows]
             return (root / folder).resolve().name, _Files(files), [int(row["class_index"]) for row in rows]
-    _within(root, "imagenet", "ImageNet's val/ folder, or pictures with a labels.csv (columns file, class_index)")
     raise NoData(f"no val/ folder and no labels.csv in {'imagenet'!r} or {'imagenet-sample'!r} of the data root")
-
-
-def _within(root: Path | None, folder: str, what: str) -> Path:
-    if root is None:
-        raise NoData(f"no data root was given; --data ROOT with ROOT/{folder} holding {what}")
-    if not (root / folder).is_dir():
-        raise NoData(f"the data root has no folder {folder!r}, wanted {what} in it")
-    return root / folder
-
-
-class _Pictures(Sequence[Any]):
-    """The pictures of a torchvision data set, without their labels."""
-
-    def __init__(self, data: Any) -> None:
-        self._data = data
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._data[index][0]
 
 
 class _Files(Sequence[Any]):
@@ -197,16 +313,44 @@ class _Files(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         from PIL import Image
 
-        with Image.open(self._paths[index]) as picture:
-            return picture.convert("RGB")
+        path = self._paths[index]
+        try:
+            with Image.open(path) as picture:
+                return picture.convert("RGB")
+        except OSError as error:  # PIL's own errors are OSErrors, too
+            raise BadData(f"{path.parent.name}/{path.name} cannot be decoded: {error}") from error
 
+
+def _small(
+    name: str, image_size: int, channels: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...], library: str
+) -> DataSet:
+    """One of torchvision's data sets that fit into memory."""
+    wanted = f"torchvision's {library}: " + (
+        f"{'cifar-10-batches-py' if name == 'cifar10' else 'cifar-100-python'}/, as its archive has it"
+        if "CIFAR" in library
+        else f"{library}/raw/ with the four idx files, unpacked"
+    )
+    reader = _cifar if "CIFAR" in library else _mnist
+    return DataSet(
+        name, image_size, channels, classes, mean, std, reader(library, name),
+        folders=(name,), wanted=wanted, validation=2000, fetch=_fetch(library, name),
+    )  # fmt: skip
+
+
+CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+PICTURES = "val/ (and train/) with a folder for each class, or pictures with a labels.csv (columns file, class_index)"
 
 DATASETS = {
     data.name: data
     for data in (
         DataSet("digits", 8, 1, 10, (0.305,), (0.376,), _digits, embedded=True),
-        DataSet("mnist", 28, 1, 10, (0.1307,), (0.3081,), _from_torchvision("MNIST", "mnist"), folders=("mnist",)),
-        DataSet("cifar10", 32, 3, 10, IMAGENET_MEAN, IMAGENET_STD, _from_torchvision("CIFAR10", "cifar10"), folders=("cifar10",)),
-        DataSet("imagenet", 224, 3, 1000, IMAGENET_MEAN, IMAGENET_STD, _imagenet, folders=IMAGENET_FOLDERS),
+        _small("mnist", 28, 1, 10, (0.1307,), (0.3081,), "MNIST"),
+        _small("fashion_mnist", 28, 1, 10, (0.2860,), (0.3530,), "FashionMNIST"),
+        _small("cifar10", 32, 3, 10, IMAGENET_MEAN, IMAGENET_STD, "CIFAR10"),
+        _small("cifar100", 32, 3, 100, CIFAR100_MEAN, CIFAR100_STD, "CIFAR100"),
+        DataSet(
+            "imagenet", 224, 3, 1000, IMAGENET_MEAN, IMAGENET_STD, _imagenet, folders=IMAGENET_FOLDERS, wanted=PICTURES,
+            validation=10_000,
+        ),
     )
-}
+}  # fmt: skip

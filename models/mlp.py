@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.layers import Layer, linear
 from models.model import Floor, Model
+from models.recipes import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,15 +38,34 @@ def build(image_size: int, channels: int, classes: int, depth: int, width: int) 
     return nn.Sequential(modules)
 
 
+TWO_EPOCHS = Recipe(epochs=2, batch=128, learning_rate=2e-3, weight_decay=1e-2, warmup=0.2, minutes=0.2)
+STUDY = Recipe(
+    "study",
+    epochs=2,
+    batch=64,
+    optimiser="adam",
+    learning_rate=1e-3,
+    weight_decay=0.0,
+    schedule="constant",
+    mixed=False,
+    minutes=0.5,
+    source="the MNIST study, figure 1: Adam at 1e-3, batches of 64, 2 epochs",
+)
+
 MODELS = [
     Model(
         "mlp",
         build,
         layers,
-        data=("digits", "mnist"),
+        data=("digits", "mnist", "fashion_mnist"),
         sizes=range(1, 225),
         options={"depth": 2, "width": 1024},
-        floors={"digits": Floor(top1=0.95, images=500, source="this project's recipe, models/training.py; 500 held-out digits")},
+        floors={"digits": Floor(top1=0.95, images=500, source="this project's recipe; 500 held-out digits")},
+        recipes={
+            "digits": [Recipe()],
+            "mnist": [TWO_EPOCHS, STUDY],
+            "fashion_mnist": [replace(TWO_EPOCHS, epochs=8, minutes=0.5)],
+        },
         source="the study's MNIST net, 784-1024-1024-1024-10",
     )
 ]

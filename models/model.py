@@ -9,11 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.datasets import AS_USUAL, DATASETS, DataSet, Preparation
+from models.datasets import AS_USUAL, DATASETS, TREATMENTS, DataSet, Preparation
 from models.layers import Layer
+from models.recipes import USUAL, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+ANY_MODEL = ("data", "treatment", "recipe")  # options that are not the architecture's own
 
 
 class UnknownName(LookupError):
@@ -39,7 +43,8 @@ class Model:
     must agree among themselves). `data` are the data sets it is meant for, the first one being its usual one; `sizes`
     the image sizes it accepts; `home` its usual image size, where that is not its data set's.
 
-    `preparation` is how its weights want pictures.
+    `preparation` is how its weights want pictures. `recipes` are the ways to train it, by data set; one of them is called
+    `usual`.
     `pretrained` names who publishes weights for it: `torchvision:NAME` or `timm:NAME`.
     A net with several inputs or structured outputs also names `inputs`, which makes its positional arguments from
     pictures, float32 of shape (batch, channels, height, width), and `outputs`, which makes of what it returns the tensor
@@ -58,6 +63,7 @@ class Model:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     home: int | None = None
     preparation: Preparation = AS_USUAL
+    recipes: Mapping[str, Sequence[Recipe]] = field(default_factory=dict)
     pretrained: str | None = None
     inputs: Callable[[Tensor], tuple[Any, ...]] | None = None
     outputs: Callable[[Any], Tensor] | None = None
@@ -92,7 +98,7 @@ class Model:
     def arguments(self, image_size: int) -> dict[str, Any]:
         """What `build` and `layers` are called with."""
         data = self.dataset(image_size)
-        own = {**self.options, **{key: value for key, value in self.chosen.items() if key != "data"}}
+        own = {**self.options, **{key: value for key, value in self.chosen.items() if key not in ANY_MODEL}}
         return {"image_size": image_size, "channels": data.channels, "classes": data.classes, **own}
 
     def positional(self, images: Tensor) -> tuple[Any, ...]:
@@ -121,6 +127,20 @@ class Model:
                 "wanted one, or a models.Model that names `outputs`"
             )
         return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+    def recipe(self, image_size: int, name: str | None = None) -> Recipe:
+        """How it is trained at an image size, by the recipe of that name or by the one that was chosen. Raises `UnknownName`."""
+        name = name or self.chosen.get("recipe", USUAL)
+        data = self.dataset(image_size).name
+        recipes = self.recipes.get(data, ())
+        if not recipes:
+            known = ", ".join(self.recipes) or "none"
+            raise UnknownName(f"model {self.name!r} has no recipe for {data}; it has some for: {known}")
+        found = next((recipe for recipe in recipes if name == recipe.name), None)
+        if found is None:
+            names = ", ".join(recipe.name for recipe in recipes)
+            raise UnknownName(f"model {self.name!r} has no recipe {name!r} for {data}; known: {names}")
+        return found
 
     def formula(self, image_size: int) -> tuple[Layer, ...] | None:
         """The layers in the order in which they run; None for a model that has no formula.
@@ -177,7 +197,7 @@ class Registry:
 
 def choose(model: Model, settings: Sequence[str]) -> Model:
     """The model with options set, each `option=value`; its name says those that are not as usual."""
-    known = {"data": model.data[0], **model.options}
+    known = {"data": model.data[0], "treatment": TREATMENTS[0], "recipe": USUAL, **model.options}
     chosen: dict[str, Any] = {}
     for setting in settings:
         key, _, text = setting.partition("=")
@@ -186,9 +206,17 @@ def choose(model: Model, settings: Sequence[str]) -> Model:
         chosen[key] = _like(known[key], text, f"model {model.name!r}, option {key!r}")
         if key == "data" and text not in model.data:
             raise UnknownName(f"model {model.name!r} is not meant for data {text!r}; known: {', '.join(model.data)}")
+        if key == "treatment" and text not in TREATMENTS:
+            raise UnknownName(f"model {model.name!r}, option 'treatment': wanted {', '.join(TREATMENTS)}, came {text!r}")
+    names = [recipe.name for recipes in model.recipes.values() for recipe in recipes]
+    if "recipe" in chosen and chosen["recipe"] not in names:
+        raise UnknownName(
+            f"model {model.name!r} has no recipe {chosen['recipe']!r}; known: {', '.join(dict.fromkeys(names)) or 'none'}"
+        )
     chosen = {key: chosen[key] for key in sorted(chosen) if key == "data" or chosen[key] != known[key]}
     canonical = "+".join([model.name, *(f"{key}={value}" for key, value in chosen.items())])
-    return replace(model, name=canonical, chosen=chosen)
+    prepared = replace(model.preparation, treatment=chosen.get("treatment", TREATMENTS[0]))
+    return replace(model, name=canonical, chosen=chosen, preparation=prepared)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
-"""Counts that the four studies and the architectures' papers report, to the digits in which they report them.
+"""What the four studies and the architectures' papers report: counts, to the digits in which they give them, and accuracies.
 
-Facts, with their source; `python -m harness counts` puts them beside ours, and `benchmarks/` asserts them. Studies:
-mixer-nano (MLP-Mixer on a Jetson Nano), mnist-mlp (on-device MLP sweeps), cifar-gpu (AlexNet and ViT on CIFAR-10) and
+Facts, with their source; `python -m harness counts` and `reproduce` put them beside ours, `benchmarks/` asserts the counts.
+Studies: mixer-nano (MLP-Mixer on a Jetson Nano), mnist-mlp (on-device MLP sweeps), cifar-gpu (AlexNet and ViT on CIFAR-10) and
 edge-limits (parametrised CNNs on Jetson Nano and RTX 3070).
 """
 
@@ -38,6 +38,21 @@ class Published:
 def published(model: str, image_size: int) -> Iterator[Published]:
     """The figures for a model, by its name with options, at an image size in pixels."""
     return (figure for figure in PUBLISHED if (figure.model, figure.image_size) == (model, image_size))
+
+
+@dataclass(frozen=True)
+class Reported:
+    """An accuracy that a study reports, as a share of the test images. `runtime` and `precision` are those of the cell that
+    stands for it here; `note` says what its conditions were."""
+
+    model: str
+    image_size: int
+    top1: float
+    source: str
+    top5: float | None = None
+    note: str = ""
+    runtime: str = "eager"
+    precision: str = "fp32"
 
 
 def _grid(model: str, source: str, macs: Mapping[int, str]) -> list[Published]:
@@ -100,3 +115,21 @@ PUBLISHED = [
     Published("resnet56", 32, "parameters", "0.85e6", "He et al. 2015, table 6"),
     Published("resnet110", 32, "parameters", "1.7e6", "He et al. 2015, table 6"),
 ]  # fmt: skip
+
+REPORTED = [
+    Reported("mlp+recipe=study", 28, 0.97, "mnist-mlp, figure 1", note="2 epochs of Adam, in batches of 64"),
+    Reported("mlp", 28, 0.97, "mnist-mlp, figure 1", note="2 epochs, by this project's recipe"),
+    Reported("alexnet_cifar", 32, 0.5386, "cifar-gpu, report", top5=0.8949),
+    Reported("alexnet_cifar", 32, 0.5386, "cifar-gpu, report", 0.8949, "TFLite, float16 weights", "eager", "w16"),
+    Reported("alexnet_cifar", 32, 0.5381, "cifar-gpu, report", 0.8964, "TFLite, dynamic range", "onnxruntime", "int8-dynamic"),
+    Reported("alexnet_cifar_residual", 32, 0.5478, "cifar-gpu, report", 0.9027, "whose labels are ambiguous"),
+    Reported("vit_cifar", 32, 0.6497, "cifar-gpu, report", top5=0.9686),
+    Reported("mixer_s16", 32, 0.5513, "mixer-nano, table 9"),
+    Reported("mixer_m16", 32, 0.5783, "mixer-nano, table 10"),
+    Reported("mixer_s16+data=cifar10", 224, 0.609, "mixer-nano, ch. 4.6"),
+    Reported("mixer_m16+data=cifar10", 224, 0.7004, "mixer-nano, table 10"),
+    Reported("mixer_b16+data=cifar10", 224, 0.95, "mixer-nano, ch. 3.2", note="fine-tuned from ImageNet-21k weights"),
+    Reported("mixer_b16+data=cifar10", 224, 0.93, "mixer-nano, ch. 4.4", note="fine-tuned, fp16", precision="fp16"),
+    Reported("resnet20", 32, 0.9173, "akamaster/pytorch_resnet_cifar10", note="its weights"),
+    Reported("resnet56", 32, 0.9339, "akamaster/pytorch_resnet_cifar10", note="its weights"),
+]

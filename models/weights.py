@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from models.model import Model
 from models.outside import is_outside
+from models.recipes import Recipe, Task
 
 if TYPE_CHECKING:
     from torch import nn
 
 
+WEIGHTS = "weights.safetensors"  # in the folder of a training
 NO_WEIGHT = "num_batches_tracked"  # a counter of training steps; older files have none, and torch's strict loading allows it
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
 
@@ -33,19 +35,30 @@ class Weights:
     """`kind` is file, published, trained or seeded.
 
     `path` is None for seeded ones, for published ones, which are still to be fetched, and for trained ones that are not
-    kept; `trained` ones may still have to be trained.
+    kept; `trained` ones may still have to be trained, as `task` says.
     """
 
     kind: str
     path: Path | None
     reason: str
+    task: Task | None = None
 
 
-def locate(model: Model, image_size: int, directory: Path | None, cache: Path, *, published: bool = False) -> Weights:
+def locate(
+    model: Model,
+    image_size: int,
+    directory: Path | None,
+    cache: Path,
+    *,
+    published: bool = False,
+    root: Path | None = None,
+    train_minutes: float = 1.0,
+) -> Weights:
     """The best weights there are for a model.
 
     In `directory` a file is called `<data set>_<model>.safetensors`; before and after the model's name anything may
-    stand, set off by a dot or a hyphen. With `published`, those of torchvision or timm are next.
+    stand, set off by a dot or a hyphen. With `published`, those of torchvision or timm are next; then those that were trained
+    on this machine by the model's usual recipe, or can be, from the data in `root`, in `train_minutes`.
     Raises `AmbiguousWeights` where two fit, and `WrongWeights` where only a pickle does.
     """
     data = model.dataset(image_size)
@@ -61,17 +74,36 @@ def locate(model: Model, image_size: int, directory: Path | None, cache: Path, *
             raise WrongWeights(f"{fitting[0].name} {REFUSED}")
     if published and model.pretrained is not None and data.name == "imagenet":
         return Weights("published", None, model.pretrained)
-    if data.embedded and model.layers is not None and model.inputs is None and model.outputs is None:
-        name = f"{stem}-{image_size}px-{sources()}.safetensors"
-        # a stranger's code may have changed in ways that no digest of ours sees: trained again in every session
-        path = None if is_outside(model.name) else cache / "weights" / name
-        return Weights("trained", path, f"trained here on {data.name}, seed 0")
+    recipe = _recipe(model, image_size)
+    if recipe is not None:
+        task = Task(model, image_size, recipe)
+        kept = folder(task, cache) / WEIGHTS
+        told = f"trained here on {data.name}, recipe {recipe.name!r}, seed {recipe.seed}"
+        if is_outside(model.name):  # a stranger's code may have changed in ways that nothing shows: trained in every session
+            return Weights("trained", None, told, task)
+        if kept.exists() or (data.missing(root) is None and recipe.minutes <= train_minutes):
+            return Weights("trained", kept, told, task)
+        wanted += f", or python -m harness train {model.name} --image-size {image_size} ({recipe.minutes:g} min on 2 cores)"
     place = "no --weights DIR was given" if directory is None else "the --weights folder has none"
     if published:
         place = "neither torchvision nor timm publishes any"
     elif model.pretrained is not None and data.name == "imagenet":
         wanted += f", or --weights pretrained for those of {model.pretrained.partition(':')[0]}"
     return Weights("seeded", None, f"no weights for {model.name} on {data.name}: {place}; {wanted}")
+
+
+def folder(task: Task, cache: Path) -> Path:
+    """Where a training is kept: its checkpoint, in the end its weights and its record."""
+    return cache / "training" / task.name
+
+
+def _recipe(model: Model, image_size: int) -> Recipe | None:
+    """The model's own recipe; for one that has none, and takes embedded data, the plainest."""
+    data = model.dataset(image_size)
+    if data.name in model.recipes:
+        return model.recipe(image_size)
+    plain = data.embedded and model.layers is not None and model.inputs is None and model.outputs is None
+    return Recipe() if plain else None
 
 
 def candidates(model: Model, image_size: int, directory: Path) -> list[Path]:

@@ -20,7 +20,6 @@ from models import DATASETS, Registry, UnknownName, find
 from models.datasets import NoData
 from models.pretrained import NoWeights, fetch, sha256
 from models.seeding import pictures, seed_weights, spread
-from models.training import Recipe, train
 from models.weights import AmbiguousWeights, WrongWeights, load_weights, locate
 
 
@@ -36,9 +35,9 @@ def test_importing_the_models_and_the_plugin_imports_no_torch() -> None:
         ("resnet5O", r"no model 'resnet5O' \(did you mean .*resnet50.*\); known: .*resnet50"),
         ("timm:resnet10tt", r"timm has no model 'resnet10tt' \(did you mean resnet10t"),
         ("torchvision:resnet81", r"torchvision has no model 'resnet81' \(did you mean .*resnet18"),
-        ("timm:resnet10t+data=cifar", r"no data 'cifar' \(did you mean cifar10\?\)"),
+        ("timm:resnet10t+data=cifar", r"no data 'cifar' \(did you mean cifar10, cifar100\?\)"),
         ("nets/none.onnx", "none.onnx"),
-        ("mlp+height=3", "no option 'height'; known: data, depth, width"),
+        ("mlp+height=3", "no option 'height'; known: data, depth, recipe, treatment, width"),
         ("mlp+depth=-1", "option 'depth': wanted a whole number from 1, came '-1'"),
         ("torchvision:r3d_18", "takes video inputs, wanted a model of single pictures"),
         ("mlp+depth=deep", "option 'depth': wanted int, came 'deep'"),
@@ -140,12 +139,6 @@ def test_data_that_is_not_there_is_said_to_be_missing(tmp_path: Path, name: str,
         DATASETS[name].load(None, 32)
     with pytest.raises(NoData, match=f"has no folder '{folder}'"):
         DATASETS[name].load(tmp_path, 32)
-
-
-def test_a_damaged_data_set_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
-    (tmp_path / "cifar10").mkdir()
-    with pytest.raises(RuntimeError, match="corrupted"):
-        DATASETS["cifar10"].load(tmp_path, 32)
 
 
 def test_a_folder_of_pictures_with_labels(tmp_path: Path) -> None:
@@ -266,18 +259,6 @@ def test_published_weights_come_with_source_and_digest(tmp_path: Path, monkeypat
     assert name in source
     assert "IMAGENET1K_V1" in source
     assert all(torch.equal(found[key], state[key]) for key in state)
-
-
-def test_training_is_seeded_and_leaves_no_half_file(tmp_path: Path) -> None:
-    states: list[dict[str, torch.Tensor]] = []
-    for name in ("a", "b"):
-        torch.manual_seed(len(states))  # whatever came before
-        train(find("small_cnn"), 8, tmp_path / f"{name}.safetensors", Recipe(epochs=1), progress=lambda text: None)
-        net = find("small_cnn").instantiate(8)
-        load_weights(net, tmp_path / f"{name}.safetensors")
-        states.append(net.state_dict())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
-    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
 
 
 def test_every_model_says_where_it_comes_from() -> None:

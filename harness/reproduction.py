@@ -1,0 +1,125 @@
+"""`python -m harness reproduce`: train what the four studies trained, measure it, and put the figures beside theirs.
+
+The tier `reproduction` is run like any other; an interrupted one goes on, its trainings from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from harness import journal
+from harness.outcomes import OK
+from harness.plan import duration
+from harness.session import REPOSITORY
+from harness.table import NOTHING
+from models.published import REPORTED, Reported
+
+TIER = "reproduction"
+Record = dict[str, Any]
+
+
+def run(folder: Path, options: Sequence[str]) -> int:
+    """Run the tier, or what is missing of it in `folder`. Returns pytest's exit code."""
+    place = ["--resume" if (folder / journal.NAME).exists() else "--run-dir", str(folder)]
+    command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "--tier", TIER, *place, *options]
+    return subprocess.run(command).returncode
+
+
+def tables(records: Sequence[Record], style: str = "simple") -> str:
+    """What the studies reported beside what was measured, the sweeps, and all runtimes and precisions."""
+    parts = ["Reported and measured\n", reported(records, style)]
+    if rows := list(_sweeps(records)):
+        heads = ["depth", "width", "pixels", "treatment", "M parameters", "M MACs", "top-1", "ms, batch 1", "trained in"]
+        parts += ["\nMNIST, sweeps by the study's recipe\n", _tabulated(rows, heads, style)]
+    if rows := list(_ways(records)):
+        heads = ["model", "runtime", "precision", "top-1", "points lost", "budget", "outcome"]
+        parts += ["\nEvery runtime and precision, all 10,000 images\n", _tabulated(rows, heads, style)]
+    return "\n".join(parts)
+
+
+def reported(records: Sequence[Record], style: str = "simple") -> str:
+    """A row for each accuracy that a study reports."""
+    heads = ["model", "px", "runtime", "precision", "reported", "here", "top-5", "", "trained in", "machine", "source", "note"]
+    return _tabulated([_beside(figure, records) for figure in REPORTED], heads, style)
+
+
+def _beside(figure: Reported, records: Sequence[Record]) -> list[str]:
+    place = (figure.model, figure.image_size, figure.runtime, figure.precision)
+    fits = [kept for kept in records if _place(kept) == place]
+    theirs = _percent(figure.top1) + (f" / {_percent(figure.top5)}" if figure.top5 is not None else "")
+    head = [figure.model, str(figure.image_size), figure.runtime, figure.precision, theirs]
+    tail = [figure.source, figure.note or NOTHING]
+    found = next((kept for kept in fits if (kept["accuracy"] or {}).get("top1") is not None), None)
+    if found is None:
+        reason = "not run yet"
+        if fits:
+            reason = (fits[0]["accuracy"] or {}).get("unavailable") or fits[0]["reason"] or reason
+        return [*head, NOTHING, NOTHING, f"unavailable: {reason}" if fits else reason, NOTHING, NOTHING, *tail]
+    ours, training = found["accuracy"], (found["weights"] or {}).get("training")
+    word = "reached" if round(ours["top1"], 4) >= figure.top1 else f"{100 * (figure.top1 - ours['top1']):.2f} points less"
+    took = NOTHING
+    if training is not None:
+        took = f"{duration(training['seconds'])}, {len(training['curves'])} epochs"
+    machine = found["machine"]
+    where = f"{machine['cpu_model']}, {machine['cores_allowed']} cores"
+    return [*head, _percent(ours["top1"]), _percent(ours["top5"]), word, took, where, *tail]
+
+
+def _sweeps(records: Iterable[Record]) -> Iterable[list[str]]:
+    """The MLPs by the study's recipe, in the order of depth, width and pixels; the latency is that of batch 1."""
+    by_net: dict[tuple[Any, ...], dict[int, Record]] = {}
+    for kept in records:
+        name, _, chosen = kept["cell"]["model"].partition("+")
+        options = dict(part.split("=") for part in chosen.split("+") if part)
+        if name == "mlp" and options.get("recipe") == "study" and kept["outcome"] == OK:
+            treatment = options.get("treatment", "resize") if kept["cell"]["image_size"] != 28 else "none"
+            key = (treatment != "none", treatment, int(options.get("depth", 2)), int(options.get("width", 1024)))
+            by_net.setdefault((*key, -kept["cell"]["image_size"]), {})[kept["cell"]["batch"]] = kept
+    for (_, treatment, depth, width, size), batches in sorted(by_net.items()):
+        accurate = next((kept for kept in batches.values() if kept["accuracy"]["top1"] is not None), None)
+        one = batches.get(1)
+        if accurate is None or one is None:
+            continue
+        training = accurate["weights"]["training"]
+        yield [
+            str(depth),
+            str(width),
+            str(-size),
+            treatment,
+            f"{one['counts']['parameters'] / 1e6:.3f}",
+            f"{one['counts']['macs'] / 1e6:.3f}",
+            _percent(accurate["accuracy"]["top1"]),
+            f"{one['latency']['model']['median_s'] * 1e3:.3g}",
+            duration(training["seconds"]) if training else NOTHING,
+        ]
+
+
+def _ways(records: Iterable[Record]) -> Iterable[list[str]]:
+    """AlexNet and the ResNets with given weights, however they are executed; what no runtime offers is left out."""
+    for kept in records:
+        cell, ours = kept["cell"], kept["accuracy"] or {}
+        if cell["model"] not in ("alexnet_cifar", "resnet20", "resnet56") or kept["outcome"] in ("unsupported", "unavailable"):
+            continue
+        lost = NOTHING if ours.get("loss") is None else f"{100 * ours['loss']:+.2f}"
+        budget = NOTHING if ours.get("budget") is None else f"{100 * ours['budget']:.2f}"
+        top1 = NOTHING if ours.get("top1") is None else _percent(ours["top1"])
+        yield [cell["model"], cell["runtime"], cell["precision"], top1, lost, budget, kept["outcome"]]
+
+
+def _place(kept: Record) -> tuple[str, int, str, str]:
+    cell = kept["cell"]
+    return cell["model"], cell["image_size"], cell["runtime"], cell["precision"]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _tabulated(rows: Sequence[Sequence[str]], heads: Sequence[str], style: str) -> str:
+    return tabulate(rows, heads, tablefmt=style, disable_numparse=True)

@@ -1,0 +1,165 @@
+"""`python -m harness train`, and what trains on demand: on this machine's processors, with the machine in the record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import models
+from harness import machine, matrix, memory
+from harness.plan import duration
+from harness.precisions import PRECISIONS
+from harness.session import lock_machine
+from models import variants
+from models.datasets import NoData
+from models.recipes import Task
+from models.training import RECORD, Progress, Watcher, train
+from models.weights import WEIGHTS, cache_folder, file_name, folder
+
+
+def run(task: Task, folder: Path, root: Path | None, watch: Watcher, *, checkpoint_s: float = 60.0) -> Path:
+    """Train, or go on where an earlier run was interrupted; the folder then holds weights and record. Raises as `train` does."""
+    import torch
+
+    torch.set_num_threads(machine.allowed_cpus())
+    bfloat16 = task.device == "cuda" or not PRECISIONS["bf16"].emulated("cpu", machine.cpu_flags())
+    with torch.inference_mode(False), torch.enable_grad():
+        train(replace(task, bfloat16=bfloat16), folder, root, watch, checkpoint_s=checkpoint_s, machine=_machine)
+    return folder
+
+
+def told(progress: Callable[[str], None]) -> Watcher:
+    """A watcher that says where training is, at most once a second."""
+    said = [0.0]
+
+    def watch(now: Progress) -> None:
+        if time.monotonic() - said[0] >= 1:
+            said[0] = time.monotonic()
+            progress(f"training, {line(now)}")
+
+    return watch
+
+
+def line(now: Progress) -> str:
+    """Epoch, loss, accuracy and time left, in words."""
+    top1 = "" if now.top1 is None else f", top-1 {now.top1:.2%}"
+    left = "" if now.seconds_left is None else f", {now.seconds_left:.0f} s left"
+    return f"epoch {now.epoch} of {now.epochs}, loss {now.loss:.3f}{top1}{left}"
+
+
+def _machine() -> dict[str, Any]:
+    """What a time depends on."""
+    return {
+        "cpu_model": machine.cpu_model(),
+        "cores_allowed": machine.allowed_cpus(),
+        "process_peak_bytes": memory.peak_bytes(),
+        **machine.state(),
+    }
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a command line asks for: None is the model's usual one. `changes` are fields of the recipe."""
+
+    image_size: int | None = None
+    variant: str = "dense"
+    recipe: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    start: Path | None = None
+    device: str | None = None
+
+    def task(self, model: models.Model) -> Task:
+        """Raises UnknownName and MatrixError where something of it does not exist."""
+        size = self.image_size or model.image_size
+        if (unfit := matrix.unfit(model, size)) is not None:
+            raise matrix.MatrixError(unfit.reason)
+        if model.file is not None:
+            raise matrix.MatrixError(f"{model.name} is an ONNX file, and cannot be trained; wanted a torch model")
+        variants.find(self.variant)
+        try:
+            recipe = replace(model.recipe(size, self.recipe), **self.changes)
+        except ValueError as error:
+            raise matrix.MatrixError(str(error)) from error
+        if self.start is not None and not self.start.is_file():
+            raise matrix.MatrixError(f"--from: {str(self.start)!r} is no file")
+        device = self.device or ("cpu" if machine.cuda_device() is not None else "cuda")
+        if device == "cuda" and (reason := machine.cuda_device()) is not None:
+            raise matrix.MatrixError(f"--device cuda: {reason}")
+        return Task(model, size, recipe, self.variant, self.start, device)
+
+
+def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, checkpoint_s: float, wait_s: float) -> int:
+    """Train as a command: with a bar, and a summary in the end. Returns the exit code: 1 where a floor is missed."""
+    data = task.model.dataset(task.image_size)
+    if root is not None and not root.is_dir():
+        raise NoData(f"--data: {str(root)!r} is not a folder")
+    place = folder(task, cache_folder())
+    if anew:
+        shutil.rmtree(place, ignore_errors=True)
+    with lock_machine(wait_s):
+        if (place / RECORD).exists():
+            print(f"{task.name} was trained before; --anew trains it again")
+        else:
+            what = f"{task.model.name} at {task.image_size} pixels on {data.name}"
+            print(f"training {what}, recipe {task.recipe.name!r}", flush=True)
+            with _Bar() as bar:
+                run(task, place, root, bar.watch, checkpoint_s=checkpoint_s)
+    record = json.loads((place / RECORD).read_text())
+    print(summary(record))
+    print(f"weights: {place / WEIGHTS}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(place / WEIGHTS, out / file_name(task.model, task.image_size))
+        print(f"and:     {out / file_name(task.model, task.image_size)}")
+    floor = task.model.floors.get(data.name)
+    usual = not task.model.chosen and task.image_size == (task.model.home or data.image_size) and task.variant == "dense"
+    if floor is not None and usual and record["top1"] < floor.top1:
+        print(f"that is less than the floor of {floor.top1:.2%} ({floor.source})", file=sys.stderr)
+        return 1
+    return 0
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """A training in words."""
+    split, curves, here = record["split"], record["curves"], record["machine"]
+    sessions = f" in {record['sessions']} sessions" if record["sessions"] > 1 else ""
+    return "\n".join(
+        [
+            f"top-1 {record['top1']:.2%}, top-5 {record['top5']:.2%} on the {record['images']} test images of {record['data']}",
+            f"{len(curves)} epochs of {split['train']} images in {duration(record['seconds'])}{sessions}: "
+            f"{record['images_per_s']:.0f} images/s, {record['waiting_share']:.1%} of that waiting for data; "
+            f"peak memory {here['process_peak_bytes'] / 2**20:.0f} MiB",
+        ]
+    )
+
+
+class _Bar:
+    """tqdm's bar on a terminal; elsewhere a line after every epoch."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def watch(self, now: Progress) -> None:
+        bar = self._bar
+        if bar is None:  # a training that goes on begins where it was
+            quiet = not sys.stderr.isatty()
+            bar = self._bar = tqdm(total=now.steps, initial=now.step - 1, unit="step", disable=quiet, leave=False)
+        bar.set_postfix_str(line(now), refresh=False)
+        bar.update()
+        if now.step * now.epochs % now.steps == 0 and not sys.stderr.isatty():
+            print(line(now), flush=True)

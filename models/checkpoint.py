@@ -1,0 +1,67 @@
+"""Tensors and facts in one safetensors file, written in one piece and with a checksum over all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class BadCheckpoint(ValueError):
+    """A file that is no safetensors file of ours, is cut off, or has been changed since it was written."""
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a file; whoever reads `path` meanwhile, or after a crash, finds the old one or the new one, whole."""
+    from safetensors.torch import save_file
+
+    kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = json.dumps(facts, sort_keys=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    save_file(kept, part, metadata={"facts": text, "sha256": _digest(kept, text)})
+    os.chmod(part, 0o666 & ~_umask())  # safetensors gives the file to its owner alone
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts of a file. Raises `BadCheckpoint`; nothing is unpickled."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+    except SafetensorError as error:
+        raise BadCheckpoint(f"{path.name} is no whole safetensors file: {error}") from error
+    if not {"facts", "sha256"} <= told.keys():
+        raise BadCheckpoint(f"{path.name} was not written by this project: it has no checksum")
+    if _digest(tensors, told["facts"]) != told["sha256"]:
+        raise BadCheckpoint(f"{path.name} was changed after it was written: its checksum is another one")
+    return tensors, json.loads(told["facts"])
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 of names, types, shapes, bytes and facts."""
+    import torch
+
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
