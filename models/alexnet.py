@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from models.layers import Layer, conv2d, linear, window
 from models.model import Model
+from models.recipes import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,21 +84,28 @@ def build(
     )
 
 
+# bfloat16 halves the time of a step here; a batch of 256 takes 1.4 times as long as one of 128.
+RECIPE = Recipe(
+    epochs=10, batch=256, learning_rate=7e-4, weight_decay=0.05, warmup=0.2, augmentation=("crop=4", "flip"), minutes=9
+)
+
 MODELS = [
     Model(
         "alexnet_cifar",
         build,
         layers,
-        data=("cifar10",),
+        data=("cifar10", "cifar100"),
         sizes=range(19, 97),
+        recipes={"cifar10": [RECIPE], "cifar100": [RECIPE]},
         source="the CIFAR-10 study's AlexNet, slides, table of layers",
     ),
     Model(
         "alexnet_cifar_residual",
         partial(build, residual=True),
         partial(layers, residual=True),
-        data=("cifar10",),
+        data=("cifar10", "cifar100"),
         sizes=range(19, 97),
+        recipes={"cifar10": [RECIPE], "cifar100": [RECIPE]},
         source="this project, after the CIFAR-10 study's AlexNet with residual connections, whose layers it does not give",
     ),
 ]

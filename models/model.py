@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.datasets import AS_USUAL, DATASETS, TREATMENTS, DataSet, Preparation
-from models.layers import Layer
+from models.layers import Layer, macs
 from models.recipes import USUAL, Recipe
 
 if TYPE_CHECKING:
@@ -129,7 +129,10 @@ class Model:
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
     def recipe(self, image_size: int, name: str | None = None) -> Recipe:
-        """How it is trained at an image size, by the recipe of that name or by the one that was chosen. Raises `UnknownName`."""
+        """How it is trained at an image size, by the recipe of that name or by the one that was chosen. Raises `UnknownName`.
+
+        A recipe's minutes are those of the model as it is usually used; others' are in proportion to their MACs.
+        """
         name = name or self.chosen.get("recipe", USUAL)
         data = self.dataset(image_size).name
         recipes = self.recipes.get(data, ())
@@ -140,7 +143,11 @@ class Model:
         if found is None:
             names = ", ".join(recipe.name for recipe in recipes)
             raise UnknownName(f"model {self.name!r} has no recipe {name!r} for {data}; known: {names}")
-        return found
+        usual = replace(self, chosen={"data": data}).formula(DATASETS[data].image_size)
+        ours = self.formula(image_size)
+        if ours is None or usual is None:
+            return found
+        return replace(found, minutes=float(f"{found.minutes * macs(ours) / macs(usual):.2g}"))
 
     def formula(self, image_size: int) -> tuple[Layer, ...] | None:
         """The layers in the order in which they run; None for a model that has no formula.

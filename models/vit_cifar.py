@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from models.layers import Layer, attention, conv2d, linear, norm
 from models.model import Model
+from models.recipes import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,13 +85,38 @@ def build(
     return nn.Sequential(modules)
 
 
+# In fp32: its matrices are so small that bfloat16's conversions cost more than they save.
+RECIPE = Recipe(
+    epochs=30,
+    batch=128,
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    warmup=0.2,
+    augmentation=("crop=4", "flip"),
+    mixed=False,
+    minutes=36,
+)
+KERAS = Recipe(
+    "keras",
+    epochs=100,
+    batch=256,
+    learning_rate=1e-3,
+    weight_decay=1e-4,
+    schedule="constant",
+    augmentation=("flip",),
+    mixed=False,
+    minutes=115,
+    source="Keras' example 'Image classification with Vision Transformer', which the study follows; no rotations, no zooms",
+)
+
 MODELS = [
     Model(
         "vit_cifar",
         build,
         layers,
-        data=("cifar10",),
+        data=("cifar10", "cifar100"),
         sizes=range(6, 225),
+        recipes={"cifar10": [RECIPE, KERAS], "cifar100": [RECIPE]},
         options={"patch": 6, "blocks": 8, "width": 64, "heads": 4, "key": 64, "mlp": 128},
         source="the CIFAR-10 study's ViT, slides, table of layers; Keras example 'Image classification with Vision Transformer'",
     )

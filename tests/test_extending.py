@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from harness.session import REPOSITORY
 
@@ -47,14 +48,22 @@ def of_page() -> tuple[dict[str, str], str]:
 @pytest.mark.slow
 def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path) -> None:
     files, entries = of_page()
-    assert len(files) == 4
+    assert len(files) == 5
     assert all(len(text.splitlines()) < MOST_LINES for text in files.values())
-    code, told = check(package(tmp_path, files, entries))
+    environment = package(tmp_path, files, entries)
+    code, told = check(environment)
     assert code == 0, told
-    for plugin in ("runtime fx", "meter page_faults", "model tiny", "variant rounded"):
+    for plugin in ("runtime fx", "meter page_faults", "model tiny", "variant rounded", "variant sparse"):
         assert plugin in told
     assert told.count("  ok ") > 15
     assert told.endswith("every claim holds\n")
+    trained = subprocess.run(
+        [sys.executable, "-m", "harness", "train", "small_cnn", "--variant", "sparse", "--out", str(tmp_path)],
+        capture_output=True, text=True, env=environment | {"PLUMBLINE_LOCK": str(tmp_path / "lock")}, cwd=REPOSITORY, timeout=300,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    weights = load_file(tmp_path / "digits_small_cnn.safetensors")["linear1.weight"]
+    assert float((weights == 0).double().mean()) > 0.1
 
 
 @pytest.mark.slow

@@ -530,6 +530,15 @@ def test_trained_weights_are_found_and_others_trained_only_if_that_is_quick(tmp_
     assert locate(find("mlp"), 28, directory=None, cache=tmp_path).kind == "trained"  # needs no data any more
 
 
+def test_minutes_grow_with_the_macs() -> None:
+    """Nobody wants a Mixer of 224 pixels to be trained by the way."""
+    small, large = find("mixer_s16").recipe(32), find("mixer_s16+data=cifar10").recipe(224)
+    assert large.minutes > 40 * small.minutes
+    assert (replace(large, minutes=0), large.digest) == (replace(small, minutes=0), small.digest)
+    assert find("mlp").recipe(28).minutes == find("mlp").recipes["mnist"][0].minutes
+    assert find("mlp+width=4096").recipe(28).minutes > 10 * find("mlp").recipe(28).minutes
+
+
 # -- the command ------------------------------------------------------------------------------------------------
 
 
