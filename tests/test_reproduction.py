@@ -1,0 +1,82 @@
+"""What the studies reported beside what was measured: nothing is assumed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.matrix import FILE, expand, load
+from harness.reproduction import TIER, reported, tables
+from models.published import REPORTED
+
+
+def record(model: str, top1: float | None, **more: Any) -> dict[str, Any]:
+    cell = {"model": model, "image_size": 32, "runtime": "eager", "precision": "fp32", "batch": 1, **more}
+    training = {"seconds": 420.0, "curves": [{}] * 10}
+    return {
+        "cell": cell,
+        "outcome": "ok",
+        "reason": None,
+        "accuracy": {"top1": top1, "top5": top1, "loss": 0.001, "budget": 0.005, "unavailable": None if top1 else "no weights"},
+        "weights": {"training": training if top1 else None},
+        "machine": {"cpu_model": "a processor", "cores_allowed": 2},
+        "counts": {"parameters": 2_913_290, "macs": 2_910_208},
+        "latency": {"model": {"median_s": 0.000123}},
+    }
+
+
+def row(table: str, *words: str) -> str:
+    (found,) = [line for line in table.splitlines() if all(word in line for word in words)]
+    return found
+
+
+def test_each_figure_is_reached_missed_unavailable_or_not_run() -> None:
+    records = [
+        record("alexnet_cifar", 0.5386),
+        record("vit_cifar", 0.6),
+        record("mixer_s16+data=cifar10", None, image_size=224),
+    ]
+    table = reported(records)
+    assert "reached" in row(table, "alexnet_cifar ", "eager", "fp32")
+    assert "7 min, 10 epochs" in row(table, "alexnet_cifar ", "eager", "fp32")
+    assert "a processor, 2 cores" in row(table, "alexnet_cifar ", "eager", "fp32")
+    assert "4.97 points less" in row(table, "vit_cifar")
+    assert "unavailable: no weights" in row(table, "mixer_s16+data=cifar10")
+    assert "not run yet" in row(table, "resnet56")
+    assert "not run yet" in row(table, "alexnet_cifar ", "w16")  # another precision of a net that was run
+
+
+def test_a_cell_that_ended_badly_says_why() -> None:
+    failed = {**record("vit_cifar", None), "outcome": "timed_out", "reason": "it took too long", "accuracy": None}
+    assert "unavailable: it took too long" in row(reported([failed]), "vit_cifar")
+
+
+def test_a_sweep_is_in_order_and_needs_accuracy_and_latency() -> None:
+    def net(options: str, size: int = 28, **more: Any) -> list[dict[str, Any]]:
+        name = f"mlp+{options}"
+        return [record(name, 0.97, image_size=size, batch=64), record(name, 0.97, image_size=size, batch=1)]
+
+    records = [
+        *net("recipe=study+width=4096"),
+        *net("data=mnist+recipe=study+treatment=crop", 14),
+        *net("depth=4+recipe=study"),
+        *net("recipe=study+width=128"),
+        *net("recipe=study"),
+        *net("depth=8+recipe=study")[:1],  # has no latency of one picture
+        record("mlp", 0.98, image_size=28),  # by another recipe
+    ]
+    lines = tables(records).partition("sweeps by the study's recipe")[2].partition("\nEvery")[0].splitlines()
+    rows = [line.split()[:4] for line in lines if "%" in line]
+    assert rows == [
+        ["2", "128", "28", "none"],
+        ["2", "1024", "28", "none"],
+        ["2", "4096", "28", "none"],
+        ["4", "1024", "28", "none"],
+        ["2", "1024", "14", "crop"],
+    ]
+
+
+def test_every_reported_accuracy_has_a_cell() -> None:
+    tier = load(FILE)[TIER]
+    cells = {(cell.model, cell.image_size, cell.runtime, cell.precision) for cell in expand(tier, {})}
+    missing = [one for one in REPORTED if (one.model, one.image_size, one.runtime, one.precision) not in cells]
+    assert missing == []
