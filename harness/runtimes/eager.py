@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.runtimes.adapter import Runtime, Way
+from harness.runtimes.adapter import Way
 from harness.runtimes.kernels import Kernel
-from harness.runtimes.torch_net import convert, moved, profiled, share_in, stored_bytes
+from harness.runtimes.torch_net import TorchRuntime, convert, moved, profiled, share_in, stored_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 UNTIMED = 2  # inferences before those that are looked into
 
 
-class Eager(Runtime):
+class Eager(TorchRuntime):
     """A torch module as it is.
 
     `layout=channels_last` stores images and kernels pixel by pixel, `mode=no_grad` keeps what inference mode leaves out.
@@ -36,26 +36,17 @@ class Eager(Runtime):
     def __init__(self, net: nn.Module, way: Way) -> None:
         import torch
 
-        # fp32 means fp32: TF32 is a precision of its own
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.precision.name == "tf32"
-        self._way, self._device, self._dtype = way, torch.device(way.target), getattr(torch, way.precision.dtype)
+        super().__init__(net, way)
         self._format = torch.channels_last if way.options["layout"] == "channels_last" else torch.contiguous_format
         convert(net, way.precision)
         self._net = net.to(device=self._device, memory_format=self._format)  # type: ignore[call-overload]
         self._call: Callable[..., Any] = self._net
-        if way.target == "cuda":
-            self.synchronize = torch.cuda.synchronize  # type: ignore[method-assign]
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
         return moved(arguments, self._device, self._dtype, self._format)
 
     def run(self, placed: Any) -> Any:
         return self._call(*placed)
-
-    def fetch(self, outputs: Any) -> Any:
-        import torch
-
-        return moved(outputs, torch.device("cpu"), torch.float32)
 
     def weights_bytes(self) -> int:
         return stored_bytes(self._net)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.runtimes.adapter import Runtime, Way
+from harness.runtimes.adapter import Way
 from harness.runtimes.compiled import find_compiler
 from harness.runtimes.kernels import Kernel
-from harness.runtimes.torch_net import convert, in_integers, moved, profiled, share_in, stored_bytes
+from harness.runtimes.torch_net import TorchRuntime, convert, in_integers, moved, profiled, share_in, stored_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +24,7 @@ TOLD = "plumbline"  # the entry of a package's metadata
 PRODUCTS = re.compile(r"\((?:at::)?aoti_torch_\w*?_(q?(?:conv|linear)\w*|addmm|mm|bmm|baddbmm)\w*\(")
 
 
-class Exported(Runtime):
+class Exported(TorchRuntime):
     """An exported program, for one shape of input.
 
     `backend=aotinductor` is a library of machine code with its weights frozen into it; `backend=eager` the exported graph,
@@ -71,12 +71,9 @@ class Exported(Runtime):
     def __init__(self, file: Path, way: Way) -> None:
         import torch
 
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.precision.name == "tf32"
-        self._file, self._way, self._device = file, way, torch.device(way.target)
-        self._dtype, self._ahead = getattr(torch, way.precision.dtype), way.options["backend"] == "aotinductor"
+        super().__init__(file, way)
+        self._file, self._ahead = file, way.options["backend"] == "aotinductor"
         self._call: Any = torch._inductor.aoti_load_package(str(file)) if self._ahead else torch.export.load(str(file)).module()
-        if way.target == "cuda":
-            self.synchronize = torch.cuda.synchronize  # type: ignore[method-assign]
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
         (images,) = moved(arguments, self._device, self._dtype)
@@ -86,11 +83,6 @@ class Exported(Runtime):
 
     def run(self, placed: Any) -> Any:
         return self._call(placed)
-
-    def fetch(self, outputs: Any) -> Any:
-        import torch
-
-        return moved(outputs, torch.device("cpu"), torch.float32)
 
     def weights_bytes(self) -> int:
         """As they were exported."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from harness.precisions import Precision
+from harness.runtimes.adapter import Runtime, Way
 from harness.runtimes.kernels import Kernel
 
 if TYPE_CHECKING:
@@ -13,6 +15,24 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from models.layers import Layer
+
+
+class TorchRuntime(Runtime):
+    """What every runtime that calls torch does alike."""
+
+    def __init__(self, model: Any, way: Way) -> None:
+        import torch
+
+        # fp32 means fp32: TF32 is a precision of its own
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.precision.name == "tf32"
+        self._way, self._device, self._dtype = way, torch.device(way.target), getattr(torch, way.precision.dtype)
+        if way.target == "cuda":
+            self.synchronize = torch.cuda.synchronize  # type: ignore[method-assign]
+
+    def fetch(self, outputs: Any) -> Any:
+        import torch
+
+        return moved(outputs, torch.device("cpu"), torch.float32)
 
 
 def moved(tree: Any, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format | None = None) -> Any:
@@ -40,12 +60,8 @@ def convert(net: nn.Module, precision: Precision) -> None:
 
     net.eval().requires_grad_(False).to(getattr(torch, precision.dtype))
     if precision.integer:
-        try:
+        with _torchao():
             from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-        except ImportError as error:
-            raise ValueError(
-                f"integers in torch are torchao's: {error}; pip install -e '.[torchao]' in the project's folder"
-            ) from error
         quantize_(net, Int8DynamicActivationInt8WeightConfig())
     if precision.weights is None:
         return
@@ -77,22 +93,29 @@ def in_integers(net: nn.Module, example: Tensor, calibration: Tensor) -> nn.Modu
     """
     import torch
 
-    try:
+    with _torchao():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
         from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
             X86InductorQuantizer,
             get_default_x86_inductor_quantization_config,
         )
-    except ImportError as error:
-        raise ValueError(
-            f"integers in torch are torchao's: {error}; pip install -e '.[torchao]' in the project's folder"
-        ) from error
     quantizer = X86InductorQuantizer()
     quantizer.set_global(get_default_x86_inductor_quantization_config())
     prepared = prepare_pt2e(torch.export.export(net, (example,), strict=True).module(), quantizer)
     for images in batches(calibration, len(example)):
         prepared(images)
     return convert_pt2e(prepared)
+
+
+@contextmanager
+def _torchao() -> Iterator[None]:
+    """What is imported from torchao; raises ValueError where that is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(
+            f"integers in torch are torchao's: {error}; pip install -e '.[torchao]' in the project's folder"
+        ) from error
 
 
 def batches(images: Tensor, batch: int) -> list[Tensor]:
