@@ -7,11 +7,13 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch import Tensor, nn
 
 QUANTISED = ("Conv", "MatMul", "Gemm")
@@ -80,10 +82,8 @@ def store_small(path: Path, small: Path, weights: str) -> None:
     channel = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
     for node in graph.node:
         if node.op_type in channel:
-            axis = (
-                0 if node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute) else channel[node.op_type]
-            )
-            used[node.input[1]] = axis
+            transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)  # of a Gemm
+            used[node.input[1]] = 0 if transposed else channel[node.op_type]
     for tensor in list(graph.initializer):
         values = numpy_helper.to_array(tensor)
         if tensor.name not in used or values.ndim < 2 or values.dtype != numpy.float32:
@@ -105,7 +105,17 @@ def store_small(path: Path, small: Path, weights: str) -> None:
     given = list(graph.node)
     del graph.node[:], graph.value_info[:]
     graph.node.extend([*nodes, *given])
-    onnx.save(model, small, save_as_external_data=model.ByteSize() > 2**31 - 2**20)
+    _save(model, small)
+
+
+def stored_share(file: Path, weights: str) -> float:
+    """The share of a file's kernels and matrices, by numbers, that is stored in a format."""
+    import onnx
+
+    wanted = {"int8": onnx.TensorProto.INT8, "float16": onnx.TensorProto.FLOAT16}[weights]
+    stored = [tensor for tensor in onnx.load(file, load_external_data=False).graph.initializer if len(tensor.dims) > 1]
+    inside = sum(prod(tensor.dims) for tensor in stored if tensor.data_type == wanted)
+    return inside / max(1, sum(prod(tensor.dims) for tensor in stored))
 
 
 def quantise(path: Path, quantised: Path, images: Tensor | None) -> None:
@@ -126,8 +136,7 @@ def quantise(path: Path, quantised: Path, images: Tensor | None) -> None:
     model = onnx.load(path)
     del model.graph.value_info[:]  # torch's exporter leaves shapes there that the quantiser chokes on
     bare, prepared = path.with_suffix(".bare.onnx"), path.with_suffix(".prepared.onnx")
-    large = model.ByteSize() > 2**31 - 2**20
-    onnx.save(model, bare, save_as_external_data=large)
+    _save(model, bare)
     weights: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8}
     try:
         with _quiet():
@@ -157,6 +166,13 @@ class _Batches:
     def get_next(self) -> dict[str, Any] | None:
         image = next(self._images, None)
         return None if image is None else {self._name: image.numpy()}
+
+
+def _save(model: ModelProto, path: Path) -> None:
+    """With its numbers beside it where it does not fit into one file."""
+    import onnx
+
+    onnx.save(model, path, save_as_external_data=model.ByteSize() > 2**31 - 2**20)
 
 
 def _large(net: nn.Module) -> bool:

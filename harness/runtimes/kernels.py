@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from harness.precisions import Precision
 from models.layers import Layer
 
 
@@ -50,6 +51,11 @@ def of_layers(kernels: Iterable[Kernel], layers: Iterable[Layer]) -> list[Kernel
                 break
         found.append(kernel)
     return found
+
+
+def share_in(kernels: Iterable[Kernel], precision: Precision, layers: Sequence[Layer]) -> float:
+    """The share of the layers' MACs that kernels execute in a precision."""
+    return share(of_layers(kernels, layers), ["int8" if precision.integer else precision.dtype], layers)
 
 
 def share(kernels: Iterable[Kernel], formats: Iterable[str], layers: Iterable[Layer] = ()) -> float:

@@ -12,8 +12,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.runtimes.adapter import Runtime, Way
-from harness.runtimes.export import export, quantise, store_small
-from harness.runtimes.kernels import Kernel, of_layers, share
+from harness.runtimes.export import export, quantise, store_small, stored_share
+from harness.runtimes.kernels import Kernel, share_in
 from models.onnx.graph import Graph, read
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class OnnxRuntime(Runtime):
             graph = helper.make_graph([node], "trial", ends[:1], ends[1:], [onnx.numpy_helper.from_array(eye, "matrix")])
             file = Path(scratch) / "trial.onnx"
             onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
-            graph_read, session = read(file), _session(file, way)
+            graph_read = read(file)
+            session = _session(graph_read, way, fallback=False)
         images = numpy.arange(192, dtype=numpy.float32).reshape(1, 3, 8, 8)
         (outputs,) = session.run(list(graph_read.outputs), {graph_read.input: images})
         if not (outputs == 2 * images).all():
@@ -98,7 +99,7 @@ class OnnxRuntime(Runtime):
 
     def __init__(self, file: Path, way: Way) -> None:
         self._graph, self._way = read(file), way
-        self._session = _session(file, way, self._graph)
+        self._session = _session(self._graph, way)
         self._outputs = list(self._graph.outputs)
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
@@ -148,20 +149,11 @@ class OnnxRuntime(Runtime):
         precision = self._way.precision
         if precision.weights is not None:
             return stored_share(self._graph.path, precision.weights)
-        wanted = "int8" if precision.integer else precision.dtype
-        return share(of_layers(self.profile(placed, 1), layers), [wanted], layers)
+        return share_in(self.profile(placed, 1), precision, layers)
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
-        try:
-            return self._profile(placed, repeats)
-        except (errors.Fail, errors.RuntimeException, errors.NotImplemented, errors.InvalidArgument, errors.EPFail) as error:
-            raise ValueError(f"{self._session.get_providers()[0]} loads it, and cannot run it: {error}") from error
-
-    def _profile(self, placed: Any, repeats: int) -> list[Kernel]:
         with tempfile.TemporaryDirectory() as scratch:
-            session = _session(self._graph.path, self._way, self._graph, profile=Path(scratch) / "profile")
+            session = _session(self._graph, self._way, profile=Path(scratch) / "profile")
             session.run(self._outputs, {self._graph.input: placed})
             for _ in range(repeats):
                 session.run(self._outputs, {self._graph.input: placed})
@@ -183,7 +175,8 @@ def arranged(graph: Graph, images: Tensor) -> Any:
     return placed.contiguous().numpy().astype(graph.element_type, copy=False)
 
 
-def _session(file: Path, way: Way, graph: Graph | None = None, profile: Path | None = None) -> Any:
+def _session(graph: Graph, way: Way, *, fallback: bool = True, profile: Path | None = None) -> Any:
+    """Without `fallback` every operator must be the provider's; else ONNX Runtime gives the CPU what it does not take."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
@@ -194,17 +187,16 @@ def _session(file: Path, way: Way, graph: Graph | None = None, profile: Path | N
     options.graph_optimization_level = _levels()[way.options["graph"]]
     options.enable_cpu_mem_arena = way.options["arena"] == "on"
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(way.options["spinning"] == "on")))
-    if graph is None and way.target != "cpu":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # in a trial
+    if not fallback and way.target != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=[(provider, settings)])
+        session = onnxruntime.InferenceSession(str(graph.path), options, providers=[(provider, settings)])
     except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as error:
-        versions = f" (these are {graph.opset} and {graph.ir_version})" if graph else ""
         raise ValueError(
-            f"{file}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. Wanted operators, an opset and "
-            f"an IR version that it knows{versions}; export for older ones"
+            f"{graph.path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. Wanted operators, an opset and "
+            f"an IR version that it knows (these are {graph.opset} and {graph.ir_version}); export for older ones"
         ) from error
     came = session.get_session_options()
     wanted = (provider, way.threads, 1)
@@ -255,13 +247,3 @@ def _macs(operator: str, shapes: list[list[int]], outputs: int) -> int | None:
         kernels = [shape for shape in shapes[1:] if len(shape) == 4]
         return outputs * prod(kernels[0][1:]) if kernels and operator != "ConvTranspose" else None
     return outputs * shapes[0][-1] if shapes and "Attention" not in operator else None
-
-
-def stored_share(file: Path, weights: str) -> float:
-    """The share of a file's kernels and matrices, by numbers, that is stored in a format."""
-    import onnx
-
-    wanted = {"int8": onnx.TensorProto.INT8, "float16": onnx.TensorProto.FLOAT16}[weights]
-    stored = [tensor for tensor in onnx.load(file, load_external_data=False).graph.initializer if len(tensor.dims) > 1]
-    inside = sum(prod(tensor.dims) for tensor in stored if tensor.data_type == wanted)
-    return inside / max(1, sum(prod(tensor.dims) for tensor in stored))

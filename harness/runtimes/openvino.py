@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.precisions import PRECISIONS
 from harness.runtimes.adapter import Runtime, Way
-from harness.runtimes.kernels import Kernel, of_layers, share
-from harness.runtimes.onnxruntime import OnnxRuntime, arranged, stored_share
+from harness.runtimes.export import stored_share
+from harness.runtimes.kernels import Kernel, share_in
+from harness.runtimes.onnxruntime import OnnxRuntime, arranged
 from models.onnx.graph import read
 
 if TYPE_CHECKING:
@@ -139,8 +140,7 @@ class OpenVino(Runtime):
         precision = self._way.precision
         if precision.weights is not None:
             return stored_share(self._graph.path, precision.weights)
-        wanted = "int8" if precision.integer else precision.dtype
-        return share(of_layers(self._kernels(self._compiled), layers), [wanted], layers)
+        return share_in(self._kernels(self._compiled), precision, layers)
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
         openvino = _library()
