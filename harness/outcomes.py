@@ -7,6 +7,12 @@ UNSUPPORTED, UNAVAILABLE = "unsupported", "unavailable"
 OUTCOMES = (OK, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED, UNSUPPORTED, UNAVAILABLE)
 
 
+def first_line(error: BaseException) -> str:
+    """An exception's type and the first line of what it says, which some leave empty."""
+    lines = str(error).strip().splitlines()
+    return ": ".join([type(error).__name__, *lines[:1]])
+
+
 class CellEnded(Exception):
     """A cell that came to its end before it was measured.
 

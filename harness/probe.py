@@ -46,7 +46,7 @@ import models
 from harness import memory, runtimes
 from harness.cell import Cell
 from harness.machine import allowed_cpus
-from harness.outcomes import FAILED, OUT_OF_MEMORY, UNAVAILABLE, UNSUPPORTED, CellEnded
+from harness.outcomes import FAILED, OUT_OF_MEMORY, UNAVAILABLE, UNSUPPORTED, CellEnded, first_line
 from harness.process import BOOT, die_with_parent, run_forked, run_spawned
 from harness.settings import Settings
 
@@ -146,7 +146,7 @@ def _try(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None
         runtime.adapter.trial(runtimes.way(cell))
     except Exception as error:  # noqa: BLE001 - the process boundary: whatever a runtime raises is why it does not work
         traceback.print_exc()
-        reason: str | None = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        reason: str | None = first_line(error)
     else:
         reason = None
     (folder / _trial(cell)).write_text(json.dumps(reason))

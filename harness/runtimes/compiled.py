@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.outcomes import first_line
 from harness.runtimes.adapter import Way
 from harness.runtimes.eager import Eager
 from harness.runtimes.kernels import Kernel
@@ -76,7 +77,7 @@ class Compiled(Eager):
         try:
             self.run(placed)
         except TorchDynamoException as error:  # inductor's errors are its children
-            raise ValueError(f"torch.compile: {str(error).strip().splitlines()[0]}") from error
+            raise ValueError(f"torch.compile: {first_line(error)}") from error
         self.synchronize()
         if not counters["stats"]["unique_graphs"]:
             raise ValueError("torch.compile left it as it was; is TORCH_COMPILE_DISABLE set?")

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from harness.outcomes import first_line
+
 if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import Tensor, nn
@@ -183,7 +185,7 @@ def _large(net: nn.Module) -> bool:
 def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    return first_line(error)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.outcomes import first_line
 from harness.runtimes.adapter import Way
 from harness.runtimes.compiled import find_compiler
 from harness.runtimes.kernels import Kernel
@@ -65,7 +66,7 @@ class Exported(TorchRuntime):
             settings = {"freezing": True, "compile_threads": 1, "aot_inductor.metadata": metadata}
             torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=settings)
         except (RuntimeError, ValueError, InductorError) as error:
-            raise ValueError(f"torch.export: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+            raise ValueError(f"torch.export: {first_line(error)}") from error
         return {}
 
     def __init__(self, file: Path, way: Way) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.outcomes import first_line
 from harness.runtimes.adapter import Runtime, Way
 from harness.runtimes.torch_net import batches
 
@@ -53,7 +54,7 @@ class LiteRT(Runtime):
         try:
             litert_torch.convert(net, (example,)).export(str(file))
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-            raise ValueError(f"LiteRT's converter: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+            raise ValueError(f"LiteRT's converter: {first_line(error)}") from error
         recipe = _recipe(way)
         if recipe is None:
             return {}
