@@ -35,8 +35,7 @@ def take(pairs: Iterable[tuple[str, int]], progress: Callable[[str], None]) -> d
 
 def wrong(counts: dict[tuple[str, int], Counts]) -> list[str]:
     """What does not agree, a line each."""
-    bad = {at: one for at, one in counts.items() if not (one.formula_holds and one.counters_agree and one.as_published)}
-    return [f"{name} at {size} pixels: {one.explanation}" for (name, size), one in bad.items()]
+    return [f"{name} at {size} pixels: {one.wrong}" for (name, size), one in counts.items() if one.wrong]
 
 
 def table(counts: dict[tuple[str, int], Counts], style: str) -> str:

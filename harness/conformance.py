@@ -201,15 +201,13 @@ def _wrong(probe: Probe, option: dict[str, str], counts: bool, meter: str | None
         yield "it has no parameters"
     if counts:
         counted = probe.counts()
-        if not (counted.formula_holds and counted.counters_agree and counted.as_published):
-            yield counted.explanation
+        if counted.wrong is not None:
+            yield counted.wrong
         if prepared.parameters != counted.parameters:
             yield f"the object has {prepared.parameters} parameters, {counted.parameters} were counted"
-    agreement, accuracy = probe.agreement(), probe.accuracy()
-    if not (agreement.same_function and agreement.repeatable):
-        yield agreement.explanation
-    if not (accuracy.reaches_floor and accuracy.keeps_to_parent):
-        yield accuracy.explanation
+    for fact in (probe.agreement(), probe.accuracy()):
+        if fact.wrong is not None:
+            yield fact.wrong
     telemetry, memory = probe.latency().telemetry, probe.memory()
     if memory.weights_bytes < 1:
         yield f"its weights take {memory.weights_bytes} bytes"

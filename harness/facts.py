@@ -1,6 +1,7 @@
 """What a probe learns about a cell. Plain data that travels as JSON; units are base units, named in the field.
 
-Each fact can say what a benchmark asserts of it; nothing else is computed here.
+Each fact can say what a benchmark asserts of it, one claim a property, and what is `wrong` where one of them does not hold;
+nothing else is computed here.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ class Counts:
     @property
     def as_published(self) -> bool:
         return all(figure["agrees"] for figure in self.published)
+
+    @property
+    def wrong(self) -> str | None:
+        return None if self.formula_holds and self.counters_agree and self.as_published else self.explanation
 
     @property
     def explanation(self) -> str:
@@ -130,6 +135,10 @@ class Agreement:
         return self.repeat_error <= self.repeat_tolerance
 
     @property
+    def wrong(self) -> str | None:
+        return None if self.repeatable and self.same_function else self.explanation
+
+    @property
     def explanation(self) -> str:
         shares = {
             "RMS error": (self.error, self.tolerance),
@@ -191,6 +200,10 @@ class Accuracy:
             return True
         assert self.budget is not None
         return self.loss_at_least <= self.budget
+
+    @property
+    def wrong(self) -> str | None:
+        return None if self.reaches_floor and self.keeps_to_parent else self.explanation
 
     @property
     def explanation(self) -> str:

@@ -142,11 +142,8 @@ def _checked(server: ProbeServer, cell: Cell, settings: Settings) -> Way:
     finally:
         probe.close()
     way = replace(way, error=agreement.error, same_class=agreement.top1, top1=accuracy.top1, loss=accuracy.loss)
-    if not (agreement.repeatable and agreement.same_function):
-        return replace(way, reason=f"{FAILED}: {agreement.explanation}")
-    if not (accuracy.reaches_floor and accuracy.keeps_to_parent):
-        return replace(way, reason=f"{FAILED}: {accuracy.explanation}")
-    return way
+    wrong = agreement.wrong or accuracy.wrong
+    return way if wrong is None else replace(way, reason=f"{FAILED}: {wrong}")
 
 
 def _raced(way: Way, outcome: dict[str, Any], baseline: Sequence[float]) -> Way:

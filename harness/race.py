@@ -31,13 +31,10 @@ def run(cells: Sequence[Cell], settings: Settings, folder: Path, progress: Calla
     calls: dict[int, tuple[Callable[[], Any], Callable[[], None]]] = {}
     for number, cell in enumerate(cells):
         progress(f"checking {cell.id}")
-        reason = None
         try:
             subject = Subject(cell, settings, folder, progress)
-            agreement = subject.agreement()
-            if not agreement.same_function:
-                reason = agreement.explanation
-            else:
+            reason = subject.agreement().wrong
+            if reason is None:
                 calls[number] = subject.call()
         except CellEnded as end:
             reason = end.reason

@@ -35,6 +35,7 @@ AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.01, 0.02, 0.0, 0.01, 0.08, 
 def test_agreement_and_nan_never_passes(changes: dict[str, float], same: bool, repeatable: bool) -> None:
     agreement = replace(AGREEMENT, **changes)  # type: ignore[arg-type]
     assert (agreement.same_function, agreement.repeatable) == (same, repeatable)
+    assert agreement.wrong == (None if same and repeatable else agreement.explanation)
 
 
 def test_tolerance_grows_with_depth_and_with_the_precision() -> None:
@@ -63,10 +64,12 @@ COUNTS = Counts(
 
 def test_ptflops_is_explained_or_not() -> None:
     assert COUNTS.counters_agree
+    assert COUNTS.wrong is None
     assert not replace(COUNTS, explained={"biases": 9}).counters_agree
     wrong = replace(COUNTS, unexplained={"layer": [2, 1]})
     assert not wrong.counters_agree
     assert "layer: 2 instead of 1" in wrong.explanation
+    assert wrong.wrong == wrong.explanation
 
 
 def test_a_formula_must_hold_in_total_and_layer_by_layer() -> None:
@@ -77,6 +80,7 @@ def test_a_formula_must_hold_in_total_and_layer_by_layer() -> None:
     wrong = replace(COUNTS, differing={"a": [[1, 2], [1, 3]], "b": [[1, 3], [1, 2]]})
     assert not wrong.formula_holds
     assert "a: [1, 2] instead of [1, 3]" in wrong.explanation
+    assert wrong.wrong == wrong.explanation
 
 
 def test_a_published_figure_that_is_not_ours_is_named() -> None:
@@ -84,6 +88,7 @@ def test_a_published_figure_that_is_not_ours_is_named() -> None:
     wrong = replace(COUNTS, published=[figure])
     assert not wrong.as_published
     assert "a paper reports 0.2e3 macs, ours are 100" in wrong.explanation
+    assert wrong.wrong == wrong.explanation
 
 
 def accuracy(correct: int, images: int, of: int, floor: float | None = 0.9, budget: float = 0.0) -> Accuracy:
@@ -109,6 +114,7 @@ def accuracy(correct: int, images: int, of: int, floor: float | None = 0.9, budg
 )
 def test_the_floor(found: Accuracy, reaches: bool) -> None:
     assert found.reaches_floor == reaches
+    assert found.wrong == (None if reaches else found.explanation)
 
 
 def paired(lost: int, gained: int, budget: float) -> Accuracy:
@@ -143,6 +149,7 @@ def test_a_loss_against_the_parent(lost: int, gained: int, budget: float, keeps:
     found = paired(lost, gained, budget)
     assert found.loss == pytest.approx((lost - gained) / 1000)
     assert found.keeps_to_parent == keeps
+    assert found.wrong == (None if keeps else found.explanation)
 
 
 @given(st.integers(1, 400), st.integers(0, 10))
