@@ -89,19 +89,18 @@ def _runtime(name: str, server: ProbeServer) -> Iterator[Claim]:
     yield Claim("reading it imports neither torch nor its libraries", _imports(adapter))
     yield Claim("what it declares is known", _declared(adapter))
     yield Claim("its libraries are installed", runtimes.missing(adapter))
-    asked = [dict.fromkeys([key], value) for key, values in adapter.options.items() for value in values[1:]]
     for precision in adapter.precisions:
         claims = [
-            _cell(Cell(net, "dense", choice.name, precision, batch, 8, adapter.targets[0]), server, {})
+            _cell(Cell(net, "dense", choice.name, precision, batch, 8, adapter.targets[0]), server)
             for net in NETS
             for batch in BATCHES
         ]
         yield from claims
         refused = all(claim.skipped is not None for claim in claims) and not any(claim.here for claim in claims)
         yield Claim(f"it runs something in {precision}", "every cell was refused; leave it out" if refused else None)
-    for option in asked:
-        reference = "+".join([name, *(f"{key}={value}" for key, value in option.items())])
-        yield _cell(Cell(NETS[0], "dense", reference, adapter.precisions[0], 1, 8, adapter.targets[0]), server, option)
+    for reference in (f"{name}+{key}={value}" for key, values in adapter.options.items() for value in values[1:]):
+        cell = Cell(NETS[0], "dense", reference, adapter.precisions[0], 1, 8, adapter.targets[0])
+        yield _cell(cell, server, may_refuse=False)  # an option that it does not take is refused, too
 
 
 def _model(name: str, server: ProbeServer) -> Iterator[Claim]:
@@ -116,7 +115,7 @@ def _model(name: str, server: ProbeServer) -> Iterator[Claim]:
     yield Claim("it is found and says what it is")
     runtime = runtimes.usual(model.format)
     for batch in dict.fromkeys([model.batch] if model.batch else BATCHES):
-        yield _cell(Cell(model.name, "dense", runtime, "fp32", batch, model.image_size, "cpu"), server, {}, counts=True)
+        yield _cell(Cell(model.name, "dense", runtime, "fp32", batch, model.image_size, "cpu"), server, counts=True)
 
 
 def _variant(name: str, server: ProbeServer) -> Iterator[Claim]:
@@ -133,7 +132,7 @@ def _variant(name: str, server: ProbeServer) -> Iterator[Claim]:
             changed = f"{type(error).__name__}: {error}"
         yield Claim(f"it leaves the net that it is given as it was ({net})", changed)
         for batch in BATCHES:
-            yield _cell(Cell(net, name, "eager", "fp32", batch, 8, "cpu"), server, {})
+            yield _cell(Cell(net, name, "eager", "fp32", batch, 8, "cpu"), server)
 
 
 def _meter(name: str, server: ProbeServer) -> Iterator[Claim]:
@@ -162,7 +161,7 @@ def _meter(name: str, server: ProbeServer) -> Iterator[Claim]:
             return
     wrong = [value for value in read if not isinstance(value, (int, float)) or not math.isfinite(value)]
     yield Claim("it reads a number, again and again", f"came {wrong[0]!r}" if wrong else None)
-    yield _cell(Cell(NETS[0], "dense", "eager", "fp32", 1, 8, "cpu"), server, {}, meter=name)
+    yield _cell(Cell(NETS[0], "dense", "eager", "fp32", 1, 8, "cpu"), server, meter=name)
 
 
 CHECKS: dict[str, Callable[[str, ProbeServer], Iterator[Claim]]] = {
@@ -173,8 +172,8 @@ CHECKS: dict[str, Callable[[str, ProbeServer], Iterator[Claim]]] = {
 }
 
 
-def _cell(cell: Cell, server: ProbeServer, option: dict[str, str], *, counts: bool = False, meter: str | None = None) -> Claim:
-    """What a benchmark asserts of a cell, and that the runtime says it does as it was told."""
+def _cell(cell: Cell, server: ProbeServer, *, may_refuse: bool = True, counts: bool = False, meter: str | None = None) -> Claim:
+    """What a benchmark asserts of a cell; a runtime that does otherwise than it was told is refused by the probe."""
     text = f"{cell.id} is right, and measured"
     impossible = matrix.impossible(cell)
     if impossible is not None:
@@ -184,19 +183,17 @@ def _cell(cell: Cell, server: ProbeServer, option: dict[str, str], *, counts: bo
     settings = Settings(cache=cache_folder(), sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=120)
     probe = Probe(server, cell, settings)
     try:
-        return Claim(text, next(_wrong(probe, option, counts, meter), None))
+        return Claim(text, next(_wrong(probe, counts, meter), None))
     except CellEnded as end:
-        unsupported = end.outcome == UNSUPPORTED
-        return Claim(text, None if unsupported else f"{end.outcome}: {end.reason}", end.reason if unsupported else None)
+        if may_refuse and end.outcome == UNSUPPORTED:
+            return Claim(text, skipped=end.reason)
+        return Claim(text, f"{end.outcome}: {end.reason}")
     finally:
         probe.close()
 
 
-def _wrong(probe: Probe, option: dict[str, str], counts: bool, meter: str | None) -> Iterator[str]:
+def _wrong(probe: Probe, counts: bool, meter: str | None) -> Iterator[str]:
     prepared = probe.prepared()
-    for key, value in option.items():
-        if prepared.options[key] not in (value, None):
-            yield f"asked for {key}={value}, it reads back {prepared.options.get(key)!r}"
     if prepared.parameters < 1:
         yield "it has no parameters"
     if counts:

@@ -69,13 +69,16 @@ def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_what_breaks_its_contract_is_red(tmp_path: Path) -> None:
     files, entries = of_page()
-    broken = {
-        "mypackage/fx.py": ("from harness.runtimes", "import torch\nfrom harness.runtimes"),
-        "mypackage/faults.py": ('unit = "1"', 'unit = "faults"'),
-        "mypackage/tiny.py": ('"1", channels', '"1", 2 * channels'),
-        "mypackage/rounded.py": ("copy.deepcopy(net)", "net"),
-    }
-    for name, (before, after) in broken.items():
+    deaf = '    options = {"layout": ("contiguous", "channels_last")}\n'  # and it goes on as it did
+    broken = [
+        ("mypackage/fx.py", "from harness.runtimes", "import torch\nfrom harness.runtimes"),
+        ("mypackage/fx.py", '    libraries = ("torch",)\n', '    libraries = ("torch",)\n' + deaf),
+        ("mypackage/fx.py", "torch.get_num_threads()}", 'torch.get_num_threads(), "layout": "contiguous"}'),
+        ("mypackage/faults.py", 'unit = "1"', 'unit = "faults"'),
+        ("mypackage/tiny.py", '"1", channels', '"1", 2 * channels'),
+        ("mypackage/rounded.py", "copy.deepcopy(net)", "net"),
+    ]
+    for name, before, after in broken:
         assert before in files[name]
         files[name] = files[name].replace(before, after)
     code, told = check(package(tmp_path, files, entries))
@@ -87,6 +90,7 @@ def test_what_breaks_its_contract_is_red(tmp_path: Path) -> None:
         "the net that went in is another one now",
     ):
         assert reason in told
+    assert re.search(r"^  red .*: asked for layout=channels_last, .* it has contiguous$", told, re.MULTILINE)
     assert re.search(r"\d+ claims are red", told)
 
 
