@@ -109,9 +109,6 @@ def attend(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> No
     from harness import counts
     from harness.subject import Subject
 
-    torch.set_num_threads(allowed_cpus())
-    if cell.precision != "tf32":
-        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # TensorRT takes it unasked
     if settings.memory_limit_bytes is not None:
         memory.limit(settings.memory_limit_bytes)
     kept_back = runtimes.find(cell.runtime).options.get("mode") == "no_grad"
@@ -138,9 +135,6 @@ def _prepare_reference(cell: Cell, settings: Settings, folder: Path, channel: Ch
 
 def _try(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
     """Note in `folder` why the cell's runtime does not work here; `null` where it does."""
-    import torch
-
-    torch.set_num_threads(allowed_cpus())
     runtime = runtimes.find(cell.runtime)
     try:
         runtime.adapter.trial(runtimes.way(cell))
@@ -158,11 +152,8 @@ def _trial(cell: Cell) -> str:
 
 
 def _prepare_artefact(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
-    import torch
-
     from harness import artefacts
 
-    torch.set_num_threads(allowed_cpus())  # compilers write the number into their code
     artefacts.prepare(cell, settings, folder, channel.progress)
 
 
@@ -177,7 +168,6 @@ def _race(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> Non
 
     from harness import race
 
-    torch.set_num_threads(allowed_cpus())
     cells = [Cell.from_json(fields) for fields in json.loads((folder / "race.json").read_text())]
     with torch.inference_mode():
         channel.send(fact="race", value=race.run(cells, settings, folder, channel.progress))
@@ -188,6 +178,20 @@ JOBS = {
     "trial": _try, "count": _count, "reference": _prepare_reference, "artefact": _prepare_artefact, "parent": _prepare_parent,
     "attend": attend, "race": _race,
 }  # fmt: skip
+
+# Those that execute a runtime, as the cell asks for it; the others count, train and compare with torch's own settings.
+EXECUTING = ("trial", "artefact", "attend", "race")
+
+
+def do(job: str, cell: Cell, settings: Settings, folder: Path, channel: Channel) -> int:
+    """The life of a job's process, forked or not. Returns its exit code."""
+    if job in EXECUTING:
+        import torch
+
+        torch.set_num_threads(allowed_cpus())  # compilers write the number into their code
+        if cell.precision != "tf32":
+            os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # TensorRT takes it unasked
+    return speak_last(partial(JOBS[job], cell, settings, folder, channel), channel)
 
 
 def speak_last(work: Callable[[], None], channel: Channel) -> int:
@@ -268,10 +272,11 @@ class Server:
             self._ran("attend", cell, settings, folder)
 
     def _works(self, cell: Cell, settings: Settings) -> bool:
-        """Whether the cell's runtime does: it has to show it once a session, in a process that may die of it."""
+        """Whether the cell's runtime does: it has to show it once a session, in a process that may die of it.
+
+        Where a runtime asks for no trial, that process costs 0.02 s.
+        """
         place = self._folder / _trial(cell)
-        if "trial" not in {name for kind in runtimes.find(cell.runtime).adapter.__mro__[:-2] for name in vars(kind)}:
-            return True  # it asks for none
         if not place.exists():
             end = self._end_of("trial", cell, settings, self._folder)
             if not place.exists():
@@ -295,7 +300,7 @@ class Server:
 
     def _end_of(self, job: str, cell: Cell, settings: Settings, folder: Path) -> dict[str, Any]:
         """Run a job in a fresh process, and tell how that ended."""
-        work = partial(speak_last, partial(JOBS[job], cell, settings, folder, self._channel), self._channel)
+        work = partial(do, job, cell, settings, folder, self._channel)
         told = {"cell": cell.as_json(), "settings": settings.as_json(), "folder": str(folder), "job": job}
         spawn = [*BOOT, "--job", json.dumps(told)]
         pipe = (self._channel.read_end, self._channel.write_end)
@@ -336,7 +341,7 @@ def _run_job(work: str) -> int:
     line, channel = json.loads(work), Channel.over_stdio()
     cell, settings, folder = Cell.from_json(line["cell"]), Settings.from_json(line["settings"]), Path(line["folder"])
     tempfile.tempdir = str(folder)
-    return speak_last(partial(JOBS[line["job"]], cell, settings, folder, channel), channel)
+    return do(line["job"], cell, settings, folder, channel)
 
 
 def _describe(references: list[str]) -> int:
