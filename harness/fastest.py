@@ -62,6 +62,9 @@ class Question:
     data: Path | None = None
 
     def settings(self) -> Settings:
+        """Raises MatrixError where there is no such folder of data."""
+        if self.data is not None and not self.data.is_dir():
+            raise matrix.MatrixError(f"data: wanted a folder of data sets and weights, there is none at {self.data}")
         weights = self.data / "weights" if self.data is not None and (self.data / "weights").is_dir() else None
         return Settings(
             data=self.data,
@@ -74,7 +77,8 @@ class Question:
 
     def ways(self, model: str) -> Iterator[Cell]:
         """The baseline first, then each runtime in each precision that can be tried here and is no emulation."""
-        size = self.image_size or matrix.find(model).image_size
+        found = matrix.find(model)
+        size = self.image_size or found.image_size
         chosen = [runtimes.find(name) for name in self.runtimes or runtimes.known()]
         pairs = [(choice.name, precision) for choice in chosen for precision in choice.adapter.precisions]
         for name in self.precisions:
@@ -82,7 +86,7 @@ class Question:
         for runtime, precision in dict.fromkeys([BASELINE, *pairs]):
             if self.precisions and precision not in self.precisions and (runtime, precision) != BASELINE:
                 continue
-            cell = Cell(matrix.find(model).name, "dense", runtime, precision, self.batch, size, self.target)
+            cell = Cell(found.name, "dense", runtime, precision, self.batch, size, self.target)
             if precision == "tf32":  # a switch of the whole process, in which fp32 runs, too
                 continue
             if matrix.impossible(cell) is None and not PRECISIONS[precision].emulated(self.target, cpu_flags()):

@@ -58,10 +58,17 @@ def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path) -> None:
     assert re.search(r"^small_cnn +\w+ +fp32", told.stdout, re.MULTILINE)
 
 
-def test_a_model_that_does_not_exist(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("resnet2",), "no model 'resnet2' (did you mean"),
+        (("mlp", "--data", "no/such/folder"), "wanted a folder of data sets and weights, there is none at no/such/folder"),
+    ],
+)
+def test_a_model_or_folder_that_does_not_exist(tmp_path: Path, cache: Path, asked: tuple[str, ...], words: str) -> None:
     told = subprocess.run(
-        [sys.executable, "-m", "harness", "fastest", "resnet2"], capture_output=True, text=True, **where(tmp_path, cache)
+        [sys.executable, "-m", "harness", "fastest", *asked], capture_output=True, text=True, **where(tmp_path, cache)
     )
     assert told.returncode == 2
-    assert "no model 'resnet2' (did you mean" in told.stderr
+    assert words in told.stderr
     assert "Traceback" not in told.stderr
