@@ -154,14 +154,13 @@ def _formats(file: Path) -> Iterator[str]:
         return operators[model.operatorCodes[operator.opcodeIndex].builtinCode]
 
     for graph in model.subgraphs:
-        made = {output: operator for operator in graph.operators for output in operator.outputs}
+        enlarged = {made.outputs[0]: made.inputs[0] for made in graph.operators if kind(made) == "DEQUANTIZE"}
         for operator in graph.operators:
             if kind(operator) not in PRODUCTS:
                 continue
             images, weights = operator.inputs[2 if kind(operator) == "TRANSPOSE_CONV" else 0], operator.inputs[1]
-            before = made.get(weights)
-            large = before is not None and kind(before) == "DEQUANTIZE"
-            stored = before.inputs[0] if before is not None and large else weights
+            large = weights in enlarged
+            stored = enlarged.get(weights, weights)
             types_read = (types[graph.tensors[images].type], types[graph.tensors[stored].type], large)
             yield STORED.get(types_read, "x".join(types_read[:2]))
 
