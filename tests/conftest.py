@@ -38,6 +38,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProbeServer]:
         server.close()
 
 
+def announce(folder: Path, entries: str) -> None:
+    """What an installed package leaves in a folder on the path, with these entry points."""
+    about = folder / "theirs-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(entries)
+
+
 class Run:
     """A pytest session on benchmarks/ that has ended."""
 

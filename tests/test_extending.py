@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from harness.session import REPOSITORY
+from tests.conftest import announce
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text()
 MOST_LINES = 30
@@ -22,10 +23,7 @@ def package(folder: Path, files: dict[str, str], entries: str) -> dict[str, str]
     (folder / "mypackage" / "__init__.py").touch()
     for name, text in files.items():
         (folder / name).write_text(text)
-    about = folder / "mypackage-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(entries)
+    announce(folder, entries)
     return {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "PATH": "/usr/bin:/bin"}
 
 

@@ -16,7 +16,7 @@ from harness.counts import count
 from harness.facts import Counts
 from harness.outcomes import CellEnded
 from harness.settings import Settings
-from tests.conftest import Run, command, where
+from tests.conftest import Run, announce, command, where
 
 Bench = Callable[..., Run]
 
@@ -273,10 +273,7 @@ def test_a_strangers_model_from_a_repository_with_our_names(tmp_path: Path, cach
 def test_an_entry_point_is_a_name_like_any_other(tmp_path: Path) -> None:
     """What an installed package announces in the group plumbline.models is found and listed."""
     (tmp_path / "theirs.py").write_text("from torch import nn\n\ndef net():\n    return nn.Flatten()\n")
-    about = tmp_path / "theirs-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[plumbline.models]\ntheir_net = theirs:net\nmlp = theirs:net\n")
+    announce(tmp_path, "[plumbline.models]\ntheir_net = theirs:net\nmlp = theirs:net\n")
     code = (
         f"import sys; sys.path.append({str(tmp_path)!r}); import models; print(models.find('their_net').source, "
         "models.is_outside('their_net'), models.is_outside('mlp')); from harness.__main__ import main; "

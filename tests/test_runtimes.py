@@ -22,6 +22,7 @@ from harness.runtimes.kernels import Kernel, of_layers, share
 from harness.settings import Settings
 from models import UnknownName
 from models.layers import linear
+from tests.conftest import announce
 
 Ask = Callable[..., Probe]
 
@@ -107,11 +108,8 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProbeServer]:
     """A server that also finds the runtimes above, as another package's; so does this process."""
     folder = tmp_path_factory.mktemp("theirs")
     (folder / "theirs.py").write_text(THEIRS)
-    about = folder / "theirs-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     entries = "\n".join(f"{name.lower()} = theirs:{name}" for name in NAMES)
-    (about / "entry_points.txt").write_text(f"[plumbline.runtimes]\n{entries}\n")
+    announce(folder, f"[plumbline.runtimes]\n{entries}\n")
     with pytest.MonkeyPatch.context() as patch, (folder / "probe.log").open("wb") as log:
         patch.syspath_prepend(str(folder))
         patch.setenv("PYTHONPATH", str(folder))
