@@ -11,8 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
-from tabulate import tabulate
-
 from harness import matrix, runtimes
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
@@ -22,7 +20,7 @@ from harness.precisions import PRECISIONS
 from harness.session import lock_machine
 from harness.settings import Settings
 from harness.statistics import median_interval
-from harness.table import NOTHING
+from harness.table import LEFT, NOTHING, tabulated
 from models.weights import cache_folder
 
 BASELINE = ("eager", "fp32")
@@ -110,7 +108,7 @@ def report(models: Sequence[str], asked: Question, style: str, progress: Callabl
             best.append(found[0])
     if len(best) > 1:
         rows = [[way.cell.model, *_row(way)] for way in best]
-        print(_tabulated(["model", *HEADS], rows, style))
+        print(tabulated(rows, ["model", *HEADS], LEFT, style))
 
 
 def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Callable[[str], None]) -> list[Way]:
@@ -162,7 +160,7 @@ HEADS = ["runtime", "precision", "ms", "speed-up", "95 %", "error", "same class"
 
 def table(found: Sequence[Way], style: str = "simple") -> str:
     """The ways that were raced, as a table for people, and below it why others were not."""
-    body = _tabulated(HEADS, [_row(way) for way in found if way.reason is None], style)
+    body = tabulated([_row(way) for way in found if way.reason is None], HEADS, LEFT, style)
     unfit = [
         textwrap.shorten(f"{way.cell.runtime} {way.cell.precision}: {way.reason}", 130, placeholder=" ...")
         for way in found
@@ -184,16 +182,3 @@ def _row(way: Way) -> list[str]:
         NOTHING if way.top1 is None else f"{way.top1:.2%}",
         NOTHING if way.loss is None else f"{100 * way.loss:+.2f}",
     ]
-
-
-def _tabulated(heads: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> str:
-    """A column in which no row has anything is left out."""
-    kept = [index for index, head in enumerate(heads) if any(row[index] != NOTHING for row in rows)]
-    words = ("model", "runtime", "precision")
-    return tabulate(
-        [[row[index] for index in kept] for row in rows],
-        [heads[index] for index in kept],
-        tablefmt=style,
-        disable_numparse=True,
-        colalign=["left" if heads[index] in words else "right" for index in kept],
-    )

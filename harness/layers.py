@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from tabulate import tabulate
-
 from harness.journal import RunError
-from harness.table import NOTHING
+from harness.table import NOTHING, tabulated
 
 Record = dict[str, Any]
+LEFT = ("layer", "operator", "format")
 
 
 def select(records: Iterable[Record], words: str | None) -> Record:
@@ -45,7 +44,7 @@ def table(record: Record, style: str = "simple") -> str:
         for part in told["parts"]
     ]
     heads = ["layer", "operator", "format", "ms", "share", "MAC\nM", "GMAC\n/s"]
-    return f"{record['cell']['id']}\n\n{_tabulated(rows, heads, style, words=3)}\n\n{summary(told)}"
+    return f"{record['cell']['id']}\n\n{tabulated(rows, heads, LEFT, style)}\n\n{summary(told)}"
 
 
 def difference(record: Record, other: Record, style: str = "simple") -> str:
@@ -61,7 +60,7 @@ def difference(record: Record, other: Record, style: str = "simple") -> str:
     rows += [["sum", *_compared(record["layers"]["sum_s"], other["layers"]["sum_s"])]]
     heads = ["layer", "ms", "against\nms", "difference\nms", "times\nas fast"]
     title = f"{record['cell']['id']}\nagainst {other['cell']['id']}"
-    return f"{title}\n\n{_tabulated(rows, heads, style, words=1)}"
+    return f"{title}\n\n{tabulated(rows, heads, LEFT, style)}"
 
 
 def summary(told: dict[str, Any]) -> str:
@@ -83,9 +82,3 @@ def _by_layer(record: Record) -> dict[str, float]:
 def _compared(ours: float, theirs: float) -> list[str]:
     ratio = f"{theirs / ours:.2f}x" if ours > 0 else NOTHING
     return [f"{ours * 1e3:.3f}", f"{theirs * 1e3:.3f}", f"{(ours - theirs) * 1e3:+.3f}", ratio]
-
-
-def _tabulated(rows: Sequence[Sequence[str]], heads: Sequence[str], style: str, words: int) -> str:
-    shown = [head if style == "simple" else head.replace("\n", " ") for head in heads]
-    aligned = ["left" if index < words else "right" for index in range(len(heads))]
-    return tabulate(rows, shown, tablefmt=style, disable_numparse=True, colalign=aligned)

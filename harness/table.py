@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -22,7 +22,7 @@ def matrix(records: Sequence[Record], style: str = "simple") -> str:
     parts = [_measured(measured, style), "", *notes(measured)] if measured else []
     if counted:
         words = "counted, not timed: all routes agree" if style == "simple" else "Counted, not timed; all routes agree:\n"
-        parts += [*([""] if parts else []), words, _tabulated(counted, ["model", "image_size"], ["param\nM", "MAC\nM"], style)]
+        parts += [*([""] if parts else []), words, _of_records(counted, ["model", "image_size"], ["param\nM", "MAC\nM"], style)]
     return "\n".join(parts)
 
 
@@ -31,21 +31,24 @@ def _measured(records: Sequence[Record], style: str) -> str:
     cells = [record["cell"] for record in records]
     same = [axis for axis in ("variant", "runtime", "target") if len({cell[axis] for cell in cells}) == 1]
     head = ", ".join(f"{axis} {cells[0][axis]}" for axis in same)
-    table = _tabulated(records, [axis for axis in AXES if axis not in same], list(COLUMNS), style)
+    table = _of_records(records, [axis for axis in AXES if axis not in same], list(COLUMNS), style)
     return f"{head}\n\n{table}" if head else table
 
 
-def _tabulated(records: Sequence[Record], axes: Sequence[str], columns: Sequence[str], style: str) -> str:
+def _of_records(records: Sequence[Record], axes: Sequence[str], columns: Sequence[str], style: str) -> str:
     rows = [[_axis(record, axis) for axis in axes] + [COLUMNS[name](record) for name in columns] for record in records]
-    # a column in which no cell has anything says nothing
-    headers = [_HEADERS.get(axis, axis) for axis in axes] + list(columns)
-    kept = [i for i in range(len(headers)) if i < len(axes) or any(row[i] != NOTHING for row in rows)]
+    return tabulated(rows, [_HEADERS.get(axis, axis) for axis in axes] + list(columns), LEFT, style)
+
+
+def tabulated(rows: Sequence[Sequence[str]], heads: Sequence[str], left: Collection[str], style: str) -> str:
+    """Rows under their heads, those in `left` to the left. A column in which no row has anything says nothing, and goes."""
+    kept = [index for index in range(len(heads)) if any(row[index] != NOTHING for row in rows)]
     return tabulate(
-        [[row[i] for i in kept] for row in rows],
-        [headers[i].replace("\n", "\n" if style == "simple" else " ") for i in kept],
+        [[row[index] for index in kept] for row in rows],
+        [heads[index] if style == "simple" else heads[index].replace("\n", " ") for index in kept],
         tablefmt=style,
         disable_numparse=True,
-        colalign=["left" if headers[i] in LEFT else "right" for i in kept],
+        colalign=["left" if heads[index] in left else "right" for index in kept],
     )
 
 
