@@ -93,13 +93,14 @@ def main() -> int:
     from harness.journal import RunError
     from harness.matrix import MatrixError
     from harness.session import Busy
+    from harness.settings import NoFolder
     from models import UnknownName
     from models.checkpoint import BadCheckpoint
     from models.datasets import BadData, NoData
     from models.recipes import Diverged
     from models.weights import WrongWeights
 
-    refused = (Busy, MatrixError, RunError, UnknownName, NoData, BadData, BadCheckpoint, WrongWeights, Diverged)
+    refused = (Busy, MatrixError, NoFolder, RunError, UnknownName, NoData, BadData, BadCheckpoint, WrongWeights, Diverged)
     try:
         code = commanded(arguments)
         sys.stdout.flush()
@@ -226,7 +227,6 @@ def _fastest(arguments: argparse.Namespace) -> int:
     from harness import fastest, matrix
 
     names = arguments.model or list(dict.fromkeys(cell.model for cell in matrix.expand(matrix.load(matrix.FILE)["default"], {})))
-    root = arguments.data or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
     asked = fastest.Question(
         runtimes=arguments.runtime,
         precisions=arguments.precision,
@@ -234,7 +234,7 @@ def _fastest(arguments: argparse.Namespace) -> int:
         image_size=arguments.image_size,
         target=arguments.target,
         seconds=arguments.seconds,
-        data=root,
+        data=arguments.data,
     )
     style = "github" if arguments.markdown else "simple"
     fastest.report(names, asked, style, _progress)
@@ -244,6 +244,7 @@ def _fastest(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     import models
     from harness import training
+    from harness.settings import folders
 
     changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
     asked = training.Question(
@@ -254,10 +255,9 @@ def _train(arguments: argparse.Namespace) -> int:
         start=arguments.start,
         device=arguments.device,
     )
-    root = arguments.data or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
     return training.command(
         asked.task(models.find(arguments.model)),
-        root,
+        folders(arguments.data).get("data"),
         anew=arguments.anew,
         out=arguments.out,
         checkpoint_s=arguments.checkpoint_every,

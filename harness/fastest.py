@@ -18,7 +18,7 @@ from harness.machine import cpu_flags
 from harness.outcomes import FAILED, CellEnded
 from harness.precisions import PRECISIONS
 from harness.session import lock_machine
-from harness.settings import Settings
+from harness.settings import Settings, folders
 from harness.statistics import median_interval
 from harness.table import LEFT, NOTHING, tabulated
 from models.weights import cache_folder
@@ -60,13 +60,10 @@ class Question:
     data: Path | None = None
 
     def settings(self) -> Settings:
-        """Raises MatrixError where there is no such folder of data."""
-        if self.data is not None and not self.data.is_dir():
-            raise matrix.MatrixError(f"data: wanted a folder of data sets and weights, there is none at {self.data}")
-        weights = self.data / "weights" if self.data is not None and (self.data / "weights").is_dir() else None
+        """Raises NoFolder where there is no such folder of data."""
+        paths: dict[str, Any] = {**folders(self.data)}
         return Settings(
-            data=self.data,
-            weights=weights,
+            **paths,
             cache=cache_folder(),
             inputs_seed=secrets.randbelow(2**31),
             sampling_s=self.seconds,

@@ -11,16 +11,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from harness import journal
 from harness.outcomes import OK
 from harness.plan import duration
 from harness.session import REPOSITORY
-from harness.table import NOTHING
+from harness.table import NOTHING, tabulated
 from models.published import REPORTED, Reported
 
 TIER = "reproduction"
+LEFT = ("model", "runtime", "precision", "treatment", "outcome", "here", "verdict", "trained in", "machine", "source", "note")
 Record = dict[str, Any]
 
 
@@ -36,17 +35,30 @@ def tables(records: Sequence[Record], style: str = "simple") -> str:
     parts = ["Reported and measured\n", reported(records, style)]
     if rows := list(_sweeps(records)):
         heads = ["depth", "width", "pixels", "treatment", "M parameters", "M MACs", "top-1", "ms, batch 1", "trained in"]
-        parts += ["\nMNIST, sweeps by the study's recipe\n", _tabulated(rows, heads, style)]
+        parts += ["\nMNIST, sweeps by the study's recipe\n", tabulated(rows, heads, LEFT, style)]
     if rows := list(_ways(records)):
         heads = ["model", "runtime", "precision", "top-1", "points lost", "budget", "outcome"]
-        parts += ["\nEvery runtime and precision, all 10,000 images\n", _tabulated(rows, heads, style)]
+        parts += ["\nEvery runtime and precision, all 10,000 images\n", tabulated(rows, heads, LEFT, style)]
     return "\n".join(parts)
 
 
 def reported(records: Sequence[Record], style: str = "simple") -> str:
     """A row for each accuracy that a study reports."""
-    heads = ["model", "px", "runtime", "precision", "reported", "here", "top-5", "", "trained in", "machine", "source", "note"]
-    return _tabulated([_beside(figure, records) for figure in REPORTED], heads, style)
+    heads = [
+        "model",
+        "px",
+        "runtime",
+        "precision",
+        "reported",
+        "here",
+        "top-5",
+        "verdict",
+        "trained in",
+        "machine",
+        "source",
+        "note",
+    ]
+    return tabulated([_beside(figure, records) for figure in REPORTED], heads, LEFT, style)
 
 
 def _beside(figure: Reported, records: Sequence[Record]) -> list[str]:
@@ -119,7 +131,3 @@ def _place(kept: Record) -> tuple[str, int, str, str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
-
-
-def _tabulated(rows: Sequence[Sequence[str]], heads: Sequence[str], style: str) -> str:
-    return tabulate(rows, heads, tablefmt=style, disable_numparse=True)

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 PATHS = ("data", "weights", "cache")
+
+
+class NoFolder(ValueError):
+    """A folder of data or weights that is none."""
+
+
+def folders(data: Path | None, weights: Path | None = None) -> dict[str, Path]:
+    """The data root, given or $PLUMBLINE_DATA, and the weights, given or `weights` in it; those that there are.
+
+    Raises `NoFolder`.
+    """
+    data = data or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
+    if weights is None and data is not None and (data / "weights").is_dir():
+        weights = data / "weights"
+    for option, folder in (("--data", data), ("--weights", weights)):
+        if folder is not None and not folder.is_dir():
+            raise NoFolder(f"{option}: {str(folder)!r} is not a folder")
+    named = {"data": data, "weights": weights}
+    return {key: folder.resolve() for key, folder in named.items() if folder is not None}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from harness.plan import duration
 from harness.precisions import PRECISIONS
 from harness.session import lock_machine
 from models import variants
-from models.datasets import NoData
 from models.recipes import Task
 from models.training import RECORD, Progress, Watcher, train
 from models.weights import WEIGHTS, cache_folder, file_name, folder
@@ -99,8 +98,6 @@ class Question:
 def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, checkpoint_s: float, wait_s: float) -> int:
     """Train as a command: with a bar, and a summary in the end. Returns the exit code: 1 where a floor is missed."""
     data = task.model.dataset(task.image_size)
-    if root is not None and not root.is_dir():
-        raise NoData(f"--data: {str(root)!r} is not a folder")
     place = folder(task, cache_folder())
     if anew:
         shutil.rmtree(place, ignore_errors=True)

@@ -129,7 +129,7 @@ REPORTED = [
     Reported("mixer_s16+data=cifar10", 224, 0.609, "mixer-nano, ch. 4.6"),
     Reported("mixer_m16+data=cifar10", 224, 0.7004, "mixer-nano, table 10"),
     Reported("mixer_b16+data=cifar10", 224, 0.95, "mixer-nano, ch. 3.2", note="fine-tuned from ImageNet-21k weights"),
-    Reported("mixer_b16+data=cifar10", 224, 0.93, "mixer-nano, ch. 4.4", note="fine-tuned, fp16", precision="fp16"),
+    Reported("mixer_b16+data=cifar10", 224, 0.93, "mixer-nano, ch. 4.4", note="fine-tuned, run in fp16", precision="fp16"),
     Reported("resnet20", 32, 0.9173, "akamaster/pytorch_resnet_cifar10", note="its weights"),
     Reported("resnet56", 32, 0.9339, "akamaster/pytorch_resnet_cifar10", note="its weights"),
 ]

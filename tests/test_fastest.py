@@ -62,7 +62,7 @@ def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path) -> None:
     ("asked", "words"),
     [
         (("resnet2",), "no model 'resnet2' (did you mean"),
-        (("mlp", "--data", "no/such/folder"), "wanted a folder of data sets and weights, there is none at no/such/folder"),
+        (("mlp", "--data", "no/such/folder"), "--data: 'no/such/folder' is not a folder"),
     ],
 )
 def test_a_model_or_folder_that_does_not_exist(tmp_path: Path, cache: Path, asked: tuple[str, ...], words: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from harness import matrix
 from harness.cell import AXES
-from harness.settings import Settings
+from harness.settings import NoFolder, Settings, folders
 from models.weights import cache_folder
 
 NUMBERS = ("batch", "image_size")
@@ -52,17 +51,13 @@ def values(axis: str, given: list[str]) -> list[Any]:
 
 def settings(config: pytest.Config) -> Settings:
     """What the options say; the tier has its say afterwards."""
-    data = config.getoption("data") or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
     given = config.getoption("weights")
     pretrained = given == "pretrained"  # a folder of that name is ./pretrained
     weights = Path(given) if given is not None and not pretrained else None
-    if weights is None and data is not None and (data / "weights").is_dir():
-        weights = data / "weights"
-    for option, folder in (("--data", data), ("--weights", weights)):
-        if folder is not None and not folder.is_dir():
-            raise matrix.MatrixError(f"{option}: {str(folder)!r} is not a folder")
-    resolved = {"data": data, "weights": weights}
-    paths: dict[str, Any] = {key: folder.resolve() for key, folder in resolved.items() if folder is not None}
+    try:
+        paths: dict[str, Any] = {**folders(config.getoption("data"), weights)}
+    except NoFolder as error:
+        raise matrix.MatrixError(str(error)) from error
     kept: dict[str, Any] = {"cache": cache_folder(), "pretrained": pretrained, "layers": config.getoption("layers")}
     chosen = config.getoption("inputs_seed")
     kept["inputs_seed"] = secrets.randbelow(2**31) if chosen is None else chosen
