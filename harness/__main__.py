@@ -60,6 +60,7 @@ def main() -> int:
     for number, kind in (("epochs", int), ("seed", int), ("batch", int), ("learning-rate", float)):
         train.add_argument(f"--{number}", type=kind, metavar="N", help="instead of the recipe's")
     train.add_argument("--from", dest="start", type=Path, metavar="FILE", help="begin with the weights of this safetensors file")
+    train.add_argument("--new-head", action="store_true", help="with --from: all but the last layer, for other classes")
     train.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     train.add_argument("--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="besides each epoch (default: 60)")
     train.add_argument("--anew", action="store_true", help="forget what an earlier training of this kind has left")
@@ -253,6 +254,7 @@ def _train(arguments: argparse.Namespace) -> int:
         recipe=arguments.recipe,
         changes={key: value for key, value in changed.items() if value is not None},
         start=arguments.start,
+        new_head=arguments.new_head,
         device=arguments.device,
     )
     return training.command(

@@ -181,7 +181,7 @@ def _weights(
         settings.cache,
         published=settings.pretrained,
         root=settings.data,
-        train_minutes=settings.train_minutes,
+        train_minutes=settings.train_minutes * training.haste(),
     )
     path = weights.path or state
     if weights.task is not None and not path.exists():

@@ -90,7 +90,8 @@ class Recipe:
 @dataclass(frozen=True)
 class Task:
     """What is trained: a model at an image size in pixels, by a recipe, as a variant, from its own first weights or from those of
-    a safetensors file (`start`), on `cpu` or `cuda`. `bfloat16` says whether the device multiplies that in hardware: emulated, it
+    a safetensors file (`start`; with `new_head` all but those of the last layer), on `cpu` or `cuda` (None: to be chosen).
+    `bfloat16` says whether the device multiplies that in hardware: emulated, it
     would be slower than fp32."""
 
     model: Model
@@ -98,7 +99,8 @@ class Task:
     recipe: Recipe
     variant: str = "dense"
     start: Path | None = None
-    device: str = "cpu"
+    new_head: bool = False
+    device: str | None = None
     bfloat16: bool = False
 
     @property
@@ -108,7 +110,15 @@ class Task:
         start = None if self.start is None else hashlib.sha256(self.start.read_bytes()).hexdigest()
         layers = None if formula is None else [asdict(layer) for layer in formula]
         data = self.model.dataset(self.image_size).name
-        parts: list[Any] = [self.recipe.digest, self.variant, start, layers, data, asdict(self.model.preparation)]
+        parts: list[Any] = [
+            self.recipe.digest,
+            self.variant,
+            start,
+            *(["new head"] if self.new_head else []),
+            layers,
+            data,
+            asdict(self.model.preparation),
+        ]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
         variant = "" if self.variant == "dense" else f"-{self.variant}"
         own = [part for part in self.model.name.split("+") if not part.startswith(("data=", "recipe="))]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from models import augmentation, checkpoint, variants
 from models.datasets import Images, held_out
 from models.recipes import Diverged, Recipe, Task
-from models.weights import WEIGHTS, load_weights, sources
+from models.weights import WEIGHTS, last_layer, load_weights, sources
 
 if TYPE_CHECKING:
     import torch
@@ -116,26 +116,27 @@ class _Run:
         import torch
 
         self._began = time.perf_counter()
-        self._task, self._folder = task, folder
+        self._task, self._folder, self._device = task, folder, task.device or "cpu"
         data = task.model.dataset(task.image_size)
         load = partial(data.load, root, task.image_size, preparation=task.model.preparation)
-        self._test, self._images = load("test"), load("train").to(task.device)
+        self._test, self._images = load("test"), load("train").to(self._device)
         self._chosen, self._validation = held_out(len(self._images), data.validation, task.recipe.seed)
-        self._labels = torch.tensor(self._images.labels, device=task.device)
+        self._labels = torch.tensor(self._images.labels, device=self._device)
         self._classes, recipe = data.classes, task.recipe
         self._per_epoch = max(1, len(self._chosen) // recipe.batch)
         self._steps = self._per_epoch * recipe.epochs
         self._changes = [augmentation.find(text, data.classes) for text in recipe.augmentation]
         self._mixed = recipe.mixed and task.bfloat16
-        if task.device == "cuda":
+        if self._device == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS' own condition for the same sums again
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
             torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(recipe.seed)
         net = task.model.instantiate(task.image_size)
         if task.start is not None:
-            load_weights(net, task.start)
+            load_weights(net, task.start, but=last_layer(net) if task.new_head else ())
         variant = variants.find(task.variant)
-        self._net = variant(net).to(task.device).train()
+        self._net = variant(net).to(self._device).train()
         self._addition = addition or getattr(variant, "addition", Addition)()
         self._optimiser = _optimiser(self._net, recipe)
         self._state = _State()
@@ -179,7 +180,7 @@ class _Run:
 
     def finish(self, machine: Mapping[str, Any]) -> dict[str, Any]:
         """Classify the test split, and write weights and record."""
-        top1, top5 = self._accuracy(self._test.to(self._task.device), range(len(self._test)), mixed=False)
+        top1, top5 = self._accuracy(self._test.to(self._device), range(len(self._test)), mixed=False)
         self._state.seconds = self._before_s + time.perf_counter() - self._began
         record = {**self._record(), "top1": top1, "top5": top5, "images": len(self._test), "machine": dict(machine)}
         checkpoint.save(self._folder / WEIGHTS, self._net.state_dict(), {"task": self._task.name, "top1": top1})
@@ -203,7 +204,7 @@ class _Run:
         ]
         decoding: Any = _Decoding(self._images, self._task.recipe.least_area)
         for pictures in DataLoader(decoding, batch_sampler=asked, num_workers=os.cpu_count() or 1):
-            yield self._images.normalised(pictures).to(self._task.device)
+            yield self._images.normalised(pictures).to(self._device)
 
     def _changed(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         for change in self._changes:
@@ -217,7 +218,7 @@ class _Run:
         recipe, task, done = self._task.recipe, self._task, self._state.step / self._steps
         for group in self._optimiser.param_groups:
             group["lr"] = recipe.rate(self._state.step, self._steps)
-        with torch.autocast(task.device, torch.bfloat16, enabled=self._mixed):
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._mixed):
             outputs = task.model.comparable(self._net(*task.model.positional(inputs)), len(inputs))
         outputs = outputs.float()
         loss = functional.cross_entropy(outputs, labels, label_smoothing=recipe.label_smoothing)
@@ -251,7 +252,7 @@ class _Run:
         import torch
 
         chosen, ranks = torch.as_tensor(indices), []
-        truth, device = torch.tensor(images.labels), self._task.device
+        truth, device = torch.tensor(images.labels), self._device
         self._net.eval()
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=mixed):
             for part in torch.split(chosen, 256):
@@ -322,7 +323,7 @@ class _Run:
 
         return {
             "task": self._task.name,
-            "device": torch.cuda.get_device_name() if self._task.device == "cuda" else torch.backends.cpu.get_cpu_capability(),
+            "device": torch.cuda.get_device_name() if self._device == "cuda" else torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "bfloat16": self._mixed,

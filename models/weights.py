@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,9 +134,18 @@ REFUSED = (
 )
 
 
-def load_weights(net: nn.Module, path: Path) -> None:
+def last_layer(net: nn.Module) -> tuple[str, ...]:
+    """The names of the tensors of a net's last linear layer or convolution, which gives each class its score."""
+    from torch import nn
+
+    name = next(name for name, module in reversed([*net.named_modules()]) if isinstance(module, (nn.Linear, nn.Conv2d)))
+    return tuple(key for key in net.state_dict() if key.rpartition(".")[0] == name)
+
+
+def load_weights(net: nn.Module, path: Path, but: Collection[str] = ()) -> None:
     """Load a safetensors file; every tensor must be wanted, and every wanted tensor there in its shape.
 
+    Those named in `but` stay as they are in the net, whatever the file has.
     Raises `WrongWeights` with the names that do not fit.
     """
     from safetensors import SafetensorError
@@ -148,6 +158,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
     except SafetensorError as error:
         raise WrongWeights(f"{path.name} is no whole safetensors file: {error}") from error
     wanted = net.state_dict()
+    state = {**state, **{name: wanted[name] for name in but}}
     kinds = [
         f"{name} (file {state[name].dtype}, model {wanted[name].dtype})"
         for name in wanted

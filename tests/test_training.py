@@ -301,6 +301,19 @@ def test_weights_of_another_number_of_classes_are_no_start(tmp_path: Path, whole
         train(replace(task(), start=tmp_path / "hundred.safetensors"), tmp_path / "run")
 
 
+def test_with_a_new_head_other_classes_are_learnt(tmp_path: Path, whole: Path) -> None:
+    """All but the last layer is that of the file, whose own last layer may be of any shape."""
+    kept = tensors(whole)
+    kept["linear2.weight"], kept["linear2.bias"] = torch.zeros(100, 16), torch.zeros(100)
+    checkpoint.save(tmp_path / "hundred.safetensors", kept, {})
+    still = task(replace(QUICK, epochs=1, learning_rate=1e-12, weight_decay=0.0))
+    train(replace(still, start=tmp_path / "hundred.safetensors", new_head=True), tmp_path / "run")
+    came = tensors(tmp_path / "run")
+    assert all(torch.allclose(came[name], kept[name], atol=1e-6) for name in came if not name.startswith("linear2"))
+    assert came["linear2.weight"].shape == (10, 16)
+    assert float(came["linear2.weight"].abs().sum()) > 0
+
+
 def test_training_goes_on_from_given_weights(tmp_path: Path, whole: Path) -> None:
     still = replace(QUICK, epochs=1, learning_rate=1e-12, weight_decay=0.0)
     train(replace(task(still), start=whole / WEIGHTS), tmp_path)
@@ -583,6 +596,7 @@ def test_the_command_says_when_a_floor_is_missed(plumbline: Callable[..., int], 
         (["train", "mlp+data=mnist"], "no data root was given"),
         (["train", "mlp", "--data", "nowhere"], "--data: 'nowhere' is not a folder"),
         (["train", "mlp", "--from", "nothing.safetensors"], "--from: 'nothing.safetensors' is no file"),
+        (["train", "mlp", "--new-head"], "--new-head: wanted with --from FILE"),
         (["train", "mlp", "--variant", "thin"], "no variant 'thin'"),
         (["train", "mlp", "--image-size", "300"], "mlp takes images of 1 to 224 pixels, came 300"),
         (["data", "imagenet", "--data", "."], "no data set 'imagenet' that can be fetched; known: mnist"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -61,7 +62,7 @@ class Bench:
         self._estimate: plan.Estimate | None = None
         self._selected: list[pytest.Item] = []
         self._finished: list[pytest.Item] = []
-        self._done, self._line_begun = 0, None
+        self._done, self._line_begun, self._told = 0, None, time.monotonic()
         self._finishers = ExitStack()
 
     def _as_before(self, settings: Settings) -> Settings:
@@ -243,7 +244,11 @@ class Bench:
             capture = self.config.pluginmanager.get_plugin("capturemanager")
             with capture.global_and_fixture_disabled() if capture else nullcontext():  # a test is running
                 reporter.write(f"\r\x1b[2K... {text}\r", flush=True)
-        elif self._done == 0 and not text.startswith(("training", "accuracy", "preparing")):
+        elif text.startswith("training"):
+            if time.monotonic() - self._told > 60:  # it may go on for an hour
+                self._told = time.monotonic()
+                self._write(f"... {text}")
+        elif self._done == 0 and not text.startswith(("accuracy", "preparing")):
             self._write(f"... {text}")
 
     def _write(self, text: str) -> None:
