@@ -41,10 +41,23 @@ def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
         "precisions": _lines((name, _precision(name)) for name in PRECISIONS),
         "targets": _lines([("cpu", "available"), ("cuda", _missing(cuda_device()))]),
         "data": _lines((name, _data(name, data)) for name in models.DATASETS),
+        "accuracy floors": floors(),
         "tiers": _lines((name, _tier(tier)) for name, tier in tiers.items()),
     }
     text = "\n\n".join(f"{title}\n{body}" for title, body in sections.items() if body)
     return f"{text}\n\n{OTHERS}"
+
+
+def floors(style: str = "simple") -> str:
+    """The least accuracy of each model on each data set, and who says so."""
+    rows = [
+        [name, data, f"{floor.top1:.2%}", f"{floor.top5:.2%}" if floor.top5 else "", f"{floor.images:,}", floor.source]
+        for name in models.REGISTRY.names()
+        for data, floor in models.find(name).floors.items()
+    ]
+    heads = ["model", "data", "top-1", "top-5", "images", "source"]
+    alignment = ["left", "left", "right", "right", "right", "left"]
+    return tabulate(rows, heads, tablefmt=style, disable_numparse=True, colalign=alignment)
 
 
 def one(model: models.Model, image_size: int, layers: Iterable[Layer]) -> str:
@@ -63,7 +76,7 @@ def one(model: models.Model, image_size: int, layers: Iterable[Layer]) -> str:
         "MACs": f"{macs(layers):,} an image",
         "FLOPs": f"{2 * macs(layers):,} an image",
     }
-    floors = [
+    least = [
         (
             f"floor on {name}",
             f"top-1 {floor.top1:.2%}" + (f", top-5 {floor.top5:.2%}" if floor.top5 else "") + f" ({floor.source})",
@@ -89,7 +102,7 @@ def one(model: models.Model, image_size: int, layers: Iterable[Layer]) -> str:
         disable_numparse=True,
         colalign=["left", "right", "right", "right"],
     )
-    return f"{model.name}\n\n{_lines([*facts.items(), *floors, *recipes, *figures])}\n\n{table}"
+    return f"{model.name}\n\n{_lines([*facts.items(), *least, *recipes, *figures])}\n\n{table}"
 
 
 def sizes(tiers: Iterable[matrix.Tier]) -> Iterator[tuple[str, int]]:

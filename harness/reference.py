@@ -6,6 +6,7 @@ float64. The accuracy of the fp32 parent is added when the first cell asks for i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -217,7 +218,7 @@ def real_images(model: models.Model, image_size: int, settings: Settings, kind: 
     """What weights of that kind were made for; None for seeded ones, and where the data are not here."""
     if kind == "seeded":
         return None
-    try:
-        return model.dataset(image_size).load(settings.data, image_size, split=split, preparation=model.preparation)
-    except NoData:
-        return None
+    for part in dict.fromkeys([split, "test"]):  # a few pictures of ImageNet are no training split
+        with contextlib.suppress(NoData):
+            return model.dataset(image_size).load(settings.data, image_size, split=part, preparation=model.preparation)
+    return None

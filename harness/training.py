@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import models
 from harness import machine, matrix, memory
+from harness.journal import RunError
 from harness.plan import duration
 from harness.precisions import PRECISIONS
 from harness.session import lock_machine
@@ -110,6 +111,12 @@ def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, chec
     place = folder(task, cache_folder())
     if anew:
         shutil.rmtree(place, ignore_errors=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"the cache {str(place)!r} cannot be written: {error.strerror}; name another with $XDG_CACHE_HOME"
+        ) from error
     with lock_machine(wait_s):
         if (place / RECORD).exists():
             print(f"{task.name} was trained before; --anew trains it again")

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import models
+from harness.reference import real_images
+from harness.settings import Settings
 from models import DATASETS, Registry, UnknownName, find
 from models.datasets import NoData
 from models.pretrained import NoWeights, fetch, sha256
@@ -139,6 +141,16 @@ def test_data_that_is_not_there_is_said_to_be_missing(tmp_path: Path, name: str,
         DATASETS[name].load(None, 32)
     with pytest.raises(NoData, match=f"has no folder '{folder}'"):
         DATASETS[name].load(tmp_path, 32)
+
+
+def test_a_few_pictures_stand_for_a_training_split_that_is_not_there(tmp_path: Path) -> None:
+    """Calibration wants pictures of the kind, and takes those of the test split where there are no others."""
+    (tmp_path / "imagenet").mkdir()
+    (tmp_path / "imagenet" / "labels.csv").write_text("file,class_index\na.png,3\n")
+    images = real_images(find("squeezenet1_1"), 224, Settings(data=tmp_path), "file", split="train")
+    assert images is not None
+    assert len(images) == 1
+    assert real_images(find("squeezenet1_1"), 224, Settings(data=tmp_path / "none"), "file", split="train") is None
 
 
 def test_a_folder_of_pictures_with_labels(tmp_path: Path) -> None:

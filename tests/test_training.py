@@ -581,6 +581,14 @@ def test_the_command_trains_and_benchmarks_find_it(
     assert "was trained before; --anew trains it again" in capsys.readouterr().out
 
 
+def test_a_cache_that_cannot_be_written_is_named(
+    plumbline: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    assert plumbline("train", "small_cnn") == 2
+    assert "cannot be written: Not a directory; name another with $XDG_CACHE_HOME" in capsys.readouterr().err
+
+
 def test_the_command_says_when_a_floor_is_missed(plumbline: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert plumbline("train", "small_cnn", "--epochs", "1", "--learning-rate", "1e-6") == 1
     assert "less than the floor of 96.00%" in capsys.readouterr().err
