@@ -96,12 +96,24 @@ def main() -> int:
     from harness.session import Busy
     from harness.settings import NoFolder
     from models import UnknownName
-    from models.checkpoint import BadCheckpoint
+    from models.checkpoint import BadCheckpoint, NotKept
     from models.datasets import BadData, NoData
     from models.recipes import Diverged
     from models.weights import WrongWeights
 
-    refused = (Busy, MatrixError, NoFolder, RunError, UnknownName, NoData, BadData, BadCheckpoint, WrongWeights, Diverged)
+    refused = (
+        Busy,
+        MatrixError,
+        NoFolder,
+        RunError,
+        UnknownName,
+        NoData,
+        BadData,
+        BadCheckpoint,
+        NotKept,
+        WrongWeights,
+        Diverged,
+    )
     try:
         code = commanded(arguments)
         sys.stdout.flush()
@@ -247,18 +259,18 @@ def _train(arguments: argparse.Namespace) -> int:
     from harness import training
     from harness.settings import folders
 
+    reference = arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else "")
     changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
     asked = training.Question(
         image_size=arguments.image_size,
         variant=arguments.variant,
-        recipe=arguments.recipe,
         changes={key: value for key, value in changed.items() if value is not None},
         start=arguments.start,
         new_head=arguments.new_head,
         device=arguments.device,
     )
     return training.command(
-        asked.task(models.find(arguments.model)),
+        asked.task(models.find(reference)),
         folders(arguments.data).get("data"),
         anew=arguments.anew,
         out=arguments.out,

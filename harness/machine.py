@@ -30,7 +30,7 @@ def fingerprint(probe: dict[str, Any], repository: Path) -> dict[str, Any]:
         "clock_max_hz": _maximum_clock(),
         "memory_bytes": psutil.virtual_memory().total,
         "memory_limit_bytes": memory_limit(),
-        "accelerator": _accelerator(),
+        "accelerator": accelerator(),
         "system": platform.system(),
         "architecture": platform.machine(),
         "kernel": platform.release(),
@@ -131,7 +131,7 @@ def _container() -> str | None:
     return os.environ.get("container") or ("podman" if Path("/run/.containerenv").exists() else None)  # noqa: SIM112
 
 
-def _accelerator() -> str | None:
+def accelerator() -> str | None:
     """The name and driver of the first NVIDIA GPU, or of a Jetson module; read from files, so nothing is initialised."""
     for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         fields = dict(line.split(":", 1) for line in information.read_text().splitlines() if ":" in line)

@@ -20,10 +20,12 @@ from harness import accuracy, training
 from harness.cell import Cell
 from harness.settings import Settings
 from models import variants
+from models.checkpoint import BadCheckpoint
 from models.datasets import Images, NoData
 from models.pretrained import NoWeights, fetch, sha256
+from models.recipes import Task
 from models.seeding import pictures, seed_weights, spread
-from models.training import RECORD
+from models.training import CHECKPOINT, RECORD
 from models.weights import WEIGHTS, load_weights, locate
 
 if TYPE_CHECKING:
@@ -182,12 +184,12 @@ def _weights(
         settings.cache,
         published=settings.pretrained,
         root=settings.data,
-        train_minutes=settings.train_minutes * training.haste(),
+        train_minutes=settings.train_minutes,
     )
     path = weights.path or state
     if weights.task is not None and not path.exists():
         place = folder if weights.path is None else weights.path.parent
-        path = training.run(weights.task, place, settings.data, training.told(progress)) / WEIGHTS
+        path = _trained(weights.task, place, settings, progress)
     if weights.kind == "published":
         progress(f"fetching the weights of {model.pretrained}")
         try:
@@ -197,6 +199,17 @@ def _weights(
         _save(tensors, state)
         return "published", source, state, digest
     return weights.kind, weights.reason, path, None
+
+
+def _trained(task: Task, place: Path, settings: Settings, progress: Progress) -> Path:
+    """Train, or go on with it. Of what cannot be gone on with (other code, another machine) nothing is kept."""
+    watch = training.every_second(progress)
+    try:
+        return training.run(task, place, settings.data, watch) / WEIGHTS
+    except BadCheckpoint as reason:
+        progress(f"training begins anew: {reason}")
+        (place / CHECKPOINT).unlink()
+        return training.run(task, place, settings.data, watch) / WEIGHTS
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

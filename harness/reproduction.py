@@ -20,6 +20,7 @@ from models.published import REPORTED, Reported
 
 TIER = "reproduction"
 LEFT = ("model", "runtime", "precision", "treatment", "outcome", "here", "verdict", "trained in", "machine", "source", "note")
+WAYS = ("alexnet_cifar", "alexnet_cifar_residual", "resnet20", "resnet56")
 Record = dict[str, Any]
 
 
@@ -74,12 +75,15 @@ def _beside(figure: Reported, records: Sequence[Record]) -> list[str]:
             reason = (fits[0]["accuracy"] or {}).get("unavailable") or fits[0]["reason"] or reason
         return [*head, NOTHING, NOTHING, f"unavailable: {reason}" if fits else reason, NOTHING, NOTHING, *tail]
     ours, training = found["accuracy"], (found["weights"] or {}).get("training")
-    word = "reached" if round(ours["top1"], 4) >= figure.top1 else f"{100 * (figure.top1 - ours['top1']):.2f} points less"
-    took = NOTHING
+    short = [
+        f"{100 * (theirs - here):.2f} points of {name} less"
+        for name, theirs, here in (("top-1", figure.top1, ours["top1"]), ("top-5", figure.top5, ours["top5"]))
+        if theirs is not None and round(here, 4) < theirs
+    ]
+    word, took, where = ", ".join(short) or "reached", NOTHING, NOTHING
     if training is not None:
-        took = f"{duration(training['seconds'])}, {len(training['curves'])} epochs"
-    machine = found["machine"]
-    where = f"{machine['cpu_model']}, {machine['cores_allowed']} cores"
+        took, machine = f"{duration(training['seconds'])}, {len(training['curves'])} epochs", training["machine"]
+        where = machine.get("accelerator") or f"{machine['cpu_model']}, {machine['cores_allowed']} cores"
     return [*head, _percent(ours["top1"]), _percent(ours["top5"]), word, took, where, *tail]
 
 
@@ -113,15 +117,16 @@ def _sweeps(records: Iterable[Record]) -> Iterable[list[str]]:
 
 
 def _ways(records: Iterable[Record]) -> Iterable[list[str]]:
-    """AlexNet and the ResNets with given weights, however they are executed; what no runtime offers is left out."""
+    """AlexNet and the ResNets with given weights, however they are executed."""
     for kept in records:
         cell, ours = kept["cell"], kept["accuracy"] or {}
-        if cell["model"] not in ("alexnet_cifar", "resnet20", "resnet56") or kept["outcome"] in ("unsupported", "unavailable"):
+        if cell["model"] not in WAYS or cell["batch"] == 1:
             continue
         lost = NOTHING if ours.get("loss") is None else f"{100 * ours['loss']:+.2f}"
         budget = NOTHING if ours.get("budget") is None else f"{100 * ours['budget']:.2f}"
         top1 = NOTHING if ours.get("top1") is None else _percent(ours["top1"])
-        yield [cell["model"], cell["runtime"], cell["precision"], top1, lost, budget, kept["outcome"]]
+        outcome = kept["outcome"] if kept["reason"] is None else f"{kept['outcome']}: {kept['reason']}"
+        yield [cell["model"], cell["runtime"], cell["precision"], top1, lost, budget, outcome]
 
 
 def _place(kept: Record) -> tuple[str, int, str, str]:

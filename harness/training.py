@@ -30,20 +30,17 @@ def run(task: Task, folder: Path, root: Path | None, watch: Watcher, *, checkpoi
     import torch
 
     torch.set_num_threads(machine.allowed_cpus())
-    if task.device is None:
-        task = replace(task, device="cpu" if machine.cuda_device() is not None else "cuda")
+    here = torch.cuda.is_available()  # a driver's file alone says nothing
+    if task.device == "cuda" and not here:
+        raise matrix.MatrixError(f"--device cuda: {machine.cuda_device() or 'torch finds no device that it can use'}")
+    task = replace(task, device=task.device or ("cuda" if here else "cpu"))
     bfloat16 = task.device == "cuda" or not PRECISIONS["bf16"].emulated("cpu", machine.cpu_flags())
     with torch.inference_mode(False), torch.enable_grad():
         train(replace(task, bfloat16=bfloat16), folder, root, watch, checkpoint_s=checkpoint_s, machine=_machine)
     return folder
 
 
-def haste() -> float:
-    """How many times as much training as two cores do is done in the same time: a GPU does a hundred times as much, or so."""
-    return 1.0 if machine.cuda_device() is not None else 100.0
-
-
-def told(progress: Callable[[str], None]) -> Watcher:
+def every_second(progress: Callable[[str], None]) -> Watcher:
     """A watcher that says where training is, at most once a second."""
     said = [0.0]
 
@@ -58,7 +55,7 @@ def told(progress: Callable[[str], None]) -> Watcher:
 def line(now: Progress) -> str:
     """Epoch, loss, accuracy and time left, in words."""
     top1 = "" if now.top1 is None else f", top-1 {now.top1:.2%}"
-    left = "" if now.seconds_left is None else f", {now.seconds_left:.0f} s left"
+    left = "" if now.seconds_left is None else f", {duration(now.seconds_left)} left"
     return f"epoch {now.epoch} of {now.epochs}, loss {now.loss:.3f}{top1}{left}"
 
 
@@ -66,6 +63,7 @@ def _machine() -> dict[str, Any]:
     """What a time depends on."""
     return {
         "cpu_model": machine.cpu_model(),
+        "accelerator": machine.accelerator(),
         "cores_allowed": machine.allowed_cpus(),
         "process_peak_bytes": memory.peak_bytes(),
         **machine.state(),
@@ -78,7 +76,6 @@ class Question:
 
     image_size: int | None = None
     variant: str = "dense"
-    recipe: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     start: Path | None = None
     new_head: bool = False
@@ -93,13 +90,11 @@ class Question:
             raise matrix.MatrixError(f"{model.name} is an ONNX file, and cannot be trained; wanted a torch model")
         variants.find(self.variant)
         try:
-            recipe = replace(model.recipe(size, self.recipe), **self.changes)
+            recipe = replace(model.recipe(size), **self.changes)
         except ValueError as error:
             raise matrix.MatrixError(str(error)) from error
         if self.start is not None and not self.start.is_file():
             raise matrix.MatrixError(f"--from: {str(self.start)!r} is no file")
-        if self.device == "cuda" and (reason := machine.cuda_device()) is not None:
-            raise matrix.MatrixError(f"--device cuda: {reason}")
         if self.new_head and self.start is None:
             raise matrix.MatrixError("--new-head: wanted with --from FILE, whose last layer is left out")
         return Task(model, size, recipe, self.variant, self.start, self.new_head, self.device)
@@ -109,20 +104,20 @@ def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, chec
     """Train as a command: with a bar, and a summary in the end. Returns the exit code: 1 where a floor is missed."""
     data = task.model.dataset(task.image_size)
     place = folder(task, cache_folder())
-    if anew:
-        shutil.rmtree(place, ignore_errors=True)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"the cache {str(place)!r} cannot be written: {error.strerror}; name another with $XDG_CACHE_HOME"
-        ) from error
     with lock_machine(wait_s):
-        if (place / RECORD).exists():
+        try:
+            if anew and place.exists():
+                shutil.rmtree(place)
+            place.mkdir(parents=True, exist_ok=True)
+            (place / ".room").write_bytes(b"")
+        except OSError as error:
+            reason = f"the cache {str(place)!r} cannot be written: {error.strerror}"
+            raise RunError(f"{reason}; name another with $XDG_CACHE_HOME") from error
+        if (place / WEIGHTS).exists() and (place / RECORD).exists():
             print(f"{task.name} was trained before; --anew trains it again")
         else:
             what = f"{task.model.name} at {task.image_size} pixels on {data.name}"
-            print(f"training {what}, recipe {task.recipe.name!r}", flush=True)
+            print(f"training {what}: {task.recipe}", flush=True)
             with _Bar() as bar:
                 run(task, place, root, bar.watch, checkpoint_s=checkpoint_s)
     record = json.loads((place / RECORD).read_text())
@@ -130,8 +125,13 @@ def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, chec
     print(f"weights: {place / WEIGHTS}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(place / WEIGHTS, out / file_name(task.model, task.image_size))
-        print(f"and:     {out / file_name(task.model, task.image_size)}")
+        stem = file_name(task.model, task.image_size).removesuffix(".safetensors")
+        copy = out / f"{stem}{'' if task.variant == 'dense' else f'_{task.variant}'}.safetensors"
+        shutil.copyfile(place / WEIGHTS, copy)
+        print(f"and:     {copy}")
+    as_it_is = Task(task.model, task.image_size, task.model.recipe(task.image_size))
+    if place != folder(as_it_is, cache_folder()):
+        print("benchmarks look for the recipe as it is, dense: give them these by --out DIR, and then --weights DIR")
     floor = task.model.floors.get(data.name)
     usual = not task.model.chosen and task.image_size == (task.model.home or data.image_size) and task.variant == "dense"
     if floor is not None and usual and record["top1"] < floor.top1:
@@ -148,7 +148,7 @@ def summary(record: Mapping[str, Any]) -> str:
         [
             f"top-1 {record['top1']:.2%}, top-5 {record['top5']:.2%} on the {record['images']} test images of {record['data']}",
             f"{len(curves)} epochs of {split['train']} images in {duration(record['seconds'])}{sessions}: "
-            f"{record['images_per_s']:.0f} images/s, {record['waiting_share']:.1%} of that waiting for data; "
+            f"{record['images_per_s']:.0f} images/s, {record['waiting_share']:.1%} of the time for making batches; "
             f"peak memory {here['process_peak_bytes'] / 2**20:.0f} MiB",
         ]
     )

@@ -1,6 +1,6 @@
 """Changes of a training batch by chance, batched on its device, by name: `crop=4`, `flip`, `cutmix=1.0`.
 
-Chance comes from torch's own generator, which the training loop seeds for each step.
+Chance comes from torch's own generator, which the training loop seeds for each step. Importing this imports no torch.
 """
 
 from __future__ import annotations
@@ -9,21 +9,42 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from models.model import UnknownName
-
 if TYPE_CHECKING:
     from torch import Tensor
 
 Change = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+USUAL = {"crop": 4.0, "flip": None, "mixup": 0.2, "cutmix": 1.0}  # their values; a flip has none
+
+
+def parse(text: str) -> tuple[str, float | None]:
+    """The parts of `name` or `name=value`. Raises ValueError for what does not exist, and for a value that cannot be."""
+    name, _, value = text.partition("=")
+    if name not in USUAL:
+        raise ValueError(f"augmentation: wanted some of {', '.join(USUAL)}, came {name!r}")
+    if not value:
+        return name, USUAL[name]
+    wanted = {"crop": "a whole number of pixels from 1", "flip": "no value"}.get(name, "a number above 0")
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if name == "flip" or not 0 < number < float("inf") or (name == "crop" and not number.is_integer()):
+        raise ValueError(f"augmentation {name!r}: wanted {wanted}, came {value!r}")
+    return name, number
 
 
 def find(text: str, classes: int) -> Change:
     """The function of `name` or `name=value`: from images, shape (n, channels, height, width), and labels, (n,) or (n, classes),
-    to both, changed. Raises `UnknownName`."""
-    name, _, value = text.partition("=")
-    if name not in AUGMENTATIONS:
-        raise UnknownName(f"no augmentation {name!r}; known: {', '.join(AUGMENTATIONS)}")
-    return AUGMENTATIONS[name](value, classes)
+    to both, changed. Raises ValueError."""
+    name, value = parse(text)
+    if name == "flip":
+        return flip
+    assert value is not None
+    if name == "crop":
+        return partial(crop, pad=int(value))
+    from torchvision.transforms import v2
+
+    return {"mixup": v2.MixUp, "cutmix": v2.CutMix}[name](alpha=value, num_classes=classes)
 
 
 def crop(images: Tensor, labels: Tensor, pad: int) -> tuple[Tensor, Tensor]:
@@ -48,26 +69,3 @@ def flip(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
     mirrored = torch.rand(len(images), device=images.device) < 0.5
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images), labels
-
-
-def _crop(value: str, classes: int) -> Change:
-    return partial(crop, pad=int(value or 4))
-
-
-def _flip(value: str, classes: int) -> Change:
-    return flip
-
-
-def _mixup(value: str, classes: int) -> Change:
-    from torchvision.transforms import v2
-
-    return v2.MixUp(alpha=float(value or 0.2), num_classes=classes)
-
-
-def _cutmix(value: str, classes: int) -> Change:
-    from torchvision.transforms import v2
-
-    return v2.CutMix(alpha=float(value or 1.0), num_classes=classes)
-
-
-AUGMENTATIONS: dict[str, Callable[[str, int], Change]] = {"crop": _crop, "flip": _flip, "mixup": _mixup, "cutmix": _cutmix}

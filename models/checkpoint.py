@@ -17,36 +17,60 @@ class BadCheckpoint(ValueError):
     """A file that is no safetensors file of ours, is cut off, or has been changed since it was written."""
 
 
+class NotKept(OSError):
+    """A file that cannot be written: no right to, or no room."""
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write a file; whoever reads `path` meanwhile, or after a crash, finds the old one or the new one, whole."""
+    """Write a file; whoever reads `path` meanwhile, or after a crash, finds the old one or the new one, whole.
+
+    Raises `NotKept`.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(facts, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(kept, part, metadata={"facts": text, "sha256": _digest(kept, text)})
-    os.chmod(part, 0o666 & ~_umask())  # safetensors gives the file to its owner alone
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(kept, part, metadata={"facts": text, "sha256": _digest(kept, text)})
+        os.chmod(part, 0o666 & ~_umask())  # safetensors gives the file to its owner alone
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise NotKept(f"{path} cannot be written: {error}; $XDG_CACHE_HOME names another place") from error
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file. Raises `BadCheckpoint`; nothing is unpickled."""
+    kept, told = _read(path)
+    if not told:
+        raise BadCheckpoint(f"{path} was not written by this project: it has no checksum")
+    return kept, json.loads(told["facts"])
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of anybody's safetensors file; one of ours must be as it was written. Raises `BadCheckpoint`."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     except SafetensorError as error:
-        raise BadCheckpoint(f"{path.name} is no whole safetensors file: {error}") from error
+        raise BadCheckpoint(f"{path} is no whole safetensors file: {error}") from error
     if not {"facts", "sha256"} <= told.keys():
-        raise BadCheckpoint(f"{path.name} was not written by this project: it has no checksum")
-    if _digest(tensors, told["facts"]) != told["sha256"]:
-        raise BadCheckpoint(f"{path.name} was changed after it was written: its checksum is another one")
-    return tensors, json.loads(told["facts"])
+        return kept, {}
+    if _digest(kept, told["facts"]) != told["sha256"]:
+        raise BadCheckpoint(f"{path} was changed after it was written: its checksum is another one")
+    return kept, told
 
 
 def _umask() -> int:

@@ -162,6 +162,11 @@ class Images:
         crop = v2.RandomResizedCrop((self._image_size, self._image_size), scale=(least_area, 1.0), antialias=True)
         return v2.functional.to_image(crop(self.decoded(index)))
 
+    def verify(self) -> None:
+        """Look into each file, its beginning and its end. Raises `BadData` with the name of one that is cut off or no picture."""
+        if not self.in_memory:
+            self._pictures.verify()
+
     def to(self, device: str) -> Images:
         """Move the pictures to a device, where they are one tensor. In place."""
         if self.in_memory:
@@ -221,8 +226,11 @@ def _mnist(name: str, folder: str) -> Callable[[Path | None, str], tuple[str, Te
             _check_idx(raw, f"{part}-labels-idx1-ubyte", 2049, (count,))
         data = getattr(torchvision.datasets, name)(root=root / folder, train=split == "train", download=False)
         labels = data.targets.tolist()
-        if max(labels) > 9:
-            raise BadData(f"{folder}: a label of {max(labels)}, wanted 0 to 9; fetch the files again")
+        if set(labels) != set(range(10)):
+            raise BadData(f"{folder}: labels of {sorted(set(labels))[:12]}, wanted 0 to 9; fetch the files again")
+        blank = int((data.data.flatten(1).amax(dim=1) == 0).sum())  # of a copy that was broken off, the end is zeros
+        if blank:
+            raise BadData(f"{folder}: {blank} pictures of the {split} split are blank, wanted none; fetch the files again")
         return folder, data.data.unsqueeze(1), labels
 
     return pictures
@@ -288,9 +296,6 @@ def _imagenet(root: Path | None, split: str) -> tuple[str, _Files, Sequence[int]
             raise BadData(f"imagenet/{part.name}: {error}") from error
         if len(data.classes) > 1000:
             raise BadData(f"imagenet/{part.name} has {len(data.classes)} folders, wanted one for each of 1000 classes")
-        empty = next((path for path, _ in data.samples if not Path(path).stat().st_size), None)
-        if empty is not None:
-            raise BadData(f"imagenet/{part.name}: {Path(empty).name} is empty")
         return "imagenet", _Files([Path(path) for path, _ in data.samples]), [int(label) for label in data.targets]
     if split == "train":
         raise NoData("ROOT/imagenet has no folder 'train', with a folder of pictures for each class")
@@ -309,6 +314,16 @@ class _Files(Sequence[Any]):
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    def verify(self) -> None:
+        for path in self._paths:
+            with path.open("rb") as file:
+                begin = file.read(2)
+                file.seek(max(0, path.stat().st_size - 2))
+                end = file.read(2)
+            jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+            if len(begin) < 2 or (jpeg and (begin, end) != (b"\xff\xd8", b"\xff\xd9")):
+                raise BadData(f"{path.parent.name}/{path.name} is empty, cut off or no picture; copy it again")
 
     def __getitem__(self, index: Any) -> Any:
         from PIL import Image
@@ -343,7 +358,7 @@ PICTURES = "val/ (and train/) with a folder for each class, or pictures with a l
 DATASETS = {
     data.name: data
     for data in (
-        DataSet("digits", 8, 1, 10, (0.305,), (0.376,), _digits, embedded=True),
+        DataSet("digits", 8, 1, 10, (0.305,), (0.376,), _digits, embedded=True, validation=97),
         _small("mnist", 28, 1, 10, (0.1307,), (0.3081,), "MNIST"),
         _small("fashion_mnist", 28, 1, 10, (0.2860,), (0.3530,), "FashionMNIST"),
         _small("cifar10", 32, 3, 10, IMAGENET_MEAN, IMAGENET_STD, "CIFAR10"),

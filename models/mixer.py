@@ -76,7 +76,6 @@ MODELS = [
         12,
         768,
         "Tolstikhin et al. 2021, table 1; timm",
-        recipes={"cifar10": [_recipe(12, 100)]},
         floors={"imagenet": Floor(top1=0.76602, top5=0.92224, images=50_000, source="timm, results-imagenet.csv")},
         preparation=Preparation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), bicubic=True),
         pretrained="timm:mixer_b16_224.goog_in21k_ft_in1k",

@@ -128,12 +128,12 @@ class Model:
             )
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
-    def recipe(self, image_size: int, name: str | None = None) -> Recipe:
-        """How it is trained at an image size, by the recipe of that name or by the one that was chosen. Raises `UnknownName`.
+    def recipe(self, image_size: int) -> Recipe:
+        """How it is trained at an image size, by the usual recipe or the one that was chosen. Raises `UnknownName`.
 
         A recipe's minutes are those of the model as it is usually used; others' are in proportion to their MACs.
         """
-        name = name or self.chosen.get("recipe", USUAL)
+        name = self.chosen.get("recipe", USUAL)
         data = self.dataset(image_size).name
         recipes = self.recipes.get(data, ())
         if not recipes:
@@ -215,6 +215,8 @@ def choose(model: Model, settings: Sequence[str]) -> Model:
             raise UnknownName(f"model {model.name!r} is not meant for data {text!r}; known: {', '.join(model.data)}")
         if key == "treatment" and text not in TREATMENTS:
             raise UnknownName(f"model {model.name!r}, option 'treatment': wanted {', '.join(TREATMENTS)}, came {text!r}")
+    if "treatment" in chosen and chosen.get("data", model.data[0]) == "imagenet":
+        raise UnknownName(f"model {model.name!r}: pictures of imagenet are resized, then cropped; no other treatment is known")
     names = [recipe.name for recipes in model.recipes.values() for recipe in recipes]
     if "recipe" in chosen and chosen["recipe"] not in names:
         raise UnknownName(

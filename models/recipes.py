@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models import augmentation
+
 if TYPE_CHECKING:
     from models.model import Model
 
@@ -26,12 +28,12 @@ class Recipe:
     """One way to train a model on a data set. A model may have several, by name.
 
     `learning_rate` is the highest. The `one-cycle` schedule (Smith & Topin 2018, "Super-Convergence", section 3) rises to it
-    linearly in the share `warmup` of all steps, then falls as a cosine to 0. `weight_decay` is decoupled (AdamW), and
-    leaves biases, norms and positions alone; `momentum` is Nesterov's, of `sgd`. `augmentation` names what
-    models/augmentation.py does to a batch, in order; of pictures that are files, a part by chance is shown, of at least the
-    share `least_area` (Szegedy et al. 2014, "Going deeper with convolutions", section 6). `clip` limits the norm of the
-    gradients. `mixed`: multiply in bfloat16 where the device has it; weights and sums stay in fp32. `minutes` is what it
-    takes, about, on two cores.
+    linearly in the share `warmup` of all steps, then falls as a cosine to 0. `weight_decay` is decoupled by AdamW, an L2 term
+    in the gradient by Adam and SGD, and leaves biases, norms and positions alone; `momentum` is Nesterov's, of `sgd`.
+    `augmentation` names what models/augmentation.py does to a batch, in order; of pictures that are files, a part by chance
+    is shown, of at least the share `least_area` (Szegedy et al. 2014, "Going deeper with convolutions", section 6). `clip`
+    limits the norm of the gradients. `mixed`: multiply in bfloat16 where the device has it; weights and sums stay in fp32.
+    `minutes` is what it takes, about, on two cores.
     """
 
     name: str = USUAL
@@ -64,6 +66,8 @@ class Recipe:
         for is_wrong, text in wrong:
             if is_wrong:
                 raise ValueError(f"recipe {self.name!r}, {text}")
+        for text in self.augmentation:
+            augmentation.parse(text)
 
     def __str__(self) -> str:
         """In words."""

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import augmentation, checkpoint, variants
-from models.datasets import Images, held_out
+from models.addition import Addition
+from models.datasets import BadData, Images, held_out
 from models.recipes import Diverged, Recipe, Task
 from models.weights import WEIGHTS, last_layer, load_weights, sources
 
@@ -27,31 +28,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+ANEW = "begin anew: train --anew"
 CHECKPOINT, RECORD = "checkpoint.safetensors", "training.json"
-
-
-class Addition:
-    """What a variant adds to training: a term of the loss, a schedule of its own, a teacher. Each method may be left out.
-
-    `done` is the share of all steps that lie behind, from 0 to 1. What an addition remembers between steps it must give away in
-    `state`, and take back in `restore`, so that an interrupted training goes on as if nothing had happened.
-    """
-
-    def begin(self, net: nn.Module) -> None:
-        """Before the first step, and again when training goes on: look at the net, which has its weights."""
-
-    def loss(self, loss: Tensor, net: nn.Module, inputs: Tensor, outputs: Tensor, labels: Tensor, done: float) -> Tensor:
-        """The loss that is minimised, given that of the labels; a penalty of the weights, or a teacher's, is added here."""
-        return loss
-
-    def stepped(self, net: nn.Module, done: float) -> None:
-        """After every step of the optimiser: change weights in place, as a pruning schedule does."""
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        pass
 
 
 @dataclass
@@ -103,6 +81,8 @@ def train(
     """
     if (folder / RECORD).exists() and (folder / WEIGHTS).exists():
         return json.loads((folder / RECORD).read_text())
+    for left in folder.glob("*.part"):  # of one that was killed while it wrote
+        left.unlink()
     run = _Run(task, folder, root, addition)
     for progress in run.steps(checkpoint_s):
         watch(progress)
@@ -120,13 +100,18 @@ class _Run:
         data = task.model.dataset(task.image_size)
         load = partial(data.load, root, task.image_size, preparation=task.model.preparation)
         self._test, self._images = load("test"), load("train").to(self._device)
+        if len(self._images) <= data.validation:
+            wanted = f"wanted more than the {data.validation} that are held out, came {len(self._images)}"
+            raise BadData(f"the training split of {data.name} has too few pictures: {wanted}")
+        self._test.verify()
+        self._images.verify()
         self._chosen, self._validation = held_out(len(self._images), data.validation, task.recipe.seed)
         self._labels = torch.tensor(self._images.labels, device=self._device)
-        self._classes, recipe = data.classes, task.recipe
+        recipe = task.recipe
         self._per_epoch = max(1, len(self._chosen) // recipe.batch)
         self._steps = self._per_epoch * recipe.epochs
         self._changes = [augmentation.find(text, data.classes) for text in recipe.augmentation]
-        self._mixed = recipe.mixed and task.bfloat16
+        self._bfloat16 = recipe.mixed and task.bfloat16
         if self._device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS' own condition for the same sums again
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -135,15 +120,15 @@ class _Run:
         net = task.model.instantiate(task.image_size)
         if task.start is not None:
             load_weights(net, task.start, but=last_layer(net) if task.new_head else ())
-        variant = variants.find(task.variant)
-        self._net = variant(net).to(self._device).train()
+        variant, parent = variants.find(task.variant), net.to(self._device)
+        self._net = variant(parent).train()
         self._addition = addition or getattr(variant, "addition", Addition)()
+        self._addition.begin(self._net, parent)
         self._optimiser = _optimiser(self._net, recipe)
-        self._state = _State()
+        self._state, self._made_by = _State(), self._describe()
         self._resume()
         self._state.sessions += 1
         self._before_s = self._state.seconds
-        self._addition.begin(self._net)
 
     def steps(self, checkpoint_s: float) -> Iterator[Progress]:
         """Take all steps that are left, each told of, and keep a checkpoint after each epoch and every so many seconds."""
@@ -159,10 +144,12 @@ class _Run:
             for index, chosen in enumerate(batches, start=within):
                 started = time.perf_counter()
                 inputs = next(pictures)
-                torch.manual_seed(_mixed_seed(recipe.seed, state.step))
+                torch.manual_seed(_seed(recipe.seed, state.step))
                 inputs, labels = self._changed(inputs, self._labels[chosen.to(self._labels.device)])
                 ready = time.perf_counter()
                 loss = self._step(inputs, labels)
+                if self._device == "cuda":
+                    torch.cuda.synchronize()
                 ended = time.perf_counter()
                 state.step += 1
                 state.waiting_s += ready - started
@@ -180,18 +167,20 @@ class _Run:
 
     def finish(self, machine: Mapping[str, Any]) -> dict[str, Any]:
         """Classify the test split, and write weights and record."""
-        top1, top5 = self._accuracy(self._test.to(self._device), range(len(self._test)), mixed=False)
+        top1, top5 = self._accuracy(self._test.to(self._device), range(len(self._test)), bfloat16=False)
         self._state.seconds = self._before_s + time.perf_counter() - self._began
         record = {**self._record(), "top1": top1, "top5": top5, "images": len(self._test), "machine": dict(machine)}
-        checkpoint.save(self._folder / WEIGHTS, self._net.state_dict(), {"task": self._task.name, "top1": top1})
-        part = self._folder / f"{RECORD}.part"
+        part = self._folder / f"{RECORD}.{os.getpid()}.part"
         part.write_text(json.dumps(record, indent=1))
         part.replace(self._folder / RECORD)
+        # the weights last: where they are, all is
+        checkpoint.save(self._folder / WEIGHTS, self._net.state_dict(), {"task": self._task.name, "top1": top1})
         (self._folder / CHECKPOINT).unlink(missing_ok=True)
         return record
 
     def _pictures(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """The pictures of each batch, normalised; files are decoded ahead, in processes of their own."""
+        import torch
         from torch.utils.data import DataLoader
 
         if self._images.in_memory:
@@ -199,11 +188,11 @@ class _Run:
             return
         seed, first = self._task.recipe.seed, self._state.step
         asked = [
-            [(int(index), _mixed_seed(seed, (first + number) << 32 | place)) for place, index in enumerate(chosen)]
+            [(int(index), _seed(seed, (first + number) << 32 | place)) for place, index in enumerate(chosen)]
             for number, chosen in enumerate(batches)
         ]
         decoding: Any = _Decoding(self._images, self._task.recipe.least_area)
-        for pictures in DataLoader(decoding, batch_sampler=asked, num_workers=os.cpu_count() or 1):
+        for pictures in DataLoader(decoding, batch_sampler=asked, num_workers=torch.get_num_threads()):
             yield self._images.normalised(pictures).to(self._device)
 
     def _changed(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,11 +207,11 @@ class _Run:
         recipe, task, done = self._task.recipe, self._task, self._state.step / self._steps
         for group in self._optimiser.param_groups:
             group["lr"] = recipe.rate(self._state.step, self._steps)
-        with torch.autocast(self._device, torch.bfloat16, enabled=self._mixed):
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._bfloat16):
             outputs = task.model.comparable(self._net(*task.model.positional(inputs)), len(inputs))
-        outputs = outputs.float()
-        loss = functional.cross_entropy(outputs, labels, label_smoothing=recipe.label_smoothing)
-        loss = self._addition.loss(loss, self._net, inputs, outputs, labels, done)
+            outputs = outputs.float()
+            loss = functional.cross_entropy(outputs, labels, label_smoothing=recipe.label_smoothing)
+            loss = self._addition.loss(loss, self._net, inputs, outputs, labels, done)
         value = float(loss.detach())
         if not abs(value) < float("inf"):
             raise Diverged(f"the loss of step {self._state.step + 1} of {self._steps} is {value}; {self._last_good()}")
@@ -235,7 +224,7 @@ class _Run:
         return value
 
     def _end_epoch(self, epoch: int) -> None:
-        state, images = self._state, self._per_epoch * self._task.recipe.batch
+        state, images = self._state, min(self._per_epoch * self._task.recipe.batch, len(self._chosen))
         point = {
             "epoch": epoch + 1,
             "loss": state.epoch_loss / self._per_epoch,
@@ -243,18 +232,18 @@ class _Run:
             "images_per_s": images / state.epoch_s,
         }
         if len(self._validation):
-            point["top1"], point["top5"] = self._accuracy(self._images, self._validation, mixed=self._mixed)
+            point["top1"], point["top5"] = self._accuracy(self._images, self._validation, bfloat16=self._bfloat16)
         state.curves.append(point)
         state.epoch_s = state.epoch_loss = 0.0
 
-    def _accuracy(self, images: Images, indices: Any, *, mixed: bool) -> tuple[float, float]:
+    def _accuracy(self, images: Images, indices: Any, *, bfloat16: bool) -> tuple[float, float]:
         """Top-1 and top-5, in eval mode."""
         import torch
 
         chosen, ranks = torch.as_tensor(indices), []
         truth, device = torch.tensor(images.labels), self._device
         self._net.eval()
-        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=mixed):
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             for part in torch.split(chosen, 256):
                 inputs = images.batch(part).to(device)
                 outputs = self._task.model.comparable(self._net(*self._task.model.positional(inputs)), len(part)).float().cpu()
@@ -267,7 +256,7 @@ class _Run:
     def _order(self, epoch: int) -> Tensor:
         import torch
 
-        random = torch.Generator().manual_seed(_mixed_seed(self._task.recipe.seed, -1 - epoch))
+        random = torch.Generator().manual_seed(_seed(self._task.recipe.seed, -1 - epoch))
         return self._chosen[torch.randperm(len(self._chosen), generator=random)]
 
     def _save(self) -> None:
@@ -282,20 +271,22 @@ class _Run:
             tensors.update({f"optimiser.{number}.{key}": value for key, value in kept.items()})
         tensors.update({f"addition.{name}": tensor for name, tensor in self._addition.state().items()})
         self._state.seconds = self._before_s + time.perf_counter() - self._began
-        checkpoint.save(self._folder / CHECKPOINT, tensors, {"made_by": self._made_by(), "state": asdict(self._state)})
+        checkpoint.save(self._folder / CHECKPOINT, tensors, {"made_by": self._made_by, "state": asdict(self._state)})
 
     def _resume(self) -> None:
         """Take the checkpoint's place, where there is one. Raises `BadCheckpoint`."""
         path = self._folder / CHECKPOINT
         if not path.exists():
             return
-        tensors, facts = checkpoint.load(path)
-        theirs, ours = facts.get("made_by", {}), self._made_by()
+        try:
+            tensors, facts = checkpoint.load(path)
+        except checkpoint.BadCheckpoint as error:
+            raise checkpoint.BadCheckpoint(f"{error}; {ANEW}") from error
+        theirs, ours = facts.get("made_by", {}), self._made_by
         different = [f"{key}: {theirs.get(key)} then, {ours[key]} now" for key in ours if theirs.get(key) != ours[key]]
         if different:
             raise checkpoint.BadCheckpoint(
-                f"{path.name} cannot be continued to the same weights ({'; '.join(different)}); "
-                "finish it as it was begun, or begin anew with --anew"
+                f"{path} cannot be continued to the same weights ({'; '.join(different)}); finish it as it was begun, or {ANEW}"
             )
         part = {prefix: _with_prefix(tensors, prefix) for prefix in ("net.", "optimiser.", "addition.")}
         wanted = self._net.state_dict()
@@ -306,7 +297,8 @@ class _Run:
         ]
         if unfit:
             raise checkpoint.BadCheckpoint(
-                f"{path.name} is of another architecture or number of classes: {len(unfit)} tensors do not fit, {unfit[0]} first"
+                f"{path} is of another architecture or number of classes: {len(unfit)} tensors do not fit, {unfit[0]} first; "
+                f"{ANEW}"
             )
         self._net.load_state_dict(part["net."])
         kept: dict[int, dict[str, Tensor]] = {}
@@ -317,7 +309,7 @@ class _Run:
         self._addition.restore(part["addition."])
         self._state = _State(**facts["state"])
 
-    def _made_by(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, Any]:
         """All that decides, to the last bit, what comes of a checkpoint."""
         import torch
 
@@ -326,7 +318,7 @@ class _Run:
             "device": torch.cuda.get_device_name() if self._device == "cuda" else torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            "bfloat16": self._mixed,
+            "bfloat16": self._bfloat16,
             "code": sources(),
         }
 
@@ -356,7 +348,7 @@ class _Run:
                 "seed": task.recipe.seed,
                 "validation_sha256": hashlib.sha256(self._validation.numpy().tobytes()).hexdigest(),
             },
-            "made_by": self._made_by(),
+            "made_by": self._made_by,
             "seconds": state.seconds,
             "sessions": state.sessions,
             "images_per_s": sum(point["images_per_s"] * point["seconds"] for point in state.curves) / stepping,
@@ -392,7 +384,7 @@ def _optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(groups, recipe.learning_rate, fused=True)
 
 
-def _mixed_seed(seed: int, step: int) -> int:
+def _seed(seed: int, step: int) -> int:
     """Another seed for each step of each training; neighbours must not resemble each other."""
     return int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:6], "big")
 

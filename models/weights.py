@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.model import Model
+from models import checkpoint
+from models.model import Model, UnknownName
 from models.outside import is_outside
 from models.recipes import Recipe, Task
 
@@ -78,12 +80,11 @@ def locate(
     recipe = _recipe(model, image_size)
     if recipe is not None:
         task = Task(model, image_size, recipe)
-        kept = folder(task, cache) / WEIGHTS
-        told = f"trained here on {data.name}, recipe {recipe.name!r}, seed {recipe.seed}"
-        if is_outside(model.name):  # a stranger's code may have changed in ways that nothing shows: trained in every session
-            return Weights("trained", None, told, task)
-        if kept.exists() or (data.missing(root) is None and recipe.minutes <= train_minutes):
-            return Weights("trained", kept, told, task)
+        # a stranger's code may have changed in ways that nothing shows: trained in every session
+        kept = None if is_outside(model.name) else folder(task, cache) / WEIGHTS
+        quick = data.embedded or (data.missing(root) is None and recipe.minutes <= train_minutes)
+        if quick or (kept is not None and kept.exists()):
+            return Weights("trained", kept, f"trained here on {data.name}, recipe {recipe.name!r}, seed {recipe.seed}", task)
         wanted += f", or python -m harness train {model.name} --image-size {image_size} ({recipe.minutes:g} min on 2 cores)"
     place = "no --weights DIR was given" if directory is None else "the --weights folder has none"
     if published:
@@ -102,7 +103,9 @@ def _recipe(model: Model, image_size: int) -> Recipe | None:
     """The model's own recipe; for one that has none, and takes embedded data, the plainest."""
     data = model.dataset(image_size)
     if data.name in model.recipes:
-        return model.recipe(image_size)
+        with contextlib.suppress(UnknownName):  # a recipe of that name there is for other data
+            return model.recipe(image_size)
+        return None
     plain = data.embedded and model.layers is not None and model.inputs is None and model.outputs is None
     return Recipe() if plain else None
 
@@ -148,15 +151,12 @@ def load_weights(net: nn.Module, path: Path, but: Collection[str] = ()) -> None:
     Those named in `but` stay as they are in the net, whatever the file has.
     Raises `WrongWeights` with the names that do not fit.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not _has_header(path) and path.stat().st_size > HEADER:
         raise WrongWeights(f"{path.name} {REFUSED}")
     try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise WrongWeights(f"{path.name} is no whole safetensors file: {error}") from error
+        state = checkpoint.tensors(path)
+    except checkpoint.BadCheckpoint as error:
+        raise WrongWeights(str(error)) from error
     wanted = net.state_dict()
     state = {**state, **{name: wanted[name] for name in but}}
     kinds = [
@@ -197,8 +197,8 @@ def cache_folder() -> Path:
 
 
 def sources(folder: Path = Path(__file__).parent) -> str:
-    """A digest of a package's sources, of this one if none is named: what a change of the code may have changed is never
-    taken from a cache."""
+    """A digest of a package's sources, of this one if none is named: what a runtime built, or a training begun, by other code is
+    not taken from a cache. (Finished weights are: their record names the code, and a floor is what holds them to account.)"""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())

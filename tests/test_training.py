@@ -23,13 +23,17 @@ from torch.nn import functional
 
 from harness import training as command
 from harness.__main__ import main
+from harness.ask import Probe, ProbeServer
+from harness.cell import Cell
+from harness.settings import Settings
 from models import augmentation, checkpoint, find
+from models.addition import Addition
 from models.checkpoint import BadCheckpoint
 from models.datasets import DATASETS, BadData, NoData, held_out
 from models.model import UnknownName
 from models.recipes import Diverged, Recipe, Task
-from models.training import CHECKPOINT, RECORD, Addition, Progress, train
-from models.weights import WEIGHTS, WrongWeights, load_weights, locate
+from models.training import CHECKPOINT, RECORD, Progress, train
+from models.weights import WEIGHTS, WrongWeights, folder, load_weights, locate
 
 QUICK = Recipe(epochs=3, batch=64, learning_rate=3e-3, augmentation=("crop=1", "flip", "cutmix"))
 NET = "small_cnn+width=4"
@@ -71,8 +75,8 @@ def stop_at(step: int) -> Callable[[Progress], None]:
 class Remembering(Addition):
     """A penalty, and a schedule that needs what it saw before: it zeroes the smallest weights of a running mean."""
 
-    def __init__(self) -> None:
-        self.mean = torch.zeros(())
+    def begin(self, net: nn.Module, parent: nn.Module) -> None:
+        self.mean = torch.zeros_like(net.get_parameter("linear1.weight"))
 
     def loss(self, loss: Tensor, net: nn.Module, inputs: Tensor, outputs: Tensor, labels: Tensor, done: float) -> Tensor:
         return loss + 1e-4 * sum(parameter.abs().sum() for parameter in net.parameters())
@@ -101,7 +105,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd"])
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path: Path, optimiser: str) -> None:
     """Whatever step it was stopped at, however often: also with an addition that remembers."""
-    asked, last = task(replace(QUICK, optimiser=optimiser)), 60
+    asked, last = replace(task(replace(QUICK, optimiser=optimiser)), bfloat16=optimiser == "sgd"), 54
     train(asked, tmp_path / "whole", addition=Remembering())
     for step in (1, 20, 21, 47):
         with pytest.raises(Interrupted):
@@ -113,6 +117,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path: Path, optimi
     assert [point["loss"] for point in record["curves"]] == [point["loss"] for point in alone["curves"]]
     assert record["top1"] == alone["top1"]
     assert last == record["split"]["train"] // 64 * 3
+    assert record["made_by"]["bfloat16"] is (optimiser == "sgd")
 
 
 def test_an_addition_that_forgets_ends_in_other_weights(tmp_path: Path) -> None:
@@ -129,15 +134,41 @@ def test_an_addition_that_forgets_ends_in_other_weights(tmp_path: Path) -> None:
     assert not same(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
 
 
+def test_a_batch_may_be_larger_than_the_data(tmp_path: Path) -> None:
+    record = train(task(replace(QUICK, batch=5000, epochs=2)), tmp_path)
+    assert len(record["curves"]) == 2
+    assert record["images_per_s"] == pytest.approx(1200 / record["curves"][0]["seconds"], rel=5)
+
+
+def test_killed_between_record_and_weights_it_writes_both(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = checkpoint.save
+
+    def killed(path: Path, *what: Any) -> None:
+        if path.name == WEIGHTS:
+            raise Interrupted
+        save(path, *what)
+
+    monkeypatch.setattr(checkpoint, "save", killed)
+    with pytest.raises(Interrupted):
+        train(task(), tmp_path)
+    assert (tmp_path / RECORD).exists()
+    monkeypatch.undo()
+    train(task(), tmp_path)
+    assert same(tensors(tmp_path), tensors(whole))
+    assert json.loads((tmp_path / RECORD).read_text())["sessions"] == 2
+
+
 def test_another_seed_gives_other_weights(tmp_path: Path, whole: Path) -> None:
     train(task(replace(QUICK, seed=1)), tmp_path)
     assert not same(tensors(tmp_path), tensors(whole))
 
 
-def _trained(folder: Path, ended: Any) -> None:
+def _trained(folder: Path, step: Any) -> None:
+    def watch(now: Progress) -> None:
+        step.value = now.step
+
     torch.set_num_threads(1)
-    train(task(replace(QUICK, epochs=12)), folder, checkpoint_s=0.0)
-    ended.set()
+    train(task(replace(QUICK, epochs=60)), folder, watch=watch, checkpoint_s=0.0)
 
 
 @pytest.mark.slow
@@ -145,34 +176,34 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_weights(tmp_path: Path
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.test_training"])
 
-    def run(folder: Path, kill_after: float | None) -> tuple[float, bool]:
-        ended = context.Event()
-        process = context.Process(target=_trained, args=(folder, ended))
-        started = time.perf_counter()
+    def run(folder: Path, kill_after: float | None) -> int:
+        """Train, and kill it so many seconds after it has taken a step. Returns the last step."""
+        step = context.Value("i", 0)
+        process = context.Process(target=_trained, args=(folder, step))
         process.start()
-        process.join(kill_after)
-        if process.is_alive():
+        if kill_after is not None:
+            while step.value == 0 and process.is_alive():
+                time.sleep(0.001)
+            time.sleep(kill_after)
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
-            process.join()
-        return time.perf_counter() - started, ended.is_set()
+        process.join()
+        return int(step.value)
 
-    run(tmp_path / "warm", None)
-    seconds, finished = run(tmp_path / "whole", None)
-    assert finished
-    killed, chance = 0, random.Random(0)
-    for _ in range(200):
-        _, finished = run(tmp_path / "parts", chance.uniform(0.02, 0.6) * seconds if killed < 10 else None)
-        if finished:
-            break
-        killed += 1
-    assert (finished, killed) == (True, 10)
+    started = time.perf_counter()
+    last = run(tmp_path / "whole", None)
+    seconds = time.perf_counter() - started
+    chance, steps = random.Random(), [0]
+    for _ in range(10):
+        steps.append(run(tmp_path / "parts", chance.uniform(0, 0.05) * seconds))
+    assert steps == sorted(set(steps)), "each time some steps were taken"
+    assert steps[-1] < last == run(tmp_path / "parts", None)
     assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
 
 
 def test_the_record_says_how_it_went(whole: Path) -> None:
     record = json.loads((whole / RECORD).read_text())
-    assert record["split"]["train"] + record["split"]["validation"] == 1297
+    assert (record["split"]["train"], record["split"]["validation"]) == (1200, 97)
     assert [point["epoch"] for point in record["curves"]] == [1, 2, 3]
     assert all(point["seconds"] > 0 and point["images_per_s"] > 0 for point in record["curves"])
     assert record["recipe"]["augmentation"] == ["crop=1", "flip", "cutmix"]
@@ -207,11 +238,11 @@ class Breaking(Addition):
 
 
 def test_a_loss_that_is_no_number_stops_at_once(tmp_path: Path) -> None:
-    with pytest.raises(Diverged, match=r"the loss of step 1 of 60 is nan; there is no checkpoint yet"):
+    with pytest.raises(Diverged, match=r"the loss of step 1 of 54 is nan; there is no checkpoint yet"):
         train(task(), tmp_path, addition=Breaking(0.0))
-    with pytest.raises(Diverged, match=r"the loss of step 31 of 60 is nan; the last good checkpoint is .*, of step 20"):
+    with pytest.raises(Diverged, match=r"the loss of step 28 of 54 is nan; the last good checkpoint is .*, of step 18"):
         train(task(), tmp_path, addition=Breaking(0.5))
-    assert checkpoint.load(tmp_path / CHECKPOINT)[1]["state"]["step"] == 20
+    assert checkpoint.load(tmp_path / CHECKPOINT)[1]["state"]["step"] == 18
 
 
 def test_weights_that_are_no_numbers_do_not_take_the_place_of_good_ones(tmp_path: Path) -> None:
@@ -221,7 +252,7 @@ def test_weights_that_are_no_numbers_do_not_take_the_place_of_good_ones(tmp_path
                 with torch.no_grad():
                     net.get_parameter("linear2.bias").fill_(float("inf"))
 
-    with pytest.raises(Diverged, match=r"the last good checkpoint is .*, of step 36"):
+    with pytest.raises(Diverged, match=r"the last good checkpoint is .*, of step 32"):
         train(task(), tmp_path, addition=Poison(), checkpoint_s=0.0)
     assert all(bool(tensor.isfinite().all()) for tensor in checkpoint.load(tmp_path / CHECKPOINT)[0].values())
 
@@ -291,6 +322,28 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None
     other = replace(find(NET), build=lambda **_: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
     with pytest.raises(BadCheckpoint, match="is of another architecture or number of classes: 10 tensors do not fit"):
         train(replace(task(), model=other), tmp_path)
+
+
+def test_weights_that_were_changed_are_refused(tmp_path: Path, whole: Path) -> None:
+    good = (whole / WEIGHTS).read_bytes()
+    (tmp_path / WEIGHTS).write_bytes(good[:-9] + bytes([good[-9] ^ 1]) + good[-8:])
+    with pytest.raises(WrongWeights, match="was changed after it was written"):
+        load_weights(find(NET).instantiate(8), tmp_path / WEIGHTS)
+
+
+def test_a_benchmark_begins_anew_where_a_checkpoint_cannot_be_continued(tmp_path: Path, server: ProbeServer) -> None:
+    """By other code, say: nobody wants every session to fail until a file is deleted by hand."""
+    asked = Task(find("small_cnn"), 8, find("small_cnn").recipe(8))
+    place = folder(asked, tmp_path)
+    with pytest.raises(Interrupted):
+        train(asked, place, watch=stop_at(25), checkpoint_s=0.0)
+    kept, facts = checkpoint.load(place / CHECKPOINT)
+    checkpoint.save(place / CHECKPOINT, kept, {**facts, "made_by": {**facts["made_by"], "code": "another"}})
+    cell = Cell("small_cnn", "dense", "eager", "fp32", 1, 8, "cpu")
+    probe = Probe(server, cell, Settings(cache=tmp_path, accuracy_images=100, time_limit_s=120))
+    assert probe.prepared().weights["training"]["sessions"] == 1
+    probe.close()
+    assert sorted(path.name for path in place.iterdir()) == [RECORD, WEIGHTS]
 
 
 def test_weights_of_another_number_of_classes_are_no_start(tmp_path: Path, whole: Path) -> None:
@@ -414,9 +467,21 @@ def test_a_flip_mirrors_about_half() -> None:
     assert 150 < sum(mirrored) < 250
 
 
-def test_an_augmentation_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UnknownName, match="no augmentation 'warp'; known: crop, flip, mixup, cutmix"):
-        augmentation.find("warp=3", 10)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("warp=3", "augmentation: wanted some of crop, flip, mixup, cutmix, came 'warp'"),
+        ("crop=x", "augmentation 'crop': wanted a whole number of pixels from 1, came 'x'"),
+        ("crop=1.5", "augmentation 'crop': wanted a whole number of pixels from 1, came '1.5'"),
+        ("crop=-1", "came '-1'"),
+        ("cutmix=0", "augmentation 'cutmix': wanted a number above 0, came '0'"),
+        ("mixup=nan", "came 'nan'"),
+        ("flip=3", "augmentation 'flip': wanted no value, came '3'"),
+    ],
+)
+def test_an_augmentation_that_cannot_be_is_refused_with_its_recipe(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Recipe(augmentation=(text,))
 
 
 @given(st.integers(2, 300), st.floats(0, 1), st.integers(0, 5))
@@ -432,7 +497,7 @@ def test_what_is_held_out_is_not_trained_on(count: int, share: float, seed: int)
 
 
 def idx_files(root: Path, name: str = "MNIST", folder: str = "mnist") -> Path:
-    """MNIST without pictures: files of the right length, full of zeros."""
+    """MNIST without pictures: files of the right length, full of ones."""
     raw = root / folder / name / "raw"
     raw.mkdir(parents=True)
     for part, count in (("train", 60_000), ("t10k", 10_000)):
@@ -440,9 +505,8 @@ def idx_files(root: Path, name: str = "MNIST", folder: str = "mnist") -> Path:
             ("images-idx3", struct.pack(">4I", 2051, count, 28, 28), count * 784),
             ("labels-idx1", struct.pack(">2I", 2049, count), count),
         ):
-            with (raw / f"{part}-{kind}-ubyte").open("wb") as file:
-                file.write(header)
-                file.truncate(len(header) + size)
+            content = bytes(range(10)) * (size // 10) if size == count else bytes([1]) * size
+            (raw / f"{part}-{kind}-ubyte").write_bytes(header + content)
     return raw
 
 
@@ -453,6 +517,15 @@ def test_damaged_files_of_mnist_are_named(tmp_path: Path) -> None:
     whole = images.stat().st_size
     os.truncate(images, whole - 1)
     with pytest.raises(BadData, match=f"MNIST/raw/train-images-idx3-ubyte is incomplete.*wanted {whole} bytes.*came {whole - 1}"):
+        DATASETS["mnist"].load(tmp_path, 28)
+    os.truncate(images, whole - 784 * 5)
+    os.truncate(images, whole)  # a copy that was broken off, of which the rest is zeros
+    with pytest.raises(BadData, match="5 pictures of the train split are blank"):
+        DATASETS["mnist"].load(tmp_path, 28, "train")
+    labels = raw / "t10k-labels-idx1-ubyte"
+    good = labels.read_bytes()
+    labels.write_bytes(good[:8] + bytes(10_000))
+    with pytest.raises(BadData, match=r"labels of \[0\], wanted 0 to 9"):
         DATASETS["mnist"].load(tmp_path, 28)
     images.unlink()
     with pytest.raises(BadData, match="MNIST/raw/train-images-idx3-ubyte is missing"):
@@ -515,11 +588,16 @@ def test_pictures_in_folders_are_trained_on_and_interrupted(tmp_path: Path) -> N
             train(asked, tmp_path / "parts", tmp_path, watch=stop_at(3), checkpoint_s=0.0)
         train(asked, tmp_path / "parts", tmp_path)
         assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
-        (tmp_path / "imagenet" / "train" / "n0" / "3.jpeg").write_bytes(b"no picture")
+        whole_picture = (tmp_path / "imagenet" / "train" / "n0" / "3.jpeg").read_bytes()
+        for damaged in (b"no picture", b"", whole_picture[:-1]):
+            (tmp_path / "imagenet" / "train" / "n0" / "3.jpeg").write_bytes(damaged)
+            with pytest.raises(BadData, match=r"n0/3.jpeg is empty, cut off or no picture"):
+                train(asked, tmp_path / "damaged", tmp_path)
+        (tmp_path / "imagenet" / "train" / "n0" / "3.jpeg").write_bytes(b"\xff\xd8 and what is no picture \xff\xd9")
         with pytest.raises(BadData, match=r"n0/3.jpeg cannot be decoded"):
             train(asked, tmp_path / "damaged", tmp_path)
-        (tmp_path / "imagenet" / "train" / "n0" / "3.jpeg").write_bytes(b"")
-        with pytest.raises(BadData, match=r"imagenet/train: 3.jpeg is empty"):
+        patch.setitem(DATASETS, "imagenet", replace(data, validation=12))
+        with pytest.raises(BadData, match=r"too few pictures: wanted more than the 12 that are held out, came 12"):
             train(asked, tmp_path / "damaged", tmp_path)
 
 
@@ -541,6 +619,8 @@ def test_trained_weights_are_found_and_others_trained_only_if_that_is_quick(tmp_
     assert locate(find("mlp"), 28, **find_weights, train_minutes=0.01).path == path  # type: ignore[arg-type]
     assert locate(find("mlp+recipe=study"), 28, **find_weights).path != path  # type: ignore[arg-type]
     assert locate(find("mlp"), 28, directory=None, cache=tmp_path).kind == "trained"  # needs no data any more
+    assert locate(find("mlp+width=4096"), 8, directory=None, cache=tmp_path).kind == "trained"  # on digits, always
+    assert locate(find("mlp+recipe=study"), 8, directory=None, cache=tmp_path).kind == "seeded"  # not of digits
 
 
 def test_minutes_grow_with_the_macs() -> None:
@@ -575,6 +655,10 @@ def test_the_command_trains_and_benchmarks_find_it(
     said = capsys.readouterr().out
     assert "epoch 20 of 20" in said
     assert "on the 500 test images of digits" in said
+    kept = locate(find("small_cnn"), 8, None, tmp_path / "cache" / "plumbline").path
+    assert kept is not None
+    assert f"weights: {kept}" in said
+    assert kept.exists()
     found = locate(find("small_cnn"), 8, tmp_path / "weights", tmp_path / "cache")
     assert (found.kind, found.reason) == ("file", "digits_small_cnn.safetensors")
     assert plumbline("train", "small_cnn") == 0
@@ -599,7 +683,9 @@ def test_the_command_says_when_a_floor_is_missed(plumbline: Callable[..., int], 
     [
         (["train", "mlpp"], "no model 'mlpp' (did you mean mlp?)"),
         (["train", "resnet50"], "model 'resnet50' has no recipe for imagenet"),
-        (["train", "mlp", "--recipe", "mine"], "has no recipe 'mine' for digits; known: usual"),
+        (["train", "mlp", "--recipe", "mine"], "model 'mlp' has no recipe 'mine'; known: usual, study"),
+        (["train", "mlp", "--recipe", "study"], "has no recipe 'study' for digits; known: usual"),
+        (["train", "mlp", "--device", "cuda"], "--device cuda: "),
         (["train", "mlp", "--epochs", "0"], "epochs: wanted 1 or more, came 0"),
         (["train", "mlp+data=mnist"], "no data root was given"),
         (["train", "mlp", "--data", "nowhere"], "--data: 'nowhere' is not a folder"),
@@ -631,7 +717,7 @@ def test_data_that_cannot_be_fetched_can_be_copied(
 
 def test_progress_is_told_at_most_once_a_second() -> None:
     lines: list[str] = []
-    watch = command.told(lines.append)
+    watch = command.every_second(lines.append)
     for step in range(50):
         watch(Progress(1, 2, step + 1, 100, 0.5, None, 9.0))
-    assert lines == ["training, epoch 1 of 2, loss 0.500, 9 s left"]
+    assert lines == ["training, epoch 1 of 2, loss 0.500, 9.0 s left"]

@@ -52,6 +52,8 @@ class Bench:
         self.settings = self.tier.apply(options.settings(config))
         if config.getoption("time_limit") is not None:
             self.settings = replace(self.settings, time_limit_s=config.getoption("time_limit"))
+        if config.getoption("train_minutes") is not None:
+            self.settings = replace(self.settings, train_minutes=config.getoption("train_minutes"))
         if config.getoption("memory_limit") is not None:
             self.settings = replace(self.settings, memory_limit_bytes=config.getoption("memory_limit"))
         self.run_dir: Path = (

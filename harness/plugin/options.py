@@ -30,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
     group.addoption("--weights", metavar="DIR", help="safetensors files (default: ROOT/weights, if any), or: pretrained")
+    words = "train what has no weights if that takes no longer on two cores, instead of the tier's (default: 1)"
+    group.addoption("--train-minutes", type=_positive, metavar="MINUTES", help=words)
     group.addoption("--layers", action="store_true", help="find out where the time goes: plumbline layers RUN shows it")
     group.addoption("--seed", type=int, default=0, help="of weights, inputs and subsets (default: 0)")
     words = "of the pictures on which outputs are compared (default: another one each time; it is printed)"

@@ -1,0 +1,38 @@
+"""What a variant adds to training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Addition:
+    """A term of the loss, a schedule of its own, a teacher. Each method may be left out.
+
+    `done` is the share of all steps that lie behind, from 0 to 1. What an addition remembers between steps it must give away in
+    `state`, and take back in `restore`, so that an interrupted training goes on as if nothing had happened.
+    """
+
+    def begin(self, net: nn.Module, parent: nn.Module) -> None:
+        """Before the first step, and before `restore` when training goes on: `net` is the variant as it was made of `parent`, the
+        dense net in its first weights, on the device of the training. A teacher is built here."""
+
+    def loss(self, loss: Tensor, net: nn.Module, inputs: Tensor, outputs: Tensor, labels: Tensor, done: float) -> Tensor:
+        """The loss that is minimised, given that of the labels; a penalty of the weights, or a teacher's, is added here.
+
+        `inputs` are normalised pictures, float32, (n, channels, height, width); `outputs` float32, (n, classes); `labels` int64,
+        (n,), or after mixup or cutmix their shares, float32, (n, classes). It is called under the training's own autocast.
+        """
+        return loss
+
+    def stepped(self, net: nn.Module, done: float) -> None:
+        """After every step of the optimiser: change weights in place, as a pruning schedule does."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Tensors come back on the CPU."""
