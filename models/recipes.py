@@ -73,7 +73,12 @@ class Recipe:
         """In words."""
         changes = f", {', '.join(self.augmentation)}" if self.augmentation else ""
         steps = f"{self.optimiser} at {self.learning_rate:g}, {self.schedule}{changes}"
-        return f"{self.epochs} epochs of batches of {self.batch}, {steps}; {self.minutes:g} min on 2 cores ({self.source})"
+        return f"{self.epochs} epochs of batches of {self.batch}, {steps}; {self.duration} on 2 cores ({self.source})"
+
+    @property
+    def duration(self) -> str:
+        """`minutes` in words."""
+        return f"{self.minutes:g} min" if self.minutes < 120 else f"{self.minutes / 60:.0f} h"
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, of so many. It needs no memory, so that training can go on anywhere."""

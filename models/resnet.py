@@ -9,6 +9,7 @@ from models.datasets import Preparation
 from models.layers import Layer, conv2d, linear, norm, window
 from models.model import Floor, Model
 from models.outside import torchvision_builder
+from models.recipes import Recipe
 
 
 def layers(image_size: int, channels: int, classes: int, blocks: tuple[int, ...], bottleneck: bool) -> Iterator[Layer]:
@@ -40,6 +41,20 @@ def layers(image_size: int, channels: int, classes: int, blocks: tuple[int, ...]
     yield linear("fc", inputs, classes)
 
 
+# torchvision's references/classification: batches of 256 at 0.1; its steps every 30 epochs are a cosine here.
+RECIPE = Recipe(
+    epochs=90,
+    batch=256,
+    optimiser="sgd",
+    learning_rate=0.1,
+    weight_decay=1e-4,
+    warmup=0.05,
+    augmentation=("flip",),
+    least_area=0.08,
+    minutes=100_000,
+    source="torchvision, references/classification, with a cosine; not run here: 70 days on 2 cores",
+)
+
 MODELS = [
     Model(
         "resnet18",
@@ -47,6 +62,7 @@ MODELS = [
         partial(layers, blocks=(2, 2, 2, 2), bottleneck=False),
         data=("imagenet",),
         sizes=range(32, 1025),
+        recipes={"imagenet": [RECIPE]},
         floors={"imagenet": Floor(top1=0.69758, top5=0.89078, images=50_000, source="torchvision, IMAGENET1K_V1")},
         source="He et al. 2015, table 1; torchvision",
         pretrained="torchvision:resnet18",

@@ -85,7 +85,7 @@ def locate(
         quick = data.embedded or (data.missing(root) is None and recipe.minutes <= train_minutes)
         if quick or (kept is not None and kept.exists()):
             return Weights("trained", kept, f"trained here on {data.name}, recipe {recipe.name!r}, seed {recipe.seed}", task)
-        wanted += f", or python -m harness train {model.name} --image-size {image_size} ({recipe.minutes:g} min on 2 cores)"
+        wanted += f", or python -m harness train {model.name} --image-size {image_size} ({recipe.duration} on 2 cores)"
     place = "no --weights DIR was given" if directory is None else "the --weights folder has none"
     if published:
         place = "neither torchvision nor timm publishes any"
