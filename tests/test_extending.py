@@ -60,7 +60,7 @@ def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path) -> N
         capture_output=True, text=True, env=environment | {"PLUMBLINE_LOCK": str(tmp_path / "lock")}, cwd=REPOSITORY, timeout=300,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    weights = load_file(tmp_path / "digits_small_cnn.safetensors")["linear1.weight"]
+    weights = load_file(tmp_path / "digits_small_cnn_sparse.safetensors")["linear1.weight"]
     assert float((weights == 0).double().mean()) > 0.1
 
 

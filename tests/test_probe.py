@@ -203,7 +203,7 @@ def test_a_perturbed_layer_is_seen(server: ProbeServer, settings: Settings, tens
     probe = Probe(server, cell("small_cnn", precision), settings)
     probe.prepared()
     probe.close()
-    (path,) = (settings.cache / "weights").glob("digits_small_cnn-8px-*.safetensors")
+    (path,) = (settings.cache / "training").glob("digits_small_cnn-8px-*/weights.safetensors")
     whole = path.read_bytes()
     state = load_file(path)
     try:
