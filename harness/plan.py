@@ -12,6 +12,7 @@ from harness.matrix import find, impossible
 from harness.outcomes import OK
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
+from models.weights import AmbiguousWeights, WrongWeights, locate
 
 # Guesses for a cell that was never run here, deliberately on the high side.
 START_S = 10.0  # the probe server: importing torch
@@ -32,6 +33,7 @@ class Estimate:
         self.known = {cell for cell in cells if cell.id in earlier}
         self._seconds: dict[Cell, float] = dict.fromkeys(counted, CELL_S)
         classified: set[tuple[str, ...]] = set()
+        trained: set[tuple[str, int]] = set()
         for cell in cells:
             if impossible(cell) is not None:
                 self._seconds[cell] = 0.0
@@ -40,6 +42,9 @@ class Estimate:
             else:
                 first = without_batch(cell) not in classified  # the accuracy is measured once for all batches
                 self._seconds[cell] = _guess(cell, settings, accuracy=first)
+                if (cell.model, cell.image_size) not in trained:
+                    trained.add((cell.model, cell.image_size))
+                    self._seconds[cell] += _training_s(cell, settings)
             classified.add(without_batch(cell))
         self._left = sum(self._seconds.values())
         self._planned = self._took = 0.0
@@ -76,6 +81,28 @@ def _guess(cell: Cell, settings: Settings, *, accuracy: bool) -> float:
         sampling = 1.5 * min(settings.sampling_s, settings.min_samples * call) + 2 * min(settings.warmup_s, 20 * call)
         sampling = max(sampling, 12 * call)
     return CELL_S + REFERENCE_IMAGES * image + checks + sampling
+
+
+def _training_s(cell: Cell, settings: Settings) -> float:
+    """What the weights take, where they are still to be trained."""
+    model = find(cell.model)
+    if model.file is not None:
+        return 0.0
+    try:
+        weights = locate(
+            model,
+            cell.image_size,
+            settings.weights,
+            settings.cache,
+            published=settings.pretrained,
+            root=settings.data,
+            train_minutes=settings.train_minutes,
+        )
+    except (AmbiguousWeights, WrongWeights):
+        return 0.0  # the cell will say it
+    if weights.task is None or (weights.path is not None and weights.path.exists()):
+        return 0.0
+    return 60 * weights.task.recipe.minutes
 
 
 def describe(tier: str, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path) -> str:

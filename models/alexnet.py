@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from models.layers import Layer, conv2d, linear, window
-from models.model import Model
+from models.model import Floor, Model
 from models.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -97,6 +97,9 @@ MODELS = [
         data=("cifar10", "cifar100"),
         sizes=range(19, 97),
         recipes={"cifar10": [RECIPE], "cifar100": [RECIPE]},
+        floors={
+            "cifar10": Floor(top1=0.735, images=10_000, source="this project's recipe, 74.83 % here; the study reports 53.86 %")
+        },
         source="the CIFAR-10 study's AlexNet, slides, table of layers",
     ),
     Model(
@@ -106,6 +109,9 @@ MODELS = [
         data=("cifar10", "cifar100"),
         sizes=range(19, 97),
         recipes={"cifar10": [RECIPE], "cifar100": [RECIPE]},
+        floors={
+            "cifar10": Floor(top1=0.745, images=10_000, source="this project's recipe, 76.00 % here; the study reports 54.78 %")
+        },
         source="this project, after the CIFAR-10 study's AlexNet with residual connections, whose layers it does not give",
     ),
 ]

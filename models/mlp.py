@@ -60,7 +60,10 @@ MODELS = [
         data=("digits", "mnist", "fashion_mnist"),
         sizes=range(1, 225),
         options={"depth": 2, "width": 1024},
-        floors={"digits": Floor(top1=0.95, images=500, source="this project's recipe; 500 held-out digits")},
+        floors={
+            "digits": Floor(top1=0.95, images=500, source="this project's recipe; 500 held-out digits"),
+            "mnist": Floor(top1=0.975, images=10_000, source="this project's recipe, 98.19 % here; the MNIST study reports 97 %"),
+        },
         recipes={
             "digits": [Recipe(minutes=0.05)],
             "mnist": [TWO_EPOCHS, STUDY],

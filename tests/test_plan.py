@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from harness.machine import cpu_flags, cpu_model
 from harness.plan import Estimate, describe, duration
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
+from models import find
+from models.recipes import Task
+from models.weights import WEIGHTS, folder
 
 
 def cell(model: str = "mlp", batch: int = 1, size: int = 8, precision: str = "fp32") -> Cell:
@@ -80,3 +84,18 @@ def test_emulated_arithmetic_is_not_sampled_for_long(tmp_path: Path) -> None:
 )
 def test_durations_are_readable(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_training_is_counted_once_and_not_where_it_was_done(tmp_path: Path) -> None:
+    """The MNIST study's recipe takes half a minute for its net, and thirteen times as long for one with 13 times the MACs."""
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", train_minutes=90)
+    wide = "mlp+recipe=study+width=4096"
+    with_training = Estimate([cell(wide, 8, 28), cell(wide, 1, 28)], [], settings, tmp_path)
+    assert with_training.of(cell(wide, 8, 28)) > 60 * 6 > 60 > with_training.of(cell(wide, 1, 28))
+    model = find(wide)
+    place = folder(Task(model, 28, model.recipe(28)), tmp_path / "cache")
+    place.mkdir(parents=True)
+    (place / WEIGHTS).touch()
+    assert of(cell(wide, 8, 28), tmp_path, settings) < 60
+    assert of(cell(wide, 8, 28), tmp_path, replace(settings, cache=tmp_path, train_minutes=1)) < 60
