@@ -19,7 +19,11 @@ from harness.table import NOTHING, tabulated
 from models.published import REPORTED, Reported
 
 TIER = "reproduction"
-LEFT = ("model", "runtime", "precision", "treatment", "outcome", "here", "verdict", "trained in", "machine", "source", "note")
+HEADS = (
+    "model", "px", "runtime", "precision", "reported", "here", "top-5", "verdict", "reached in", "trained in", "machine",
+    "source", "note",
+)  # fmt: skip
+LEFT = ("model", "runtime", "precision", "treatment", "outcome", "verdict", "trained in", "machine", "source", "note")
 WAYS = ("alexnet_cifar", "alexnet_cifar_residual", "resnet20", "resnet56")
 Record = dict[str, Any]
 
@@ -45,21 +49,7 @@ def tables(records: Sequence[Record], style: str = "simple") -> str:
 
 def reported(records: Sequence[Record], style: str = "simple") -> str:
     """A row for each accuracy that a study reports."""
-    heads = [
-        "model",
-        "px",
-        "runtime",
-        "precision",
-        "reported",
-        "here",
-        "top-5",
-        "verdict",
-        "trained in",
-        "machine",
-        "source",
-        "note",
-    ]
-    return tabulated([_beside(figure, records) for figure in REPORTED], heads, LEFT, style)
+    return tabulated([_beside(figure, records) for figure in REPORTED], HEADS, LEFT, style)
 
 
 def _beside(figure: Reported, records: Sequence[Record]) -> list[str]:
@@ -73,18 +63,27 @@ def _beside(figure: Reported, records: Sequence[Record]) -> list[str]:
         reason = "not run yet"
         if fits:
             reason = (fits[0]["accuracy"] or {}).get("unavailable") or fits[0]["reason"] or reason
-        return [*head, NOTHING, NOTHING, f"unavailable: {reason}" if fits else reason, NOTHING, NOTHING, *tail]
+        return [*head, NOTHING, NOTHING, f"unavailable: {reason}" if fits else reason, NOTHING, NOTHING, NOTHING, *tail]
     ours, training = found["accuracy"], (found["weights"] or {}).get("training")
     short = [
         f"{100 * (theirs - here):.2f} points of {name} less"
         for name, theirs, here in (("top-1", figure.top1, ours["top1"]), ("top-5", figure.top5, ours["top5"]))
         if theirs is not None and round(here, 4) < theirs
     ]
-    word, took, where = ", ".join(short) or "reached", NOTHING, NOTHING
+    word, took, soon, where = ", ".join(short) or "reached", NOTHING, NOTHING, NOTHING
     if training is not None:
         took, machine = f"{duration(training['seconds'])}, {len(training['curves'])} epochs", training["machine"]
+        soon = _until(training["curves"], figure.top1)
         where = machine.get("accelerator") or f"{machine['cpu_model']}, {machine['cores_allowed']} cores"
-    return [*head, _percent(ours["top1"]), _percent(ours["top5"]), word, took, where, *tail]
+    return [*head, _percent(ours["top1"]), _percent(ours["top5"]), word, soon, took, where, *tail]
+
+
+def _until(curves: Sequence[dict[str, float]], top1: float) -> str:
+    """After how much training the pictures that were held out were classified as well as that."""
+    for number, point in enumerate(curves, start=1):
+        if point.get("top1", 0.0) >= top1:
+            return duration(sum(earlier["seconds"] for earlier in curves[:number]))
+    return NOTHING
 
 
 def _sweeps(records: Iterable[Record]) -> Iterable[list[str]]:
