@@ -109,7 +109,8 @@ def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, chec
             if anew and place.exists():
                 shutil.rmtree(place)
             place.mkdir(parents=True, exist_ok=True)
-            (place / ".room").write_bytes(b"")
+            (place / ".room").touch()
+            (place / ".room").unlink()
         except OSError as error:
             reason = f"the cache {str(place)!r} cannot be written: {error.strerror}"
             raise RunError(f"{reason}; name another with $XDG_CACHE_HOME") from error
@@ -118,8 +119,12 @@ def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, chec
         else:
             what = f"{task.model.name} at {task.image_size} pixels on {data.name}"
             print(f"training {what}: {task.recipe}", flush=True)
-            with _Bar() as bar:
-                run(task, place, root, bar.watch, checkpoint_s=checkpoint_s)
+            try:
+                with _Bar() as bar:
+                    run(task, place, root, bar.watch, checkpoint_s=checkpoint_s)
+            except KeyboardInterrupt:
+                print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+                return 130
     record = json.loads((place / RECORD).read_text())
     print(summary(record))
     print(f"weights: {place / WEIGHTS}")

@@ -665,6 +665,17 @@ def test_the_command_trains_and_benchmarks_find_it(
     assert "was trained before; --anew trains it again" in capsys.readouterr().out
 
 
+def test_ctrl_c_says_how_to_go_on(
+    plumbline: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command._Bar, "watch", interrupted)
+    assert plumbline("train", "small_cnn") == 130
+    assert "interrupted; the same command goes on from the last checkpoint" in capsys.readouterr().err
+
+
 def test_a_cache_that_cannot_be_written_is_named(
     plumbline: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
