@@ -179,7 +179,7 @@ class Images:
 
     def normalised(self, pictures: Tensor) -> Tensor:
         """float32, of pictures of uint8."""
-        return pictures.float().sub_(self._mean).div_(self._std)
+        return (pictures - self._mean).div_(self._std)
 
     def _fit(self, picture: Any) -> Tensor:
         # Pictures that come prepared (a shorter side between the two) are only cropped: scaling them again would blur them.

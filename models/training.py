@@ -144,7 +144,7 @@ class _Run:
             for index, chosen in enumerate(batches, start=within):
                 started = time.perf_counter()
                 inputs = next(pictures)
-                torch.manual_seed(_seed(recipe.seed, state.step))
+                self._draw_from(_seed(recipe.seed, state.step))
                 inputs, labels = self._changed(inputs, self._labels[chosen.to(self._labels.device)])
                 ready = time.perf_counter()
                 loss = self._step(inputs, labels)
@@ -194,6 +194,14 @@ class _Run:
         decoding: Any = _Decoding(self._images, self._task.recipe.least_area)
         for pictures in DataLoader(decoding, batch_sampler=asked, num_workers=torch.get_num_threads()):
             yield self._images.normalised(pictures).to(self._device)
+
+    def _draw_from(self, seed: int) -> None:
+        """torch.manual_seed would also note the stack for a GPU that is not there, a tenth of an MLP's step."""
+        import torch
+
+        torch.default_generator.manual_seed(seed)
+        if self._device == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _changed(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         for change in self._changes:
