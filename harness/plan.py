@@ -12,7 +12,7 @@ from harness.matrix import find, impossible
 from harness.outcomes import OK
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
-from models.weights import AmbiguousWeights, WrongWeights, locate
+from models.weights import AmbiguousWeights, WrongWeights
 
 # Guesses for a cell that was never run here, deliberately on the high side.
 START_S = 10.0  # the probe server: importing torch
@@ -89,15 +89,7 @@ def _training_s(cell: Cell, settings: Settings) -> float:
     if model.file is not None:
         return 0.0
     try:
-        weights = locate(
-            model,
-            cell.image_size,
-            settings.weights,
-            settings.cache,
-            published=settings.pretrained,
-            root=settings.data,
-            train_minutes=settings.train_minutes,
-        )
+        weights = settings.locate(model, cell.image_size)
     except (AmbiguousWeights, WrongWeights):
         return 0.0  # the cell will say it
     if weights.task is None or (weights.path is not None and weights.path.exists()):

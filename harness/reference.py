@@ -26,7 +26,7 @@ from models.pretrained import NoWeights, fetch, sha256
 from models.recipes import Task
 from models.seeding import pictures, seed_weights, spread
 from models.training import CHECKPOINT, RECORD
-from models.weights import WEIGHTS, load_weights, locate
+from models.weights import WEIGHTS, load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -177,15 +177,7 @@ def _weights(
 ) -> tuple[str, str, Path, str | None]:
     """Kind, source, file and SHA-256 of the weights; the file of seeded ones is still to be written."""
     state = folder / "state.safetensors"
-    weights = locate(
-        model,
-        cell.image_size,
-        settings.weights,
-        settings.cache,
-        published=settings.pretrained,
-        root=settings.data,
-        train_minutes=settings.train_minutes,
-    )
+    weights = settings.locate(model, cell.image_size)
     path = weights.path or state
     if weights.task is not None and not path.exists():
         place = folder if weights.path is None else weights.path.parent

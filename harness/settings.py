@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from models import Model
+from models.weights import Weights, locate
+
 PATHS = ("data", "weights", "cache")
 
 
@@ -57,6 +60,18 @@ class Settings:
     train_minutes: float = 1.0
     time_limit_s: float = 300.0
     memory_limit_bytes: int | None = None
+
+    def locate(self, model: Model, image_size: int) -> Weights:
+        """The weights that a model gets, or would have to be trained to. Raises as `models.weights.locate` does."""
+        return locate(
+            model,
+            image_size,
+            self.weights,
+            self.cache,
+            published=self.pretrained,
+            root=self.data,
+            train_minutes=self.train_minutes,
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import models
+from harness.listing import floors
 from harness.session import REPOSITORY
 
 
@@ -96,3 +97,7 @@ def test_the_matrix_option(tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text('[[tier.mine.cells]]\nmodel = ["mlp"]\nimage_size = [8, 9]\n')
     assert re.search(r"^  mine  2 cells", harness("list", "--matrix", str(tmp_path / "m.toml")), re.M)
     assert "2 models and sizes" in harness("counts", "--matrix", str(tmp_path / "m.toml"))
+
+
+def test_the_floors_in_the_documentation_are_the_registrys() -> None:
+    assert floors("github") in (REPOSITORY / "docs" / "training.md").read_text()
