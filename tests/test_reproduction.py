@@ -81,6 +81,21 @@ def test_a_sweep_is_in_order_and_needs_accuracy_and_latency() -> None:
     ]
 
 
+def test_ways_stand_side_by_side_and_say_why_not() -> None:
+    refused = {**record("resnet20", None, runtime="openvino", precision="fp16", batch=64), "outcome": "unsupported"}
+    records = [
+        record("resnet20", 0.9173, batch=64),
+        record("resnet56", 0.9339, batch=64, runtime="onnxruntime", precision="int8-static"),
+        {**refused, "reason": "this processor lacks f16"},
+        record("resnet20", 0.5, batch=1),
+    ]
+    table = tables(records).partition("Every runtime")[2]
+    assert row(table, "eager", "fp32").split()[2:] == ["91.73", "%", "(+0.10)", "-"]
+    assert row(table, "onnxruntime").split()[2:] == ["-", "93.39", "%", "(+0.10)"]
+    assert "unsupported" in row(table, "openvino  ")
+    assert "- openvino fp16: this processor lacks f16" in table
+
+
 def test_every_reported_accuracy_has_a_cell() -> None:
     tier = load(FILE)[TIER]
     cells = {(cell.model, cell.image_size, cell.runtime, cell.precision) for cell in expand(tier, {})}
