@@ -98,7 +98,7 @@ def main() -> int:
     from models import UnknownName
     from models.checkpoint import BadCheckpoint, NotKept
     from models.datasets import BadData, NoData
-    from models.recipes import Diverged
+    from models.recipes import Diverged, NoDevice
     from models.weights import WrongWeights
 
     refused = (
@@ -108,6 +108,7 @@ def main() -> int:
         RunError,
         UnknownName,
         NoData,
+        NoDevice,
         BadData,
         BadCheckpoint,
         NotKept,
@@ -256,12 +257,12 @@ def _fastest(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     import models
-    from harness import training
+    from harness import train
     from harness.settings import folders
 
     reference = arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else "")
     changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
-    asked = training.Question(
+    asked = train.Question(
         image_size=arguments.image_size,
         variant=arguments.variant,
         changes={key: value for key, value in changed.items() if value is not None},
@@ -269,7 +270,7 @@ def _train(arguments: argparse.Namespace) -> int:
         new_head=arguments.new_head,
         device=arguments.device,
     )
-    return training.command(
+    return train.command(
         asked.task(models.find(reference)),
         folders(arguments.data).get("data"),
         anew=arguments.anew,

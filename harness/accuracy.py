@@ -11,7 +11,7 @@ from harness.facts import Accuracy
 from harness.settings import Settings
 from harness.statistics import paired_difference_at_least, wilson_interval
 from models import Floor, Model
-from models.datasets import Images, NoData
+from models.datasets import Images, NoData, ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,19 +49,17 @@ def classify(
     """
     import torch
 
-    chosen, ranks, shown = subset(images, settings), [], time.monotonic()
+    chosen, found, shown = subset(images, settings), list[int](), time.monotonic()
     for start in range(0, len(chosen), batch):
         part = chosen[start : start + batch]
         filled = [part[index % len(part)] for index in range(batch)]  # a fixed batch is filled up with repeats
         logits = run(images.batch(filled))[: len(part)].float()
         labels = torch.tensor([images.labels[index] for index in part])
-        own = logits.gather(1, labels.unsqueeze(1))
-        # ties and NaN count against the model
-        ranks += [int(rank) - 1 for rank in (~(logits < own)).sum(dim=1)]
+        found += ranks(logits, labels).tolist()
         if time.monotonic() - shown > 1:
             progress(f"accuracy, {start + len(part)} of {len(chosen)} images")
             shown = time.monotonic()
-    return ranks
+    return found
 
 
 def judge(

@@ -110,14 +110,10 @@ def sizes(tiers: Iterable[matrix.Tier]) -> Iterator[tuple[str, int]]:
     found: dict[tuple[str, int], None] = {}
     for tier in tiers:
         cells: list[Cell] = [*matrix.expand(tier, {}), *matrix.counted(tier, {})]
-        found.update({(_architecture(cell.model), cell.image_size): None for cell in cells})
+        for cell in cells:  # how it was trained, and how its pictures were fitted, says nothing about its layers
+            found[matrix.find(cell.model).name_without("recipe", "treatment"), cell.image_size] = None
     order = {name: index for index, name in enumerate(models.REGISTRY.names())}
     return iter(sorted(found, key=lambda pair: (order.get(pair[0].partition("+")[0], len(order)), pair)))
-
-
-def _architecture(model: str) -> str:
-    """A model's name without what says nothing about its layers: how it was trained, and how its pictures were fitted."""
-    return "+".join(part for part in model.split("+") if not part.startswith(("recipe=", "treatment=")))
 
 
 def _row(model: models.Model) -> list[str]:

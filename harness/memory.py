@@ -61,6 +61,20 @@ def release_free_memory() -> None:
             trim(0)
 
 
+def keep_freed_memory() -> None:
+    """glibc: keep freed memory for what comes next, until `release_free_memory`. Other C libraries have no such call.
+
+    A step of training frees its activations, and the next wants as much again; for large ones glibc asks the kernel each
+    time, which writes zeros into every page: Mixer M/16 with batches of 64 takes 231 s an epoch that way, and 195 this way.
+    """
+    if sys.platform == "linux":
+        option = getattr(ctypes.CDLL(None), "mallopt", None)
+        if option is not None:
+            mmap_max, trim_threshold = -4, -1  # malloc.h
+            option(mmap_max, 0)
+            option(trim_threshold, 2**31 - 1)
+
+
 def limit(bytes_: int) -> None:
     """Cap the process, so that an allocation beyond the limit fails cleanly instead of waking the OOM killer.
 

@@ -73,7 +73,8 @@ class Reading:
         self._running: dict[str, Meter] = {}
         self._units: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
-        for name in (*METERS, *announced()):
+        self._names = (*METERS, *announced())
+        for name in self._names:
             try:
                 meter = find(name)
                 self._units[name] = meter.unit
@@ -98,5 +99,5 @@ class Reading:
                 "inferences": inferences if name in values else None,
                 "unavailable": self._reasons.get(name),
             }
-            for name in (*METERS, *announced())
+            for name in self._names
         }

@@ -12,6 +12,7 @@ from harness.matrix import find, impossible
 from harness.outcomes import OK
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
+from models.recipes import duration
 from models.weights import AmbiguousWeights, WrongWeights
 
 # Guesses for a cell that was never run here, deliberately on the high side.
@@ -114,13 +115,6 @@ def describe(tier: str, cells: Sequence[Cell], counted: Sequence[Cell], settings
         lines.append(f"impossible: {len(reasons)} cells")
         lines += [f"  {cell.id}  {reason.outcome}: {reason.reason}" for cell, reason in reasons.items()]
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _earlier_seconds(runs: Path, settings: Settings) -> dict[str, float]:

@@ -25,7 +25,7 @@ from models.datasets import Images, NoData
 from models.pretrained import NoWeights, fetch, sha256
 from models.recipes import Task
 from models.seeding import pictures, seed_weights, spread
-from models.training import CHECKPOINT, RECORD
+from models.training import CHECKPOINT, finished
 from models.weights import WEIGHTS, load_weights
 
 if TYPE_CHECKING:
@@ -114,13 +114,12 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         outputs = run(inputs.double())
     tensors = {"inputs": inputs, "outputs": outputs.contiguous(), "eager": eager.contiguous()}
     save_file(tensors, folder / "reference.safetensors")
-    record = state.with_name(RECORD)
     facts = {
         "weights": {
             "kind": kind,
             "source": source,
             "sha256": digest or sha256(state),
-            "training": json.loads(record.read_text()) if kind == "trained" and record.exists() else None,
+            "training": finished(state.parent) if kind == "trained" else None,
         },
         "state": str(state),
         "made_by": "the same weights in eager float64 on the CPU",
@@ -197,11 +196,12 @@ def _trained(task: Task, place: Path, settings: Settings, progress: Progress) ->
     """Train, or go on with it. Of what cannot be gone on with (other code, another machine) nothing is kept."""
     watch = training.every_second(progress)
     try:
-        return training.run(task, place, settings.data, watch) / WEIGHTS
+        training.run(task, place, settings.data, watch)
     except BadCheckpoint as reason:
         progress(f"training begins anew: {reason}")
         (place / CHECKPOINT).unlink()
-        return training.run(task, place, settings.data, watch) / WEIGHTS
+        training.run(task, place, settings.data, watch)
+    return place / WEIGHTS
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 from harness import journal, runtimes
 from harness.outcomes import OK
-from harness.plan import duration
 from harness.session import REPOSITORY
 from harness.table import NOTHING, tabulated
+from models import REGISTRY
 from models.published import REPORTED, Reported
+from models.recipes import duration
 
 TIER = "reproduction"
 HEADS = (
@@ -89,12 +90,12 @@ def _sweeps(records: Iterable[Record]) -> Iterable[list[str]]:
     """The MLPs by the study's recipe, in the order of depth, width and pixels; the latency is that of batch 1."""
     by_net: dict[tuple[Any, ...], dict[int, Record]] = {}
     for kept in records:
-        name, _, chosen = kept["cell"]["model"].partition("+")
-        options = dict(part.split("=") for part in chosen.split("+") if part)
-        if name == "mlp" and options.get("recipe") == "study" and kept["outcome"] == OK:
-            treatment = options.get("treatment", "resize") if kept["cell"]["image_size"] != 28 else "none"
-            key = (treatment != "none", treatment, int(options.get("depth", 2)), int(options.get("width", 1024)))
-            by_net.setdefault((*key, -kept["cell"]["image_size"]), {})[kept["cell"]["batch"]] = kept
+        size, model = kept["cell"]["image_size"], REGISTRY.find(kept["cell"]["model"])
+        if model.name.startswith("mlp") and model.chosen.get("recipe") == "study" and kept["outcome"] == OK:
+            own = model.arguments(size)
+            treatment = "none" if size == model.dataset(size).image_size else model.preparation.treatment
+            key = (treatment != "none", treatment, own["depth"], own["width"], -size)
+            by_net.setdefault(key, {})[kept["cell"]["batch"]] = kept
     for (_, treatment, depth, width, size), batches in sorted(by_net.items()):
         accurate = next((kept for kept in batches.values() if kept["accuracy"]["top1"] is not None), None)
         one = batches.get(1)

@@ -177,10 +177,7 @@ class Subject:
         images.close()
         memory.release_free_memory()
         memory.reset_peak()  # the data set is no part of the model's process
-        data = self._model.dataset(cell.image_size)
-        # a floor is known for the architecture as it is usually used
-        usual = not self._model.chosen and cell.image_size == (self._model.home or data.image_size)
-        floor = self._model.floors.get(data.name) if usual else None
+        floor = self._model.floor(cell.image_size)
         parent = self._reference.parent_correct if compares_with_parent(cell) else None
         return accuracy.judge(ranks, images, settings, floor, parent, self._precision.accuracy_budget)
 

@@ -1,43 +1,31 @@
-"""`python -m harness train`, and what trains on demand: on this machine's processors, with the machine in the record."""
+"""A training on this machine, asked for or on demand: with its processors, and with the machine in the record."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-import models
-from harness import machine, matrix, memory
-from harness.journal import RunError
-from harness.plan import duration
+from harness import machine, memory
 from harness.precisions import PRECISIONS
-from harness.session import lock_machine
-from models import variants
-from models.recipes import Task
-from models.training import RECORD, Progress, Watcher, train
-from models.weights import WEIGHTS, cache_folder, file_name, folder
+from models.recipes import NoDevice, Task, duration
+from models.training import Progress, Watcher, train
 
 
-def run(task: Task, folder: Path, root: Path | None, watch: Watcher, *, checkpoint_s: float = 60.0) -> Path:
-    """Train, or go on where an earlier run was interrupted; the folder then holds weights and record. Raises as `train` does."""
+def run(task: Task, folder: Path, root: Path | None, watch: Watcher, *, checkpoint_s: float = 60.0) -> dict[str, Any]:
+    """Train, or go on where an earlier run was interrupted. Returns the record. Raises as `train` does, and `NoDevice`."""
     import torch
 
     torch.set_num_threads(machine.allowed_cpus())
     here = torch.cuda.is_available()  # a driver's file alone says nothing
     if task.device == "cuda" and not here:
-        raise matrix.MatrixError(f"--device cuda: {machine.cuda_device() or 'torch finds no device that it can use'}")
+        raise NoDevice(f"--device cuda: {machine.cuda_device() or 'torch finds no device that it can use'}")
     task = replace(task, device=task.device or ("cuda" if here else "cpu"))
     bfloat16 = task.device == "cuda" or not PRECISIONS["bf16"].emulated("cpu", machine.cpu_flags())
     with torch.inference_mode(False), torch.enable_grad():
-        train(replace(task, bfloat16=bfloat16), folder, root, watch, checkpoint_s=checkpoint_s, machine=_machine)
-    return folder
+        return train(replace(task, bfloat16=bfloat16), folder, root, watch, checkpoint_s=checkpoint_s, machine=_machine)
 
 
 def every_second(progress: Callable[[str], None]) -> Watcher:
@@ -55,8 +43,7 @@ def every_second(progress: Callable[[str], None]) -> Watcher:
 def line(now: Progress) -> str:
     """Epoch, loss, accuracy and time left, in words."""
     top1 = "" if now.top1 is None else f", top-1 {now.top1:.2%}"
-    left = "" if now.seconds_left is None else f", {duration(now.seconds_left)} left"
-    return f"epoch {now.epoch} of {now.epochs}, loss {now.loss:.3f}{top1}{left}"
+    return f"epoch {now.epoch} of {now.epochs}, loss {now.loss:.3f}{top1}, {duration(now.seconds_left)} left"
 
 
 def _machine() -> dict[str, Any]:
@@ -68,116 +55,3 @@ def _machine() -> dict[str, Any]:
         "process_peak_bytes": memory.peak_bytes(),
         **machine.state(),
     }
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a command line asks for: None is the model's usual one. `changes` are fields of the recipe."""
-
-    image_size: int | None = None
-    variant: str = "dense"
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    start: Path | None = None
-    new_head: bool = False
-    device: str | None = None
-
-    def task(self, model: models.Model) -> Task:
-        """Raises UnknownName and MatrixError where something of it does not exist."""
-        size = self.image_size or model.image_size
-        if (unfit := matrix.unfit(model, size)) is not None:
-            raise matrix.MatrixError(unfit.reason)
-        if model.file is not None:
-            raise matrix.MatrixError(f"{model.name} is an ONNX file, and cannot be trained; wanted a torch model")
-        variants.find(self.variant)
-        try:
-            recipe = replace(model.recipe(size), **self.changes)
-        except ValueError as error:
-            raise matrix.MatrixError(str(error)) from error
-        if self.start is not None and not self.start.is_file():
-            raise matrix.MatrixError(f"--from: {str(self.start)!r} is no file")
-        if self.new_head and self.start is None:
-            raise matrix.MatrixError("--new-head: wanted with --from FILE, whose last layer is left out")
-        return Task(model, size, recipe, self.variant, self.start, self.new_head, self.device)
-
-
-def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, checkpoint_s: float, wait_s: float) -> int:
-    """Train as a command: with a bar, and a summary in the end. Returns the exit code: 1 where a floor is missed."""
-    data = task.model.dataset(task.image_size)
-    place = folder(task, cache_folder())
-    with lock_machine(wait_s):
-        try:
-            if anew and place.exists():
-                shutil.rmtree(place)
-            place.mkdir(parents=True, exist_ok=True)
-            (place / ".room").touch()
-            (place / ".room").unlink()
-        except OSError as error:
-            reason = f"the cache {str(place)!r} cannot be written: {error.strerror}"
-            raise RunError(f"{reason}; name another with $XDG_CACHE_HOME") from error
-        if (place / WEIGHTS).exists() and (place / RECORD).exists():
-            print(f"{task.name} was trained before; --anew trains it again")
-        else:
-            what = f"{task.model.name} at {task.image_size} pixels on {data.name}"
-            print(f"training {what}: {task.recipe}", flush=True)
-            try:
-                with _Bar() as bar:
-                    run(task, place, root, bar.watch, checkpoint_s=checkpoint_s)
-            except KeyboardInterrupt:
-                print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-                return 130
-    record = json.loads((place / RECORD).read_text())
-    print(summary(record))
-    print(f"weights: {place / WEIGHTS}")
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        stem = file_name(task.model, task.image_size).removesuffix(".safetensors")
-        copy = out / f"{stem}{'' if task.variant == 'dense' else f'_{task.variant}'}.safetensors"
-        shutil.copyfile(place / WEIGHTS, copy)
-        print(f"and:     {copy}")
-    as_it_is = Task(task.model, task.image_size, task.model.recipe(task.image_size))
-    if place != folder(as_it_is, cache_folder()):
-        print("benchmarks look for the recipe as it is, dense: give them these by --out DIR, and then --weights DIR")
-    floor = task.model.floors.get(data.name)
-    usual = not task.model.chosen and task.image_size == (task.model.home or data.image_size) and task.variant == "dense"
-    if floor is not None and usual and record["top1"] < floor.top1:
-        print(f"that is less than the floor of {floor.top1:.2%} ({floor.source})", file=sys.stderr)
-        return 1
-    return 0
-
-
-def summary(record: Mapping[str, Any]) -> str:
-    """A training in words."""
-    split, curves, here = record["split"], record["curves"], record["machine"]
-    sessions = f" in {record['sessions']} sessions" if record["sessions"] > 1 else ""
-    return "\n".join(
-        [
-            f"top-1 {record['top1']:.2%}, top-5 {record['top5']:.2%} on the {record['images']} test images of {record['data']}",
-            f"{len(curves)} epochs of {split['train']} images in {duration(record['seconds'])}{sessions}: "
-            f"{record['images_per_s']:.0f} images/s, {record['waiting_share']:.1%} of the time for making batches; "
-            f"peak memory {here['process_peak_bytes'] / 2**20:.0f} MiB",
-        ]
-    )
-
-
-class _Bar:
-    """tqdm's bar on a terminal; elsewhere a line after every epoch."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def watch(self, now: Progress) -> None:
-        bar = self._bar
-        if bar is None:  # a training that goes on begins where it was
-            quiet = not sys.stderr.isatty()
-            bar = self._bar = tqdm(total=now.steps, initial=now.step - 1, unit="step", disable=quiet, leave=False)
-        bar.set_postfix_str(line(now), refresh=False)
-        bar.update()
-        if now.step * now.epochs % now.steps == 0 and not sys.stderr.isatty():
-            print(line(now), flush=True)

@@ -129,8 +129,7 @@ class Images:
         # of bytes from 0 to 255, in two passes over them; v2.ToDtype and v2.Normalize take 0.3 ms for a batch of an MLP's 5
         self._mean = 255 * torch.tensor(preparation.mean or data.mean).reshape(-1, 1, 1)
         self._std = 255 * torch.tensor(preparation.std or data.std).reshape(-1, 1, 1)
-        if self.in_memory and image_size <= data.image_size:  # what is small is fitted once
-            self._pictures, self._resize = self._resize(pictures), v2.Identity()
+        self._shrinks = image_size < data.image_size
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -168,8 +167,13 @@ class Images:
             self._pictures.verify()
 
     def to(self, device: str) -> Images:
-        """Move the pictures to a device, where they are one tensor. In place."""
+        """Move the pictures to a device, where they are one tensor, and fit them at once where that makes them smaller: who does
+        this wants all of them, again and again. In place."""
+        from torchvision.transforms import v2
+
         if self.in_memory:
+            if self._shrinks:
+                self._pictures, self._resize = self._resize(self._pictures), v2.Identity()
             self._pictures, self._mean, self._std = (kept.to(device) for kept in (self._pictures, self._mean, self._std))
         return self
 
@@ -191,6 +195,15 @@ class Images:
             way = v2.InterpolationMode.BICUBIC if self._preparation.bicubic else v2.InterpolationMode.BILINEAR
             picture = v2.functional.resize(picture, [resized], interpolation=way, antialias=True)
         return v2.functional.to_image(v2.functional.center_crop(picture, [size, size]))
+
+
+def ranks(outputs: Tensor, labels: Tensor) -> Tensor:
+    """For each picture how many classes score as high as its own or higher: 0 is top-1. Shapes (n, classes) and (n,), int64.
+
+    Ties and NaN count against the net.
+    """
+    own = outputs.gather(1, labels.unsqueeze(1))
+    return (~(outputs < own)).sum(dim=1) - 1
 
 
 def held_out(count: int, validation: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -262,14 +275,16 @@ def _cifar(name: str, folder: str) -> Callable[[Path | None, str], tuple[str, Te
 
         assert root is not None
         kind = getattr(torchvision.datasets, name)
-        for file, digest in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
-            path = root / folder / kind.base_folder / file
-            if not path.is_file():
-                raise BadData(f"{folder}/{kind.base_folder}/{file} is missing")
-            if not check_integrity(path, digest):
+        try:
+            data = kind(root=root / folder, train=split == "train", download=False)
+        except RuntimeError as error:  # it has checked every file, and does not say which one it was
+            for file, digest in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
                 where = f"{folder}/{kind.base_folder}/{file}"
-                raise BadData(f"{where} is incomplete or corrupted: its MD5 is not {digest}; fetch it again")
-        data = kind(root=root / folder, train=split == "train", download=False)
+                if not (root / where).is_file():
+                    raise BadData(f"{where} is missing") from error
+                if not check_integrity(root / where, digest):
+                    raise BadData(f"{where} is incomplete or corrupted: its MD5 is not {digest}; fetch it again") from error
+            raise
         return folder, torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), [int(label) for label in data.targets]
 
     return pictures

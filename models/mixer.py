@@ -63,13 +63,13 @@ def _sixteen(name: str, blocks: int, width: int, source: str, **more: Any) -> Mo
 
 
 MODELS = [
-    _sixteen("mixer_s16", 8, 512, "Tolstikhin et al. 2021, table 1; timm", recipes={"cifar10": [_recipe(24, 50)]}),
+    _sixteen("mixer_s16", 8, 512, "Tolstikhin et al. 2021, table 1; timm", recipes={"cifar10": [_recipe(18, 35)]}),
     _sixteen(
         "mixer_m16",
         10,
         640,
         "the Jetson Nano study's, table 10: S/16 scaled by 5:4; timm",
-        recipes={"cifar10": [_recipe(12, 60)]},
+        recipes={"cifar10": [_recipe(10, 33)]},
     ),
     _sixteen(
         "mixer_b16",

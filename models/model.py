@@ -128,6 +128,16 @@ class Model:
             )
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
+    def floor(self, image_size: int) -> Floor | None:
+        """What it must reach at an image size; None where it is not as it is usually used: for that a floor is known."""
+        data = self.dataset(image_size)
+        usual = not self.chosen and image_size == (self.home or data.image_size)
+        return self.floors.get(data.name) if usual else None
+
+    def name_without(self, *options: str) -> str:
+        """Its name, without some of the options that were chosen."""
+        return "+".join(part for part in self.name.split("+") if part.partition("=")[0] not in options)
+
     def recipe(self, image_size: int) -> Recipe:
         """How it is trained at an image size, by the usual recipe or the one that was chosen. Raises `UnknownName`.
 

@@ -19,8 +19,20 @@ OPTIMISERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("one-cycle", "constant")
 
 
+class NoDevice(LookupError):
+    """A GPU that was asked for, and is not here."""
+
+
 class Diverged(ArithmeticError):
     """A loss that is no number; the message names the step and the last good checkpoint."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, in words."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 @dataclass(frozen=True)
@@ -73,12 +85,9 @@ class Recipe:
         """In words."""
         changes = f", {', '.join(self.augmentation)}" if self.augmentation else ""
         steps = f"{self.optimiser} at {self.learning_rate:g}, {self.schedule}{changes}"
-        return f"{self.epochs} epochs of batches of {self.batch}, {steps}; {self.duration} on 2 cores ({self.source})"
-
-    @property
-    def duration(self) -> str:
-        """`minutes` in words."""
-        return f"{self.minutes:g} min" if self.minutes < 120 else f"{self.minutes / 60:.0f} h"
+        return (
+            f"{self.epochs} epochs of batches of {self.batch}, {steps}; {duration(60 * self.minutes)} on 2 cores ({self.source})"
+        )
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, of so many. It needs no memory, so that training can go on anywhere."""
@@ -130,5 +139,5 @@ class Task:
         ]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
         variant = "" if self.variant == "dense" else f"-{self.variant}"
-        own = [part for part in self.model.name.split("+") if not part.startswith(("data=", "recipe="))]
-        return f"{data}_{'+'.join(own)}-{self.image_size}px{variant}-{self.recipe.name}-{digest}"
+        own = self.model.name_without("data", "recipe")
+        return f"{data}_{own}-{self.image_size}px{variant}-{self.recipe.name}-{digest}"

@@ -93,8 +93,7 @@ RECIPE = Recipe(
     weight_decay=0.05,
     warmup=0.2,
     augmentation=("crop=4", "flip"),
-    mixed=False,
-    minutes=36,
+    minutes=20,
 )
 KERAS = Recipe(
     "keras",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from models import checkpoint
 from models.model import Model, UnknownName
 from models.outside import is_outside
-from models.recipes import Recipe, Task
+from models.recipes import Recipe, Task, duration
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +85,9 @@ def locate(
         quick = data.embedded or (data.missing(root) is None and recipe.minutes <= train_minutes)
         if quick or (kept is not None and kept.exists()):
             return Weights("trained", kept, f"trained here on {data.name}, recipe {recipe.name!r}, seed {recipe.seed}", task)
-        wanted += f", or python -m harness train {model.name} --image-size {image_size} ({recipe.duration} on 2 cores)"
+        wanted += (
+            f", or python -m harness train {model.name} --image-size {image_size} ({duration(60 * recipe.minutes)} on 2 cores)"
+        )
     place = "no --weights DIR was given" if directory is None else "the --weights folder has none"
     if published:
         place = "neither torchvision nor timm publishes any"

@@ -10,11 +10,11 @@ import pytest
 
 from harness.cell import Cell
 from harness.machine import cpu_flags, cpu_model
-from harness.plan import Estimate, describe, duration
+from harness.plan import Estimate, describe
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
 from models import find
-from models.recipes import Task
+from models.recipes import Task, duration
 from models.weights import WEIGHTS, folder
 
 

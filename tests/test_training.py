@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness import training as command
+from harness import train as command
+from harness import training
 from harness.__main__ import main
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
@@ -728,7 +729,7 @@ def test_data_that_cannot_be_fetched_can_be_copied(
 
 def test_progress_is_told_at_most_once_a_second() -> None:
     lines: list[str] = []
-    watch = command.every_second(lines.append)
+    watch = training.every_second(lines.append)
     for step in range(50):
         watch(Progress(1, 2, step + 1, 100, 0.5, None, 9.0))
     assert lines == ["training, epoch 1 of 2, loss 0.500, 9.0 s left"]

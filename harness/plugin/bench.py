@@ -20,6 +20,7 @@ from harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, 
 from harness.plugin import options
 from harness.session import Busy, Session, default_run_dir, lock_machine
 from harness.settings import Settings
+from models.recipes import duration
 from models.weights import candidates, file_name
 
 MEASURED, COUNTED = "probe", "counter"  # the fixtures for a tier's cells, and for those that it only counts
@@ -235,7 +236,7 @@ class Bench:
     def _report(self, cell: Cell, record: dict[str, Any]) -> None:
         assert self._estimate is not None
         self._estimate.ran(cell, record["seconds"])
-        left = f"{plan.duration(self._estimate.left())} left" if self._done < len(self._selected) else "done"
+        left = f"{duration(self._estimate.left())} left" if self._done < len(self._selected) else "done"
         count = len(str(len(self._selected)))
         self._write(f"[{self._done:{count}}/{len(self._selected)}] {table.line(record)}  ({record['seconds']:.1f} s, {left})")
 
