@@ -14,7 +14,12 @@ def test_counts(counter: Probe) -> None:
 def test_cell(probe: Probe) -> None:
     counts = probe.counts()
     counts_agree(counts)
-    assert probe.prepared().parameters == counts.parameters
+    promise = probe.promise()
+    if promise is None:
+        assert probe.prepared().parameters == counts.parameters
+    else:
+        assert probe.prepared().parameters == promise.parameters_stored
+        assert promise.keeps_to(counts), promise.explanation
 
     agreement = probe.agreement()
     assert agreement.repeatable, agreement.explanation
@@ -27,6 +32,7 @@ def test_cell(probe: Probe) -> None:
     probe.latency()
     probe.memory()
     probe.layers()
+    probe.delivery()
 
 
 def counts_agree(counts: Counts) -> None:

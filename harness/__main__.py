@@ -258,8 +258,10 @@ def _fastest(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     import models
     from harness import train
-    from harness.settings import folders
+    from harness.settings import Settings, folders
+    from models.weights import cache_folder
 
+    settings = Settings(**folders(arguments.data), cache=cache_folder())
     reference = arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else "")
     changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
     asked = train.Question(
@@ -271,8 +273,8 @@ def _train(arguments: argparse.Namespace) -> int:
         device=arguments.device,
     )
     return train.command(
-        asked.task(models.find(reference)),
-        folders(arguments.data).get("data"),
+        asked.task(models.find(reference), settings),
+        settings,
         anew=arguments.anew,
         out=arguments.out,
         checkpoint_s=arguments.checkpoint_every,

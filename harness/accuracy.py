@@ -63,7 +63,7 @@ def classify(
 
 
 def judge(
-    ranks: list[int], images: Images, settings: Settings, floor: Floor | None, parent: list[bool] | None, budget: float
+    ranks: list[int], images: Images, settings: Settings, floor: Floor | None, parent: list[bool] | None, budget: float | None
 ) -> Accuracy:
     """Top-1 and top-5 with their doubt, beside the floor and the parent on the same images."""
     count = len(ranks)

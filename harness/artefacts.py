@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import counts, runtimes
+from harness import runtimes
 from harness.cell import Cell
 from harness.machine import allowed_cpus, cpu_flags
 from harness.outcomes import UNSUPPORTED, CellEnded
 from harness.precisions import PRECISIONS
-from harness.reference import Progress, Reference, real_images
+from harness.reference import Progress, Reference, layers, real_images
 from harness.runtimes import Runtime, way
 from harness.settings import Settings
 from models import variants
@@ -60,7 +60,8 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         (folder / name(cell)).write_text(json.dumps({"in_precision": share}))
         return
     # of a stranger's code no digest of ours knows all
-    foreign = cell.variant in variants.announced() or cell.runtime.partition("+")[0] in runtimes.announced()
+    strange = any(part in variants.announced() for part in cell.variant.split("+"))
+    foreign = strange or cell.runtime.partition("+")[0] in runtimes.announced()
     root = folder if models.is_outside(cell.model) or foreign else settings.cache
     file = runtimes.find(cell.runtime).adapter.artefact
     assert file is not None
@@ -124,7 +125,7 @@ def _proven(model: Any, cell: Cell, images: Tensor, folder: Path, file: Path | N
             executable = runtimes.find(cell.runtime).adapter(model, way(cell, file))
             placed = executable.place((images,))
             executable.ready(placed)
-            return checked_share(executable, cell, placed, counts.layers(folder))
+            return checked_share(executable, cell, placed, layers(folder))
     except ValueError as error:
         raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
 
@@ -159,7 +160,18 @@ def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Cali
     libraries = {name: _version(name) for name in names}
     data = None if calibration is None else hashlib.sha256(calibration[1].numpy().tobytes()).hexdigest()
     machine = [sorted(cpu_flags()), allowed_cpus(), cell.target, cell.batch if adapter.one_batch else None]
-    parts = [weights["sha256"], cell.variant, data, settings.seed, machine, libraries, sources(Path(__file__).parent), sources()]
+    compressed = None if reference.variant is None else reference.variant["sha256"]
+    parts = [
+        weights["sha256"],
+        cell.variant,
+        compressed,
+        data,
+        settings.seed,
+        machine,
+        libraries,
+        sources(Path(__file__).parent),
+        sources(),
+    ]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
     return f"{cell.model}-{cell.image_size}px-{cell.runtime}-{cell.precision}-{digest}"
 

@@ -9,16 +9,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import median
 from typing import IO, Any
 
 import models
 from harness.cell import Cell, compares_with_parent
-from harness.facts import Accuracy, Agreement, Counts, Latency, Layers, Memory, Prepared
+from harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Memory, Prepared, Promise
 from harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, CellEnded
 from harness.process import BOOT
 from harness.settings import Settings
+from harness.statistics import median_interval
+from models.variants import DENSE
 
 PROBE = BOOT
 
@@ -114,6 +118,15 @@ class ProbeServer:
         return lines[-1] if lines else "it wrote nothing"
 
 
+def _delivered(parent: dict[str, Any], variant: dict[str, Any]) -> Delivery:
+    reason = parent["reason"] or variant["reason"]
+    if reason is not None:
+        return Delivery(unavailable=reason)
+    ratios = sorted(theirs / ours for theirs, ours in zip(parent["turns_s"], variant["turns_s"], strict=True))
+    interval = median_interval(ratios)
+    return Delivery(median(ratios), None if interval is None else list(interval), len(ratios))
+
+
 class Probe:
     """One cell in its fresh process. Every question runs one step there; each can raise `CellEnded`.
 
@@ -183,6 +196,25 @@ class Probe:
     def layers(self) -> Layers | None:
         """Where the time goes; None unless the session was asked for that."""
         return Layers(**self._ask("layers")) if self.settings.layers else None
+
+    def promise(self) -> Promise | None:
+        """What the variant says of itself; None of a dense net."""
+        told = self.prepared().promise
+        return None if told is None else Promise(**told)
+
+    def delivery(self) -> Delivery | None:
+        """How much faster the variant is than its dense parent, timed in turns in one process; None of a dense net. The cell's
+        own process ends before."""
+        if self.promise() is None:
+            return None
+        if "delivery" not in self.facts:
+            self.close()
+            asked = time.perf_counter()
+            parent = replace(self.cell, variant=DENSE)
+            told = Probe(self._server, parent, self.settings).race([self.cell])
+            self.facts["delivery"] = asdict(_delivered(*told))
+            self.steps_s["delivery"] = round(time.perf_counter() - asked, 4)
+        return Delivery(**self.facts["delivery"])
 
     def race(self, others: Sequence[Cell]) -> list[dict[str, Any]]:
         """Time the cell and others of its model in turns, in one process (harness/race.py); all were prepared before."""

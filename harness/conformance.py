@@ -58,7 +58,7 @@ def find(name: str) -> tuple[str, str]:
     known["runtime"] |= set(runtimes.RUNTIMES)
     known["meter"] |= set(meters.METERS)
     known["model"] |= set(REGISTRY.names())
-    known["variant"] |= set(variants.VARIANTS)
+    known["variant"] |= {variants.DENSE, *variants.TECHNIQUES}
     fits = [found for found, names in known.items() if bare.partition("+")[0] in names and kind in ("", found)]
     if len(fits) == 1:
         return fits[0], bare

@@ -85,8 +85,8 @@ class Prepared:
     """The model as it stands in the fresh process. `weights` says where they come from, with a SHA-256.
 
     `parameters` are those of the very object that is measured, or of the net from which its `artefact` was exported.
-    `options` are the runtime's, as it says itself that they are; of them, `in_precision` is the share of MACs that is
-    executed in the cell's precision.
+    `promise` has the fields of `Promise`, of a compressed net. `options` are the runtime's, as it says itself that they are; of
+    them, `in_precision` is the share of MACs that is executed in the cell's precision.
     """
 
     weights: dict[str, Any]
@@ -96,6 +96,57 @@ class Prepared:
     emulated: bool
     options: dict[str, Any]
     artefact: dict[str, Any] | None = None
+    promise: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a compressed net promises, beside its dense parent.
+
+    `parameters` are those of its layers with their zeros, `parameters_stored` those that it keeps; `macs` all products of its
+    layers, `macs_effective` those by what is not zero. `bytes` are those on disk, of biases and statistics too (None: no way is
+    known to store it); `stages` what they are after each stage of Deep Compression.
+    """
+
+    parameters_dense: int
+    parameters: int
+    parameters_nonzero: int
+    parameters_stored: int
+    macs_dense: int
+    macs: int
+    macs_effective: int
+    bytes_dense: int
+    bytes: int | None
+    stages: dict[str, int] | None
+
+    @property
+    def speedup(self) -> float:
+        """How much faster it would be if time were in proportion to the products that it needs."""
+        return self.macs_dense / max(1, self.macs_effective)
+
+    def keeps_to(self, counts: Counts) -> bool:
+        """Its parent is the model that was counted, and nothing is counted that is not there."""
+        parent = (self.parameters_dense, self.macs_dense) == (counts.parameters, counts.macs)
+        fewer = self.parameters_nonzero <= self.parameters_stored <= self.parameters
+        return parent and fewer and self.macs_effective <= self.macs
+
+    @property
+    def explanation(self) -> str:
+        return (
+            f"parameters: {self.parameters_nonzero} not zero, {self.parameters_stored} stored, {self.parameters} in all; "
+            f"MACs: {self.macs_effective} effective, {self.macs} in all"
+        )
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How much faster a variant is than its dense parent, on the same runtime, timed in turns in one process: the median over
+    rounds, and its 95 % interval. `unavailable` says why there is none."""
+
+    speedup: float | None = None
+    interval: list[float] | None = None
+    rounds: int = 0
+    unavailable: str | None = None
 
 
 @dataclass(frozen=True)
@@ -196,9 +247,8 @@ class Accuracy:
     @property
     def keeps_to_parent(self) -> bool:
         """The loss must not be certain (99 %) to exceed the budget."""
-        if self.loss_at_least is None:
+        if self.loss_at_least is None or self.budget is None:
             return True
-        assert self.budget is not None
         return self.loss_at_least <= self.budget
 
     @property
@@ -216,7 +266,7 @@ class Accuracy:
             text += f", floor {self.floor:.2%}{top5} ({self.floor_source})"
         if self.loss is not None:
             text += f", {self.loss:.2%} less than the fp32 parent on the same images (at least {self.loss_at_least:.2%}, at 99 %)"
-        return f"{text}, budget {self.budget:.2%}"
+        return text if self.budget is None else f"{text}, budget {self.budget:.2%}"
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,13 @@ def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
             (name, f"shadowed by ours of that name ({entry.value})" if name in models.REGISTRY else entry.value)
             for name, entry in announced().items()
         ),
-        "variants": _lines([*((name, "") for name in variants.VARIANTS), *_packages(variants.announced())]),
+        "variants": _lines(
+            [
+                (variants.DENSE, "the net as it is"),
+                *((_shown(technique), technique.summary) for technique in variants.TECHNIQUES.values()),
+                *_packages(variants.announced()),
+            ]
+        ),
         "meters": _lines([*((name, f"in {meter.unit}") for name, meter in METERS.items()), *_packages(meters.announced())]),
         "runtimes": _lines((name, _runtime(name)) for name in runtimes.known()),
         "precisions": _lines((name, _precision(name)) for name in PRECISIONS),
@@ -114,6 +120,16 @@ def sizes(tiers: Iterable[matrix.Tier]) -> Iterator[tuple[str, int]]:
             found[matrix.find(cell.model).name_without("recipe", "treatment"), cell.image_size] = None
     order = {name: index for index, name in enumerate(models.REGISTRY.names())}
     return iter(sorted(found, key=lambda pair: (order.get(pair[0].partition("+")[0], len(order)), pair)))
+
+
+def _shown(technique: variants.Technique) -> str:
+    """A technique's name, its number and its options."""
+    options = "".join(
+        f"+{name}={'|'.join(technique.choices.get(name, (str(usual),)))}"
+        for name, usual in technique.options.items()
+        if name != technique.amount
+    )
+    return f"{technique.name}{'' if technique.amount is None else 'N'}{options}"
 
 
 def _row(model: models.Model) -> list[str]:

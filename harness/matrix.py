@@ -36,7 +36,7 @@ TARGETS = ("cpu", "cuda")
 Block = Mapping[str, tuple[Any, ...]]
 BLOCKS = ("cells", "counted")
 NAMES: dict[str, Sequence[str]] = {
-    "variant": (*variants.VARIANTS, *variants.announced()), "precision": tuple(PRECISIONS), "target": TARGETS
+    "precision": tuple(PRECISIONS), "target": TARGETS
 }  # fmt: skip
 # What a tier may say besides its cells, with the type; they are fields of Settings, or read by the plugin.
 TIER_KEYS: dict[str, tuple[Any, ...]] = {
@@ -168,6 +168,8 @@ def check(axis: str, value: Any) -> None:
             find(value)
     elif axis == "runtime":
         _runtime(value)
+    elif axis == "variant":
+        _variant(value)
     elif value not in NAMES[axis]:
         raise MatrixError(f"no {axis} {value!r}; known: {', '.join(NAMES[axis])}")
 
@@ -210,13 +212,14 @@ def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
             "target": here,
         }
         chosen = {**usual, "image_size": (model.image_size,), **block, "model": (model.name,)}
-        yield {**chosen, "runtime": tuple(dict.fromkeys(_runtime(name).name for name in chosen["runtime"]))}
+        canonical = {axis: tuple(dict.fromkeys(find(name).name for name in chosen[axis])) for axis, find in CANONICAL.items()}
+        yield {**chosen, **canonical}
 
 
 def _choose(blocks: Sequence[Block], axis: str, value: Any, tier: Tier, named: bool) -> list[Block]:
     """The blocks that have the value, or, where none has it, all of them with it."""
-    if axis in ("model", "runtime"):
-        value = find(value).name if axis == "model" else _runtime(value).name
+    if axis in ("model", *CANONICAL):
+        value = find(value).name if axis == "model" else CANONICAL[axis](value).name
     holders = [block for block in blocks if value in block[axis]]
     if not holders and axis == "model":
         return list(_one_model_each({**tier.others, "model": (value,)}))
@@ -235,6 +238,12 @@ def impossible(cell: Cell) -> Impossible | None:
     if model.format not in runtime.formats:
         fits = [name for name, adapter in runtimes.RUNTIMES.items() if model.format in adapter.formats]
         return Impossible(UNSUPPORTED, "runtime", f"{cell.model} is run by {', '.join(fits)}, came {cell.runtime}")
+    if cell.variant != variants.DENSE and model.file is not None:
+        return Impossible(
+            UNSUPPORTED, "variant", f"{cell.model} is a file, and is run as it is; wanted dense, came {cell.variant}"
+        )
+    if variants.find(cell.variant).has("sparse") and cell.runtime.partition("+")[0] != "eager":
+        return Impossible(UNSUPPORTED, "runtime", f"sparse layers are run by eager, came {cell.runtime}")
     if cell.precision not in runtime.precisions:
         return Impossible(UNSUPPORTED, "precision", f"{cell.runtime} runs {', '.join(runtime.precisions)}, came {cell.precision}")
     if cell.target not in precision.targets:
@@ -279,6 +288,17 @@ def _runtime(reference: Any) -> runtimes.Choice:
         return runtimes.find(str(reference))
     except models.UnknownName as error:
         raise MatrixError(str(error)) from error
+
+
+def _variant(reference: Any) -> variants.Variant:
+    """A chain of techniques. Raises MatrixError."""
+    try:
+        return variants.find(str(reference))
+    except models.UnknownName as error:
+        raise MatrixError(str(error)) from error
+
+
+CANONICAL: Mapping[str, Callable[[Any], Any]] = {"runtime": _runtime, "variant": _variant}
 
 
 def outside(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[str]:

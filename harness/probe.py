@@ -168,9 +168,10 @@ def _race(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> Non
 
     from harness import race
 
-    cells = [Cell.from_json(fields) for fields in json.loads((folder / "race.json").read_text())]
+    told = json.loads((folder / "race.json").read_text())
+    cells, folders = [Cell.from_json(fields) for fields, _ in told], [Path(place) for _, place in told]
     with torch.inference_mode():
-        channel.send(fact="race", value=race.run(cells, settings, folder, channel.progress))
+        channel.send(fact="race", value=race.run(cells, settings, folders, channel.progress))
 
 
 # Each in a process of its own, in this order; all but the last only where no cell before has left what they make.
@@ -250,26 +251,30 @@ class Server:
             self._channel.send(fact="counts", value=counts.kept(folder))
 
     def _serve_race(self, line: dict[str, Any]) -> None:
-        cell, settings = Cell.from_json(line["race"][0]), Settings.from_json(line["settings"])
-        folder = self._folder_of(cell, settings)
-        (folder / "race.json").write_text(json.dumps(line["race"]))
-        self._ran("race", cell, settings, folder)
+        settings = Settings.from_json(line["settings"])
+        cells = [Cell.from_json(fields) for fields in line["race"]]
+        if all(self._prepared(cell, settings) for cell in cells):
+            folder = self._folder_of(cells[0], settings)
+            told = [(cell.as_json(), str(self._folder_of(cell, settings))) for cell in cells]
+            (folder / "race.json").write_text(json.dumps(told))
+            self._ran("race", cells[0], settings, folder)
 
     def _serve_cell(self, line: dict[str, Any]) -> None:
+        cell, settings = Cell.from_json(line["cell"]), Settings.from_json(line["settings"])
+        if self._works(cell, settings) and self._prepared(cell, settings, line["compare_with_parent"]):
+            self._ran("attend", cell, settings, self._folder_of(cell, settings))
+
+    def _prepared(self, cell: Cell, settings: Settings, compare_with_parent: bool = False) -> bool:
+        """Make what a cell needs and no cell before has left; True where all is there. Where not, says how it ended."""
         from harness import artefacts, counts
 
-        cell, settings = Cell.from_json(line["cell"]), Settings.from_json(line["settings"])
         folder = self._folder_of(cell, settings)
         made = {"count": counts.NAME, "reference": "reference.json"}
         if runtimes.find(cell.runtime).adapter.artefact is not None:
             made["artefact"] = artefacts.name(cell)
-        if line["compare_with_parent"]:
+        if compare_with_parent:
             made["parent"] = "parent.json"
-        jobs = [job for job, name in made.items() if not (folder / name).exists()]
-        if not self._works(cell, settings):
-            return
-        if all(self._ran(job, cell, settings, folder) for job in jobs):
-            self._ran("attend", cell, settings, folder)
+        return all(self._ran(job, cell, settings, folder) for job, name in made.items() if not (folder / name).exists())
 
     def _works(self, cell: Cell, settings: Settings) -> bool:
         """Whether the cell's runtime does: it has to show it once a session, in a process that may die of it.

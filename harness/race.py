@@ -21,15 +21,17 @@ TIMED = 5
 ROUNDS = 7  # at least: an interval of the median takes six
 
 
-def run(cells: Sequence[Cell], settings: Settings, folder: Path, progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Check the very objects, then time them in turns for `sampling_s` seconds each.
+def run(
+    cells: Sequence[Cell], settings: Settings, folders: Sequence[Path], progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Check the very objects, then time them in turns for `sampling_s` seconds each. Each cell was prepared in its folder.
 
     Returns for each cell the medians of its turns, in seconds, the n-th of all cells being of one round, in which their
     order is random; or the `reason` for which it did not take part.
     """
     told: list[dict[str, Any]] = []
     calls: dict[int, tuple[Callable[[], Any], Callable[[], None]]] = {}
-    for number, cell in enumerate(cells):
+    for number, (cell, folder) in enumerate(zip(cells, folders, strict=True)):
         progress(f"checking {cell.id}")
         try:
             subject = Subject(cell, settings, folder, progress)

@@ -16,17 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import accuracy, training
+from harness import accuracy, counts, promise
 from harness.cell import Cell
+from harness.context import Context, train
+from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.settings import Settings
 from models import variants
-from models.checkpoint import BadCheckpoint
+from models.compression import stored
+from models.compression.sparse import densified
 from models.datasets import Images, NoData
+from models.layers import Layer
+from models.model import UnknownName
 from models.pretrained import NoWeights, fetch, sha256
-from models.recipes import Task
 from models.seeding import pictures, seed_weights, spread
-from models.training import CHECKPOINT, finished
-from models.weights import WEIGHTS, load_weights
+from models.training import finished
+from models.variants import NotTrained
+from models.weights import load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,19 +57,28 @@ class Reference:
     outputs: Tensor
     parent_correct: list[bool] | None
     eager: Tensor | None = None
+    variant: dict[str, Any] | None = None
 
     @property
     def spread(self) -> float:
         return spread(self.outputs)
 
     def net(self, model: models.Model, cell: Cell, seed: int) -> nn.Module:
-        """The cell's variant of a model, with these weights, in eval mode."""
+        """The cell's variant of a model, with these weights, in eval mode; of a compressed one the parent is not built."""
         import torch
 
         torch.manual_seed(seed)
+        if self.variant is not None and self.variant["path"] is not None:
+            return stored.load(model, cell.image_size, Path(self.variant["path"]))
         net = model.instantiate(cell.image_size).eval()
         load_weights(net, self.state)
         return variants.find(cell.variant)(net)
+
+    def promise(self) -> dict[str, Any] | None:
+        """The fields of `harness.facts.Promise`; None of a dense net."""
+        if self.variant is None:
+            return None
+        return {key: value for key, value in self.variant.items() if key not in ("path", "sha256", "layers")}
 
     def batch(self, count: int) -> Tensor:
         """That many of the pictures, the same ones again where there are not so many."""
@@ -106,7 +120,10 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     else:
         load_weights(net, state)
     shown, inputs = _inputs(model, cell.image_size, settings, kind)
-    net = variants.find(cell.variant)(net)
+    compressed = None
+    if cell.variant != variants.DENSE:
+        progress(f"making {cell.variant} of {cell.model}")
+        net, compressed = _compressed(net, model, cell, settings, folder, progress)
     run = partial(compared, model, net)
     with torch.no_grad():
         eager = run(inputs)
@@ -124,8 +141,30 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         "state": str(state),
         "made_by": "the same weights in eager float64 on the CPU",
         "pictures": shown,
+        "variant": compressed,
     }
     (folder / "reference.json").write_text(json.dumps(facts))
+
+
+def _compressed(
+    net: nn.Module, model: models.Model, cell: Cell, settings: Settings, folder: Path, progress: Progress
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A net's variant, with the zeros that are not stored, and what is to be said of it; it lies in `folder`, as a file."""
+    variant, context = variants.find(cell.variant), Context(model, cell.image_size, settings, progress)
+    try:
+        compressed = variant(net, context).eval()
+    except (NotTrained, NoData) as reason:
+        raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
+    except (ValueError, UnknownName) as reason:
+        raise CellEnded(UNSUPPORTED, str(reason), axis="variant") from reason
+    file: Path | None = folder / "variant.safetensors"
+    try:
+        stored.save(compressed, model, cell.image_size, file)
+    except stored.CannotStore:  # another package's, which is made anew wherever it is wanted
+        file = None
+    promised = promise.of(net, compressed, model.positional(context.example()), file, variant.has("huffman"))
+    digest = None if file is None else sha256(file)
+    return densified(compressed), {"path": None if file is None else str(file), "sha256": digest, **promised}
 
 
 def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Settings, folder: Path) -> None:
@@ -147,6 +186,12 @@ def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Setting
         "pictures": shown,
     }
     (folder / "reference.json").write_text(json.dumps(facts))
+
+
+def layers(folder: Path) -> list[Layer]:
+    """The layers of what a cell runs, in the form of a formula; those of a compressed net are not its model's."""
+    variant = json.loads((folder / "reference.json").read_text()).get("variant")
+    return counts.layers(folder) if variant is None else [Layer(**layer) for layer in variant["layers"]]
 
 
 def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progress) -> None:
@@ -180,7 +225,7 @@ def _weights(
     path = weights.path or state
     if weights.task is not None and not path.exists():
         place = folder if weights.path is None else weights.path.parent
-        path = _trained(weights.task, place, settings, progress)
+        path = train(weights.task, place, settings, progress)
     if weights.kind == "published":
         progress(f"fetching the weights of {model.pretrained}")
         try:
@@ -190,18 +235,6 @@ def _weights(
         _save(tensors, state)
         return "published", source, state, digest
     return weights.kind, weights.reason, path, None
-
-
-def _trained(task: Task, place: Path, settings: Settings, progress: Progress) -> Path:
-    """Train, or go on with it. Of what cannot be gone on with (other code, another machine) nothing is kept."""
-    watch = training.every_second(progress)
-    try:
-        training.run(task, place, settings.data, watch)
-    except BadCheckpoint as reason:
-        progress(f"training begins anew: {reason}")
-        (place / CHECKPOINT).unlink()
-        training.run(task, place, settings.data, watch)
-    return place / WEIGHTS
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -14,18 +14,19 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import accuracy, artefacts, counts, latency, memory, meters, runtimes
+from harness import accuracy, artefacts, latency, memory, meters, runtimes
 from harness.cell import Cell, compares_with_parent
 from harness.facts import Accuracy, Agreement, Latency, Layers, Memory, Prepared
 from harness.machine import cpu_flags
 from harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.precisions import PRECISIONS
-from harness.reference import Reference
+from harness.reference import Reference, layers
 from harness.runtimes import Runtime
 from harness.runtimes.kernels import of_layers
 from harness.settings import Settings
 from harness.statistics import LOADGEN
 from models.onnx.layers import numbers
+from models.variants import DENSE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +57,7 @@ class Subject:
         self._precision = PRECISIONS[cell.precision]
         self._model = models.find(cell.model)
         self._reference = Reference.load(folder)
-        self._layers = counts.layers(folder)
+        self._layers = layers(folder)
         self._runtime = runtimes.find(cell.runtime).adapter
         self._artefact = None if self._runtime.artefact is None else artefacts.kept(cell, folder)
         model, file = self._build()
@@ -113,6 +114,7 @@ class Subject:
             emulated=self._emulated,
             options={**self._options, "in_precision": self._in_precision},
             artefact=self._artefact or None,
+            promise=self._reference.promise(),
         )
 
     def agreement(self) -> Agreement:
@@ -177,9 +179,10 @@ class Subject:
         images.close()
         memory.release_free_memory()
         memory.reset_peak()  # the data set is no part of the model's process
-        floor = self._model.floor(cell.image_size)
+        floor = self._model.floor(cell.image_size) if cell.variant == DENSE else None
         parent = self._reference.parent_correct if compares_with_parent(cell) else None
-        return accuracy.judge(ranks, images, settings, floor, parent, self._precision.accuracy_budget)
+        budget = self._precision.accuracy_budget if cell.variant == DENSE else None  # what a compression costs is what is asked
+        return accuracy.judge(ranks, images, settings, floor, parent, budget)
 
     def latency(self) -> Latency:
         """Both latencies of the cell's batch, in the object that was checked."""

@@ -9,9 +9,12 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.cell import AXES
+from harness.facts import Promise
 from harness.outcomes import OK
 
 NOTHING = "-"
+KEPT = 0.5  # of a promised speed-up: a variant that delivers less is flagged
+ZEROS = ": its zeros are multiplied like any number (+sparse leaves them out)"
 Record = dict[str, Any]
 
 
@@ -85,6 +88,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         )
     if any(_top1(record).endswith("'") for record in records):
         lines.append("': top-1 of the same model in another batch.")
+    lines += [f"{record['cell']['id']} {broken}" for record in records if (broken := broken_promise(record)) is not None]
     missing: dict[str, list[str]] = {}
     for record in records:
         reason = (record["accuracy"] or {}).get("unavailable")
@@ -176,6 +180,43 @@ def _share(name: str) -> Callable[[Record], str]:
     return column
 
 
+def _promised(name: str, unit: float) -> Callable[[Record], str]:
+    def column(record: Record) -> str:
+        value = (record.get("promise") or {}).get(name)
+        return NOTHING if value is None else f"{value / unit:.4g}"
+
+    return column
+
+
+def _promised_speedup(record: Record) -> str:
+    promise = record.get("promise")
+    return NOTHING if promise is None else f"{Promise(**promise).speedup:.2f}x"
+
+
+def _delivered_speedup(record: Record) -> str:
+    speedup = (record.get("delivery") or {}).get("speedup")
+    return NOTHING if speedup is None else f"{speedup:.2f}x"
+
+
+def broken_promise(record: Record) -> str | None:
+    """In plain words, that a variant becomes neither as fast nor as small on disk as its numbers say; None where it does."""
+    delivered, words = (record.get("delivery") or {}).get("speedup"), []
+    if delivered is None or not record.get("promise"):
+        return None
+    promise = Promise(**record["promise"])
+    if promise.speedup > 1.1 and delivered < promise.speedup * KEPT:
+        why = "" if promise.macs_effective > 0.9 * promise.macs or "sparse" in record["cell"]["variant"] else ZEROS
+        faster = "is no faster" if delivered < 1.05 else f"is {delivered:.2f}x as fast"
+        words.append(f"needs {1 / promise.speedup:.1%} of the products and {faster}{why}")
+    if (
+        promise.bytes is not None
+        and promise.parameters_nonzero < 0.9 * promise.parameters_dense
+        and promise.bytes > 0.99 * promise.bytes_dense
+    ):
+        words.append("is no smaller on disk: its zeros are stored (+sparse leaves them out, +share+huffman codes them)")
+    return "; it ".join(words) or None
+
+
 def _switches(record: Record) -> str:
     value = _latency(record, "doubt", "involuntary_switches")
     return NOTHING if value is None else str(value)
@@ -188,6 +229,12 @@ COLUMNS: dict[str, Callable[[Record], str]] = {
     "outcome": lambda record: str(record["outcome"]),
     "param\nM": _count("parameters", 1e6),
     "MAC\nM": _count("macs", 1e6),
+    "stored\nM": _promised("parameters_stored", 1e6),
+    "not zero\nM": _promised("parameters_nonzero", 1e6),
+    "effective\nMAC, M": _promised("macs_effective", 1e6),
+    "disk\nMiB": _promised("bytes", 2**20),
+    "promised": _promised_speedup,
+    "delivered": _delivered_speedup,
     "error": _error,
     "top-1": _top1,
     "first\nms": lambda record: _milliseconds(record, "first_s"),

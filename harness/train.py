@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 import models
 from harness import matrix, memory
+from harness.context import Context
 from harness.journal import RunError
 from harness.session import lock_machine
+from harness.settings import Settings
 from harness.training import line, run
 from models import variants
 from models.recipes import Task, duration
@@ -33,26 +35,32 @@ class Question:
     new_head: bool = False
     device: str | None = None
 
-    def task(self, model: models.Model) -> Task:
-        """Raises UnknownName and MatrixError where something of it does not exist."""
+    def task(self, model: models.Model, settings: Settings) -> Task:
+        """Raises UnknownName and MatrixError where something of it does not exist, NotTrained where a variant has no weights to
+        start from."""
         size = self.image_size or model.image_size
         if (unfit := matrix.unfit(model, size)) is not None:
             raise matrix.MatrixError(unfit.reason)
         if model.file is not None:
             raise matrix.MatrixError(f"{model.name} is an ONNX file, and cannot be trained; wanted a torch model")
-        variants.find(self.variant)
+        variant = variants.find(self.variant)
+        if not variant.trainable:
+            raise matrix.MatrixError(f"--variant {variant.name}: nothing in it trains; wanted {variant.name}+tune, say")
         try:
-            recipe = replace(model.recipe(size), **self.changes)
+            recipe = replace(variant.recipe(model, size), **self.changes)
         except ValueError as error:
             raise matrix.MatrixError(str(error)) from error
         if self.start is not None and not self.start.is_file():
             raise matrix.MatrixError(f"--from: {str(self.start)!r} is no file")
         if self.new_head and self.start is None:
             raise matrix.MatrixError("--new-head: wanted with --from FILE, whose last layer is left out")
-        return Task(model, size, recipe, self.variant, self.start, self.new_head, self.device)
+        start = self.start
+        if start is None and variant.starts_trained:
+            start = Context(model, size, settings, print).parent_weights(model)
+        return Task(model, size, recipe, variant.name, start, self.new_head, self.device)
 
 
-def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, checkpoint_s: float, wait_s: float) -> int:
+def command(task: Task, settings: Settings, *, anew: bool, out: Path | None, checkpoint_s: float, wait_s: float) -> int:
     """Train as a command: with a bar, and a summary in the end. Returns the exit code: 1 where a floor is missed."""
     data = task.model.dataset(task.image_size)
     place = folder(task, cache_folder())
@@ -75,7 +83,8 @@ def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, chec
             print(f"training {what}: {task.recipe}", flush=True)
             try:
                 with _Bar() as bar:
-                    record = run(task, place, root, bar.watch, checkpoint_s=checkpoint_s)
+                    context = Context(task.model, task.image_size, settings, print)
+                    record = run(task, place, settings.data, bar.watch, context, checkpoint_s=checkpoint_s)
             except KeyboardInterrupt:
                 print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
                 return 130
@@ -87,9 +96,12 @@ def command(task: Task, root: Path | None, *, anew: bool, out: Path | None, chec
         copy = out / f"{stem}{'' if task.variant == 'dense' else f'_{task.variant}'}.safetensors"
         shutil.copyfile(place / WEIGHTS, copy)
         print(f"and:     {copy}")
-    as_it_is = Task(task.model, task.image_size, task.model.recipe(task.image_size))
-    if place != folder(as_it_is, cache_folder()):
-        print("benchmarks look for the recipe as it is, dense: give them these by --out DIR, and then --weights DIR")
+    variant = variants.find(task.variant)
+    usual = replace(task, recipe=variant.recipe(task.model, task.image_size), new_head=False)
+    if not variant.starts_trained:
+        usual = replace(usual, start=None)
+    if task.name != usual.name or not (variant.trains or task.variant == variants.DENSE):
+        print("benchmarks look for the recipe as it is: give them these by --out DIR, and then --weights DIR")
     floor = task.model.floor(task.image_size) if task.variant == "dense" else None
     if floor is not None and record["top1"] < floor.top1:
         print(f"that is less than the floor of {floor.top1:.2%} ({floor.source})", file=sys.stderr)

@@ -12,9 +12,12 @@ from harness import machine, memory
 from harness.precisions import PRECISIONS
 from models.recipes import NoDevice, Task, duration
 from models.training import Progress, Watcher, train
+from models.variants import Context
 
 
-def run(task: Task, folder: Path, root: Path | None, watch: Watcher, *, checkpoint_s: float = 60.0) -> dict[str, Any]:
+def run(
+    task: Task, folder: Path, root: Path | None, watch: Watcher, context: Context | None = None, *, checkpoint_s: float = 60.0
+) -> dict[str, Any]:
     """Train, or go on where an earlier run was interrupted. Returns the record. Raises as `train` does, and `NoDevice`."""
     import torch
 
@@ -25,7 +28,8 @@ def run(task: Task, folder: Path, root: Path | None, watch: Watcher, *, checkpoi
     task = replace(task, device=task.device or ("cuda" if here else "cpu"))
     bfloat16 = task.device == "cuda" or not PRECISIONS["bf16"].emulated("cpu", machine.cpu_flags())
     with torch.inference_mode(False), torch.enable_grad():
-        return train(replace(task, bfloat16=bfloat16), folder, root, watch, checkpoint_s=checkpoint_s, machine=_machine)
+        task = replace(task, bfloat16=bfloat16)
+        return train(task, folder, root, watch, checkpoint_s=checkpoint_s, machine=_machine, context=context)
 
 
 def every_second(progress: Callable[[str], None]) -> Watcher:

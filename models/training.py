@@ -71,11 +71,12 @@ def train(
     addition: Addition | None = None,
     checkpoint_s: float = 60.0,
     machine: Callable[[], Mapping[str, Any]] = dict,
+    context: variants.Context | None = None,
 ) -> dict[str, Any]:
     """Train, from the checkpoint in `folder` where there is one, and leave the weights and the record there. Returns the record.
 
     A checkpoint is kept after every epoch and every `checkpoint_s` seconds. `machine` is asked in the end for what the record
-    shall say of it.
+    shall say of it; `context` is what the techniques of a variant may need.
 
     Raises `NoData` and `BadData` before anything is trained, `BadCheckpoint` and `WrongWeights` for files that do not
     fit, and `Diverged` when the loss is no number.
@@ -84,7 +85,7 @@ def train(
         return record
     for left in folder.glob("*.part"):  # of one that was killed while it wrote
         left.unlink()
-    run = _Run(task, folder, root, addition)
+    run = _Run(task, folder, root, addition, context)
     for progress in run.steps(checkpoint_s):
         watch(progress)
     return run.finish(machine())
@@ -100,7 +101,9 @@ def finished(folder: Path) -> dict[str, Any] | None:
 class _Run:
     """One session of training."""
 
-    def __init__(self, task: Task, folder: Path, root: Path | None, addition: Addition | None) -> None:
+    def __init__(
+        self, task: Task, folder: Path, root: Path | None, addition: Addition | None, context: variants.Context | None
+    ) -> None:
         import torch
 
         self._began = time.perf_counter()
@@ -129,8 +132,8 @@ class _Run:
         if task.start is not None:
             load_weights(net, task.start, but=last_layer(net) if task.new_head else ())
         variant, parent = variants.find(task.variant), net.to(self._device)
-        self._net = variant(parent).train()
-        self._addition = addition or getattr(variant, "addition", Addition)()
+        self._net = variant.untrained(parent, context).train()
+        self._addition = addition or variant.addition(context)
         self._addition.begin(self._net, parent)
         self._optimiser = _optimiser(self._net, recipe)
         self._state, self._made_by = _State(), self._describe()

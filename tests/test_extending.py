@@ -51,16 +51,16 @@ def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path) -> N
     environment = package(tmp_path, files, entries)
     code, told = check(environment)
     assert code == 0, told
-    for plugin in ("runtime fx", "meter page_faults", "model tiny", "variant rounded", "variant sparse"):
+    for plugin in ("runtime fx", "meter page_faults", "model tiny", "variant rounded", "variant penalised"):
         assert plugin in told
     assert told.count("  ok ") > 15
     assert told.endswith("every claim holds\n")
     trained = subprocess.run(
-        [sys.executable, "-m", "harness", "train", "small_cnn", "--variant", "sparse", "--out", str(tmp_path)],
+        [sys.executable, "-m", "harness", "train", "small_cnn", "--variant", "penalised", "--out", str(tmp_path)],
         capture_output=True, text=True, env=environment | {"PLUMBLINE_LOCK": str(tmp_path / "lock")}, cwd=REPOSITORY, timeout=300,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    weights = load_file(tmp_path / "digits_small_cnn_sparse.safetensors")["linear1.weight"]
+    weights = load_file(tmp_path / "digits_small_cnn_penalised.safetensors")["linear1.weight"]
     assert float((weights == 0).double().mean()) > 0.1
 
 

@@ -36,7 +36,11 @@ class Eager(TorchRuntime):
     def __init__(self, net: nn.Module, way: Way) -> None:
         import torch
 
+        from models.compression.sparse import SPARSE, settle
+
         super().__init__(net, way)
+        self._settle = settle if any(isinstance(module, SPARSE) for module in net.modules()) else None
+        self._sparse: int | None = None
         self._format = torch.channels_last if way.options["layout"] == "channels_last" else torch.contiguous_format
         convert(net, way.precision)
         self._net = net.to(device=self._device, memory_format=self._format)  # type: ignore[call-overload]
@@ -44,6 +48,11 @@ class Eager(TorchRuntime):
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
         return moved(arguments, self._device, self._dtype, self._format)
+
+    def ready(self, placed: Any) -> None:
+        """Of sparse layers those that are slower than dense ones become dense."""
+        if self._settle is not None:
+            self._sparse = self._settle(self._net, *placed)
 
     def run(self, placed: Any) -> Any:
         return self._call(*placed)
@@ -96,6 +105,7 @@ class Eager(TorchRuntime):
             "threads": torch.get_num_threads(),
             "tf32": torch.backends.cuda.matmul.allow_tf32,
             "mode": "inference" if torch.is_inference_mode_enabled() else "no_grad",
+            **({} if self._sparse is None else {"sparse_layers": self._sparse}),
             "layout": "channels_last" if last and self._format == torch.channels_last else "contiguous",
         }
 

@@ -1,0 +1,104 @@
+"""What techniques of compression ask for besides the net: pictures, labels, a teacher, and training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import models
+from harness import training
+from harness.settings import Settings
+from models.checkpoint import BadCheckpoint
+from models.recipes import Task, duration
+from models.seeding import pictures
+from models.training import CHECKPOINT
+from models.variants import NotTrained, Variant
+from models.weights import WEIGHTS, folder, load_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Context:
+    """`models.variants.Context` in a session: with its data, its cache, and the time that it gives training."""
+
+    model: models.Model
+    image_size: int
+    settings: Settings
+    progress: Progress
+
+    @property
+    def seed(self) -> int:
+        return self.settings.seed
+
+    def example(self) -> Tensor:
+        return pictures(1, self.model.dataset(self.image_size).channels, self.image_size, self.seed)
+
+    def labelled(self, count: int) -> tuple[Tensor, Tensor]:
+        import torch
+
+        images = self.model.dataset(self.image_size).load(
+            self.settings.data, self.image_size, split="train", preparation=self.model.preparation
+        )
+        chosen = range(0, len(images), max(1, len(images) // count))[:count]
+        return images.batch(chosen), torch.tensor([images.labels[index] for index in chosen])
+
+    def teacher(self, name: str) -> nn.Module:
+        if not name:
+            raise NotTrained("distill: wanted a teacher, as in distill+teacher=resnet20")
+        model = models.find(name)
+        return weighted(model, self.image_size, self.parent_weights(model))
+
+    def trained(self, variant: Variant, net: nn.Module) -> nn.Module:
+        task = self.task(variant)
+        place = folder(task, self.settings.cache)
+        if not (place / WEIGHTS).exists():
+            command = f"python -m harness train {self.model.name} --image-size {self.image_size} --variant {variant.name}"
+            if task.recipe.minutes > self.settings.train_minutes:
+                raise NotTrained(
+                    f"{variant.name} is not trained yet: {command} ({duration(60 * task.recipe.minutes)} on 2 cores)"
+                )
+            train(task, place, self.settings, self.progress)
+        net = deepcopy(net)
+        load_weights(net, place / WEIGHTS)
+        return net
+
+    def task(self, variant: Variant) -> Task:
+        """What is trained for a chain that ends in a technique which trains."""
+        start = self.parent_weights(self.model) if variant.starts_trained else None
+        return Task(self.model, self.image_size, variant.recipe(self.model, self.image_size), variant.name, start)
+
+    def parent_weights(self, model: models.Model) -> Path:
+        """The file of a model's own trained weights, which are trained first where that takes no long time."""
+        weights = self.settings.locate(model, self.image_size)
+        if weights.path is None:
+            raise NotTrained(f"{model.name} is to be trained further, and has no trained weights: {weights.reason}")
+        if weights.task is not None and not weights.path.exists():
+            train(weights.task, weights.path.parent, self.settings, self.progress)
+        return weights.path
+
+
+def train(task: Task, place: Path, settings: Settings, progress: Progress) -> Path:
+    """Train, or go on with it. Of what cannot be gone on with (other code, another machine) nothing is kept."""
+    watch = training.every_second(progress)
+    context = Context(task.model, task.image_size, settings, progress)
+    try:
+        training.run(task, place, settings.data, watch, context)
+    except BadCheckpoint as reason:
+        progress(f"training begins anew: {reason}")
+        (place / CHECKPOINT).unlink()
+        training.run(task, place, settings.data, watch, context)
+    return place / WEIGHTS
+
+
+def weighted(model: models.Model, image_size: int, weights: Path) -> nn.Module:
+    """A model with the weights of a file, in eval mode."""
+    net = model.instantiate(image_size).eval()
+    load_weights(net, weights)
+    return net

@@ -1,0 +1,37 @@
+"""A student that learns from a teacher's scores as well as from labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.addition import Addition
+
+
+class Distillation(Addition):
+    """alpha T^2 KL(teacher / T, student / T) + (1 - alpha) times the loss of the labels (Hinton et al. 2015, section 2).
+
+    `teacher` builds the trained teacher. Raises ValueError where it knows other classes than the student, for a temperature of 0
+    or less, and for an alpha outside 0 to 1.
+    """
+
+    def __init__(self, teacher: Callable[[], nn.Module], temperature: float = 4.0, alpha: float = 0.9) -> None:
+        if not temperature > 0 or not 0 <= alpha <= 1:
+            raise ValueError(f"wanted a temperature above 0 and an alpha from 0 to 1, came {temperature} and {alpha}")
+        self._make, self._temperature, self._alpha = teacher, temperature, alpha
+
+    def begin(self, net: nn.Module, parent: nn.Module) -> None:
+        device = next(net.parameters()).device
+        self._teacher = self._make().to(device).eval().requires_grad_(False)
+
+    def loss(self, loss: Tensor, net: nn.Module, inputs: Tensor, outputs: Tensor, labels: Tensor, done: float) -> Tensor:
+        with torch.no_grad():
+            wanted = self._teacher(inputs).float()
+        if wanted.shape != outputs.shape:
+            raise ValueError(f"the teacher scores {wanted.shape[1]} classes, the student {outputs.shape[1]}")
+        soft = [functional.log_softmax(scores / self._temperature, dim=1) for scores in (outputs, wanted)]
+        distance = functional.kl_div(soft[0], soft[1], reduction="batchmean", log_target=True)
+        return self._alpha * self._temperature**2 * distance + (1 - self._alpha) * loss

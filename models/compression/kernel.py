@@ -1,0 +1,95 @@
+"""The sparse product in C, compiled for this processor the first time it is wanted, and kept in the cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.weights import cache_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SOURCE = Path(__file__).with_suffix(".c")
+ACTIVATIONS = ("none", "relu", "gelu")  # in the order of the enumeration in kernel.c
+
+
+class NoKernel(RuntimeError):
+    """There is no compiler, or it failed; the message says which it was and what it said."""
+
+
+@cache
+def load() -> Any:
+    """The function `plumbline_sparse_product`. Raises `NoKernel`."""
+    compiler = shlex.split(os.environ.get("CC", "")) or [next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "")]
+    if not compiler[0]:
+        raise NoKernel("there is no C compiler: install gcc, or name one in $CC")
+    native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
+    # not linked with OpenMP: its threads are to be torch's, and a second library of that kind would fight for the processors
+    failed = ""
+    for openmp in (["-fopenmp"], []):
+        command = [*compiler, "-O3", native, *openmp, "-fPIC", "-Wno-psabi"]
+        try:
+            function = ctypes.CDLL(str(_compiled(command))).plumbline_sparse_product
+        except (OSError, subprocess.CalledProcessError) as error:
+            failed = (getattr(error, "stderr", None) or str(error)).strip()
+            continue
+        function.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_void_p] * 6
+        function.restype = None
+        return function
+    raise NoKernel(f"{shlex.join(command)} could not compile {SOURCE.name}: {failed.splitlines()[-1] if failed else ''}")
+
+
+@cache
+def missing() -> str | None:
+    """Why the kernel cannot be had here; None where it can."""
+    try:
+        load()
+    except NoKernel as reason:
+        return str(reason)
+    return None
+
+
+def product(rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: Tensor, activation: str) -> Tensor:
+    """activation(bias + W @ inputs): `inputs` float32 (in, n), contiguous, on the CPU; of W rows, columns (int32) and values."""
+    import torch
+
+    outputs = inputs.new_empty(rows.numel() - 1, inputs.shape[1])
+    load()(
+        outputs.shape[0],
+        outputs.shape[1],
+        torch.get_num_threads(),
+        ACTIVATIONS.index(activation),
+        rows.data_ptr(),
+        columns.data_ptr(),
+        values.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        inputs.data_ptr(),
+        outputs.data_ptr(),
+    )
+    return outputs
+
+
+def _compiled(command: list[str]) -> Path:
+    """The library that a command makes of the source: from the cache, if the same command made it of the same source here."""
+    processor = Path("/proc/cpuinfo")
+    flags = sorted({line for line in processor.read_text().splitlines() if line.startswith(("flags", "Features", "model name"))})
+    parts = [SOURCE.read_text(), *command, platform.machine(), *flags]
+    place = cache_folder() / "kernels" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+            made, done = Path(scratch, "kernel.o"), Path(scratch, place.name)
+            for step in ([*command, "-c", str(SOURCE), "-o", str(made)], [command[0], "-shared", str(made), "-o", str(done)]):
+                subprocess.run(step, check=True, capture_output=True, text=True)
+            done.replace(place)
+    return place

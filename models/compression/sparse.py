@@ -1,0 +1,376 @@
+"""Layers that store and multiply only what is not zero, with activations kept channel-major."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from models.compression import kernel
+
+
+class SparseLinear(nn.Module):
+    """A linear layer in compressed sparse rows (CSR), and the activation behind it.
+
+    Inputs have shape (..., in), outputs (..., out), as `nn.Linear` has it. In memory the output lies channel-major, as (out, n):
+    that is how the product of a sparse matrix with a dense one comes out, and how the next one wants it. What works element
+    by element keeps the strides, so between two sparse layers nothing is transposed.
+
+    In floats of 16 bits what is stored is multiplied in float32, as no library has such a product for CPUs. A zero that is not
+    stored is never multiplied: infinity and NaN in the inputs do not reach all outputs.
+    """
+
+    rows: Tensor  # where each row begins in `columns`: int32, (out + 1,)
+    columns: Tensor  # of each value, sorted in a row: int32, (stored,)
+
+    def __init__(self, in_features: int, out_features: int, stored: int, bias: bool = True, activation: str = "none") -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.activation = in_features, out_features, activation
+        self.register_buffer("rows", torch.zeros(out_features + 1, dtype=torch.int32))
+        self.register_buffer("columns", torch.zeros(stored, dtype=torch.int32))
+        self.values = nn.Parameter(torch.zeros(stored))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    @classmethod
+    def of(cls, dense: nn.Linear) -> SparseLinear:
+        """The same layer without its zeros."""
+        return _filled(cls(dense.in_features, dense.out_features, _count(dense.weight), dense.bias is not None), dense)
+
+    def dense(self) -> nn.Linear:
+        """The same layer with its zeros, and without the activation."""
+        layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, self.values.device, self.values.dtype)
+        return _unfolded(self, layer)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.shape[-1] != self.in_features:
+            raise ValueError(f"wanted inputs of shape (..., {self.in_features}), came {tuple(inputs.shape)}")
+        channel_major = inputs.movedim(-1, 0)
+        outputs = _multiplied(self, channel_major.reshape(self.in_features, -1))
+        return outputs.reshape(self.out_features, *channel_major.shape[1:]).movedim(0, -1)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, stored={self.values.numel()}, activation={self.activation}"
+
+
+class SparseConv2d(nn.Module):
+    """A convolution without groups in CSR: one of 1x1 is a product with the picture as it lies, others unfold it first.
+
+    Inputs have shape (n, in, height, width), outputs (n, out, height, width).
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...],
+        stored: int,
+        bias: bool = True,
+        stride: tuple[int, ...] = (1, 1),
+        padding: tuple[int, ...] = (0, 0),
+        dilation: tuple[int, ...] = (1, 1),
+        activation: str = "none",
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding, self.dilation, self.activation = stride, padding, dilation, activation
+        self.register_buffer("rows", torch.zeros(out_channels + 1, dtype=torch.int32))
+        self.register_buffer("columns", torch.zeros(stored, dtype=torch.int32))
+        self.values = nn.Parameter(torch.zeros(stored))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    @classmethod
+    def of(cls, dense: nn.Conv2d) -> SparseConv2d:
+        """The same layer without its zeros. Raises ValueError for groups, and for padding that is not with zeros."""
+        if dense.groups != 1 or dense.padding_mode != "zeros" or isinstance(dense.padding, str):
+            raise ValueError(f"wanted a convolution of one group, padded with a number of zeros, came {dense}")
+        return _filled(
+            cls(
+                dense.in_channels,
+                dense.out_channels,
+                dense.kernel_size,
+                _count(dense.weight),
+                dense.bias is not None,
+                dense.stride,
+                dense.padding,
+                dense.dilation,
+            ),
+            dense,
+        )
+
+    def dense(self) -> nn.Conv2d:
+        """The same layer with its zeros, and without the activation."""
+        layer = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            bias=self.bias is not None,
+            device=self.values.device,
+            dtype=self.values.dtype,
+        )
+        return _unfolded(self, layer)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        count, _, *size = inputs.shape
+        height, width = (
+            (size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel_size[i] - 1) - 1) // self.stride[i] + 1
+            for i in (0, 1)
+        )
+        if self.kernel_size == (1, 1) and self.padding == (0, 0):
+            unfolded = inputs[:, :, :: self.stride[0], :: self.stride[1]].flatten(2)
+        else:
+            unfolded = functional.unfold(inputs, self.kernel_size, self.dilation, self.padding, self.stride)
+        outputs = _multiplied(self, unfolded.transpose(0, 1).flatten(1))
+        return outputs.reshape(self.out_channels, count, height, width).transpose(0, 1)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, stored={self.values.numel()}, activation={self.activation}"
+        )
+
+
+class RowMajorLinear(nn.Module):
+    """The layer of the Jetson Nano study (ch. 4.5), to be compared with: coordinates (COO), activations row-major."""
+
+    def __init__(self, dense: nn.Linear) -> None:
+        super().__init__()
+        self.weight: Tensor
+        self.register_buffer("weight", dense.weight.detach().to_sparse().coalesce())
+        self.bias = dense.bias
+
+    def dense(self) -> nn.Linear:
+        """The same layer with its zeros."""
+        weight = self.weight.to_dense()
+        layer = nn.Linear(weight.shape[1], weight.shape[0], self.bias is not None, weight.device, weight.dtype)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            if self.bias is not None:
+                layer.bias.copy_(self.bias)
+        return layer
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = torch.sparse.mm(self.weight, inputs.flatten(0, -2).t()).t().reshape(*inputs.shape[:-1], -1)
+        return outputs if self.bias is None else outputs + self.bias
+
+
+SPARSE = (SparseLinear, SparseConv2d)
+Sparse = SparseLinear | SparseConv2d
+
+
+def sparsified(net: nn.Module, format: str = "csr") -> nn.Module:
+    """A copy of a net whose linear layers and convolutions store and multiply only what is not zero; `settle` takes those back
+    that are slower for it. Layers whose weights another module reads (`nn.MultiheadAttention`), and convolutions in groups, stay.
+    """
+    net = deepcopy(net)
+    inside = [path for path, module in net.named_modules() if isinstance(module, nn.MultiheadAttention)]
+    for path, module in list(net.named_modules()):
+        if type(module) not in (nn.Linear, nn.Conv2d) or any(path.startswith(f"{attention}.") for attention in inside):
+            continue
+        layer: nn.Module
+        if isinstance(module, nn.Linear):
+            layer = RowMajorLinear(module) if format == "coo" else SparseLinear.of(module)
+        elif module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str) and format == "csr":
+            layer = SparseConv2d.of(module)
+        else:
+            continue
+        net = replaced(net, path, layer)
+    return net
+
+
+def replaced(net: nn.Module, path: str, module: nn.Module) -> nn.Module:
+    """The net with another module at a path, in place; the module itself where the path is that of the net."""
+    if not path:
+        return module
+    parent, _, name = path.rpartition(".")
+    setattr(net.get_submodule(parent), name, module)
+    return net
+
+
+def _count(weight: Tensor) -> int:
+    return int(weight.detach().count_nonzero())
+
+
+def _filled(layer: Any, dense: nn.Linear | nn.Conv2d) -> Any:
+    """`layer` with the numbers of `dense`, in its type and on its device."""
+    matrix = dense.weight.detach().flatten(1)
+    found = matrix.nonzero()
+    layer.to(device=matrix.device, dtype=matrix.dtype)
+    layer.rows[1:] = torch.bincount(found[:, 0], minlength=len(matrix)).cumsum(0)
+    layer.columns.copy_(found[:, 1])
+    with torch.no_grad():
+        layer.values.copy_(matrix[found[:, 0], found[:, 1]])
+        if dense.bias is not None:
+            layer.bias.copy_(dense.bias)
+    return layer.train(dense.training)
+
+
+def _unfolded(layer: Sparse, dense: Any) -> Any:
+    with torch.no_grad():
+        matrix = dense.weight.zero_().flatten(1)
+        matrix[_row_of_each(layer.rows), layer.columns.long()] = layer.values
+        if layer.bias is not None:
+            dense.bias.copy_(layer.bias)
+    return dense.train(layer.training)
+
+
+def _row_of_each(rows: Tensor) -> Tensor:
+    """The row of each value."""
+    counts = (rows[1:] - rows[:-1]).long()
+    return torch.repeat_interleave(torch.arange(len(counts), device=rows.device), counts)
+
+
+def _multiplied(layer: Sparse, inputs: Tensor) -> Tensor:
+    """activation(bias + W @ inputs), (out, n) of (in, n)."""
+    learning = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (layer.values, layer.bias, inputs)
+    )
+    if not learning:
+        return product(layer.rows, layer.columns, layer.values, layer.bias, inputs, layer.activation)
+    outputs = _Product.apply(layer.rows, layer.columns, layer.values, layer.bias, inputs)
+    return _activated(outputs, layer.activation)
+
+
+def product(
+    rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: Tensor, activation: str = "none"
+) -> Tensor:
+    """activation(bias + W @ inputs), (out, n) of (in, n), by our own kernel where it can; else by torch's, for CPUs MKL's."""
+    narrow = inputs.dtype
+    wide = torch.promote_types(narrow, torch.float32)
+    values, inputs, bias = values.to(wide), inputs.to(wide).contiguous(), None if bias is None else bias.to(wide)
+    if wide == torch.float32 and inputs.device.type == "cpu" and kernel.missing() is None:
+        return kernel.product(rows, columns, values, bias, inputs, activation).to(narrow)
+    shape = (rows.numel() - 1, inputs.shape[0])
+    if 0 in (*shape, inputs.shape[1], values.numel()):  # which MKL does not take
+        outputs = inputs.new_zeros(shape[0], inputs.shape[1])
+    else:
+        outputs = torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False) @ inputs
+    return _activated(outputs if bias is None else outputs + bias.unsqueeze(1), activation).to(narrow)
+
+
+def _activated(outputs: Tensor, activation: str) -> Tensor:
+    return {"none": lambda x: x, "relu": functional.relu, "gelu": functional.gelu}[activation](outputs)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: Tensor) -> Tensor:
+        return product(rows, columns, values, bias, inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        rows, columns, values, _, activations = inputs
+        ctx.save_for_backward(rows, columns, values, activations)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rows, columns, values, inputs = ctx.saved_tensors
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        of_values = of_bias = of_inputs = None
+        row_of_each = _row_of_each(rows)
+        if ctx.needs_input_grad[2]:
+            of_values = torch.empty_like(values)
+            for part in torch.split(torch.arange(values.numel(), device=values.device), 1 << 16):  # not all products at once
+                products = gradient[row_of_each[part]].to(wide) * inputs[columns[part].long()].to(wide)
+                of_values[part] = products.sum(1).to(values.dtype)
+        if ctx.needs_input_grad[3]:
+            of_bias = gradient.to(wide).sum(1).to(values.dtype)
+        if ctx.needs_input_grad[4]:
+            by_column = torch.argsort(columns, stable=True)
+            starts = rows.new_zeros(inputs.shape[0] + 1)
+            starts[1:] = torch.bincount(columns, minlength=inputs.shape[0]).cumsum(0)
+            of_inputs = product(starts, row_of_each[by_column].int(), values[by_column], None, gradient)
+        return None, None, of_values, of_bias, of_inputs
+
+
+def densified(net: nn.Module) -> nn.Module:
+    """A copy of a net whose sparse layers have their zeros again: the same function, by other means."""
+    net = deepcopy(net)
+    for path, module in list(net.named_modules()):
+        if isinstance(module, SPARSE):
+            behind = {"none": [], "relu": [nn.ReLU()], "gelu": [nn.GELU()]}[module.activation]
+            net = replaced(net, path, nn.Sequential(module.dense(), *behind) if behind else module.dense())
+        elif isinstance(module, RowMajorLinear):
+            net = replaced(net, path, module.dense())
+    return net
+
+
+ROUNDS = 5  # in which a layer is timed both ways; the best of each counts, as other processes can only add to it
+WARM_S = 0.01
+
+
+@torch.inference_mode()
+def settle(net: nn.Module, *inputs: Any) -> int:
+    """Choose for each sparse layer, by timing it on what it gets in this net, whether it multiplies as CSR or as a dense layer, in
+    place; then let those in CSR do the activation behind them. Returns how many are in CSR."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(path: str) -> Any:
+        return lambda _module, arguments: seen.setdefault(path, arguments[0])
+
+    layers: dict[str, Any] = {path: module for path, module in net.named_modules() if isinstance(module, SPARSE)}
+    hooks = [module.register_forward_pre_hook(keep(path)) for path, module in layers.items()]
+    net(*inputs)
+    for hook in hooks:
+        hook.remove()
+    kept = 0
+    for path, layer in layers.items():
+        dense = layer.dense()
+        if path in seen and not _faster(layer, dense, seen.pop(path)):
+            replaced(net, path, dense)
+        else:
+            kept += 1
+    _fuse(net)
+    return kept
+
+
+def _faster(layer: nn.Module, dense: nn.Module, inputs: Tensor) -> bool:
+    """Whether a layer takes less time than another one, in turns."""
+    best = {layer: float("inf"), dense: float("inf")}
+    for _ in range(ROUNDS):
+        for module in best:
+            end = perf_counter() + WARM_S / 5
+            module(inputs)
+            while True:
+                began = perf_counter()
+                module(inputs)
+                ended = perf_counter()
+                best[module] = min(best[module], ended - began)
+                if ended > end:
+                    break
+    return best[layer] < best[dense]
+
+
+def _fuse(net: nn.Module) -> None:
+    """Give the activation behind a sparse layer to the layer, where a container shows that it is behind it, in place."""
+    for module in net.modules():
+        children = list(module.named_children())
+        in_order = (
+            isinstance(module, nn.Sequential) or type(module).__name__ == "Mlp"
+        )  # timm's: fc1, act, drop1, norm, fc2, drop2
+        if not in_order:
+            continue
+        for (_, first), (name, second) in zip(children, children[1:]):
+            activation = _named(second)
+            if isinstance(first, SPARSE) and first.activation == "none" and activation is not None:
+                first.activation = activation
+                setattr(module, name, nn.Identity())
+
+
+def _named(module: nn.Module) -> str | None:
+    if isinstance(module, nn.ReLU):
+        return "relu"
+    if isinstance(module, nn.GELU) and getattr(module, "approximate", "none") == "none":
+        return "gelu"
+    return None

@@ -1,0 +1,127 @@
+"""A compressed net on disk: its tensors, and in which modules it differs from the one that its model builds.
+
+It is built again from nothing but the file: on the meta device, where the dense parent takes no memory, and then with the file's
+own tensors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models import checkpoint
+from models.compression.sparse import SparseConv2d, SparseLinear, replaced
+from models.model import Model
+
+# How each kind of module is described: the arguments that make it, which are also its attributes.
+CONVOLUTION = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
+KINDS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Linear: ("in_features", "out_features"),
+    nn.Conv2d: (*CONVOLUTION, "groups", "padding_mode"),
+    nn.BatchNorm2d: ("num_features", "eps", "momentum"),
+    nn.LayerNorm: ("normalized_shape", "eps"),
+    nn.Sequential: (),
+    nn.Identity: (),
+    SparseLinear: ("in_features", "out_features", "activation"),
+    SparseConv2d: (*CONVOLUTION, "activation"),
+}
+
+
+class CannotStore(TypeError):
+    """A technique made something of a net that has no description here."""
+
+
+def save(net: nn.Module, model: Model, image_size: int, path: Path, facts: dict[str, Any] | None = None) -> None:
+    """Write a net that was made of a model. Raises `CannotStore`."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in net.state_dict(keep_vars=True).items()}
+    changes = _changes(net, _parent(model, image_size))
+    checkpoint.save(path, tensors, {"changes": changes, "facts": facts or {}})
+
+
+def load(model: Model, image_size: int, path: Path) -> nn.Module:
+    """The net of a file, in eval mode. Raises `BadCheckpoint` for a file that is cut off or was changed, or of another model."""
+    tensors, told = checkpoint.load(path)
+    net = _parent(model, image_size)
+    for name, change in told["changes"].items():
+        net = _changed(net, name, change)
+    wanted = set(net.state_dict())
+    if wanted != set(tensors):
+        names = ", ".join(sorted(wanted ^ set(tensors))[:3])
+        raise checkpoint.BadCheckpoint(f"{path.name} is of another model than {model.name}: {names} are not in both")
+    for name, tensor in tensors.items():
+        _put(net, name, tensor)
+    left = [name for name, tensor in (*net.named_parameters(), *net.named_buffers()) if tensor.is_meta]
+    if left:  # what a net computes when it is built, and does not keep
+        whole = dict(model.instantiate(image_size).named_buffers())
+        for name in left:
+            _put(net, name, whole[name])
+    return net.eval()
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What was written beside the net."""
+    told: dict[str, Any] = checkpoint.load(path)[1]["facts"]
+    return told
+
+
+def _parent(model: Model, image_size: int) -> nn.Module:
+    with torch.device("meta"):
+        return model.instantiate(image_size)
+
+
+def _changes(net: nn.Module, parent: nn.Module) -> dict[str, Any]:
+    before, changes = dict(parent.named_modules()), {}
+    for name, module in net.named_modules():
+        same = before.get(name)
+        if same is not None and type(same) is type(module):
+            differing = _differing(module, same)
+            if differing:
+                changes[name] = {"set": differing}
+            continue
+        kind = next((kind for kind in KINDS if type(module) is kind), None)
+        if kind is None:
+            raise CannotStore(
+                f"{name or 'the net itself'} is now a {type(module).__name__}; no way is known to build one from a file"
+            )
+        made = {key: getattr(module, key) for key in KINDS[kind]}
+        if hasattr(module, "bias") and kind not in (nn.BatchNorm2d, nn.LayerNorm):
+            made["bias"] = module.bias is not None
+        if hasattr(module, "values"):
+            made["stored"] = module.values.numel()
+        changes[name] = {"kind": kind.__name__, "with": made}
+    return changes
+
+
+def _differing(module: nn.Module, parent: nn.Module) -> dict[str, Any]:
+    """The plain attributes, sizes among them, that are no longer what they were."""
+    plain = (bool, int, float, str, tuple)
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, plain) and key != "training" and vars(parent).get(key) != value
+    }
+
+
+def _changed(net: nn.Module, name: str, change: dict[str, Any]) -> nn.Module:
+    if "set" in change:
+        module = net.get_submodule(name)
+        for key, value in change["set"].items():
+            setattr(module, key, tuple(value) if isinstance(value, list) else value)
+        return net
+    kind = {kind.__name__: kind for kind in KINDS}[change["kind"]]
+    made = {key: tuple(value) if isinstance(value, list) else value for key, value in change["with"].items()}
+    with torch.device("meta"):
+        return replaced(net, name, kind(**made))
+
+
+def _put(net: nn.Module, name: str, tensor: Tensor) -> None:
+    """A tensor in the place of a parameter or buffer, whatever that one's shape was."""
+    path, _, key = name.rpartition(".")
+    module = net.get_submodule(path)
+    if key in module._parameters:
+        module._parameters[key] = nn.Parameter(tensor, requires_grad=False)
+    else:
+        module._buffers[key] = tensor

@@ -1,0 +1,246 @@
+"""Whole channels removed, with everything that depends on them (DepGraph, Fang et al. 2023), by Torch-Pruning."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+IMPORTANCES = ("magnitude", "taylor")
+LAYERS = (nn.Conv2d, nn.Linear)
+UNIT = 8  # channels that go together, so that what is left still fills vectors; fewer where there are few
+
+
+class TooMuch(ValueError):
+    """More is to be removed than the groups allow."""
+
+
+@dataclass
+class Group:
+    """Channels of `root` that other layers must lose as well. `units` are the channels that go together, those of least importance
+    first, with that importance; of `sides` each names a layer, whether it is its outputs that go, and how many for each channel."""
+
+    root: nn.Module
+    units: list[tuple[float, list[int]]]
+    sides: list[tuple[nn.Module, str, float]]
+
+
+@torch.enable_grad()  # by which the graph is found
+def prune(
+    net: nn.Module,
+    share: float,
+    example: Tensor,
+    by: str = "magnitude",
+    batch: tuple[Tensor, Tensor] | None = None,
+    keep: float = 0.1,
+    unit: int = UNIT,
+) -> nn.Module:
+    """A copy of a net without a share of its MACs: as few channels go as reach it, to one unit.
+
+    `by` is `magnitude` (the L2 norm of all weights of a channel in all layers that share it) or `taylor` (how much the loss would
+    change, to first order, on `batch`, pictures and labels; Molchanov et al. 2019), in the mean of each group 1, and compared over
+    all layers. Of each group at least the share `keep` stays. `example` has shape (1, channels, height, width). Channels whose
+    dependencies Torch-Pruning cannot follow are left alone: those that attention splits into heads, that token mixing transposes,
+    or that a shortcut pads; `groups` says which are left. Raises `TooMuch`, with the share that can be reached.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share of the MACs that go: wanted 0 to less than 1, came {share}")
+    net = deepcopy(net).eval()
+    if share == 0:
+        return net
+    learning = {name: parameter.requires_grad for name, parameter in net.named_parameters()}
+    net.requires_grad_(True)
+    if by == "taylor":
+        _gradients(net, batch)
+    graph, found = groups(net, example, by, unit)
+    net.zero_grad(set_to_none=True)
+    chosen = _chosen(net, found, share, example, keep)
+    for group in found:
+        channels = sorted(chosen.get(id(group.root), []))
+        if channels:
+            graph.get_pruning_group(group.root, _out(group.root), channels).prune()
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(learning[name])
+    return net
+
+
+@torch.enable_grad()
+def groups(net: nn.Module, example: Tensor, by: str = "magnitude", unit: int = UNIT) -> tuple[Any, list[Group]]:
+    """Torch-Pruning's graph of a net, and the groups of it that can be pruned."""
+    import torch_pruning
+
+    importance = {
+        "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
+        "taylor": torch_pruning.importance.GroupTaylorImportance,
+    }[by]()
+    graph, usable = _graph(net, example), []
+    names = {module: name for name, module in net.named_modules()}
+    on_meta = deepcopy(net).to("meta")
+    shape = tuple(on_meta(example.to("meta")).shape)
+    for group in _all_groups(graph, net):
+        root = group[0].dep.target.module
+        if not _whole(group) or not _runs(on_meta, names[root], example.to("meta"), shape):
+            continue
+        scores = importance(group)
+        width = len(scores)
+        size = max(1, min(unit, width // 8))
+        order = scores.argsort().tolist()
+        units = [order[start : start + size] for start in range(0, width - width % size, size)]
+        scored = [(float(scores[part].mean()), part) for part in units]
+        usable.append(Group(root, scored, list(_sides(group, width))))
+    return graph, usable
+
+
+def _graph(net: nn.Module, example: Tensor) -> Any:
+    import torch_pruning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on parameters that no layer owns
+        return torch_pruning.DependencyGraph().build_dependency(net, example_inputs=example)
+
+
+def _all_groups(graph: Any, net: nn.Module) -> Iterator[Any]:
+    last = [module for module in net.modules() if isinstance(module, LAYERS)][-1]
+    yield from graph.get_all_groups(ignored_layers=[last], root_module_types=list(LAYERS))
+
+
+def _out(module: nn.Module) -> Any:
+    import torch_pruning
+
+    if isinstance(module, nn.Linear):
+        return torch_pruning.prune_linear_out_channels
+    if module.groups == module.out_channels > 1:
+        return torch_pruning.prune_depthwise_conv_out_channels
+    return torch_pruning.prune_conv_out_channels
+
+
+def _side(dependency: Any) -> str:
+    return "out" if "out" in dependency.handler.__name__ else "in"
+
+
+def _whole(group: Any) -> bool:
+    """Whether all of the channels of each layer of a group are among those it names; where not, something was not understood."""
+    covered: dict[tuple[int, str], set[int]] = {}
+    widths: dict[tuple[int, str], int] = {}
+    for dependency, channels in group:
+        module, side = dependency.target.module, _side(dependency)
+        if isinstance(module, LAYERS):
+            key = (id(module), side)
+            shape = (module.weight.shape[0], module.weight.shape[1] * (module.groups if isinstance(module, nn.Conv2d) else 1))
+            widths[key] = shape[side == "in"]
+            covered.setdefault(key, set()).update(channels)
+    return all(covered[key] == set(range(width)) for key, width in widths.items())
+
+
+def _runs(on_meta: nn.Module, name: str, example: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a net without the first channel of a layer's outputs still runs; on the meta device, where that costs nothing."""
+    net = deepcopy(on_meta)
+    try:
+        root = net.get_submodule(name)
+        _graph(net, example).get_pruning_group(root, _out(root), [0]).prune()
+        return tuple(net(example).shape) == shape
+    except (RuntimeError, ValueError, IndexError, AssertionError):
+        return False
+
+
+def _sides(group: Any, width: int) -> Iterator[tuple[nn.Module, str, float]]:
+    for dependency, channels in group:
+        if isinstance(dependency.target.module, LAYERS):
+            yield dependency.target.module, _side(dependency), len(channels) / width
+
+
+def _gradients(net: nn.Module, batch: tuple[Tensor, Tensor] | None) -> None:
+    if batch is None:
+        raise ValueError("importance by Taylor expansion: wanted pictures and labels, came none")
+    functional.cross_entropy(net(batch[0]), batch[1]).backward()
+
+
+def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, keep: float) -> dict[int, list[int]]:
+    """The channels that go, by the identity of the root: the fewest units, least important first."""
+    macs = _macs(net, example)
+    whole = _total(net, example)
+    order = sorted(
+        ((score, index, number) for index, group in enumerate(found) for number, (score, _) in enumerate(group.units)),
+        key=lambda unit: unit[0],
+    )
+    spare = [int((1 - keep) * sum(len(channels) for _, channels in group.units)) for group in found]
+    left = {(id(module), side): 1.0 for group in found for module, side, _ in group.sides}
+    widths = {
+        (id(module), side): module.weight.shape[side == "in"]
+        * (module.groups if side == "in" and isinstance(module, nn.Conv2d) else 1)
+        for group in found
+        for module, side, _ in group.sides
+    }
+    touched = {id(module): module for group in found for module, _, _ in group.sides}
+    now, wanted = float(whole), (1 - share) * whole
+    chosen: dict[int, list[int]] = {}
+
+    def of(module: nn.Module) -> float:
+        one_side = isinstance(module, nn.Conv2d) and module.groups > 1
+        factor = left.get((id(module), "out"), 1.0)
+        return macs.get(module, 0) * (factor if one_side else factor * left.get((id(module), "in"), 1.0))
+
+    for _, index, number in order:
+        if now <= wanted:
+            return chosen
+        group = found[index]
+        _, channels = group.units[number]
+        if len(channels) > spare[index]:
+            continue
+        spare[index] -= len(channels)
+        modules = {id(module) for module, _, _ in group.sides}
+        before = sum(of(touched[key]) for key in modules)
+        for module, side, each in group.sides:
+            left[id(module), side] -= each * len(channels) / widths[id(module), side]
+        now += sum(of(touched[key]) for key in modules) - before
+        chosen.setdefault(id(group.root), []).extend(channels)
+    if now <= wanted:
+        return chosen
+    most = 1 - now / whole
+    raise TooMuch(
+        f"a share of {share:.1%} of the MACs is to go; the {len(found)} groups of channels that can be pruned allow {most:.1%} "
+        f"(each keeps {keep:.0%} of its channels at least)"
+    )
+
+
+def _macs(net: nn.Module, example: Tensor) -> dict[nn.Module, int]:
+    """Of each layer."""
+    macs: dict[nn.Module, int] = {}
+
+    def count(module: nn.Module, _: Any, output: Tensor) -> None:
+        per_output = module.weight[0].numel()
+        macs[module] = macs.get(module, 0) + output.numel() * per_output
+
+    hooks = [module.register_forward_hook(count) for module in net.modules() if isinstance(module, LAYERS)]
+    try:
+        with torch.no_grad():
+            net(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return macs
+
+
+def _total(net: nn.Module, example: Tensor) -> int:
+    """All MACs of a net, attention's among them, which are no layer's; by torch's counter."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # which the counter does not see
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net(example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return int(counter.get_total_flops()) // 2
+
+
+def widths(net: nn.Module, groups: Iterable[Group]) -> dict[str, int]:
+    """Names of the roots of groups, and how many channels each has."""
+    names = {module: name for name, module in net.named_modules()}
+    return {names[group.root]: sum(len(channels) for _, channels in group.units) for group in groups}

@@ -1,0 +1,67 @@
+"""The techniques of `models.variants`, by net, context and options."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from models.addition import Addition
+from models.compression import coding, lowrank, sharing, structured, unstructured
+from models.compression.distillation import Distillation
+from models.compression.penalties import L1, Sensitivity
+from models.compression.sparse import sparsified
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.variants import Context
+
+TAYLOR = 64  # pictures on which the loss is expanded
+
+
+def prune(net: nn.Module, context: Context | None, *, sparsity: float, by: str, scope: str) -> nn.Module:
+    return unstructured.prune(net, sparsity, by, scope, 0 if context is None else context.seed)
+
+
+def filters(net: nn.Module, context: Context | None, *, share: float, by: str, keep: float, unit: int) -> nn.Module:
+    if context is None:
+        raise ValueError("channels are found by running the net: wanted a picture, came none")
+    batch = context.labelled(TAYLOR) if by == "taylor" else None
+    return structured.prune(net, share, context.example(), by, batch, keep, unit)
+
+
+def svd(net: nn.Module, context: Context | None, *, share: float) -> nn.Module:
+    return lowrank.factorise(net, share)
+
+
+def share(net: nn.Module, context: Context | None, *, bits: int) -> nn.Module:
+    return sharing.share(net, bits)
+
+
+def huffman(net: nn.Module, context: Context | None) -> nn.Module:
+    """The net that the coded file decodes into; the same to the last bit, which is checked."""
+    return coding.through_file(net)
+
+
+def sparse(net: nn.Module, context: Context | None, *, format: str) -> nn.Module:
+    return sparsified(net, format)
+
+
+def tune(context: Context, *, epochs: int, rate: float) -> Addition:
+    return sharing.Tuned()
+
+
+def gradual(context: Context, *, sparsity: float, scope: str, epochs: int, rate: float) -> Addition:
+    return unstructured.Gradual(sparsity, scope)
+
+
+def l1(context: Context, *, penalty: float, decimals: int, epochs: int, rate: float) -> Addition:
+    return L1(penalty, decimals)
+
+
+def serene(context: Context, *, decay: float, threshold: float, epochs: int, rate: float) -> Addition:
+    return Sensitivity(decay, threshold)
+
+
+def distill(context: Context, *, teacher: str, temperature: float, alpha: float) -> Addition:
+    return Distillation(partial(context.teacher, teacher), temperature, alpha)

@@ -1,0 +1,193 @@
+"""Sparse layers against their dense, masked twins."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.compression import kernel, sparse
+from models.compression.sparse import RowMajorLinear, SparseConv2d, SparseLinear, densified, settle, sparsified
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+sparsities = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
+kinds = st.sampled_from(list(TOLERANCE))
+
+
+def masked(layer: nn.Linear | nn.Conv2d, sparsity: float, seed: int, empty_row: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        layer.weight.mul_(torch.rand(layer.weight.shape, generator=generator) >= sparsity)
+        if empty_row:
+            layer.weight[0] = 0
+
+
+def close(came: Tensor, wanted: Tensor, kind: torch.dtype, terms: int) -> bool:
+    assert came.dtype == wanted.dtype == kind
+    assert came.shape == wanted.shape
+    return bool(
+        torch.allclose(came.double(), wanted.double(), rtol=TOLERANCE[kind], atol=TOLERANCE[kind] * math.sqrt(terms + 1) * 4)
+    )
+
+
+@settings(deadline=None)
+@given(
+    outs=st.integers(1, 40), ins=st.integers(1, 40), rows=st.integers(0, 70), sparsity=sparsities, kind=kinds, bias=st.booleans(),
+    empty_row=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_a_sparse_layer_is_its_dense_twin(
+    outs: int, ins: int, rows: int, sparsity: float, kind: torch.dtype, bias: bool, empty_row: bool, seed: int
+) -> None:
+    dense = nn.Linear(ins, outs, bias=bias)
+    masked(dense, sparsity, seed, empty_row)
+    layer = SparseLinear.of(dense)
+    assert layer.values.numel() == int(dense.weight.count_nonzero())
+    assert torch.equal(layer.dense().weight, dense.weight)
+    inputs = torch.randn(rows, ins, generator=torch.Generator().manual_seed(seed + 1)).to(kind)
+    with torch.no_grad():
+        wanted = dense.double()(inputs.double()).to(kind)
+        assert close(layer.to(kind)(inputs), wanted, kind, ins) or kind in (torch.bfloat16, torch.float16)
+        # 16 bits: the weights are rounded first
+        rounded = deepcopy(dense).to(kind).double()(inputs.double()).to(kind)
+        assert close(layer(inputs), rounded, kind, ins)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    channels=st.integers(1, 6), outs=st.integers(1, 8), size=st.integers(3, 9), count=st.integers(0, 3),
+    kernel_size=st.sampled_from([1, 2, 3]), stride=st.sampled_from([1, 2]), padding=st.sampled_from([0, 1]), dilation=st.sampled_from([1, 2]), sparsity=sparsities,
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_a_sparse_convolution_is_its_dense_twin(
+    channels: int,
+    outs: int,
+    size: int,
+    count: int,
+    kernel_size: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    sparsity: float,
+    seed: int,
+) -> None:
+    if dilation * (kernel_size - 1) + 1 > size + 2 * padding:
+        return
+    dense = nn.Conv2d(channels, outs, kernel_size, stride, padding, dilation)
+    masked(dense, sparsity, seed, empty_row=False)
+    inputs = torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(seed))
+    layer = SparseConv2d.of(dense)
+    with torch.no_grad():
+        assert close(layer(inputs), dense(inputs), torch.float32, 9 * channels)
+        assert torch.equal(layer.dense()(inputs), dense(inputs))
+
+
+@settings(deadline=None, max_examples=40)
+@given(outs=st.integers(1, 12), ins=st.integers(1, 12), rows=st.integers(0, 20), sparsity=sparsities, seed=st.integers(0, 99))
+def test_gradients_are_those_of_the_twin(outs: int, ins: int, rows: int, sparsity: float, seed: int) -> None:
+    dense = nn.Linear(ins, outs).double()
+    masked(dense, sparsity, seed, empty_row=True)
+    layer = SparseLinear.of(dense)
+    inputs = torch.randn(rows, ins, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    ours, theirs = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
+    weighting = torch.randn(rows, outs, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 1))
+    (layer(ours) * weighting).sum().backward()
+    (dense(theirs) * weighting).sum().backward()
+    assert ours.grad is not None and theirs.grad is not None
+    assert torch.allclose(ours.grad, theirs.grad)
+    assert layer.bias is not None and torch.allclose(layer.bias.grad, dense.bias.grad)  # type: ignore[arg-type]
+    where = dense.weight.nonzero(as_tuple=True)
+    assert torch.allclose(layer.values.grad, dense.weight.grad[where])  # type: ignore[arg-type,index]
+
+
+def test_without_a_compiler_the_product_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = nn.Linear(30, 20)
+    masked(dense, 0.7, 0, empty_row=True)
+    inputs, layer = torch.randn(4, 5, 30), SparseLinear.of(dense)
+    monkeypatch.setattr(kernel, "missing", lambda: "there is no C compiler")
+    monkeypatch.setattr(kernel, "product", None)
+    with torch.no_grad():
+        assert torch.allclose(layer(inputs), dense(inputs), atol=1e-5)
+
+
+def test_a_missing_or_broken_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for compiler, words in (("/nowhere/cc", "/nowhere/cc"), ("false", "could not compile kernel.c")):
+        monkeypatch.setenv("CC", compiler)
+        kernel.load.cache_clear()
+        with pytest.raises(kernel.NoKernel, match=words):
+            kernel.load()
+    kernel.load.cache_clear()
+
+
+@pytest.mark.skipif(kernel.missing() is not None, reason=str(kernel.missing()))
+@settings(deadline=None)
+@given(width=st.integers(1, 300), sparsity=sparsities, activation=st.sampled_from(kernel.ACTIVATIONS), seed=st.integers(0, 99))
+def test_the_kernel_has_every_width_and_activation(width: int, sparsity: float, activation: str, seed: int) -> None:
+    dense = nn.Linear(17, 9)
+    masked(dense, sparsity, seed, empty_row=True)
+    layer = SparseLinear.of(dense)
+    inputs = 3 * torch.randn(17, width, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        came = kernel.product(layer.rows, layer.columns, layer.values, layer.bias, inputs, activation)
+        summed = dense.weight.double() @ inputs.double() + dense.bias.double().unsqueeze(1)
+    wanted = {"none": lambda x: x, "relu": functional.relu, "gelu": functional.gelu}[activation](summed)
+    assert torch.allclose(came.double(), wanted, atol=2e-5)
+
+
+def test_channel_major_stays_so_between_sparse_layers() -> None:
+    layer = SparseLinear.of(nn.Linear(30, 20))
+    with torch.no_grad():
+        hidden = functional.gelu(layer(torch.randn(2, 7, 30)))
+    assert hidden.shape == (2, 7, 20)
+    assert hidden.movedim(-1, 0).is_contiguous()
+
+
+def test_what_another_module_reads_stays_dense() -> None:
+    net = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Conv2d(4, 4, 3, groups=4), nn.Linear(8, 8))
+    found = [type(module) for module in sparsified(net).modules() if isinstance(module, (*sparse.SPARSE, nn.Linear, nn.Conv2d))]
+    assert found.count(SparseLinear) == 1
+    assert nn.Conv2d in found
+    with pytest.raises(ValueError, match="one group"):
+        SparseConv2d.of(nn.Conv2d(4, 4, 3, groups=4))
+
+
+def test_layers_that_gain_nothing_are_dense_again_and_the_function_stays() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 512)).eval()
+    masked(net[0], 0.999, 0, empty_row=False)  # type: ignore[arg-type]
+    inputs = torch.randn(64, 512)
+    compressed = sparsified(net)
+    with torch.no_grad():
+        wanted = net(inputs)
+        kept = settle(compressed, inputs)
+        came = compressed(inputs)
+    assert kept == 1
+    assert isinstance(compressed[0], SparseLinear)
+    assert compressed[0].activation == "gelu"
+    assert isinstance(compressed[1], nn.Identity)
+    assert isinstance(compressed[2], nn.Linear)
+    assert torch.allclose(came, wanted, atol=1e-4)
+    with torch.no_grad():
+        assert torch.allclose(densified(compressed)(inputs), wanted, atol=1e-4)
+
+
+def test_the_studys_layer_is_there_to_be_compared_with() -> None:
+    dense = nn.Linear(10, 6)
+    masked(dense, 0.5, 0, empty_row=False)
+    inputs = torch.randn(3, 10)
+    with torch.no_grad():
+        assert torch.allclose(RowMajorLinear(dense)(inputs), dense(inputs), atol=1e-6)
+        assert torch.equal(RowMajorLinear(dense).dense()(inputs), dense(inputs))
+
+
+def test_a_wrong_width_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"wanted inputs of shape \(..., 3\), came \(2, 4\)"):
+        SparseLinear.of(nn.Linear(3, 3))(torch.zeros(2, 4))
