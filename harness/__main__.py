@@ -45,6 +45,7 @@ def main() -> int:
     fastest.add_argument("model", nargs="*", help="default: every model of the default tier, at its usual size")
     for axis in ("runtime", "precision"):
         fastest.add_argument(f"--{axis}", action="append", default=[], metavar="NAME", help="only this one, and others named so")
+    fastest.add_argument("--variant", action="append", default=[], metavar="NAME", help="race this one, too, and others named so")
     fastest.add_argument("--batch", type=int, default=1, metavar="N")
     fastest.add_argument("--image-size", type=int, metavar="PIXELS", help="default: the model's usual one")
     fastest.add_argument("--target", default="cpu", choices=("cpu", "cuda"))
@@ -66,6 +67,13 @@ def main() -> int:
     train.add_argument("--anew", action="store_true", help="forget what an earlier training of this kind has left")
     train.add_argument("--out", type=Path, metavar="DIR", help="put a copy of the weights there, to be given as --weights DIR")
     train.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
+    compression = commands.add_parser("compression", help="what techniques of compression promise and deliver, with limits")
+    compression.add_argument("part", nargs="*", help="layers, pruning, mixer, structured, tier (default: all of them)")
+    compression.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
+    compression.add_argument("--run-dir", type=Path, default=Path("runs/compression"), metavar="DIR", help="of the tier; goes on")
+    compression.add_argument("--seconds", type=float, default=4.0, help="of timing for each way (default: 4)")
+    compression.add_argument("--table", action="store_true", help="run nothing; show what DIR holds")
+    compression.add_argument("--markdown", action="store_true")
     reproduce = commands.add_parser("reproduce", help="train what the studies trained, and put the figures beside theirs")
     reproduce.add_argument(
         "--run-dir", type=Path, default=Path("runs/reproduction"), metavar="DIR", help="goes on with what is there"
@@ -90,6 +98,7 @@ def main() -> int:
         "train": _train,
         "data": _data,
         "reproduce": _reproduce,
+        "compression": _compression,
     }[arguments.command]
     from harness.journal import RunError
     from harness.matrix import MatrixError
@@ -242,6 +251,7 @@ def _fastest(arguments: argparse.Namespace) -> int:
 
     names = arguments.model or list(dict.fromkeys(cell.model for cell in matrix.expand(matrix.load(matrix.FILE)["default"], {})))
     asked = fastest.Question(
+        variants=arguments.variant,
         runtimes=arguments.runtime,
         precisions=arguments.precision,
         batch=arguments.batch,
@@ -280,6 +290,25 @@ def _train(arguments: argparse.Namespace) -> int:
         checkpoint_s=arguments.checkpoint_every,
         wait_s=arguments.wait,
     )
+
+
+def _compression(arguments: argparse.Namespace) -> int:
+    from harness import compression, journal
+    from harness.matrix import MatrixError
+
+    known = (*compression.PARTS, compression.TIER_PART)
+    for name in arguments.part:
+        if name not in known:
+            raise MatrixError(f"no part {name!r}; known: {', '.join(known)}")
+    style, code = "github" if arguments.markdown else "simple", 0
+    chosen, tier = [name for name in arguments.part if name in compression.PARTS], compression.TIER_PART in arguments.part
+    if not arguments.table and (chosen or not arguments.part):
+        compression.report(chosen, arguments.data, arguments.seconds, style, _progress)
+    if tier or not arguments.part:
+        options = ["--data", str(arguments.data)] if arguments.data else []
+        code = 0 if arguments.table else compression.run(arguments.run_dir, options)
+        print(compression.tables(journal.read(arguments.run_dir), style))
+    return code
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import models
 from harness import training
@@ -14,7 +14,7 @@ from harness.settings import Settings
 from models.checkpoint import BadCheckpoint
 from models.recipes import Task, duration
 from models.seeding import pictures
-from models.training import CHECKPOINT
+from models.training import CHECKPOINT, finished
 from models.variants import NotTrained, Variant
 from models.weights import WEIGHTS, folder, load_weights
 
@@ -32,6 +32,7 @@ class Context:
     image_size: int
     settings: Settings
     progress: Progress
+    trainings: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def seed(self) -> int:
@@ -65,6 +66,9 @@ class Context:
                     f"{variant.name} is not trained yet: {command} ({duration(60 * task.recipe.minutes)} on 2 cores)"
                 )
             train(task, place, self.settings, self.progress)
+        record = finished(place) or {}
+        told = {key: record.get(key) for key in ("seconds", "sessions", "top1", "machine")}
+        self.trainings.append({"variant": variant.name, "epochs": len(record.get("curves", ())), **told})
         net = deepcopy(net)
         load_weights(net, place / WEIGHTS)
         return net

@@ -105,7 +105,8 @@ class Promise:
 
     `parameters` are those of its layers with their zeros, `parameters_stored` those that it keeps; `macs` all products of its
     layers, `macs_effective` those by what is not zero. `bytes` are those on disk, of biases and statistics too (None: no way is
-    known to store it); `stages` what they are after each stage of Deep Compression.
+    known to store it); `stages` what they are after each stage of Deep Compression. `trainings` says of
+    each technique that trains how long it took.
     """
 
     parameters_dense: int
@@ -118,6 +119,7 @@ class Promise:
     bytes_dense: int
     bytes: int | None
     stages: dict[str, int] | None
+    trainings: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def speedup(self) -> float:

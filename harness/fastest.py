@@ -21,6 +21,8 @@ from harness.session import lock_machine
 from harness.settings import Settings, folders
 from harness.statistics import median_interval
 from harness.table import LEFT, NOTHING, tabulated
+from models import variants
+from models.variants import DENSE
 from models.weights import cache_folder
 
 BASELINE = ("eager", "fp32")
@@ -48,9 +50,10 @@ class Way:
 
 @dataclass(frozen=True)
 class Question:
-    """What to race: runtimes and precisions (none: all there are), batch, image size in pixels (None: the usual one), target,
+    """What to race: variants besides the dense net, runtimes and precisions (none: all there are), batch, image size in pixels (None: the usual one), target,
     seconds of timing for each way."""
 
+    variants: Sequence[str] = ()
     runtimes: Sequence[str] = ()
     precisions: Sequence[str] = ()
     batch: int = 1
@@ -78,10 +81,14 @@ class Question:
         pairs = [(choice.name, precision) for choice in chosen for precision in choice.adapter.precisions]
         for name in self.precisions:
             matrix.check("precision", name)
-        for runtime, precision in dict.fromkeys([BASELINE, *pairs]):
-            if self.precisions and precision not in self.precisions and (runtime, precision) != BASELINE:
+        for name in self.variants:
+            matrix.check("variant", name)
+        names = [DENSE, *(variants.find(name).name for name in self.variants)]
+        asked = [(DENSE, *BASELINE), *((name, *pair) for name in names for pair in pairs)]
+        for variant, runtime, precision in dict.fromkeys(asked):
+            if self.precisions and precision not in self.precisions and (variant, runtime, precision) != asked[0]:
                 continue
-            cell = Cell(found.name, "dense", runtime, precision, self.batch, size, self.target)
+            cell = Cell(found.name, variant, runtime, precision, self.batch, size, self.target)
             if precision == "tf32":  # a switch of the whole process, in which fp32 runs, too
                 continue
             if matrix.impossible(cell) is None and not PRECISIONS[precision].emulated(self.target, cpu_flags()):
@@ -152,23 +159,26 @@ def _raced(way: Way, outcome: dict[str, Any], baseline: Sequence[float]) -> Way:
     return replace(way, median_s=median(outcome["turns_s"]), speedup=median(ratios), interval=median_interval(ratios))
 
 
-HEADS = ["runtime", "precision", "ms", "speed-up", "95 %", "error", "same class", "top-1", "points lost"]
+HEADS = ["variant", "runtime", "precision", "ms", "speed-up", "95 %", "error", "same class", "top-1", "points lost"]
 
 
 def table(found: Sequence[Way], style: str = "simple") -> str:
     """The ways that were raced, as a table for people, and below it why others were not."""
     body = tabulated([_row(way) for way in found if way.reason is None], HEADS, LEFT, style)
     unfit = [
-        textwrap.shorten(f"{way.cell.runtime} {way.cell.precision}: {way.reason}", 130, placeholder=" ...")
-        for way in found
-        if way.reason is not None
+        textwrap.shorten(f"{_name(way.cell)}: {way.reason}", 130, placeholder=" ...") for way in found if way.reason is not None
     ]
     return "\n".join([body, *([""] if unfit else []), *unfit])
+
+
+def _name(cell: Cell) -> str:
+    return " ".join([*([] if cell.variant == DENSE else [cell.variant]), cell.runtime, cell.precision])
 
 
 def _row(way: Way) -> list[str]:
     assert way.median_s is not None and way.speedup is not None
     return [
+        NOTHING if way.cell.variant == DENSE else way.cell.variant,
         way.cell.runtime,
         way.cell.precision,
         f"{way.median_s * 1e3:.3g}",

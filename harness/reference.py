@@ -164,6 +164,7 @@ def _compressed(
         file = None
     promised = promise.of(net, compressed, model.positional(context.example()), file, variant.has("huffman"))
     digest = None if file is None else sha256(file)
+    promised["trainings"] = context.trainings
     return densified(compressed), {"path": None if file is None else str(file), "sha256": digest, **promised}
 
 

@@ -63,8 +63,8 @@ def test_a_sparse_layer_is_its_dense_twin(
 @settings(deadline=None, max_examples=50)
 @given(
     channels=st.integers(1, 6), outs=st.integers(1, 8), size=st.integers(3, 9), count=st.integers(0, 3),
-    kernel_size=st.sampled_from([1, 2, 3]), stride=st.sampled_from([1, 2]), padding=st.sampled_from([0, 1]), dilation=st.sampled_from([1, 2]), sparsity=sparsities,
-    seed=st.integers(0, 99),
+    kernel_size=st.sampled_from([1, 2, 3]), stride=st.sampled_from([1, 2]), padding=st.sampled_from([0, 1]),
+    dilation=st.sampled_from([1, 2]), sparsity=sparsities, seed=st.integers(0, 99),
 )  # fmt: skip
 def test_a_sparse_convolution_is_its_dense_twin(
     channels: int,

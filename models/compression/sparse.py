@@ -312,8 +312,8 @@ WARM_S = 0.01
 
 @torch.inference_mode()
 def settle(net: nn.Module, *inputs: Any) -> int:
-    """Choose for each sparse layer, by timing it on what it gets in this net, whether it multiplies as CSR or as a dense layer, in
-    place; then let those in CSR do the activation behind them. Returns how many are in CSR."""
+    """Choose for each sparse layer, by timing it on what it gets in this net, whether it multiplies as CSR or as a dense layer,
+    in place; then let those in CSR do the activation behind them. Returns how many are in CSR."""
     seen: dict[str, Tensor] = {}
 
     def keep(path: str) -> Any:

@@ -24,8 +24,9 @@ class TooMuch(ValueError):
 
 @dataclass
 class Group:
-    """Channels of `root` that other layers must lose as well. `units` are the channels that go together, those of least importance
-    first, with that importance; of `sides` each names a layer, whether it is its outputs that go, and how many for each channel."""
+    """Channels of `root` that other layers must lose as well. `units` are the channels that go together, those of least
+    importance first, with that importance; of `sides` each names a layer, whether its outputs or inputs go, and how many for each
+    channel."""
 
     root: nn.Module
     units: list[tuple[float, list[int]]]
@@ -45,10 +46,10 @@ def prune(
     """A copy of a net without a share of its MACs: as few channels go as reach it, to one unit.
 
     `by` is `magnitude` (the L2 norm of all weights of a channel in all layers that share it) or `taylor` (how much the loss would
-    change, to first order, on `batch`, pictures and labels; Molchanov et al. 2019), in the mean of each group 1, and compared over
-    all layers. Of each group at least the share `keep` stays. `example` has shape (1, channels, height, width). Channels whose
-    dependencies Torch-Pruning cannot follow are left alone: those that attention splits into heads, that token mixing transposes,
-    or that a shortcut pads; `groups` says which are left. Raises `TooMuch`, with the share that can be reached.
+    change, to first order, on `batch`, pictures and labels; Molchanov et al. 2019), in the mean of each group 1, and compared
+    over all layers. Of each group at least the share `keep` stays. `example` has shape (1, channels, height, width). Channels
+    whose dependencies Torch-Pruning cannot follow are left alone: those that attention splits into heads, that token mixing
+    transposes, or that a shortcut pads; `groups` says which are left. Raises `TooMuch`, with the share that can be reached.
     """
     if not 0 <= share < 1:
         raise ValueError(f"share of the MACs that go: wanted 0 to less than 1, came {share}")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 TAYLOR = 64  # pictures on which the loss is expanded
 
 
-def prune(net: nn.Module, context: Context | None, *, sparsity: float, by: str, scope: str) -> nn.Module:
-    return unstructured.prune(net, sparsity, by, scope, 0 if context is None else context.seed)
+def prune(net: nn.Module, context: Context | None, *, sparsity: float, by: str, scope: str, layers: str) -> nn.Module:
+    return unstructured.prune(net, sparsity, by, scope, layers, 0 if context is None else context.seed)
 
 
 def filters(net: nn.Module, context: Context | None, *, share: float, by: str, keep: float, unit: int) -> nn.Module:
@@ -51,8 +51,8 @@ def tune(context: Context, *, epochs: int, rate: float) -> Addition:
     return sharing.Tuned()
 
 
-def gradual(context: Context, *, sparsity: float, scope: str, epochs: int, rate: float) -> Addition:
-    return unstructured.Gradual(sparsity, scope)
+def gradual(context: Context, *, sparsity: float, scope: str, layers: str, epochs: int, rate: float) -> Addition:
+    return unstructured.Gradual(sparsity, scope, layers)
 
 
 def l1(context: Context, *, penalty: float, decimals: int, epochs: int, rate: float) -> Addition:

@@ -15,22 +15,26 @@ CHUNK = 1 << 22  # weights looked at in one go
 HIGH = 16  # the upper bits by which weights are sorted first; then the lower ones
 
 
-def prune(net: nn.Module, sparsity: float, by: str = "magnitude", scope: str = "global", seed: int = 0) -> nn.Module:
+def prune(
+    net: nn.Module, sparsity: float, by: str = "magnitude", scope: str = "global", layers: str = "all", seed: int = 0
+) -> nn.Module:
     """A copy of a net in which a share of the weights is zero, exactly, to one weight.
 
     `by` is `magnitude` (the smallest go, of two that are equal the first) or `random`; `scope` says whether that is the share of
-    all weights together, `global`, or of each, `layer`. Weights are those of linear layers and convolutions, biases are not. Besides
-    the copy nothing as large as the weights is held. (Han et al. 2015, Learning both weights and connections.)
+    all weights together, `global`, or of each, `layer`. Weights are those of linear layers and convolutions (of the `linear` ones
+    alone), biases are not. Besides the copy nothing as large as the weights is held. (Han et al. 2015, Learning both weights and
+    connections.)
     Raises ValueError for a sparsity outside 0 to 1.
     """
     pruned = deepcopy(net)
-    zero(list(weights(pruned).values()), sparsity, by, scope, seed)
+    zero(list(weights(pruned, layers).values()), sparsity, by, scope, seed)
     return pruned
 
 
-def weights(net: nn.Module) -> dict[str, nn.Parameter]:
-    """What is pruned of a net: the matrices and kernels of its linear layers and convolutions, by name; each once."""
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
+def weights(net: nn.Module, layers: str = "all") -> dict[str, nn.Parameter]:
+    """What is pruned of a net: the matrices and kernels of its linear layers and convolutions, or of the `linear` ones alone, by
+    name; each once."""
+    kinds = (nn.Linear, nn.MultiheadAttention, *(() if layers == "linear" else (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
     names = {"weight", "in_proj_weight"}
     return {
         f"{path}.{name}" if path else name: parameter
@@ -104,8 +108,8 @@ class Gradual(Addition):
 
     STEPS = 100  # of the schedule
 
-    def __init__(self, sparsity: float, scope: str = "global") -> None:
-        self._sparsity, self._scope, self._pruned = sparsity, scope, -1
+    def __init__(self, sparsity: float, scope: str = "global", layers: str = "all") -> None:
+        self._sparsity, self._scope, self._layers, self._pruned = sparsity, scope, layers, -1
 
     def begin(self, net: nn.Module, parent: nn.Module) -> None:
         self._kept = Kept()
@@ -115,7 +119,8 @@ class Gradual(Addition):
         self._kept.stepped(net, done)
         now = int(done * self.STEPS)
         if now > self._pruned:
-            zero(list(weights(net).values()), polynomial(self._sparsity, now / self.STEPS), scope=self._scope)
+            chosen = list(weights(net, self._layers).values())
+            zero(chosen, polynomial(self._sparsity, now / self.STEPS), scope=self._scope)
             self._kept.begin(net, net)
             self._pruned = now
 

@@ -1,0 +1,278 @@
+"""`python -m harness compression`: what techniques of compression promise and deliver, each figure beside its limit.
+
+First what can be measured without training: one layer, pruning itself, whole nets in turns with their dense parents. Then the tier
+`compression`, which trains; an interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from harness import journal, latency, matrix, memory
+from harness.ask import Probe, ProbeServer
+from harness.cell import Cell
+from harness.fastest import Way, find, table
+from harness.machine import allowed_cpus
+from harness.session import REPOSITORY, lock_machine
+from harness.settings import Settings, folders
+from harness.table import LEFT, NOTHING, tabulated
+from models.variants import DENSE
+from models.weights import cache_folder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TIER, TIER_PART = "compression", "tier"
+SHAPES, BATCHES, SPARSITIES = ((100, 10), (10_000, 100)), (1, 32, 128), (0.0, 0.5, 0.9, 0.95, 0.99)  # inputs, outputs
+ROUNDS, TURN_S = 15, 0.004
+MIXER = "mixer_b16"
+# The strongest ways to run it dense, to be raced with the sparse one: what `harness fastest mixer_b16` puts first.
+DENSE_WAYS = (
+    ("eager", "bf16"),
+    ("onnxruntime", "fp32"),
+    ("onnxruntime", "int8-dynamic"),
+    ("exported", "int8-static"),
+    ("openvino", "int8-static"),
+)
+Progress = Callable[[str], None]
+
+
+def report(parts: Sequence[str], data: Path | None, seconds: float, style: str, progress: Progress) -> None:
+    """Measure and print the parts that are asked for, each as soon as it is there. Raises `Busy`."""
+    with lock_machine(0):
+        for name, part in PARTS.items():
+            if not parts or name in parts:
+                print(f"{part(data, seconds, style, progress)}\n", flush=True)
+
+
+def layers(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+    """One layer: dense, as it is chosen, always sparse, and as the Jetson Nano study had it; all in turns."""
+    import torch
+
+    torch.set_num_threads(allowed_cpus())
+    rows = []
+    for inputs, outputs in SHAPES:
+        for batch in BATCHES:
+            for sparsity in SPARSITIES:
+                progress(f"{inputs}x{outputs}, batch {batch}, {sparsity:.0%} zeros")
+                rows.append(_layer(inputs, outputs, batch, sparsity))
+    heads = [
+        "layer",
+        "batch",
+        "zeros",
+        "dense, ms",
+        "chosen",
+        "chosen/dense",
+        "95 %",
+        "sparse, ms",
+        "row-major COO, ms",
+        "COO/sparse",
+    ]
+    words = f"One linear layer, activations channel-major, median of {ROUNDS} rounds (limits: chosen never below 0.95x dense; "
+    return (
+        f"{words}COO/sparse 10x at 10000x100, 99 %, batches 32 and 128)\n\n{tabulated(rows, heads, ['layer', 'chosen'], style)}"
+    )
+
+
+def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> list[str]:
+    import torch
+    from torch import nn
+
+    from harness.statistics import median_interval
+    from models.compression.sparse import RowMajorLinear, SparseLinear, settle
+    from models.compression.unstructured import prune
+
+    torch.manual_seed(0)
+    dense = prune(nn.Linear(inputs, outputs), sparsity)
+    assert isinstance(dense, nn.Linear)
+    row_major = torch.randn(batch, inputs)
+    channel_major = row_major.t().contiguous().t()
+    chosen = nn.Sequential(SparseLinear.of(dense))
+    with torch.inference_mode():
+        kept = settle(chosen, channel_major)
+        calls: dict[str, Callable[[], Any]] = {
+            "dense": lambda: dense(row_major),
+            "chosen": lambda net=chosen[0], given=channel_major if kept else row_major: net(given),  # type: ignore[misc]
+            "sparse": lambda net=SparseLinear.of(dense): net(channel_major),  # type: ignore[misc]
+            "coo": lambda net=RowMajorLinear(dense): net(row_major),  # type: ignore[misc]
+        }
+        times = in_turns(calls)
+    ratio = sorted(theirs / ours for theirs, ours in zip(times["dense"], times["chosen"]))
+    low, high = median_interval(ratio) or (ratio[0], ratio[-1])
+    ms = {name: f"{1e3 * median(values):.3g}" for name, values in times.items()}
+    faster = median(theirs / ours for theirs, ours in zip(times["coo"], times["sparse"]))
+    shape = f"{inputs}x{outputs}"
+    return [shape, str(batch), f"{sparsity:.0%}", ms["dense"], "sparse" if kept else "dense", f"{median(ratio):.2f}x",
+            f"{low:.2f}-{high:.2f}", ms["sparse"], ms["coo"], f"{faster:.1f}x"]  # fmt: skip
+
+
+def in_turns(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """The median time of a call in each round, in seconds; in a round all take turns, in random order."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    with latency.quiet():
+        for call in calls.values():
+            latency.sample(call, _nothing, 2)
+        for _ in range(ROUNDS):
+            for name in random.sample(sorted(calls), len(calls)):
+                call, ends, turn = calls[name], time.monotonic() + TURN_S, list[float]()
+                latency.sample(call, _nothing, 1)
+                while not turn or time.monotonic() < ends:
+                    turn += latency.sample(call, _nothing, 3)
+                times[name].append(median(turn))
+    return times
+
+
+def _nothing() -> None:
+    """A CPU has nothing to wait for."""
+
+
+def pruning(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+    """How long it takes to find the smallest of 59 million weights, and what it needs besides the new net."""
+    import torch
+
+    from models import find as model
+    from models.compression.unstructured import prune, weights, zero
+
+    progress("pruning")
+    torch.manual_seed(0)
+    net: nn.Module = model(MIXER).instantiate(224)
+    count = sum(weight.numel() for weight in weights(net).values())
+    began = time.perf_counter()
+    pruned = prune(net, 0.95)
+    took = time.perf_counter() - began
+    del pruned
+    memory.release_free_memory()
+    growth, _ = memory.growth(lambda: zero(list(weights(net).values()), 0.95))
+    beyond = NOTHING if growth is None else f"{growth / 1e6:.0f} MB ({growth / (4 * count):.2f} of the weights)"
+    rows = [[f"{count / 1e6:.1f} M", f"{took:.2f} s", beyond]]
+    heads = ["weights", "pruned to 95 % zeros in", "besides the new net"]
+    return f"Magnitude pruning (limits: 3 s, one weight-sized buffer)\n\n{tabulated(rows, heads, [], style)}"
+
+
+def mixer(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+    """Mixer-B/16 end to end: sparse and dense ways in turns in one process, and the memory of each in a process of its own."""
+    sparse = [Cell(MIXER, f"prune{percent}+sparse", "eager", "fp32", 1, 224, "cpu") for percent in (90, 95, 99)]
+    ways = [Cell(MIXER, DENSE, runtime, precision, 1, 224, "cpu") for runtime, precision in DENSE_WAYS]
+    dense = Cell(MIXER, DENSE, "eager", "fp32", 1, 224, "cpu")
+    cells = [dense, *sparse, *(cell for cell in ways if matrix.impossible(cell) is None)]
+    with _Server(data, seconds, progress) as (server, settings, log):
+        found = find(cells, settings, log, progress)
+        rows = [_memory(Probe(server, cell, settings)) for cell in [dense, *sparse]]
+    heads = ["variant", "weights, MB", "of dense", "process peak, MB"]
+    whole = float(rows[0][1])
+    shown = [[name, held, f"{float(held) / whole:.1%}", peak] for name, held, peak in rows]
+    words = "Mixer-B/16 at 224 pixels, batch 1, against dense eager fp32 (limits: 4.5x at 95 %, 8x at 99 %)"
+    limits = "Memory of a cell that loads the artefact (limits: 20 % of the weights at 95 %, a lower peak)"
+    return f"{words}\n\n{table(found, style)}\n\n{limits}\n\n{tabulated(shown, heads, ['variant'], style)}"
+
+
+def structured(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+    """Whole channels removed, against dense eager fp32, in turns in one process."""
+    found: list[Way] = []
+    for model in ("vgg16", "resnet50"):
+        cells = [Cell(model, variant, "eager", "fp32", 1, 224, "cpu") for variant in (DENSE, "filter25", "filter50", "filter75")]
+        with _Server(data, seconds, progress) as (_, settings, log):
+            found += sorted(find(cells, settings, log, progress), key=lambda way: cells.index(way.cell))
+    rows = [
+        [way.cell.model, way.cell.variant, f"{1e3 * (way.median_s or 0):.3g}", f"{way.speedup or 0:.2f}x"]
+        + [f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING]
+        for way in found
+    ]
+    words = "Channels removed, batch 1, 224 pixels, against dense eager fp32 (limit: 1.6x at filter50)"
+    return f"{words}\n\n{tabulated(rows, ['model', 'variant', 'ms', 'speed-up', '95 %'], LEFT, style)}"
+
+
+PARTS: dict[str, Callable[[Path | None, float, str, Progress], str]] = {
+    "layers": layers,
+    "pruning": pruning,
+    "mixer": mixer,
+    "structured": structured,
+}
+
+
+class _Server:
+    """A probe server, with the settings and the log of one measurement."""
+
+    def __init__(self, data: Path | None, seconds: float, progress: Progress) -> None:
+        paths: dict[str, Any] = {**folders(data)}
+        self._settings = Settings(**paths, cache=cache_folder(), sampling_s=seconds, time_limit_s=900, accuracy_images=0)
+        self._progress = progress
+
+    def __enter__(self) -> tuple[ProbeServer, Settings, Any]:
+        self._folder = tempfile.TemporaryDirectory()
+        self._log = (Path(self._folder.name) / "probe.log").open("wb")
+        self._server = ProbeServer(self._log, progress=self._progress)
+        return self._server, self._settings, self._log
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+        self._log.close()
+        self._folder.cleanup()
+
+
+def _memory(probe: Probe) -> tuple[str, str, str]:
+    """Variant, and what its weights and its process take, in MB."""
+    try:
+        agreement = probe.agreement()
+        if agreement.wrong is not None:
+            raise ValueError(agreement.wrong)
+        told = probe.memory()
+    finally:
+        probe.close()
+    return probe.cell.variant, f"{told.weights_bytes / 1e6:.1f}", f"{told.process_peak_bytes / 1e6:.0f}"
+
+
+def run(folder: Path, options: Sequence[str]) -> int:
+    """Run the tier, or what is missing of it in `folder`. Returns pytest's exit code."""
+    place = ["--resume" if (folder / journal.NAME).exists() else "--run-dir", str(folder)]
+    command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "--tier", TIER, *place, *options]
+    return subprocess.run(command).returncode
+
+
+HEADS = ["model", "variant", "M stored", "not zero", "MACs", "effective", "kB on disk", "smaller", "top-1", "points lost", "promised",
+         "delivered", "trained in"]  # fmt: skip
+
+
+def tables(records: Iterable[dict[str, Any]], style: str = "simple") -> str:
+    """Each variant of the tier beside its dense parent, and in plain words which promise is not kept."""
+    from harness.table import broken_promise
+
+    kept = list(records)
+    rows = [_row(record) for record in kept]
+    broken = [f"- {record['cell']['id']} {words}" for record in kept if (words := broken_promise(record)) is not None]
+    unfit = [f"- {record['cell']['id']}: {record['outcome']}: {record['reason']}" for record in kept if record["reason"]]
+    return "\n".join([tabulated(rows, HEADS, LEFT, style), *([""] if broken or unfit else []), *broken, *unfit])
+
+
+def _row(record: dict[str, Any]) -> list[str]:
+    from harness.facts import Promise
+    from models.recipes import duration
+
+    cell, accuracy, told = record["cell"], record["accuracy"] or {}, record.get("promise")
+    top1, loss = accuracy.get("top1"), accuracy.get("loss")
+    seen = [NOTHING if top1 is None else f"{top1:.2%}", NOTHING if loss is None else f"{100 * loss:+.2f}"]
+    if not told:
+        return [cell["model"], cell["variant"], *[NOTHING] * 6, *seen, NOTHING, NOTHING, NOTHING]
+    promise, speedup = Promise(**told), (record.get("delivery") or {}).get("speedup")
+    return [
+        cell["model"],
+        cell["variant"],
+        f"{promise.parameters_stored / 1e6:.4g}",
+        f"{promise.parameters_nonzero / max(1, promise.parameters_dense):.1%}",
+        f"{promise.macs / promise.macs_dense:.1%}",
+        f"{promise.macs_effective / promise.macs_dense:.1%}",
+        NOTHING if promise.bytes is None else f"{promise.bytes / 1e3:.4g}",
+        NOTHING if promise.bytes is None else f"{promise.bytes_dense / promise.bytes:.1f}x",
+        *seen,
+        f"{promise.speedup:.2f}x",
+        NOTHING if speedup is None else f"{speedup:.2f}x",
+        duration(sum(training["seconds"] for training in promise.trainings)) if promise.trainings else NOTHING,
+    ]
