@@ -1,7 +1,7 @@
 """`python -m harness compression`: what techniques of compression promise and deliver, each figure beside its limit.
 
-First what can be measured without training: one layer, pruning itself, whole nets in turns with their dense parents. Then the tier
-`compression`, which trains; an interrupted one goes on.
+First what can be measured without training: one layer, pruning itself, whole nets in turns with their dense parents. Then the
+tier `compression`, which trains; an interrupted one goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -95,14 +96,15 @@ def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> list[str]:
     assert isinstance(dense, nn.Linear)
     row_major = torch.randn(batch, inputs)
     channel_major = row_major.t().contiguous().t()
-    chosen = nn.Sequential(SparseLinear.of(dense))
+    chosen, sparse, coo = nn.Sequential(SparseLinear.of(dense)), SparseLinear.of(dense), RowMajorLinear(dense)
     with torch.inference_mode():
         kept = settle(chosen, channel_major)
+        given = channel_major if kept else row_major
         calls: dict[str, Callable[[], Any]] = {
-            "dense": lambda: dense(row_major),
-            "chosen": lambda net=chosen[0], given=channel_major if kept else row_major: net(given),  # type: ignore[misc]
-            "sparse": lambda net=SparseLinear.of(dense): net(channel_major),  # type: ignore[misc]
-            "coo": lambda net=RowMajorLinear(dense): net(row_major),  # type: ignore[misc]
+            "dense": partial(dense, row_major),
+            "chosen": partial(chosen[0], given),
+            "sparse": partial(sparse, channel_major),
+            "coo": partial(coo, row_major),
         }
         times = in_turns(calls)
     ratio = sorted(theirs / ours for theirs, ours in zip(times["dense"], times["chosen"]))
@@ -181,11 +183,10 @@ def structured(data: Path | None, seconds: float, style: str, progress: Progress
         cells = [Cell(model, variant, "eager", "fp32", 1, 224, "cpu") for variant in (DENSE, "filter25", "filter50", "filter75")]
         with _Server(data, seconds, progress) as (_, settings, log):
             found += sorted(find(cells, settings, log, progress), key=lambda way: cells.index(way.cell))
-    rows = [
-        [way.cell.model, way.cell.variant, f"{1e3 * (way.median_s or 0):.3g}", f"{way.speedup or 0:.2f}x"]
-        + [f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING]
-        for way in found
-    ]
+    rows = []
+    for way in found:
+        interval = f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING
+        rows.append([way.cell.model, way.cell.variant, f"{1e3 * (way.median_s or 0):.3g}", f"{way.speedup or 0:.2f}x", interval])
     words = "Channels removed, batch 1, 224 pixels, against dense eager fp32 (limit: 1.6x at filter50)"
     return f"{words}\n\n{tabulated(rows, ['model', 'variant', 'ms', 'speed-up', '95 %'], LEFT, style)}"
 

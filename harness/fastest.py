@@ -50,8 +50,8 @@ class Way:
 
 @dataclass(frozen=True)
 class Question:
-    """What to race: variants besides the dense net, runtimes and precisions (none: all there are), batch, image size in pixels (None: the usual one), target,
-    seconds of timing for each way."""
+    """What to race: variants besides the dense net, runtimes and precisions (none: all there are), batch, image size in pixels
+    (None: the usual one), target, seconds of timing for each way."""
 
     variants: Sequence[str] = ()
     runtimes: Sequence[str] = ()

@@ -1,0 +1,260 @@
+"""From a variant's name to a compressed net in a session: the grammar, training, and what the record says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from harness.ask import Probe, ProbeServer
+from harness.cell import Cell
+from harness.facts import Promise
+from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
+from harness.settings import Settings
+from harness.table import broken_promise
+from models import find as model
+from models import variants
+from models.compression.distillation import Distillation
+from models.compression.penalties import L1, Sensitivity, sensitivity
+from models.compression.unstructured import Gradual, polynomial, weights
+from models.model import UnknownName
+from models.variants import TECHNIQUES, find
+
+# -- names -----------------------------------------------------------------------------------------------------
+
+
+def technique() -> st.SearchStrategy[str]:
+    def options(name: str) -> st.SearchStrategy[str]:
+        known = TECHNIQUES[name]
+        amount = st.just("") if known.amount is None else st.decimals(0, 100, places=1).map(str)
+        chosen = [
+            st.sampled_from(["", *(f"+{key}={value}" for value in known.choices.get(key, (str(usual), "3")))])
+            for key, usual in known.options.items()
+            if key != known.amount and not isinstance(usual, str) | (key not in known.choices and isinstance(usual, float))
+        ]
+        return st.tuples(amount, *chosen).map(lambda parts: name + "".join(parts))
+
+    return st.sampled_from(sorted(TECHNIQUES)).flatmap(options)
+
+
+@given(st.lists(technique(), min_size=1, max_size=4).map("+".join))
+def test_a_name_means_itself(reference: str) -> None:
+    variant = find(reference)
+    assert find(variant.name) == variant
+    assert [step.technique.name for step in find(variant.name).steps] == [step.technique.name for step in variant.steps]
+
+
+def test_the_order_is_part_of_the_name_and_what_is_usual_is_not() -> None:
+    assert find("prune50+svd25").name != find("svd25+prune50").name
+    assert find("prune50+by=magnitude+scope=global").name == "prune50"
+    assert find("prune+sparsity=0.5").name == "prune50"
+    assert find("dense").steps == ()
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("prun50", "did you mean prune"),
+        ("prune", "wanted a number behind 'prune'"),
+        ("prune150", "wanted 0 to 100 percent behind 'prune', came 150"),
+        ("tune3", "'tune' takes no number"),
+        ("prune50+by=luck", "wanted magnitude, random, came 'luck'"),
+        ("prune50+colour=red", "has no option 'colour'; known: sparsity, by, scope, layers"),
+        ("share+bits=few", "wanted int, came 'few'"),
+        ("by=random+prune50", "stands before any technique"),
+        ("dense+prune50", "no variant 'dense'"),
+    ],
+)
+def test_a_wrong_name_is_refused_with_what_would_work(reference: str, words: str) -> None:
+    with pytest.raises(UnknownName, match=words.replace("(", r"\(")):
+        find(reference)
+
+
+# -- what techniques add to training ---------------------------------------------------------------------------
+
+
+def test_the_schedule_rises_from_none_to_all() -> None:
+    shares = [polynomial(0.9, done / 100) for done in range(101)]
+    assert shares[0] == 0
+    assert shares == sorted(shares)
+    assert shares[75] == shares[100] == pytest.approx(0.9)
+    assert shares[25] == pytest.approx(0.9 * (1 - (2 / 3) ** 3))
+
+
+def test_gradual_pruning_ends_at_its_sparsity_and_goes_on_after_an_interruption() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 10))
+    first, second = Gradual(0.8), Gradual(0.8)
+    first.begin(net, net)
+    for step in range(1, 11):
+        with torch.no_grad():
+            for weight in weights(net).values():
+                weight.add_(0.01 * torch.randn(weight.shape))
+        first.stepped(net, step / 10)
+        second.begin(net, net)
+        second.restore(first.state())
+        first, second = second, first
+    zeros = sum(int((weight == 0).sum()) for weight in weights(net).values())
+    assert zeros == round(0.8 * 900)
+
+
+def test_the_penalty_is_the_sum_of_sizes_and_rounding_happens_in_place() -> None:
+    net = nn.Linear(3, 2)
+    held, addition = net.weight, L1(0.5, 1)
+    before = torch.tensor(1.0)
+    loss = addition.loss(before, net, torch.zeros(1, 3), torch.zeros(1, 2), torch.zeros(1), 0.0)
+    assert torch.isclose(loss, before + 0.5 * net.weight.abs().sum())
+    addition.stepped(net, 0.05)
+    assert not torch.equal(net.weight, net.weight.round(decimals=1))
+    addition.stepped(net, 0.1)
+    assert net.weight is held  # the optimiser has this very tensor
+    assert torch.equal(net.weight, net.weight.round(decimals=1))
+    with pytest.raises(ValueError, match="wanted a penalty and decimals of 0 or more, came -1"):
+        L1(-1, 2)
+
+
+def test_sensitivity_is_that_of_the_paper() -> None:
+    torch.manual_seed(0)
+    net, inputs = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), torch.randn(6, 5)
+    found = sensitivity(net, inputs)
+    slope = 1 - torch.tanh(net[0](inputs)).square()  # dy_k / dp_i = w_ki (1 - tanh(p_i)^2)
+    assert torch.allclose(found["0.weight"], (slope.unsqueeze(1) * net[2].weight).abs().mean(1).mean(0), atol=1e-6)
+    assert torch.allclose(found["2.weight"], torch.full((3,), 1 / 3))
+
+
+def test_insensitive_neurons_lose_weight_and_small_weights_go_in_the_end() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    with torch.no_grad():
+        net[0].weight[0] = 1.0
+        net[2].weight[:, 0] = 0.0  # nothing depends on the first neuron
+    addition, inputs = Sensitivity(0.1, 0.05), torch.randn(6, 5)
+    addition.begin(net, net)
+    addition.loss(torch.tensor(0.0), net, inputs, net(inputs), torch.zeros(6), 0.0)
+    addition.stepped(net, 0.5)
+    assert torch.allclose(net[0].weight[0], torch.full((5,), 0.9))
+    again = Sensitivity(0.1, 0.05)
+    again.begin(net, net)
+    again.restore(addition.state())
+    again.stepped(net, 1.0)
+    assert torch.allclose(net[0].weight[0], torch.full((5,), 0.81))
+    assert all(not bool(((weight.abs() <= 0.05) & (weight != 0)).any()) for weight in weights(net).values())
+
+
+def test_a_teacher_pulls_and_one_with_other_classes_is_refused() -> None:
+    torch.manual_seed(0)
+    teacher, student, inputs = nn.Linear(4, 3), nn.Linear(4, 3), torch.randn(2, 4)
+    addition = Distillation(lambda: teacher, temperature=2.0, alpha=0.25)
+    addition.begin(student, student)
+    labels, hard = torch.tensor([0, 1]), torch.tensor(1.5)
+    came = addition.loss(hard, student, inputs, student(inputs), labels, 0.0)
+    p, q = (torch.softmax(net(inputs) / 2, 1) for net in (teacher, student))
+    assert torch.isclose(came, 0.25 * 4 * (p * (p / q).log()).sum(1).mean() + 0.75 * hard)
+    with pytest.raises(ValueError, match="the teacher scores 3 classes, the student 5"):
+        addition.loss(hard, student, inputs, torch.zeros(2, 5), labels, 0.0)
+    for temperature, alpha in ((0.0, 0.5), (1.0, 1.5)):
+        with pytest.raises(ValueError, match="wanted a temperature above 0 and an alpha from 0 to 1"):
+            Distillation(lambda: teacher, temperature, alpha)
+
+
+# -- in a session ----------------------------------------------------------------------------------------------
+
+
+def cell(variant: str, name: str = "mlp", batch: int = 8, runtime: str = "eager", precision: str = "fp32") -> Cell:
+    return Cell(name, variant, runtime, precision, batch, 8, "cpu")
+
+
+QUICK = {"sampling_s": 0.05, "warmup_s": 0.05, "accuracy_images": 100}
+
+
+@pytest.mark.parametrize(
+    ("variant", "stored", "macs"),
+    [
+        ("prune90", 1.0, 1.0),
+        ("prune90+sparse", 0.102, 1.0),
+        ("svd50", 0.5, 0.5),
+        ("filter50", 0.5, 0.5),
+        ("share+huffman", 1.0, 1.0),
+    ],
+)
+def test_a_variant_is_the_same_function_and_its_promise_is_counted(
+    server: ProbeServer, cache: Path, variant: str, stored: float, macs: float
+) -> None:
+    probe = Probe(server, cell(variant), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
+    counts, promise, agreement = probe.counts(), probe.promise(), probe.agreement()
+    accuracy = probe.accuracy()
+    probe.close()
+    assert promise is not None
+    assert promise.keeps_to(counts)
+    assert probe.prepared().parameters == promise.parameters_stored
+    assert promise.parameters_stored / promise.parameters_dense == pytest.approx(stored, abs=0.01)
+    assert promise.macs / promise.macs_dense == pytest.approx(macs, abs=0.01)
+    assert agreement.same_function, agreement.explanation
+    assert accuracy.parent_top1 is not None and accuracy.floor is None
+
+
+def test_a_sparse_cell_and_its_parent_take_turns(server: ProbeServer, cache: Path) -> None:
+    probe = Probe(server, cell("prune99+sparse", batch=32), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
+    probe.latency()
+    delivery = probe.delivery()
+    assert delivery is not None and delivery.unavailable is None
+    assert delivery.speedup is not None and delivery.interval is not None
+    assert delivery.interval[0] <= delivery.speedup <= delivery.interval[1]
+    assert delivery.rounds >= 7
+
+
+def test_the_dense_net_promises_nothing(server: ProbeServer, cache: Path) -> None:
+    probe = Probe(server, cell("dense"), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
+    assert probe.promise() is None
+    assert probe.delivery() is None
+    probe.close()
+
+
+@pytest.mark.parametrize(
+    ("variant", "outcome", "words"),
+    [
+        ("filter99", UNSUPPORTED, "groups of channels that can be pruned allow"),
+        ("svd100", UNSUPPORTED, "wanted 0 to less than 1, came 1"),
+        ("share+bits=9", UNSUPPORTED, "wanted 1 to 8, came 9"),
+        ("distill", UNAVAILABLE, "wanted a teacher"),
+        ("prune90+tune+epochs=500", UNAVAILABLE, r"harness train mlp --image-size 8 --variant prune90\+tune\+epochs=500"),
+    ],
+)
+def test_what_cannot_be_made_says_why(server: ProbeServer, cache: Path, variant: str, outcome: str, words: str) -> None:
+    probe = Probe(server, cell(variant), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
+    with pytest.raises(CellEnded, match=words) as ended:
+        probe.prepared()
+    assert ended.value.outcome == outcome
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["prune90+tune", "gradual90", "l1", "serene", "distill+teacher=small_cnn", "svd50+tune"])
+def test_a_variant_that_trains_does_so_on_demand_and_is_kept(server: ProbeServer, cache: Path, variant: str) -> None:
+    settings = Settings(cache=cache, sampling_s=0.05, warmup_s=0.05, accuracy_images=None)
+    probe = Probe(server, cell(variant, batch=64), settings)
+    promise, accuracy = probe.promise(), probe.accuracy()
+    probe.close()
+    assert promise is not None and len(promise.trainings) == 1
+    assert accuracy.top1 is not None and accuracy.top1 > 0.9
+    kept = list((cache / "training").glob(f"digits_mlp-8px-{find(variant).name}-*/weights.safetensors"))
+    assert len(kept) == 1
+
+
+def test_a_promise_that_is_not_kept_is_told_in_plain_words() -> None:
+    promise = Promise(100, 100, 10, 100, 1000, 1000, 100, 400, 400, None)
+    record = {"cell": {"variant": "prune90"}, "promise": vars(promise), "delivery": {"speedup": 1.0}}
+    words = broken_promise(record)
+    assert words is not None
+    assert words.startswith("needs 10.0% of the products and is no faster: its zeros are multiplied like any number")
+    assert "is no smaller on disk" in words
+    assert broken_promise({**record, "delivery": {"speedup": 9.0}, "promise": {**vars(promise), "bytes": 50}}) is None
+    assert broken_promise({**record, "delivery": None}) is None
+
+
+def test_a_model_without_a_recipe_cannot_be_tuned() -> None:
+    with pytest.raises(UnknownName, match="has no recipe"):
+        variants.find("prune50+tune").recipe(model("squeezenet1_1"), 224)
