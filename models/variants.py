@@ -211,7 +211,7 @@ TECHNIQUES = {
             f"{_MAKERS}:sparse",
             "layers that store and multiply only what is not zero, where that is faster",
             {"format": "csr"},
-            {"format": ("csr", "coo", "2:4")},
+            {"format": ("csr", "coo")},
         ),
         Technique(
             "tune",
