@@ -77,7 +77,7 @@ def layers(data: Path | None, seconds: float, style: str, progress: Progress) ->
         "row-major COO, ms",
         "COO/sparse",
     ]
-    words = f"One linear layer, activations channel-major, median of {ROUNDS} rounds (limits: chosen never below 0.95x dense; "
+    words = f"One linear layer (dense, chosen, COO: activations row-major; sparse: channel-major), median of {ROUNDS} rounds (limits: chosen never below 0.95x dense; "
     return (
         f"{words}COO/sparse 10x at 10000x100, 99 %, batches 32 and 128)\n\n{tabulated(rows, heads, ['layer', 'chosen'], style)}"
     )
@@ -98,11 +98,10 @@ def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> list[str]:
     channel_major = row_major.t().contiguous().t()
     chosen, sparse, coo = nn.Sequential(SparseLinear.of(dense)), SparseLinear.of(dense), RowMajorLinear(dense)
     with torch.inference_mode():
-        kept = settle(chosen, channel_major)
-        given = channel_major if kept else row_major
+        kept = settle(chosen, row_major)
         calls: dict[str, Callable[[], Any]] = {
             "dense": partial(dense, row_major),
-            "chosen": partial(chosen[0], given),
+            "chosen": partial(chosen[0], row_major),
             "sparse": partial(sparse, channel_major),
             "coo": partial(coo, row_major),
         }
@@ -161,7 +160,7 @@ def pruning(data: Path | None, seconds: float, style: str, progress: Progress) -
 
 def mixer(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
     """Mixer-B/16 end to end: sparse and dense ways in turns in one process, and the memory of each in a process of its own."""
-    sparse = [Cell(MIXER, f"prune{percent}+sparse", "eager", "fp32", 1, 224, "cpu") for percent in (90, 95, 99)]
+    sparse = [Cell(MIXER, f"prune{percent}+scope=layer+sparse", "eager", "fp32", 1, 224, "cpu") for percent in (90, 95, 99)]
     ways = [Cell(MIXER, DENSE, runtime, precision, 1, 224, "cpu") for runtime, precision in DENSE_WAYS]
     dense = Cell(MIXER, DENSE, "eager", "fp32", 1, 224, "cpu")
     cells = [dense, *sparse, *(cell for cell in ways if matrix.impossible(cell) is None)]
