@@ -69,7 +69,7 @@ MODELS = [
         10,
         640,
         "the Jetson Nano study's, table 10: S/16 scaled by 5:4; timm",
-        recipes={"cifar10": [_recipe(10, 33)]},
+        recipes={"cifar10": [_recipe(8, 26)]},
     ),
     _sixteen(
         "mixer_b16",
