@@ -78,7 +78,7 @@ MODELS = [
         10,
         640,
         "the Jetson Nano study's, table 10: S/16 scaled by 5:4; timm",
-        recipes={"cifar10": [_recipe(8, 30, batch=48)]},
+        recipes={"cifar10": [_recipe(14, 54, batch=48)]},
     ),
     _sixteen(
         "mixer_b16",
