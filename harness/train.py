@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 import models
-from harness import matrix, memory
+from harness import matrix
 from harness.context import Context
 from harness.journal import RunError
 from harness.session import lock_machine
@@ -64,7 +64,6 @@ def command(task: Task, settings: Settings, *, anew: bool, out: Path | None, che
     """Train as a command: with a bar, and a summary in the end. Returns the exit code: 1 where a floor is missed."""
     data = task.model.dataset(task.image_size)
     place = folder(task, cache_folder())
-    memory.keep_freed_memory()
     with lock_machine(wait_s):
         try:
             if anew and place.exists():

@@ -22,6 +22,7 @@ def run(
     import torch
 
     torch.set_num_threads(machine.allowed_cpus())
+    memory.keep_freed_memory()
     here = torch.cuda.is_available()  # a driver's file alone says nothing
     if task.device == "cuda" and not here:
         raise NoDevice(f"--device cuda: {machine.cuda_device() or 'torch finds no device that it can use'}")

@@ -272,7 +272,7 @@ class _Run:
         truth, device = torch.tensor(images.labels), self._device
         self._net.eval()
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-            for part in torch.split(chosen, 256):
+            for part in torch.split(chosen, self._task.recipe.batch):  # larger ones would take more memory than training does
                 inputs = images.batch(part).to(device)
                 outputs = self._task.model.comparable(self._net(*self._task.model.positional(inputs)), len(part)).float().cpu()
                 found.append(ranks(outputs, truth[part]))
