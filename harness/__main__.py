@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from models import Model
@@ -271,7 +271,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from harness.settings import Settings, folders
     from models.weights import cache_folder
 
-    settings = Settings(**folders(arguments.data), cache=cache_folder())
+    paths: dict[str, Any] = {**folders(arguments.data)}
+    settings = Settings(**paths, cache=cache_folder())
     reference = arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else "")
     changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
     asked = train.Question(

@@ -77,10 +77,11 @@ def layers(data: Path | None, seconds: float, style: str, progress: Progress) ->
         "row-major COO, ms",
         "COO/sparse",
     ]
-    words = f"One linear layer (dense, chosen, COO: activations row-major; sparse: channel-major), median of {ROUNDS} rounds (limits: chosen never below 0.95x dense; "
-    return (
-        f"{words}COO/sparse 10x at 10000x100, 99 %, batches 32 and 128)\n\n{tabulated(rows, heads, ['layer', 'chosen'], style)}"
+    words = (
+        f"One linear layer, median of {ROUNDS} rounds; activations row-major, for sparse channel-major\n"
+        "(limits: chosen never below 0.95x dense; COO/sparse 10x at 10000x100, 99 %, batches 32 and 128)"
     )
+    return f"{words}\n\n{tabulated(rows, heads, ['layer', 'chosen'], style)}"
 
 
 def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> list[str]:
@@ -237,8 +238,8 @@ def run(folder: Path, options: Sequence[str]) -> int:
     return subprocess.run(command).returncode
 
 
-HEADS = ["model", "variant", "M stored", "not zero", "MACs", "effective", "kB on disk", "smaller", "top-1", "points lost", "promised",
-         "delivered", "trained in"]  # fmt: skip
+HEADS = ["model", "variant", "M stored", "not zero", "MACs", "effective", "kB on disk", "smaller", "top-1", "points lost",
+         "promised", "delivered", "trained in"]  # fmt: skip
 
 
 def tables(records: Iterable[dict[str, Any]], style: str = "simple") -> str:

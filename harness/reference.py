@@ -157,9 +157,10 @@ def _compressed(
         raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
     except (ValueError, UnknownName) as reason:
         raise CellEnded(UNSUPPORTED, str(reason), axis="variant") from reason
-    file: Path | None = folder / "variant.safetensors"
+    place = folder / "variant.safetensors"
+    file: Path | None = place
     try:
-        stored.save(compressed, model, cell.image_size, file)
+        stored.save(compressed, model, cell.image_size, place)
     except stored.CannotStore:  # another package's, which is made anew wherever it is wanted
         file = None
     promised = promise.of(net, compressed, model.positional(context.example()), file, variant.has("huffman"))

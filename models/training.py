@@ -235,7 +235,7 @@ class _Run:
         value = float(loss.detach())
         if not abs(value) < float("inf"):
             raise Diverged(f"the loss of step {self._state.step + 1} of {self._steps} is {value}; {self._last_good()}")
-        loss.backward()
+        torch.autograd.backward(loss)
         if recipe.clip is not None:
             torch.nn.utils.clip_grad_norm_(self._net.parameters(), recipe.clip)
         self._optimiser.step()

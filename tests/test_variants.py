@@ -119,29 +119,30 @@ def test_the_penalty_is_the_sum_of_sizes_and_rounding_happens_in_place() -> None
 
 def test_sensitivity_is_that_of_the_paper() -> None:
     torch.manual_seed(0)
-    net, inputs = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), torch.randn(6, 5)
-    found = sensitivity(net, inputs)
-    slope = 1 - torch.tanh(net[0](inputs)).square()  # dy_k / dp_i = w_ki (1 - tanh(p_i)^2)
-    assert torch.allclose(found["0.weight"], (slope.unsqueeze(1) * net[2].weight).abs().mean(1).mean(0), atol=1e-6)
+    first, last, inputs = nn.Linear(5, 4), nn.Linear(4, 3), torch.randn(6, 5)
+    found = sensitivity(nn.Sequential(first, nn.Tanh(), last), inputs)
+    slope = 1 - torch.tanh(first(inputs)).square()  # dy_k / dp_i = w_ki (1 - tanh(p_i)^2)
+    assert torch.allclose(found["0.weight"], (slope.unsqueeze(1) * last.weight).abs().mean(1).mean(0), atol=1e-6)
     assert torch.allclose(found["2.weight"], torch.full((3,), 1 / 3))
 
 
 def test_insensitive_neurons_lose_weight_and_small_weights_go_in_the_end() -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    first, last = nn.Linear(5, 4), nn.Linear(4, 3)
+    net = nn.Sequential(first, nn.ReLU(), last)
     with torch.no_grad():
-        net[0].weight[0] = 1.0
-        net[2].weight[:, 0] = 0.0  # nothing depends on the first neuron
+        first.weight[0] = 1.0
+        last.weight[:, 0] = 0.0  # nothing depends on the first neuron
     addition, inputs = Sensitivity(0.1, 0.05), torch.randn(6, 5)
     addition.begin(net, net)
     addition.loss(torch.tensor(0.0), net, inputs, net(inputs), torch.zeros(6), 0.0)
     addition.stepped(net, 0.5)
-    assert torch.allclose(net[0].weight[0], torch.full((5,), 0.9))
+    assert torch.allclose(first.weight[0], torch.full((5,), 0.9))
     again = Sensitivity(0.1, 0.05)
     again.begin(net, net)
     again.restore(addition.state())
     again.stepped(net, 1.0)
-    assert torch.allclose(net[0].weight[0], torch.full((5,), 0.81))
+    assert torch.allclose(first.weight[0], torch.full((5,), 0.81))
     assert all(not bool(((weight.abs() <= 0.05) & (weight != 0)).any()) for weight in weights(net).values())
 
 

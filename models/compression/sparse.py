@@ -110,10 +110,10 @@ class SparseConv2d(nn.Module):
         layer = nn.Conv2d(
             self.in_channels,
             self.out_channels,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
+            _pair(self.kernel_size),
+            _pair(self.stride),
+            _pair(self.padding),
+            _pair(self.dilation),
             bias=self.bias is not None,
             device=self.values.device,
             dtype=self.values.dtype,
@@ -195,6 +195,11 @@ def replaced(net: nn.Module, path: str, module: nn.Module) -> nn.Module:
     parent, _, name = path.rpartition(".")
     setattr(net.get_submodule(parent), name, module)
     return net
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    height, width = sizes
+    return height, width
 
 
 def _count(weight: Tensor) -> int:
@@ -299,8 +304,8 @@ def densified(net: nn.Module) -> nn.Module:
     net = deepcopy(net)
     for path, module in list(net.named_modules()):
         if isinstance(module, SPARSE):
-            behind = {"none": [], "relu": [nn.ReLU()], "gelu": [nn.GELU()]}[module.activation]
-            net = replaced(net, path, nn.Sequential(module.dense(), *behind) if behind else module.dense())
+            behind = {"none": None, "relu": nn.ReLU(), "gelu": nn.GELU()}[module.activation]
+            net = replaced(net, path, module.dense() if behind is None else nn.Sequential(module.dense(), behind))
         elif isinstance(module, RowMajorLinear):
             net = replaced(net, path, module.dense())
     return net

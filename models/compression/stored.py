@@ -73,7 +73,8 @@ def _parent(model: Model, image_size: int) -> nn.Module:
 
 
 def _changes(net: nn.Module, parent: nn.Module) -> dict[str, Any]:
-    before, changes = dict(parent.named_modules()), {}
+    before = dict(parent.named_modules())
+    changes: dict[str, Any] = {}
     for name, module in net.named_modules():
         same = before.get(name)
         if same is not None and type(same) is type(module):

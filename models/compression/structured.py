@@ -117,6 +117,7 @@ def _out(module: nn.Module) -> Any:
 
     if isinstance(module, nn.Linear):
         return torch_pruning.prune_linear_out_channels
+    assert isinstance(module, nn.Conv2d)
     if module.groups == module.out_channels > 1:
         return torch_pruning.prune_depthwise_conv_out_channels
     return torch_pruning.prune_conv_out_channels
@@ -134,10 +135,17 @@ def _whole(group: Any) -> bool:
         module, side = dependency.target.module, _side(dependency)
         if isinstance(module, LAYERS):
             key = (id(module), side)
-            shape = (module.weight.shape[0], module.weight.shape[1] * (module.groups if isinstance(module, nn.Conv2d) else 1))
-            widths[key] = shape[side == "in"]
+            widths[key] = _width(module, side)
             covered.setdefault(key, set()).update(channels)
     return all(covered[key] == set(range(width)) for key, width in widths.items())
+
+
+def _width(module: nn.Module, side: str) -> int:
+    """How many channels go into a layer, or come out."""
+    assert isinstance(module, LAYERS)
+    if side == "out":
+        return int(module.weight.shape[0])
+    return int(module.weight.shape[1]) * (module.groups if isinstance(module, nn.Conv2d) else 1)
 
 
 def _runs(on_meta: nn.Module, name: str, example: Tensor, shape: tuple[int, ...]) -> bool:
@@ -160,7 +168,7 @@ def _sides(group: Any, width: int) -> Iterator[tuple[nn.Module, str, float]]:
 def _gradients(net: nn.Module, batch: tuple[Tensor, Tensor] | None) -> None:
     if batch is None:
         raise ValueError("importance by Taylor expansion: wanted pictures and labels, came none")
-    functional.cross_entropy(net(batch[0]), batch[1]).backward()
+    torch.autograd.backward(functional.cross_entropy(net(batch[0]), batch[1]))
 
 
 def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, keep: float) -> dict[int, list[int]]:
@@ -173,12 +181,7 @@ def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, k
     )
     spare = [int((1 - keep) * sum(len(channels) for _, channels in group.units)) for group in found]
     left = {(id(module), side): 1.0 for group in found for module, side, _ in group.sides}
-    widths = {
-        (id(module), side): module.weight.shape[side == "in"]
-        * (module.groups if side == "in" and isinstance(module, nn.Conv2d) else 1)
-        for group in found
-        for module, side, _ in group.sides
-    }
+    widths = {(id(module), side): _width(module, side) for group in found for module, side, _ in group.sides}
     touched = {id(module): module for group in found for module, _, _ in group.sides}
     now, wanted = float(whole), (1 - share) * whole
     chosen: dict[int, list[int]] = {}
@@ -216,8 +219,8 @@ def _macs(net: nn.Module, example: Tensor) -> dict[nn.Module, int]:
     macs: dict[nn.Module, int] = {}
 
     def count(module: nn.Module, _: Any, output: Tensor) -> None:
-        per_output = module.weight[0].numel()
-        macs[module] = macs.get(module, 0) + output.numel() * per_output
+        assert isinstance(module, LAYERS)
+        macs[module] = macs.get(module, 0) + output.numel() * module.weight[0].numel()
 
     hooks = [module.register_forward_hook(count) for module in net.modules() if isinstance(module, LAYERS)]
     try:
