@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.counts import torch_layers
-from models.compression import coding
 from models.compression.sparse import densified
 from models.compression.unstructured import weights
 
@@ -14,11 +13,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def of(parent: nn.Module, net: nn.Module, example: tuple[Any, ...], file: Path | None, coded: bool) -> dict[str, Any]:
+def of(
+    parent: nn.Module, net: nn.Module, example: tuple[Any, ...], file: Path | None, stages: dict[str, int] | None
+) -> dict[str, Any]:
     """The fields of `harness.facts.Promise`, and `layers`, those of the compressed net in the form of a formula.
 
-    `coded` says that on disk it is Deep Compression's file; else it is the `file` of tensors that the net is built from again, if
-    there is one.
+    `file` is what the net is built from again, if there is one, and `stages` what the coding of it took to each stage.
     """
     dense = densified(net)
     before, after = torch_layers(parent, example), torch_layers(dense, example)
@@ -26,8 +26,6 @@ def of(parent: nn.Module, net: nn.Module, example: tuple[Any, ...], file: Path |
         name.rpartition(".")[0]: int(weight.count_nonzero()) / max(1, weight.numel()) for name, weight in weights(dense).items()
     }
     macs = {name: layer.macs for name, layer in after.items()}
-    tensors = dense.state_dict()
-    stages = coding.encode(tensors)[1] if coded else None
     return {
         "parameters_dense": sum(parameter.numel() for parameter in parent.parameters()),
         "parameters": sum(parameter.numel() for parameter in dense.parameters()),
@@ -37,7 +35,7 @@ def of(parent: nn.Module, net: nn.Module, example: tuple[Any, ...], file: Path |
         "macs": sum(macs.values()),
         "macs_effective": round(sum(count * shares.get(name, 1.0) for name, count in macs.items())),
         "bytes_dense": sum(tensor.numel() * tensor.element_size() for tensor in parent.state_dict().values()),
-        "bytes": stages["coded"] if stages else None if file is None else file.stat().st_size,
+        "bytes": None if file is None else file.stat().st_size,
         "stages": stages,
         "layers": [
             {"name": name, "parameters": layer.parameters, "macs": layer.macs, "fan_in": layer.macs // max(1, layer.outputs)}

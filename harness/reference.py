@@ -157,13 +157,13 @@ def _compressed(
         raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
     except (ValueError, UnknownName) as reason:
         raise CellEnded(UNSUPPORTED, str(reason), axis="variant") from reason
-    place = folder / "variant.safetensors"
-    file: Path | None = place
+    file: Path | None = folder / "variant"
+    stages = None
     try:
-        stored.save(compressed, model, cell.image_size, place)
+        stages = stored.save(compressed, model, cell.image_size, folder / "variant", coded=variant.has("huffman"))
     except stored.CannotStore:  # another package's, which is made anew wherever it is wanted
         file = None
-    promised = promise.of(net, compressed, model.positional(context.example()), file, variant.has("huffman"))
+    promised = promise.of(net, compressed, model.positional(context.example()), file, stages)
     digest = None if file is None else sha256(file)
     promised["trainings"] = context.trainings
     return densified(compressed), {"path": None if file is None else str(file), "sha256": digest, **promised}

@@ -272,7 +272,8 @@ def test_what_is_coded_decodes_to_the_last_bit(
     )
     if kind.is_floating_point:
         tensor = drawn.where(torch.rand(shape, generator=generator) >= sparsity, 0.0).to(kind)
-    decoded = coding.decode(coding.encode({"a": tensor, "b": tensor.clone()})[0])
+    decoded, facts = coding.decode(coding.encode({"a": tensor, "b": tensor.clone()}, {"of": [seed]})[0])
+    assert facts == {"of": [seed]}
     for name in ("a", "b"):
         assert decoded[name].dtype == kind
         assert decoded[name].shape == tensor.shape
@@ -282,7 +283,7 @@ def test_what_is_coded_decodes_to_the_last_bit(
 def test_gaps_longer_than_a_byte_are_bridged() -> None:
     matrix = torch.zeros(40, 100)
     matrix[0, 0], matrix[7, 3], matrix[39, 99] = 1.0, 2.0, 3.0
-    assert torch.equal(coding.decode(coding.encode({"w": matrix})[0])["w"], matrix)
+    assert torch.equal(coding.decode(coding.encode({"w": matrix})[0])[0]["w"], matrix)
 
 
 def test_stages_take_less_and_less() -> None:
@@ -302,7 +303,7 @@ def test_a_changed_or_cut_file_is_refused(where: float, bit: int, cut: bool) -> 
         del file[at:]
     else:
         file[at] ^= 1 << bit
-    with pytest.raises(coding.BadCode, match=r"cut off or changed|no file of coded weights"):
+    with pytest.raises(BadCheckpoint, match=r"cut off or changed|no file of coded weights"):
         coding.decode(bytes(file))
 
 
@@ -317,11 +318,24 @@ def test_a_compressed_net_is_built_from_its_file(model: str, tmp_path: Path) -> 
     net, inputs = asked.instantiate(size).eval(), picture(2, asked.dataset(size).channels, size)
     chain = structured.prune(net, 0.2, inputs[:1])
     for made in (chain, lowrank.factorise(chain, 0.3), sparse.sparsified(unstructured.prune(chain, 0.9))):
-        stored.save(made, asked, size, tmp_path / "net.safetensors")
-        again = stored.load(asked, size, tmp_path / "net.safetensors")
-        with torch.no_grad():
-            assert torch.equal(again(inputs), made(inputs))
-        assert not again.training
+        for coded in (False, True):
+            stored.save(made, asked, size, tmp_path / "net", coded)
+            again = stored.load(asked, size, tmp_path / "net")
+            with torch.no_grad():
+                assert torch.equal(again(inputs), made(inputs))
+            assert not again.training
+            assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in made.state_dict().items())
+
+
+def test_a_coded_file_is_as_large_as_its_last_stage_says(tmp_path: Path) -> None:
+    asked, path = find("mlp"), tmp_path / "net"
+    net = sharing.share(unstructured.prune(asked.instantiate(8), 0.95), 4)
+    sizes = []
+    for made in (net, sparse.sparsified(net)):
+        stages = stored.save(made, asked, 8, path, coded=True) or {}
+        assert stages["coded"] == path.stat().st_size < 0.04 * stages["dense"]
+        sizes.append(stages["coded"])
+    assert sizes[1] < 1.02 * sizes[0]  # how it is executed is no matter of its size
 
 
 def test_a_file_of_another_model_and_a_changed_one_are_refused(tmp_path: Path) -> None:

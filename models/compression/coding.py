@@ -14,17 +14,15 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from models.checkpoint import BadCheckpoint
+
 MAGIC = b"plumbline coded weights 1\n"
 FAR = 255  # a gap that says: so many zeros, and no weight yet
 VALUES = 256  # that a layer's weights may share
 
 
-class BadCode(ValueError):
-    """A file that is cut off, or was changed."""
-
-
-def encode(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
-    """The bytes of a file that `decode` makes the same tensors of, to the last bit, and what each stage would take.
+def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> tuple[bytes, dict[str, int]]:
+    """The bytes of a file that `decode` makes the same tensors and facts of, to the last bit, and what each stage would take.
 
     Of a matrix or kernel only what is not zero is kept: how many zeros lie before it, in a byte, and which of the values that the
     layer has (Han et al. 2016, Deep compression, sections 2 to 4; gaps of 8 bits). Both go through Huffman's code, by zlib
@@ -64,24 +62,24 @@ def encode(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
         entry["bytes"] = [len(part) for part in parts]
         entries.append(entry)
         streams += parts
-    header = zlib.compress(json.dumps(entries, separators=(",", ":")).encode(), 9)
+    header = zlib.compress(json.dumps({"facts": facts or {}, "tensors": entries}, separators=(",", ":")).encode(), 9)
     body = struct.pack("<I", len(header)) + header + b"".join(streams)
     file = MAGIC + hashlib.sha256(body).digest() + body
     return file, {**stages, "coded": len(file)}
 
 
-def decode(file: bytes) -> dict[str, Tensor]:
-    """The tensors of a file. Raises `BadCode` where it is no such file, cut off, or not as it was written."""
+def decode(file: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts of a file. Raises `BadCheckpoint` where it is no such file, cut off, or not as it was written."""
     start = len(MAGIC) + hashlib.sha256().digest_size
     body = file[start:]
     if not file.startswith(MAGIC):
-        raise BadCode(f"is no file of coded weights: wanted it to begin with {MAGIC!r}, came {file[: len(MAGIC)]!r}")
+        raise BadCheckpoint(f"is no file of coded weights: wanted it to begin with {MAGIC!r}, came {file[: len(MAGIC)]!r}")
     if hashlib.sha256(body).digest() != file[len(MAGIC) : start]:
-        raise BadCode(f"was cut off or changed: its {len(body)} bytes have another SHA-256 than the one it names")
+        raise BadCheckpoint(f"was cut off or changed: its {len(body)} bytes have another SHA-256 than the one it names")
     (length,) = struct.unpack_from("<I", body)
-    entries, at = json.loads(zlib.decompress(body[4 : 4 + length])), 4 + length
+    told, at = json.loads(zlib.decompress(body[4 : 4 + length])), 4 + length
     tensors = {}
-    for entry in entries:
+    for entry in told["tensors"]:
         kind = getattr(torch, entry["type"])
         size = kind.itemsize
         parts = []
@@ -101,13 +99,13 @@ def decode(file: bytes) -> dict[str, Tensor]:
                 gaps = parts[0]
             words[_places(numpy.frombuffer(_unhuffman(gaps), numpy.uint8))] = found
         tensors[entry["name"]] = torch.from_numpy(words.view(numpy.uint8)).view(kind).reshape(entry["shape"])
-    return tensors
+    return tensors, told["facts"]
 
 
 def through_file(net: nn.Module) -> nn.Module:
     """A copy of a net with the weights that its coded file decodes into: they are the same, to the last bit."""
     net = deepcopy(net)
-    net.load_state_dict(decode(encode(net.state_dict())[0]))
+    net.load_state_dict(decode(encode(net.state_dict())[0])[0])
     return net
 
 

@@ -206,15 +206,21 @@ def _count(weight: Tensor) -> int:
     return int(weight.detach().count_nonzero())
 
 
+def compressed_rows(weight: Tensor) -> dict[str, Tensor]:
+    """`rows`, `columns` and `values` of a matrix or kernel, as sparse layers keep them."""
+    matrix = weight.detach().flatten(1)
+    found = matrix.nonzero()
+    ends = torch.bincount(found[:, 0], minlength=len(matrix)).cumsum(0)
+    rows = functional.pad(ends, (1, 0)).int()
+    return {"rows": rows, "columns": found[:, 1].int(), "values": matrix[found[:, 0], found[:, 1]]}
+
+
 def _filled(layer: Any, dense: nn.Linear | nn.Conv2d) -> Any:
     """`layer` with the numbers of `dense`, in its type and on its device."""
-    matrix = dense.weight.detach().flatten(1)
-    found = matrix.nonzero()
-    layer.to(device=matrix.device, dtype=matrix.dtype)
-    layer.rows[1:] = torch.bincount(found[:, 0], minlength=len(matrix)).cumsum(0)
-    layer.columns.copy_(found[:, 1])
+    layer.to(device=dense.weight.device, dtype=dense.weight.dtype)
     with torch.no_grad():
-        layer.values.copy_(matrix[found[:, 0], found[:, 1]])
+        for name, kept in compressed_rows(dense.weight).items():
+            getattr(layer, name).copy_(kept)
         if dense.bias is not None:
             layer.bias.copy_(dense.bias)
     return layer.train(dense.training)

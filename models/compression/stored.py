@@ -1,7 +1,8 @@
 """A compressed net on disk: its tensors, and in which modules it differs from the one that its model builds.
 
 It is built again from nothing but the file: on the meta device, where the dense parent takes no memory, and then with the file's
-own tensors.
+own tensors. The file is safetensors, or Deep Compression's (`models.compression.coding`), in which sparse layers have their zeros
+again: coded they take next to nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from models import checkpoint
-from models.compression.sparse import SparseConv2d, SparseLinear, replaced
+from models.compression import coding
+from models.compression.sparse import SPARSE, SparseConv2d, SparseLinear, compressed_rows, replaced
 from models.model import Model
 
 # How each kind of module is described: the arguments that make it, which are also its attributes.
@@ -34,19 +36,33 @@ class CannotStore(TypeError):
     """A technique made something of a net that has no description here."""
 
 
-def save(net: nn.Module, model: Model, image_size: int, path: Path, facts: dict[str, Any] | None = None) -> None:
-    """Write a net that was made of a model. Raises `CannotStore`."""
+def save(net: nn.Module, model: Model, image_size: int, path: Path, coded: bool = False) -> dict[str, int] | None:
+    """Write a net that was made of a model. Returns the bytes after each stage of a coded file. Raises `CannotStore`."""
     tensors = {name: tensor.detach().cpu() for name, tensor in net.state_dict(keep_vars=True).items()}
-    changes = _changes(net, _parent(model, image_size))
-    checkpoint.save(path, tensors, {"changes": changes, "facts": facts or {}})
+    told = {"changes": _changes(net, _parent(model, image_size))}
+    if not coded:
+        checkpoint.save(path, tensors, told)
+        return None
+    for name, module in _sparse(net).items():
+        for key in ("rows", "columns", "values"):
+            del tensors[_within(name, key)]
+        tensors[_within(name, "weight")] = module.dense().weight
+    file, stages = coding.encode(tensors, told)
+    path.write_bytes(file)
+    return stages
 
 
 def load(model: Model, image_size: int, path: Path) -> nn.Module:
     """The net of a file, in eval mode. Raises `BadCheckpoint` for a file that is cut off or was changed, or of another model."""
-    tensors, told = checkpoint.load(path)
+    with path.open("rb") as file:
+        coded = file.read(len(coding.MAGIC)) == coding.MAGIC
+    tensors, told = coding.decode(path.read_bytes()) if coded else checkpoint.load(path)
     net = _parent(model, image_size)
     for name, change in told["changes"].items():
         net = _changed(net, name, change)
+    for name in _sparse(net) if coded else ():
+        if (weight := tensors.pop(_within(name, "weight"), None)) is not None:
+            tensors |= {_within(name, key): kept for key, kept in compressed_rows(weight).items()}
     wanted = set(net.state_dict())
     if wanted != set(tensors):
         names = ", ".join(sorted(wanted ^ set(tensors))[:3])
@@ -61,10 +77,12 @@ def load(model: Model, image_size: int, path: Path) -> nn.Module:
     return net.eval()
 
 
-def facts(path: Path) -> dict[str, Any]:
-    """What was written beside the net."""
-    told: dict[str, Any] = checkpoint.load(path)[1]["facts"]
-    return told
+def _sparse(net: nn.Module) -> dict[str, SparseLinear | SparseConv2d]:
+    return {name: module for name, module in net.named_modules() if isinstance(module, SPARSE)}
+
+
+def _within(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def _parent(model: Model, image_size: int) -> nn.Module:
