@@ -68,7 +68,9 @@ def main() -> int:
     train.add_argument("--out", type=Path, metavar="DIR", help="put a copy of the weights there, to be given as --weights DIR")
     train.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
     compression = commands.add_parser("compression", help="what techniques of compression promise and deliver, with limits")
-    compression.add_argument("part", nargs="*", help="layers, pruning, mixer, structured, tier (default: all of them)")
+    compression.add_argument(
+        "part", nargs="*", help="layers, pruning, mixer, structured, reduction, distillation, tier (default: all)"
+    )
     compression.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
     compression.add_argument("--run-dir", type=Path, default=Path("runs/compression"), metavar="DIR", help="of the tier; goes on")
     compression.add_argument("--seconds", type=float, default=4.0, help="of timing for each way (default: 4)")

@@ -25,6 +25,7 @@ from harness.machine import allowed_cpus
 from harness.session import REPOSITORY, lock_machine
 from harness.settings import Settings, folders
 from harness.table import LEFT, NOTHING, tabulated
+from models import variants
 from models.variants import DENSE
 from models.weights import cache_folder
 
@@ -35,6 +36,12 @@ TIER, TIER_PART = "compression", "tier"
 SHAPES, BATCHES, SPARSITIES = ((100, 10), (10_000, 100)), (1, 32, 128), (0.0, 0.5, 0.9, 0.95, 0.99)  # inputs, outputs
 ROUNDS, TURN_S = 15, 0.004
 MIXER = "mixer_b16"
+STUDENTS = (  # with their teachers; digits, or MNIST where there is a data root
+    ("mlp+width=32", "small_cnn"),
+    ("small_cnn+width=4", "mlp"),
+    ("small_mixer+blocks=2+width=32", "small_cnn"),
+)
+SEEDS = 3
 # The strongest ways to run it dense, to be raced with the sparse one: what `harness fastest mixer_b16` puts first.
 DENSE_WAYS = (
     ("eager", "bf16"),
@@ -191,11 +198,77 @@ def structured(data: Path | None, seconds: float, style: str, progress: Progress
     return f"{words}\n\n{tabulated(rows, ['model', 'variant', 'ms', 'speed-up', '95 %'], LEFT, style)}"
 
 
+def reduction(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+    """Smaller nets of the same make: the Mixers of table 1 and the study, and the study's MLP in other depths and widths."""
+    from models import find as model
+    from models.layers import macs
+
+    rows = []
+    families = {224: ("mixer_b16", "mixer_m16", "mixer_s16"), 28: ("mlp+depth=16", "mlp", "mlp+width=512", "mlp+width=128")}
+    for size, names in families.items():
+        cells = [Cell(name, DENSE, "eager", "fp32", 1, size, "cpu") for name in names]
+        with _Server(None, seconds, progress) as (_, settings, log):
+            found = {way.cell.model: way for way in find(cells, settings, log, progress)}
+        needs = [macs(model(name).formula(size) or ()) for name in names]
+        for name, need in zip(names, needs):
+            way = found[name]
+            interval = f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING
+            ms, speedup = f"{1e3 * (way.median_s or 0):.3g}", f"{way.speedup or 0:.2f}x"
+            rows.append([name, str(size), f"{need / 1e6:.4g}", f"{needs[0] / need:.2f}x", ms, speedup, interval])
+    heads = ["model", "pixels", "MACs, M", "promised", "ms", "delivered", "95 %"]
+    words = "Static reduction: nets of one make, batch 1, dense eager fp32, against the largest of them, in turns in one process"
+    return f"{words}\n\n{tabulated(rows, heads, ['model'], style)}"
+
+
+def distillation(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+    """Students with and without a teacher, from the same three seeds; trained once, and kept in the cache."""
+    from dataclasses import replace
+    from statistics import mean, stdev
+
+    from harness.context import Context, train
+    from models import find as model
+    from models.datasets import DATASETS, NoData
+    from models.recipes import Task
+    from models.training import finished
+    from models.weights import folder
+
+    paths: dict[str, Any] = {**folders(data)}
+    settings = Settings(**paths, cache=cache_folder(), train_minutes=15)
+    size = 28
+    try:
+        DATASETS["mnist"].load(settings.data, size)
+    except NoData:
+        size = 8
+    rows = []
+    for name, teacher in STUDENTS:
+        student, top1 = model(name), dict[str, list[float]]()
+        for variant in (DENSE, f"distill+teacher={teacher}"):
+            for seed in range(SEEDS):
+                recipe = replace(variants.find(variant).recipe(student, size), seed=seed)
+                task = Task(student, size, recipe, variants.find(variant).name)
+                place = folder(task, settings.cache)
+                train(task, place, settings, progress)
+                top1.setdefault(variant, []).append((finished(place) or {})["top1"])
+        alone, taught = top1.values()
+        context = Context(student, size, settings, progress)
+        theirs = finished(context.parent_weights(model(teacher)).parent) or {}
+        gains = [100 * (one - other) for one, other in zip(taught, alone)]
+        spread = [f"{mean(values):.2%} ± {100 * stdev(values):.2f}" for values in (alone, taught)]
+        rows.append([name, teacher, f"{theirs['top1']:.2%}", *spread, f"{mean(gains):+.2f} ± {stdev(gains):.2f}",
+                     " ".join(f"{gain:+.2f}" for gain in gains)])  # fmt: skip
+    what = model(STUDENTS[0][0]).dataset(size)
+    words = f"Distillation on {what.name}, temperature 4, alpha 0.9: top-1, mean and standard deviation of {SEEDS} seeds"
+    heads = ["student", "teacher", "teacher's", "alone", "taught", "gain, points", "of each seed"]
+    return f"{words}\n\n{tabulated(rows, heads, ['student', 'teacher'], style)}"
+
+
 PARTS: dict[str, Callable[[Path | None, float, str, Progress], str]] = {
     "layers": layers,
     "pruning": pruning,
     "mixer": mixer,
     "structured": structured,
+    "reduction": reduction,
+    "distillation": distillation,
 }
 
 
@@ -250,7 +323,47 @@ def tables(records: Iterable[dict[str, Any]], style: str = "simple") -> str:
     rows = [_row(record) for record in kept]
     broken = [f"- {record['cell']['id']} {words}" for record in kept if (words := broken_promise(record)) is not None]
     unfit = [f"- {record['cell']['id']}: {record['outcome']}: {record['reason']}" for record in kept if record["reason"]]
-    return "\n".join([tabulated(rows, HEADS, LEFT, style), *([""] if broken or unfit else []), *broken, *unfit])
+    shown = [tabulated(rows, HEADS, LEFT, style), "\n".join([*broken, *unfit]), _sweep(kept, style), _stages(kept, style)]
+    return "\n\n".join(part for part in shown if part)
+
+
+def _sweep(records: Sequence[dict[str, Any]], style: str) -> str:
+    """The penalty and the decimals of L1 in rows and columns: zeros, and points of top-1 lost."""
+    found: dict[tuple[str, float], dict[int, str]] = {}
+    for record in records:
+        steps = variants.find(record["cell"]["variant"]).steps
+        promise, accuracy = record.get("promise"), record["accuracy"] or {}
+        if len(steps) != 1 or steps[0].technique.name != "l1" or not promise or accuracy.get("loss") is None:
+            continue
+        zeros = 1 - promise["parameters_nonzero"] / promise["parameters_dense"]
+        options = steps[0].options
+        row = found.setdefault((record["cell"]["model"], options["penalty"]), {})
+        row[options["decimals"]] = f"{zeros:.1%} | {accuracy['top1']:.2%} ({-100 * accuracy['loss']:+.2f})"
+    if not found:
+        return ""
+    decimals = sorted({each for row in found.values() for each in row})
+    rows = [
+        [name, f"{penalty:g}", *(row.get(each, NOTHING) for each in decimals)] for (name, penalty), row in sorted(found.items())
+    ]
+    words = (
+        "L1 and rounding: zeros | top-1 (points beside the dense net)\n"
+        "(the Jetson Nano study, figures 11 and 12, Mixer-B/16: 97.5 % zeros at penalty 0.01 and 1 decimal, no accuracy lost)"
+    )
+    heads = ["model", "penalty", *(f"{each} decimal{'s' if each > 1 else ''}" for each in decimals)]
+    return f"{words}\n\n{tabulated(rows, heads, LEFT, style)}"
+
+
+def _stages(records: Sequence[dict[str, Any]], style: str) -> str:
+    """What Deep Compression's file would take after each stage, and takes."""
+    rows = []
+    for record in records:
+        stages = (record.get("promise") or {}).get("stages")
+        if stages:
+            sizes = [f"{stages[stage] / 1e3:.4g}" for stage in ("dense", "pruned", "shared", "coded")]
+            cell = record["cell"]
+            rows.append([cell["model"], cell["variant"], *sizes, f"{stages['dense'] / stages['coded']:.1f}x"])
+    heads = ["model", "variant", "dense, kB", "pruned", "shared", "coded", "smaller"]
+    return f"Deep Compression, stage by stage\n\n{tabulated(rows, heads, LEFT, style)}" if rows else ""
 
 
 def _row(record: dict[str, Any]) -> list[str]:

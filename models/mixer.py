@@ -63,6 +63,20 @@ def _sixteen(name: str, blocks: int, width: int, source: str, **more: Any) -> Mo
 
 
 MODELS = [
+    Model(
+        "small_mixer",
+        partial(build, patch=4),
+        partial(layers, patch=4),
+        data=("digits", "mnist", "fashion_mnist"),
+        sizes=range(4, 225, 4),
+        options={"blocks": 4, "width": 64},
+        recipes={
+            "digits": [Recipe(epochs=40, minutes=0.2)],
+            "mnist": [Recipe(epochs=4, batch=128, learning_rate=3e-3, warmup=0.2, minutes=1.5)],
+            "fashion_mnist": [Recipe(epochs=4, batch=128, learning_rate=3e-3, warmup=0.2, minutes=1.5)],
+        },
+        source="this project: patches of 4 pixels, for small pictures",
+    ),
     _sixteen(
         "mixer_s16",
         8,

@@ -176,8 +176,8 @@ TECHNIQUES = {
             "prune",
             f"{_MAKERS}:prune",
             "weights set to zero, the smallest or random ones; of all together or of each layer",
-            {"sparsity": 0.5, "by": "magnitude", "scope": "global", "layers": "all"},
-            {"by": ("magnitude", "random"), "scope": ("global", "layer"), "layers": ("all", "linear")},
+            {"sparsity": 0.5, "by": "magnitude", "scope": "global", "layers": "all", "pattern": "any"},
+            {"by": ("magnitude", "random"), "scope": ("global", "layer"), "layers": ("all", "linear"), "pattern": ("any", "2:4")},
             amount="sparsity",
         ),
         Technique(
@@ -211,7 +211,7 @@ TECHNIQUES = {
             f"{_MAKERS}:sparse",
             "layers that store and multiply only what is not zero, where that is faster",
             {"format": "csr"},
-            {"format": ("csr", "coo")},
+            {"format": ("csr", "coo", "2:4")},
         ),
         Technique(
             "tune",

@@ -37,6 +37,10 @@ def picture(count: int = 1, channels: int = 1, size: int = 8) -> Tensor:
     return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(1))
 
 
+def all_of(net: nn.Module) -> list[Tensor]:
+    return [weight.detach() for weight in weights(net).values()]
+
+
 def all_weights(net: nn.Module) -> Tensor:
     return torch.cat([weight.detach().flatten() for weight in weights(net).values()])
 
@@ -107,6 +111,26 @@ def test_no_weight_that_went_was_larger_than_one_that_stayed(sparsity: float, co
 def test_a_sparsity_that_is_no_share_is_refused(sparsity: float) -> None:
     with pytest.raises(ValueError, match="wanted a share from 0 to 1, came"):
         unstructured.prune(small_net(), sparsity)
+
+
+@given(rows=st.integers(1, 6), fours=st.integers(1, 6), seed=st.integers(0, 99), coarse=st.booleans())
+def test_two_of_four_in_a_row_stay_and_they_are_the_largest(rows: int, fours: int, seed: int, coarse: bool) -> None:
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(4 * fours, rows), nn.Conv2d(4, 4, 1), nn.Linear(5, 3))
+    with torch.no_grad():
+        if coarse:  # equal ones, and zeros
+            all_of(net)[0].copy_(all_of(net)[0].mul(4).round())
+    pruned = unstructured.prune(net, 0.5, pattern="2:4")
+    before, after = (all_of(of)[0].view(-1, 4) for of in (net, pruned))
+    assert int((after != 0).sum(1).max()) <= 2
+    assert torch.equal(after.abs().sum(1), before.abs().sort(dim=1).values[:, 2:].sum(1))
+    assert all(torch.equal(one, other) for one, other in zip(all_of(net)[1:], all_of(pruned)[1:]))  # no fours in a row there
+
+
+def test_two_of_four_are_half_and_the_smaller_ones() -> None:
+    for sparsity, by in ((0.6, "magnitude"), (0.5, "random")):
+        with pytest.raises(ValueError, match="half of the weights go, the smaller ones"):
+            unstructured.prune(small_net(), sparsity, by, pattern="2:4")
 
 
 def test_other_random_weights_by_another_seed() -> None:

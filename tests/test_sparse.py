@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.compression import kernel, sparse
-from models.compression.sparse import RowMajorLinear, SparseConv2d, SparseLinear, densified, settle, sparsified
+from models.compression.sparse import (
+    RowMajorLinear,
+    SemiStructuredLinear,
+    SparseConv2d,
+    SparseLinear,
+    densified,
+    settle,
+    sparsified,
+)  # fmt: skip
+from models.compression.unstructured import prune
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 sparsities = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
@@ -157,6 +166,31 @@ def test_what_another_module_reads_stays_dense() -> None:
     assert nn.Conv2d in found
     with pytest.raises(ValueError, match="one group"):
         SparseConv2d.of(nn.Conv2d(4, 4, 3, groups=4))
+
+
+def test_two_of_four_is_for_gpus_and_only_where_two_are_zero() -> None:
+    torch.manual_seed(0)
+    net, inputs = nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 10)).eval(), torch.randn(3, 64)
+    with pytest.raises(ValueError, match=r"wanted two of four weights to be zero, as prune50\+pattern=2:4 leaves them"):
+        sparsified(net, "2:4")
+    halved = prune(net, 0.5, pattern="2:4")
+    compressed = sparsified(halved, "2:4")
+    assert [type(module) for module in compressed.children()] == [SemiStructuredLinear, nn.Linear]
+    with torch.no_grad():
+        assert torch.equal(densified(compressed)(inputs), halved(inputs))
+        with pytest.raises(ValueError, match=r"wanted an NVIDIA GPU of compute capability 8.0"):
+            settle(compressed, inputs)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="2:4 products need an NVIDIA GPU")
+def test_two_of_four_is_the_same_product_on_a_gpu() -> None:
+    torch.manual_seed(0)
+    dense = prune(nn.Linear(512, 256), 0.5, pattern="2:4").cuda().half()
+    assert isinstance(dense, nn.Linear)
+    layer, inputs = SemiStructuredLinear.of(dense), torch.randn(64, 512, device="cuda", dtype=torch.half)
+    layer.pack()
+    with torch.inference_mode():
+        assert torch.allclose(layer(inputs), dense(inputs), atol=2e-2)
 
 
 def test_layers_that_gain_nothing_are_dense_again_and_the_function_stays() -> None:

@@ -222,6 +222,8 @@ def test_the_dense_net_promises_nothing(server: ProbeServer, cache: Path) -> Non
         ("svd100", UNSUPPORTED, "wanted 0 to less than 1, came 1"),
         ("share+bits=9", UNSUPPORTED, "wanted 1 to 8, came 9"),
         ("distill", UNAVAILABLE, "wanted a teacher"),
+        ("prune60+pattern=2:4", UNSUPPORTED, "half of the weights go"),
+        ("prune50+pattern=2:4+sparse+format=2:4", UNSUPPORTED, "wanted an NVIDIA GPU"),
         ("prune90+tune+epochs=500", UNAVAILABLE, r"harness train mlp --image-size 8 --variant prune90\+tune\+epochs=500"),
     ],
 )

@@ -36,10 +36,10 @@ class Eager(TorchRuntime):
     def __init__(self, net: nn.Module, way: Way) -> None:
         import torch
 
-        from models.compression.sparse import SPARSE, settle
+        from models.compression.sparse import SETTLED, settle
 
         super().__init__(net, way)
-        self._settle = settle if any(isinstance(module, SPARSE) for module in net.modules()) else None
+        self._settle = settle if any(isinstance(module, SETTLED) for module in net.modules()) else None
         self._sparse: int | None = None
         self._format = torch.channels_last if way.options["layout"] == "channels_last" else torch.contiguous_format
         convert(net, way.precision)

@@ -164,13 +164,55 @@ class RowMajorLinear(nn.Module):
         return outputs if self.bias is None else outputs + self.bias
 
 
+class SemiStructuredLinear(nn.Module):
+    """A linear layer of which two of four weights in a row are zero, for NVIDIA GPUs of compute capability 8.0 and newer, which
+    have such a product (Mishra et al. 2021). Until `pack` has put it there it keeps its zeros."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    @classmethod
+    def of(cls, dense: nn.Linear) -> SemiStructuredLinear:
+        """The same layer. Raises ValueError where a row has more than two weights in a four."""
+        if dense.in_features % 4 or int((dense.weight.view(-1, 4) != 0).sum(1).max()) > 2:
+            raise ValueError(f"wanted two of four weights to be zero, as prune50+pattern=2:4 leaves them, came {dense}")
+        layer = cls(dense.in_features, dense.out_features, dense.bias is not None).to(dense.weight)
+        layer.load_state_dict(dense.state_dict())
+        return layer.train(dense.training)
+
+    def dense(self) -> nn.Linear:
+        """The same layer, multiplied like any other."""
+        layer = nn.Linear(self.in_features, self.out_features, self.bias is not None).to(self.weight)
+        layer.load_state_dict(self.state_dict())
+        return layer.train(self.training)
+
+    def pack(self) -> None:
+        """Leave the zeros out. Raises ValueError where the device or the type has no such product."""
+        from torch.sparse import to_sparse_semi_structured
+
+        device = self.weight.device
+        if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+            raise ValueError("2:4 sparsity: wanted an NVIDIA GPU of compute capability 8.0 or newer; sparse runs anywhere")
+        if self.weight.dtype not in (torch.float16, torch.bfloat16):
+            raise ValueError(f"2:4 sparsity: wanted fp16 or bf16, came {self.weight.dtype}")
+        self.weight = nn.Parameter(to_sparse_semi_structured(self.weight.detach()), requires_grad=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.linear(inputs, self.weight, self.bias)
+
+
 SPARSE = (SparseLinear, SparseConv2d)
 Sparse = SparseLinear | SparseConv2d
+SETTLED = (*SPARSE, SemiStructuredLinear)  # of which `settle` decides whether they are worth it
 
 
 def sparsified(net: nn.Module, format: str = "csr") -> nn.Module:
     """A copy of a net whose linear layers and convolutions store and multiply only what is not zero; `settle` takes those back
-    that are slower for it. Layers whose weights another module reads (`nn.MultiheadAttention`), and convolutions in groups, stay.
+    that are slower for it. Layers whose weights another module reads (`nn.MultiheadAttention`), and convolutions in groups, stay;
+    in the formats `coo` and `2:4` all convolutions. Raises ValueError for 2:4 where more than two of four weights are not zero.
     """
     net = deepcopy(net)
     inside = [path for path, module in net.named_modules() if isinstance(module, nn.MultiheadAttention)]
@@ -179,7 +221,9 @@ def sparsified(net: nn.Module, format: str = "csr") -> nn.Module:
             continue
         layer: nn.Module
         if isinstance(module, nn.Linear):
-            layer = RowMajorLinear(module) if format == "coo" else SparseLinear.of(module)
+            if format == "2:4" and (module.in_features % 64 or module.out_features % 32):  # no kernel takes those
+                continue
+            layer = {"coo": RowMajorLinear, "csr": SparseLinear.of, "2:4": SemiStructuredLinear.of}[format](module)
         elif module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str) and format == "csr":
             layer = SparseConv2d.of(module)
         else:
@@ -312,7 +356,7 @@ def densified(net: nn.Module) -> nn.Module:
         if isinstance(module, SPARSE):
             behind = {"none": None, "relu": nn.ReLU(), "gelu": nn.GELU()}[module.activation]
             net = replaced(net, path, module.dense() if behind is None else nn.Sequential(module.dense(), behind))
-        elif isinstance(module, RowMajorLinear):
+        elif isinstance(module, (RowMajorLinear, SemiStructuredLinear)):
             net = replaced(net, path, module.dense())
     return net
 
@@ -323,14 +367,15 @@ WARM_S = 0.01
 
 @torch.inference_mode()
 def settle(net: nn.Module, *inputs: Any) -> int:
-    """Choose for each sparse layer, by timing it on what it gets in this net, whether it multiplies as CSR or as a dense layer,
-    in place; then let those in CSR do the activation behind them. Returns how many are in CSR."""
+    """Choose for each sparse layer, by timing it on what it gets in this net, whether it leaves its zeros out or is a dense
+    layer, in place; then let those in CSR do the activation behind them. Returns how many are sparse. Raises ValueError for 2:4
+    where the device or the type has no such product."""
     seen: dict[str, Tensor] = {}
 
     def keep(path: str) -> Any:
         return lambda _module, arguments: seen.setdefault(path, arguments[0])
 
-    layers: dict[str, Any] = {path: module for path, module in net.named_modules() if isinstance(module, SPARSE)}
+    layers: dict[str, Any] = {path: module for path, module in net.named_modules() if isinstance(module, SETTLED)}
     hooks = [module.register_forward_pre_hook(keep(path)) for path, module in layers.items()]
     net(*inputs)
     for hook in hooks:
@@ -338,6 +383,8 @@ def settle(net: nn.Module, *inputs: Any) -> int:
     kept = 0
     for path, layer in layers.items():
         dense = layer.dense()
+        if isinstance(layer, SemiStructuredLinear):
+            layer.pack()
         if path in seen and not _faster(layer, dense, seen.pop(path)):
             replaced(net, path, dense)
         else:
@@ -349,18 +396,25 @@ def settle(net: nn.Module, *inputs: Any) -> int:
 def _faster(layer: nn.Module, dense: nn.Module, inputs: Tensor) -> bool:
     """Whether a layer takes less time than another one, in turns."""
     best = {layer: float("inf"), dense: float("inf")}
+    wait = torch.cuda.synchronize if inputs.is_cuda else _nothing
     for _ in range(ROUNDS):
         for module in best:
             end = perf_counter() + WARM_S / 5
             module(inputs)
             while True:
+                wait()
                 began = perf_counter()
                 module(inputs)
+                wait()
                 ended = perf_counter()
                 best[module] = min(best[module], ended - began)
                 if ended > end:
                     break
     return best[layer] < best[dense]
+
+
+def _nothing() -> None:
+    """A CPU has nothing to wait for."""
 
 
 def _fuse(net: nn.Module) -> None:

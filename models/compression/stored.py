@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models import checkpoint
 from models.compression import coding
-from models.compression.sparse import SPARSE, SparseConv2d, SparseLinear, compressed_rows, replaced
+from models.compression.sparse import SPARSE, SemiStructuredLinear, SparseConv2d, SparseLinear, compressed_rows, replaced
 from models.model import Model
 
 # How each kind of module is described: the arguments that make it, which are also its attributes.
@@ -27,6 +27,7 @@ KINDS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.LayerNorm: ("normalized_shape", "eps"),
     nn.Sequential: (),
     nn.Identity: (),
+    SemiStructuredLinear: ("in_features", "out_features"),
     SparseLinear: ("in_features", "out_features", "activation"),
     SparseConv2d: (*CONVOLUTION, "activation"),
 }

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 TAYLOR = 64  # pictures on which the loss is expanded
 
 
-def prune(net: nn.Module, context: Context | None, *, sparsity: float, by: str, scope: str, layers: str) -> nn.Module:
-    return unstructured.prune(net, sparsity, by, scope, layers, 0 if context is None else context.seed)
+def prune(
+    net: nn.Module, context: Context | None, *, sparsity: float, by: str, scope: str, layers: str, pattern: str
+) -> nn.Module:
+    return unstructured.prune(net, sparsity, by, scope, layers, pattern, 0 if context is None else context.seed)
 
 
 def filters(net: nn.Module, context: Context | None, *, share: float, by: str, keep: float, unit: int) -> nn.Module:
