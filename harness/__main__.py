@@ -76,6 +76,16 @@ def main() -> int:
     compression.add_argument("--seconds", type=float, default=4.0, help="of timing for each way (default: 4)")
     compression.add_argument("--table", action="store_true", help="run nothing; show what DIR holds")
     compression.add_argument("--markdown", action="store_true")
+    compress = commands.add_parser("compress", help="write a compressed model, as small as it is, to a file that runs")
+    compress.add_argument("model", help="a name of the list, with +option=value")
+    compress.add_argument("variant", help="a chain of techniques, as prune90+tune+share+bits=4+huffman")
+    compress.add_argument("--image-size", type=int, metavar="PIXELS", help="default: its usual one")
+    compress.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
+    compress.add_argument("--weights", type=Path, metavar="DIR", help="of the dense model (default: ROOT/weights, or its recipe)")
+    compress.add_argument(
+        "--train-minutes", type=float, default=15, metavar="MIN", help="train no longer than that (default: 15)"
+    )
+    compress.add_argument("--out", type=Path, required=True, metavar="FILE")
     reproduce = commands.add_parser("reproduce", help="train what the studies trained, and put the figures beside theirs")
     reproduce.add_argument(
         "--run-dir", type=Path, default=Path("runs/reproduction"), metavar="DIR", help="goes on with what is there"
@@ -100,6 +110,7 @@ def main() -> int:
         "train": _train,
         "data": _data,
         "reproduce": _reproduce,
+        "compress": _compress,
         "compression": _compression,
     }[arguments.command]
     from harness.journal import RunError
@@ -110,6 +121,7 @@ def main() -> int:
     from models.checkpoint import BadCheckpoint, NotKept
     from models.datasets import BadData, NoData
     from models.recipes import Diverged, NoDevice
+    from models.variants import NotTrained
     from models.weights import WrongWeights
 
     refused = (
@@ -120,6 +132,7 @@ def main() -> int:
         UnknownName,
         NoData,
         NoDevice,
+        NotTrained,
         BadData,
         BadCheckpoint,
         NotKept,
@@ -293,6 +306,18 @@ def _train(arguments: argparse.Namespace) -> int:
         checkpoint_s=arguments.checkpoint_every,
         wait_s=arguments.wait,
     )
+
+
+def _compress(arguments: argparse.Namespace) -> int:
+    import models
+    from harness import compress
+    from harness.settings import Settings, folders
+    from models.weights import cache_folder
+
+    paths: dict[str, Any] = {**folders(arguments.data, arguments.weights)}
+    settings = Settings(**paths, cache=cache_folder(), train_minutes=arguments.train_minutes)
+    model = models.find(arguments.model)
+    return compress.command(model, arguments.image_size, arguments.variant, settings, arguments.out, _progress)
 
 
 def _compression(arguments: argparse.Namespace) -> int:

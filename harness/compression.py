@@ -227,18 +227,14 @@ def distillation(data: Path | None, seconds: float, style: str, progress: Progre
 
     from harness.context import Context, train
     from models import find as model
-    from models.datasets import DATASETS, NoData
+    from models.datasets import DATASETS
     from models.recipes import Task
     from models.training import finished
     from models.weights import folder
 
     paths: dict[str, Any] = {**folders(data)}
     settings = Settings(**paths, cache=cache_folder(), train_minutes=15)
-    size = 28
-    try:
-        DATASETS["mnist"].load(settings.data, size)
-    except NoData:
-        size = 8
+    size = 28 if DATASETS["mnist"].missing(settings.data) is None else 8
     rows = []
     for name, teacher in STUDENTS:
         student, top1 = model(name), dict[str, list[float]]()
