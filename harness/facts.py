@@ -150,6 +150,17 @@ class Delivery:
     rounds: int = 0
     unavailable: str | None = None
 
+    def reaches(self, floor: float) -> bool:
+        """Whether it is that much faster, for certain: the lower end of the interval says so."""
+        return self.interval is not None and self.interval[0] >= floor
+
+    @property
+    def explanation(self) -> str:
+        if self.speedup is None:
+            return f"no speed-up was measured: {self.unavailable}"
+        between = "" if self.interval is None else f" (95 %: {self.interval[0]:.2f} to {self.interval[1]:.2f})"
+        return f"{self.speedup:.2f}x its dense parent{between}, in {self.rounds} rounds"
+
 
 @dataclass(frozen=True)
 class Agreement:

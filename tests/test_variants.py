@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,19 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from harness import compress
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
+from harness.compression import tables
 from harness.facts import Promise
+from harness.matrix import MatrixError
 from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.settings import Settings
 from harness.table import broken_promise
 from models import find as model
 from models import variants
+from models.compression import stored
 from models.compression.distillation import Distillation
 from models.compression.penalties import L1, Sensitivity, sensitivity
 from models.compression.unstructured import Gradual, polynomial, weights
 from models.model import UnknownName
-from models.variants import TECHNIQUES, find
+from models.variants import TECHNIQUES, NotTrained, find
 
 # -- names -----------------------------------------------------------------------------------------------------
 
@@ -206,6 +211,7 @@ def test_a_sparse_cell_and_its_parent_take_turns(server: ProbeServer, cache: Pat
     assert delivery.speedup is not None and delivery.interval is not None
     assert delivery.interval[0] <= delivery.speedup <= delivery.interval[1]
     assert delivery.rounds >= 7
+    assert delivery.reaches(delivery.interval[0]) and not delivery.reaches(delivery.interval[0] + 0.01)
 
 
 def test_the_dense_net_promises_nothing(server: ProbeServer, cache: Path) -> None:
@@ -256,6 +262,36 @@ def test_a_promise_that_is_not_kept_is_told_in_plain_words() -> None:
     assert "is no smaller on disk" in words
     assert broken_promise({**record, "delivery": {"speedup": 9.0}, "promise": {**vars(promise), "bytes": 50}}) is None
     assert broken_promise({**record, "delivery": None}) is None
+
+
+def record(variant: str, nonzero: int = 25, stages: dict[str, int] | None = None, top1: float = 0.97) -> dict[str, Any]:
+    promise = Promise(100, 100, nonzero, 100, 1000, 1000, 250, 400, 400, stages)
+    named = {"model": "mlp", "variant": variant, "id": f"mlp-{variant}"}
+    return {"cell": named, "promise": vars(promise), "accuracy": {"top1": top1, "loss": 0.01}, "reason": None}
+
+
+def test_the_tables_say_what_was_swept_and_what_each_stage_took() -> None:
+    stages = {"dense": 40_000, "pruned": 8000, "shared": 3000, "coded": 1250}
+    swept = [record("l1+decimals=1+penalty=0.01", 3), record("l1"), record("l1+penalty=0.01", 60, top1=0.5)]
+    text = tables([*swept, record("prune90+huffman", stages=stages)])
+    rows = [line.split() for line in text.splitlines()]
+    assert ["mlp", "0.0001", "-", "75.0%", "|", "97.00%", "(-1.00)"] in rows
+    assert ["mlp", "0.01", "97.0%", "|", "97.00%", "(-1.00)", "40.0%", "|", "50.00%", "(-1.00)"] in rows
+    assert ["mlp", "prune90+huffman", "40", "8", "3", "1.25", "32.0x"] in rows
+    assert "stage by stage" not in tables([record("prune90")])
+
+
+def test_a_compressed_net_is_written_and_built_again(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, settings = tmp_path / "new" / "mlp.plumbline", Settings(cache=cache)
+    assert compress.command(model("mlp"), 8, "prune95+share+bits=4+huffman", settings, out, print) == 0
+    net = stored.load(model("mlp"), 8, out)
+    said = capsys.readouterr().out
+    assert f"{sum(int(parameter.count_nonzero()) for parameter in net.parameters()):,} of 2,176,010 parameters left" in said
+    assert f"coded: {out.stat().st_size:>13,} bytes" in said
+    with pytest.raises(MatrixError, match=r"--variant filter99: .*groups of channels that can be pruned allow"):
+        compress.command(model("mlp"), 8, "filter99", settings, out, print)
+    with pytest.raises(NotTrained, match="squeezenet1_1 is to be trained further, and has no trained weights"):
+        compress.command(model("squeezenet1_1"), 224, "prune50", settings, out, print)
 
 
 def test_a_model_without_a_recipe_cannot_be_tuned() -> None:
