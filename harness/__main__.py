@@ -121,7 +121,7 @@ def main() -> int:
     from models.checkpoint import BadCheckpoint, NotKept
     from models.datasets import BadData, NoData
     from models.recipes import Diverged, NoDevice
-    from models.variants import NotTrained
+    from models.variants import NotTrained, Unfit
     from models.weights import WrongWeights
 
     refused = (
@@ -133,6 +133,7 @@ def main() -> int:
         NoData,
         NoDevice,
         NotTrained,
+        Unfit,
         BadData,
         BadCheckpoint,
         NotKept,

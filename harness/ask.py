@@ -211,8 +211,11 @@ class Probe:
             self.close()
             asked = time.perf_counter()
             parent = replace(self.cell, variant=DENSE)
-            told = Probe(self._server, parent, self.settings).race([self.cell])
-            self.facts["delivery"] = asdict(_delivered(*told))
+            try:
+                found = _delivered(*Probe(self._server, parent, self.settings).race([self.cell]))
+            except CellEnded as end:  # its parent may not fit where it does
+                found = Delivery(unavailable=f"in turns with its dense parent: {end.outcome}, {end.reason}")
+            self.facts["delivery"] = asdict(found)
             self.steps_s["delivery"] = round(time.perf_counter() - asked, 4)
         return Delivery(**self.facts["delivery"])
 

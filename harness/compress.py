@@ -9,9 +9,9 @@ import models
 from harness import matrix, promise
 from harness.context import Context, weighted
 from harness.facts import Promise
+from harness.session import lock_machine
 from harness.settings import Settings
 from models import variants
-from models.checkpoint import NotKept
 from models.compression import stored
 
 
@@ -20,7 +20,7 @@ def command(
 ) -> int:
     """Compress a trained model, write it, and say how large it is. Returns the exit code.
 
-    Raises MatrixError where a technique does not fit the net, `NotTrained` and `NotKept`.
+    Raises MatrixError, `Unfit`, `NotTrained`, `NoData` and `NotKept`.
     """
     size, variant = image_size or model.image_size, variants.find(reference)
     if (unfit := matrix.unfit(model, size)) is not None:
@@ -28,20 +28,18 @@ def command(
     if model.file is not None:
         raise matrix.MatrixError(f"{model.name} is an ONNX file, and cannot be compressed; wanted a torch model")
     context = Context(model, size, settings, progress)
-    net = weighted(model, size, context.parent_weights(model))
-    try:
+    with lock_machine(0):  # it may train
+        net = weighted(model, size, context.parent_weights(model))
         made = variant(net, context).eval()
-        out.parent.mkdir(parents=True, exist_ok=True)
+    try:
         stages = stored.save(made, model, size, out, coded=variant.has("huffman"))
-    except (ValueError, stored.CannotStore) as reason:
-        raise matrix.MatrixError(f"--variant {variant.name}: {reason}") from reason
-    except OSError as error:
-        raise NotKept(f"{str(out)!r} cannot be written: {error.strerror or error}") from error
+    except stored.CannotStore as reason:
+        raise matrix.MatrixError(f"{variant.name}: {reason}") from reason
     told = promise.of(net, made, model.positional(context.example()), out, stages)
     of = Promise(**{key: value for key, value in told.items() if key != "layers"})
     assert of.bytes is not None
     print(f"{model.name} at {size} pixels, {variant.name}: {of.parameters_nonzero:,} of {of.parameters_dense:,} parameters left")
     for stage, count in (stages or {"dense": of.bytes_dense, "compressed": of.bytes}).items():
         print(f"{stage:>10}: {count:>13,} bytes ({of.bytes_dense / count:.1f}x smaller)")
-    print(f"{out}: models.compression.stored.load(models.find({model.name!r}), {size}, Path({str(out)!r})) builds it again")
+    print(f"{out}: models.compression.stored.load(models.find({model.name!r}), {size}, Path({str(out)!r}))")
     return 0

@@ -104,7 +104,7 @@ def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> list[str]:
     assert isinstance(dense, nn.Linear)
     row_major = torch.randn(batch, inputs)
     channel_major = row_major.t().contiguous().t()
-    chosen, sparse, coo = nn.Sequential(SparseLinear.of(dense)), SparseLinear.of(dense), RowMajorLinear(dense)
+    chosen, sparse, coo = nn.Sequential(SparseLinear.of(dense)), SparseLinear.of(dense), RowMajorLinear.of(dense)
     with torch.inference_mode():
         kept = settle(chosen, row_major)
         calls: dict[str, Callable[[], Any]] = {
@@ -325,7 +325,7 @@ def tables(records: Iterable[dict[str, Any]], style: str = "simple") -> str:
 
 def _sweep(records: Sequence[dict[str, Any]], style: str) -> str:
     """The penalty and the decimals of L1 in rows and columns: zeros, and points of top-1 lost."""
-    found: dict[tuple[str, float], dict[int, str]] = {}
+    found: dict[tuple[str, int, float], dict[int, str]] = {}
     for record in records:
         steps = variants.find(record["cell"]["variant"]).steps
         promise, accuracy = record.get("promise"), record["accuracy"] or {}
@@ -333,19 +333,20 @@ def _sweep(records: Sequence[dict[str, Any]], style: str) -> str:
             continue
         zeros = 1 - promise["parameters_nonzero"] / promise["parameters_dense"]
         options = steps[0].options
-        row = found.setdefault((record["cell"]["model"], options["penalty"]), {})
+        row = found.setdefault((record["cell"]["model"], record["cell"]["image_size"], options["penalty"]), {})
         row[options["decimals"]] = f"{zeros:.1%} | {accuracy['top1']:.2%} ({-100 * accuracy['loss']:+.2f})"
     if not found:
         return ""
     decimals = sorted({each for row in found.values() for each in row})
     rows = [
-        [name, f"{penalty:g}", *(row.get(each, NOTHING) for each in decimals)] for (name, penalty), row in sorted(found.items())
+        [name, str(size), f"{penalty:g}", *(row.get(each, NOTHING) for each in decimals)]
+        for (name, size, penalty), row in sorted(found.items())
     ]
     words = (
         "L1 and rounding: zeros | top-1 (points beside the dense net)\n"
         "(the Jetson Nano study, figures 11 and 12, Mixer-B/16: 97.5 % zeros at penalty 0.01 and 1 decimal, no accuracy lost)"
     )
-    heads = ["model", "penalty", *(f"{each} decimal{'s' if each > 1 else ''}" for each in decimals)]
+    heads = ["model", "pixels", "penalty", *(f"{each} decimal{'s' if each > 1 else ''}" for each in decimals)]
     return f"{words}\n\n{tabulated(rows, heads, LEFT, style)}"
 
 

@@ -12,6 +12,7 @@ import models
 from harness import training
 from harness.settings import Settings
 from models.checkpoint import BadCheckpoint
+from models.pretrained import sha256
 from models.recipes import Task, duration
 from models.seeding import pictures
 from models.training import CHECKPOINT, finished
@@ -54,6 +55,11 @@ class Context:
         if not name:
             raise NotTrained("distill: wanted a teacher, as in distill+teacher=resnet20")
         model = models.find(name)
+        theirs, ours = (each.dataset(self.image_size).name for each in (model, self.model))
+        if theirs != ours:
+            raise ValueError(f"the teacher {name} knows the classes of {theirs}, {self.model.name} those of {ours}")
+        if model.preparation != self.model.preparation:
+            raise ValueError(f"the teacher {name} wants pictures prepared as {model.preparation}, not {self.model.preparation}")
         return weighted(model, self.image_size, self.parent_weights(model))
 
     def trained(self, variant: Variant, net: nn.Module) -> nn.Module:
@@ -76,13 +82,24 @@ class Context:
     def task(self, variant: Variant) -> Task:
         """What is trained for a chain that ends in a technique which trains."""
         start = self.parent_weights(self.model) if variant.starts_trained else None
-        return Task(self.model, self.image_size, variant.recipe(self.model, self.image_size), variant.name, start)
+        recipe = variant.recipe(self.model, self.image_size)
+        return Task(self.model, self.image_size, recipe, variant.name, start, beside=self._beside(variant))
+
+    def _beside(self, variant: Variant) -> tuple[str, ...]:
+        """What the weights depend on besides the parent's: earlier trainings of the chain, a teacher, and what was random."""
+        found = [self.task(earlier).name for earlier in variant.trainings if earlier != variant]
+        for step in variant.steps:
+            if step.options.get("teacher"):
+                found.append(sha256(self.parent_weights(models.find(step.options["teacher"]))))
+            if step.options.get("by") == "random":
+                found.append(f"seed {self.seed}")
+        return tuple(found)
 
     def parent_weights(self, model: models.Model) -> Path:
         """The file of a model's own trained weights, which are trained first where that takes no long time."""
         weights = self.settings.locate(model, self.image_size)
         if weights.path is None:
-            raise NotTrained(f"{model.name} is to be trained further, and has no trained weights: {weights.reason}")
+            raise NotTrained(f"trained weights of {model.name} are wanted, and there are none: {weights.reason}")
         if weights.task is not None and not weights.path.exists():
             train(weights.task, weights.path.parent, self.settings, self.progress)
         return weights.path

@@ -22,8 +22,10 @@ def of(
     """
     dense = densified(net)
     before, after = torch_layers(parent, example), torch_layers(dense, example)
-    shares = {
-        name.rpartition(".")[0]: int(weight.count_nonzero()) / max(1, weight.numel()) for name, weight in weights(dense).items()
+    shares = {  # attention's three matrices in one are multiplied dense
+        name.removesuffix(".weight"): int(weight.count_nonzero()) / max(1, weight.numel())
+        for name, weight in weights(dense).items()
+        if name.endswith("weight") and not name.endswith("in_proj_weight")
     }
     macs = {name: layer.macs for name, layer in after.items()}
     return {

@@ -155,7 +155,7 @@ def _compressed(
         compressed = variant(net, context).eval()
     except (NotTrained, NoData) as reason:
         raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
-    except (ValueError, UnknownName) as reason:
+    except (variants.Unfit, UnknownName) as reason:
         raise CellEnded(UNSUPPORTED, str(reason), axis="variant") from reason
     file: Path | None = folder / "variant"
     stages = None

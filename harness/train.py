@@ -21,6 +21,7 @@ from harness.training import line, run
 from models import variants
 from models.recipes import Task, duration
 from models.training import Progress, finished
+from models.variants import NotTrained
 from models.weights import WEIGHTS, cache_folder, file_name, folder
 
 
@@ -54,10 +55,9 @@ class Question:
             raise matrix.MatrixError(f"--from: {str(self.start)!r} is no file")
         if self.new_head and self.start is None:
             raise matrix.MatrixError("--new-head: wanted with --from FILE, whose last layer is left out")
-        start = self.start
-        if start is None and variant.starts_trained:
-            start = Context(model, size, settings, print).parent_weights(model)
-        return Task(model, size, recipe, variant.name, start, self.new_head, self.device)
+        if self.start is not None:
+            return Task(model, size, recipe, variant.name, self.start, self.new_head, self.device)
+        return replace(Context(model, size, settings, print).task(variant), recipe=recipe, device=self.device)
 
 
 def command(task: Task, settings: Settings, *, anew: bool, out: Path | None, checkpoint_s: float, wait_s: float) -> int:
@@ -95,17 +95,24 @@ def command(task: Task, settings: Settings, *, anew: bool, out: Path | None, che
         copy = out / f"{stem}{'' if task.variant == 'dense' else f'_{task.variant}'}.safetensors"
         shutil.copyfile(place / WEIGHTS, copy)
         print(f"and:     {copy}")
-    variant = variants.find(task.variant)
-    usual = replace(task, recipe=variant.recipe(task.model, task.image_size), new_head=False)
-    if not variant.starts_trained:
-        usual = replace(usual, start=None)
-    if task.name != usual.name or not (variant.trains or task.variant == variants.DENSE):
+    if not _usual(task, settings):
         print("benchmarks look for the recipe as it is: give them these by --out DIR, and then --weights DIR")
     floor = task.model.floor(task.image_size) if task.variant == "dense" else None
     if floor is not None and record["top1"] < floor.top1:
         print(f"that is less than the floor of {floor.top1:.2%} ({floor.source})", file=sys.stderr)
         return 1
     return 0
+
+
+def _usual(task: Task, settings: Settings) -> bool:
+    """Whether it is what benchmarks train on demand, and look for."""
+    variant = variants.find(task.variant)
+    if not (variant.trains or task.variant == variants.DENSE):
+        return False
+    try:
+        return task.name == Context(task.model, task.image_size, settings, print).task(variant).name
+    except NotTrained:  # of a parent without weights, which it was given by --from
+        return False
 
 
 def summary(record: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +26,21 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
 
     Raises `NotKept`.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(facts, sort_keys=True)
+    write(path, lambda part: save_file(kept, part, metadata={"facts": text, "sha256": _digest(kept, text)}))
+
+
+def write(path: Path, make: Callable[[Path], object]) -> None:
+    """Have a file made beside `path`, and then put in its place. Raises `NotKept`."""
+    from safetensors import SafetensorError
+
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(kept, part, metadata={"facts": text, "sha256": _digest(kept, text)})
+        make(part)
         os.chmod(part, 0o666 & ~_umask())  # safetensors gives the file to its owner alone
         with part.open("rb") as file:
             os.fsync(file.fileno())

@@ -109,8 +109,8 @@ class Recipe:
 class Task:
     """What is trained: a model at an image size in pixels, by a recipe, as a variant, from its own first weights or from those of
     a safetensors file (`start`; with `new_head` all but those of the last layer), on `cpu` or `cuda` (None: to be chosen).
-    `bfloat16` says whether the device multiplies that in hardware: emulated, it
-    would be slower than fp32."""
+    `bfloat16` says whether the device multiplies that in hardware: emulated, it would be slower than fp32. `beside` names what
+    else the weights depend on: a teacher, trainings of a chain that came before."""
 
     model: Model
     image_size: int
@@ -120,6 +120,7 @@ class Task:
     new_head: bool = False
     device: str | None = None
     bfloat16: bool = False
+    beside: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -136,6 +137,7 @@ class Task:
             layers,
             data,
             asdict(self.model.preparation),
+            *self.beside,
         ]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
         variant = "" if self.variant == "dense" else f"-{self.variant}"

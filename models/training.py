@@ -131,10 +131,12 @@ class _Run:
         net = task.model.instantiate(task.image_size)
         if task.start is not None:
             load_weights(net, task.start, but=last_layer(net) if task.new_head else ())
-        variant, parent = variants.find(task.variant), net.to(self._device)
-        self._net = variant.untrained(parent, context).train()
+        variant, before = variants.find(task.variant), time.perf_counter()
+        made = variant.untrained(net, context)
         self._addition = addition or variant.addition(context)
-        self._addition.begin(self._net, parent)
+        self._began += time.perf_counter() - before  # what techniques before it trained is told of in its own record
+        self._net = made.to(self._device).train()
+        self._addition.begin(self._net, net.to(self._device))
         self._optimiser = _optimiser(self._net, recipe)
         self._state, self._made_by = _State(), self._describe()
         self._resume()

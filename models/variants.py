@@ -8,7 +8,8 @@ they work, and part of the name. Other packages bring techniques by entry point,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint
@@ -45,6 +46,10 @@ class Context(Protocol):
 
     def trained(self, variant: Variant, net: nn.Module) -> nn.Module:
         """A net, trained as a variant whose last technique trains. Raises `NotTrained`."""
+
+
+class Unfit(ValueError):
+    """A technique cannot do to this net what it was asked to; the message names it and says what would work."""
 
 
 class NotTrained(LookupError):
@@ -84,7 +89,7 @@ class Step:
     @property
     def name(self) -> str:
         technique = self.technique
-        amount = "" if technique.amount is None else f"{100 * self.options[technique.amount]:g}"
+        amount = "" if technique.amount is None else f"{100 * self.options[technique.amount]:.12g}"
         said = [
             f"+{key}={self.options[key]}"
             for key, usual in sorted(technique.options.items())
@@ -117,29 +122,36 @@ class Variant:
         return any(step.technique.trains for step in self.steps)
 
     def __call__(self, net: nn.Module, context: Context | None = None) -> nn.Module:
-        """A new net. Raises what the techniques do, `NotTrained` and `NoData` among it."""
+        """A new net. Raises `Unfit`, `NotTrained` and `NoData`."""
         for index, step in enumerate(self.steps):
             if step.technique.trains:
                 if context is None:
                     raise NotTrained(f"{step.name} trains the net, and needs data")
                 net = context.trained(Variant(self.steps[: index + 1]), net)
             else:
-                net = step.technique.load()(net, context, **step.options)
+                with _named(step):
+                    net = step.technique.load()(net, context, **step.options)
         return net
+
+    @property
+    def trainings(self) -> tuple[Variant, ...]:
+        """The beginnings of the chain that end in a technique which trains, the whole one perhaps among them."""
+        return tuple(Variant(self.steps[: at + 1]) for at, step in enumerate(self.steps) if step.technique.trains)
 
     def untrained(self, net: nn.Module, context: Context | None) -> nn.Module:
         """What the last technique begins to train."""
         return (self.before if self._trains_last else self)(net, context)
 
     def addition(self, context: Context | None) -> Addition:
-        """What the last technique adds to training."""
+        """What the last technique adds to training. Raises `Unfit`."""
         from models.addition import Addition
 
         if not self.steps:
             return Addition()
         step = self.steps[-1]
         made = step.technique.load()
-        added: Addition = made(context, **step.options) if self._trains_last else getattr(made, "addition", Addition)()
+        with _named(step):
+            added: Addition = made(context, **step.options) if self._trains_last else getattr(made, "addition", Addition)()
         return added
 
     def recipe(self, model: Model, image_size: int) -> Recipe:
@@ -168,6 +180,18 @@ class Variant:
         return bool(self.steps) and self.steps[-1].technique.trains
 
 
+@contextmanager
+def _named(step: Step) -> Iterator[None]:
+    """What a technique refuses, with its name."""
+    try:
+        yield
+    except ValueError as reason:
+        raise Unfit(f"{step.name}: {reason}") from reason
+
+
+# What may stand behind a technique, where not everything may, and why not.
+BEHIND = {"sparse": ("tune", "huffman"), "huffman": ("sparse",)}
+WHY = {"sparse": "'sparse' leaves the zeros out", "huffman": "'huffman' is how the finished net is stored"}
 _MAKERS = "models.compression.techniques"
 TECHNIQUES = {
     technique.name: technique
@@ -268,7 +292,25 @@ def find(reference: str) -> Variant:
             raise UnknownName(
                 f"variant {reference!r}: wanted a number behind {technique.name!r}, how many percent go, as in {technique.name}50"
             )
+    _check_order([technique for technique, _ in chain], reference)
     return Variant(tuple(Step(technique, {**technique.options, **options}) for technique, options in chain))
+
+
+def _check_order(chain: Sequence[Technique], reference: str) -> None:
+    """What cannot compose says why."""
+    names = [technique.name for technique in chain]
+    for number, technique in enumerate(chain):
+        if technique.anew and number:
+            raise UnknownName(
+                f"variant {reference!r}: {technique.name!r} trains from the beginning, so nothing can stand before it; wanted "
+                f"{technique.name}+{names[0]}, say"
+            )
+        late = next((name for name in names[number + 1 :] if name not in BEHIND.get(technique.name, names)), None)
+        if late is not None:
+            raise UnknownName(
+                f"variant {reference!r}: {WHY[technique.name]}, so {late!r} cannot work behind it; wanted "
+                f"{late!r} before {technique.name!r}"
+            )
 
 
 def _begun(part: str, reference: str) -> tuple[Technique, dict[str, Any]]:
@@ -303,6 +345,8 @@ def _set(begun: tuple[Technique, dict[str, Any]], part: str, reference: str) -> 
         options[key] = kind(text)
     except ValueError:
         raise UnknownName(f"{where}, option {key!r}: wanted {kind.__name__}, came {text!r}") from None
+    if key == technique.amount and not 0 <= options[key] <= 1:
+        raise UnknownName(f"{where}, option {key!r}: wanted a share from 0 to 1, came {text!r}")
     if key in technique.choices and text not in technique.choices[key]:
         raise UnknownName(f"{where}, option {key!r}: wanted {', '.join(technique.choices[key])}, came {text!r}")
 

@@ -282,7 +282,7 @@ def test_k_and_node_ids_work(bench: Bench) -> None:
     [
         (("--tier", "huge"), "no tier 'huge'; known: smoke, default"),
         (("--model", "resnet5O"), "--model: no model 'resnet5O' (did you mean resnet"),
-        (("--variant", "sparse"), "--variant: no variant 'sparse'; known: dense"),
+        (("--variant", "sparsed"), "--variant: no variant 'sparsed' (did you mean sparse"),
         (("--precision", "fp61"), "--precision: no precision 'fp61'; known: fp32, bf16, fp16"),
         (("--target", "tpu"), "--target: no target 'tpu'; known: cpu, cuda"),
         (("--batch", "many"), "--batch: wanted a whole number, came 'many'"),

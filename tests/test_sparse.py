@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ from models.compression.sparse import (
 )  # fmt: skip
 from models.compression.unstructured import prune
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1.5e-3}
 sparsities = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
 kinds = st.sampled_from(list(TOLERANCE))
 
@@ -42,9 +41,7 @@ def masked(layer: nn.Linear | nn.Conv2d, sparsity: float, seed: int, empty_row: 
 def close(came: Tensor, wanted: Tensor, kind: torch.dtype, terms: int) -> bool:
     assert came.dtype == wanted.dtype == kind
     assert came.shape == wanted.shape
-    return bool(
-        torch.allclose(came.double(), wanted.double(), rtol=TOLERANCE[kind], atol=TOLERANCE[kind] * math.sqrt(terms + 1) * 4)
-    )
+    return bool(torch.allclose(came.double(), wanted.double(), rtol=TOLERANCE[kind], atol=TOLERANCE[kind] * math.sqrt(terms + 1)))
 
 
 @settings(deadline=None)
@@ -62,11 +59,8 @@ def test_a_sparse_layer_is_its_dense_twin(
     assert torch.equal(layer.dense().weight, dense.weight)
     inputs = torch.randn(rows, ins, generator=torch.Generator().manual_seed(seed + 1)).to(kind)
     with torch.no_grad():
-        wanted = dense.double()(inputs.double()).to(kind)
-        assert close(layer.to(kind)(inputs), wanted, kind, ins) or kind in (torch.bfloat16, torch.float16)
-        # 16 bits: the weights are rounded first
-        rounded = deepcopy(dense).to(kind).double()(inputs.double()).to(kind)
-        assert close(layer(inputs), rounded, kind, ins)
+        wanted = dense.to(kind).double()(inputs.double()).to(kind)
+        assert close(layer.to(kind)(inputs), wanted, kind, ins)
 
 
 @settings(deadline=None, max_examples=50)
@@ -220,8 +214,8 @@ def test_the_studys_layer_is_there_to_be_compared_with() -> None:
     masked(dense, 0.5, 0, empty_row=False)
     inputs = torch.randn(3, 10)
     with torch.no_grad():
-        assert torch.allclose(RowMajorLinear(dense)(inputs), dense(inputs), atol=1e-6)
-        assert torch.equal(RowMajorLinear(dense).dense()(inputs), dense(inputs))
+        assert torch.allclose(RowMajorLinear.of(dense)(inputs), dense(inputs), atol=1e-6)
+        assert torch.equal(RowMajorLinear.of(dense).dense()(inputs), dense(inputs))
 
 
 def test_a_wrong_width_is_refused() -> None:

@@ -7,12 +7,11 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 import numpy
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.checkpoint import BadCheckpoint
 
@@ -74,7 +73,7 @@ def decode(file: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     body = file[start:]
     if not file.startswith(MAGIC):
         raise BadCheckpoint(f"is no file of coded weights: wanted it to begin with {MAGIC!r}, came {file[: len(MAGIC)]!r}")
-    if hashlib.sha256(body).digest() != file[len(MAGIC) : start]:
+    if not body or hashlib.sha256(body).digest() != file[len(MAGIC) : start]:
         raise BadCheckpoint(f"was cut off or changed: its {len(body)} bytes have another SHA-256 than the one it names")
     (length,) = struct.unpack_from("<I", body)
     told, at = json.loads(zlib.decompress(body[4 : 4 + length])), 4 + length
@@ -100,13 +99,6 @@ def decode(file: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
             words[_places(numpy.frombuffer(_unhuffman(gaps), numpy.uint8))] = found
         tensors[entry["name"]] = torch.from_numpy(words.view(numpy.uint8)).view(kind).reshape(entry["shape"])
     return tensors, told["facts"]
-
-
-def through_file(net: nn.Module) -> nn.Module:
-    """A copy of a net with the weights that its coded file decodes into: they are the same, to the last bit."""
-    net = deepcopy(net)
-    net.load_state_dict(decode(encode(net.state_dict())[0])[0])
-    return net
 
 
 def _saves(words: Any) -> bool:

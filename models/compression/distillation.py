@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,18 +12,17 @@ from models.addition import Addition
 class Distillation(Addition):
     """alpha T^2 KL(teacher / T, student / T) + (1 - alpha) times the loss of the labels (Hinton et al. 2015, section 2).
 
-    `teacher` builds the trained teacher. Raises ValueError where it knows other classes than the student, for a temperature of 0
-    or less, and for an alpha outside 0 to 1.
+    `teacher` is a trained net. Raises ValueError where it scores other classes than the student, for a temperature of 0 or less,
+    and for an alpha outside 0 to 1.
     """
 
-    def __init__(self, teacher: Callable[[], nn.Module], temperature: float = 4.0, alpha: float = 0.9) -> None:
+    def __init__(self, teacher: nn.Module, temperature: float = 4.0, alpha: float = 0.9) -> None:
         if not temperature > 0 or not 0 <= alpha <= 1:
             raise ValueError(f"wanted a temperature above 0 and an alpha from 0 to 1, came {temperature} and {alpha}")
-        self._make, self._temperature, self._alpha = teacher, temperature, alpha
+        self._teacher, self._temperature, self._alpha = teacher.eval().requires_grad_(False), temperature, alpha
 
     def begin(self, net: nn.Module, parent: nn.Module) -> None:
-        device = next(net.parameters()).device
-        self._teacher = self._make().to(device).eval().requires_grad_(False)
+        self._teacher.to(next(net.parameters()).device)
 
     def loss(self, loss: Tensor, net: nn.Module, inputs: Tensor, outputs: Tensor, labels: Tensor, done: float) -> Tensor:
         with torch.no_grad():

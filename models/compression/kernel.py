@@ -39,7 +39,7 @@ def load() -> Any:
     for openmp in (["-fopenmp"], []):
         command = [*compiler, "-O3", native, *openmp, "-fPIC", "-Wno-psabi"]
         try:
-            function = ctypes.CDLL(str(_compiled(command))).plumbline_sparse_product
+            function = ctypes.CDLL(str(_compiled(compiler, command))).plumbline_sparse_product
         except (OSError, subprocess.CalledProcessError) as error:
             failed = (getattr(error, "stderr", None) or str(error)).strip()
             continue
@@ -79,17 +79,20 @@ def product(rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, 
     return outputs
 
 
-def _compiled(command: list[str]) -> Path:
+def _compiled(compiler: list[str], command: list[str]) -> Path:
     """The library that a command makes of the source: from the cache, if the same command made it of the same source here."""
     processor = Path("/proc/cpuinfo")
-    flags = sorted({line for line in processor.read_text().splitlines() if line.startswith(("flags", "Features", "model name"))})
-    parts = [SOURCE.read_text(), *command, platform.machine(), *flags]
+    flags = {platform.processor()}
+    if processor.exists():
+        lines = processor.read_text().splitlines()
+        flags = {line for line in lines if line.startswith(("flags", "Features", "model name"))}
+    parts = [SOURCE.read_text(), *command, platform.machine(), *sorted(flags)]
     place = cache_folder() / "kernels" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
             made, done = Path(scratch, "kernel.o"), Path(scratch, place.name)
-            for step in ([*command, "-c", str(SOURCE), "-o", str(made)], [command[0], "-shared", str(made), "-o", str(done)]):
+            for step in ([*command, "-c", str(SOURCE), "-o", str(made)], [*compiler, "-shared", str(made), "-o", str(done)]):
                 subprocess.run(step, check=True, capture_output=True, text=True)
             done.replace(place)
     return place

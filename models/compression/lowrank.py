@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.compression.sparse import replaced
+
 
 def factorise(net: nn.Module, share: float) -> nn.Module:
     """A copy of a net, each linear layer and convolution replaced by two, with that share of its MACs less.
@@ -27,10 +29,7 @@ def factorise(net: nn.Module, share: float) -> nn.Module:
             continue
         factors = _factors(module, share)
         if factors is not None:
-            if not path:
-                return factors
-            parent, _, name = path.rpartition(".")
-            setattr(net.get_submodule(parent), name, factors)
+            net = replaced(net, path, factors)
     return net
 
 

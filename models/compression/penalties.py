@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.addition import Addition
-from models.compression.unstructured import weights
+from models.compression.unstructured import Kept, weights
 
 
 class L1(Addition):
@@ -17,7 +17,7 @@ class L1(Addition):
 
     The Jetson Nano study (ch. 4.5) rounds when training is done; here the weights themselves are rounded, in place, after each
     tenth of the steps and after the last one, so that the optimiser goes on from the rounded weights.
-    Raises ValueError for a penalty below 0, or fewer than 0 decimals.
+    What is zero when training begins stays zero. Raises ValueError for a penalty below 0, or fewer than 0 decimals.
     """
 
     ROUNDINGS = 10
@@ -25,23 +25,28 @@ class L1(Addition):
     def __init__(self, penalty: float, decimals: int) -> None:
         if not penalty >= 0 or decimals < 0:
             raise ValueError(f"wanted a penalty and decimals of 0 or more, came {penalty} and {decimals}")
-        self._penalty, self._decimals, self._rounded = penalty, decimals, 0
+        self._penalty, self._decimals, self._rounded, self._kept = penalty, decimals, 0, Kept()
+
+    def begin(self, net: nn.Module, parent: nn.Module) -> None:
+        self._kept.begin(net, parent)
 
     def loss(self, loss: Tensor, net: nn.Module, inputs: Tensor, outputs: Tensor, labels: Tensor, done: float) -> Tensor:
-        return loss + self._penalty * torch.stack([weight.abs().sum() for weight in weights(net).values()]).sum()
+        return loss + self._penalty * sum((weight.abs().sum() for weight in weights(net).values()), loss.new_zeros(()))
 
     @torch.no_grad()
     def stepped(self, net: nn.Module, done: float) -> None:
+        self._kept.stepped(net, done)
         if (now := int(done * self.ROUNDINGS + 1e-9)) > self._rounded:
             self._rounded = now
             for weight in weights(net).values():
-                weight.round_(decimals=self._decimals)
+                weight.round_(decimals=self._decimals).add_(0.0)  # no -0.0, which takes room on disk
 
     def state(self) -> dict[str, Tensor]:
-        return {"rounded": torch.tensor(self._rounded)}
+        return {"rounded": torch.tensor(self._rounded), **self._kept.state()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self._rounded = int(state["rounded"])
+        self._kept.restore({name: mask for name, mask in state.items() if name != "rounded"})
 
 
 class Sensitivity(Addition):
@@ -50,7 +55,7 @@ class Sensitivity(Addition):
     The sensitivity of neuron i is S = (1 / C) sum over the C outputs y_k of |dy_k / dp|, p being what it sums up before its
     activation, in the mean over pictures and places; its insensitivity max(0, 1 - S). Each step also takes `rate` * w *
     insensitivity from the weights into it, and in the end weights no larger than `threshold` are zero. S costs a backward pass
-    for each class, so it is taken anew every `EVERY` steps.
+    for each class, so it is taken anew every `EVERY` steps. What is zero when training begins stays zero.
     """
 
     EVERY = 20
@@ -58,8 +63,11 @@ class Sensitivity(Addition):
     def __init__(self, rate: float, threshold: float) -> None:
         if not rate >= 0 or not threshold >= 0:
             raise ValueError(f"wanted a rate and a threshold of 0 or more, came {rate} and {threshold}")
-        self._rate, self._threshold, self._steps = rate, threshold, 0
+        self._rate, self._threshold, self._steps, self._kept = rate, threshold, 0, Kept()
         self._insensitive: dict[str, Tensor] = {}
+
+    def begin(self, net: nn.Module, parent: nn.Module) -> None:
+        self._kept.begin(net, parent)
 
     def loss(self, loss: Tensor, net: nn.Module, inputs: Tensor, outputs: Tensor, labels: Tensor, done: float) -> Tensor:
         if self._steps % self.EVERY == 0:
@@ -70,6 +78,7 @@ class Sensitivity(Addition):
 
     @torch.no_grad()
     def stepped(self, net: nn.Module, done: float) -> None:
+        self._kept.stepped(net, done)
         for name, weight in weights(net).items():
             if name in self._insensitive:
                 shape = (-1, *(1 for _ in weight.shape[1:]))
@@ -82,11 +91,17 @@ class Sensitivity(Addition):
         return {
             "steps": torch.tensor(self._steps),
             **{f"insensitive.{name}": values for name, values in self._insensitive.items()},
+            **{f"kept.{name}": mask for name, mask in self._kept.state().items()},
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self._steps = int(state["steps"])
-        self._insensitive = {name.removeprefix("insensitive."): values for name, values in state.items() if name != "steps"}
+        self._insensitive = _under("insensitive.", state)
+        self._kept.restore(_under("kept.", state))
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def sensitivity(net: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
@@ -97,8 +112,9 @@ def sensitivity(net: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
 
     def keep(path: str) -> object:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
             sums[path] = output
+            return output.clone()  # an activation in place is not to change what is kept
 
         return hook
 
@@ -112,7 +128,7 @@ def sensitivity(net: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
                 slopes = torch.autograd.grad(outputs[:, k].sum(), list(sums.values()), retain_graph=True, allow_unused=True)
                 for path, slope in zip(sums, slopes):
                     if slope is not None:
-                        channels = 1 if isinstance(modules[path], nn.Conv2d) else slope.ndim - 1
+                        channels = slope.ndim - 1 if isinstance(modules[path], nn.Linear) else 1
                         found[path] += slope.abs().transpose(0, channels).flatten(1).mean(1) / outputs.shape[1]
     finally:
         net.train(training)

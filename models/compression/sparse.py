@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from copy import deepcopy
 from time import perf_counter
 from typing import Any
@@ -43,8 +45,7 @@ class SparseLinear(nn.Module):
 
     def dense(self) -> nn.Linear:
         """The same layer with its zeros, and without the activation."""
-        layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, self.values.device, self.values.dtype)
-        return _unfolded(self, layer)
+        return _unfolded(self, _linear(self.in_features, self.out_features, self.bias, self.values))
 
     def forward(self, inputs: Tensor) -> Tensor:
         if inputs.shape[-1] != self.in_features:
@@ -143,24 +144,42 @@ class SparseConv2d(nn.Module):
 class RowMajorLinear(nn.Module):
     """The layer of the Jetson Nano study (ch. 4.5), to be compared with: coordinates (COO), activations row-major."""
 
-    def __init__(self, dense: nn.Linear) -> None:
+    coordinates: Tensor  # row and column of each value: int64, (2, stored)
+
+    def __init__(self, in_features: int, out_features: int, stored: int, bias: bool = True) -> None:
         super().__init__()
-        self.weight: Tensor
-        self.register_buffer("weight", dense.weight.detach().to_sparse().coalesce())
-        self.bias = dense.bias
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("coordinates", torch.zeros(2, stored, dtype=torch.int64))
+        self.values = nn.Parameter(torch.zeros(stored))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self._matrix: Tensor | None = None  # of `_made_of`; to make it takes longer than to multiply by it
+        self._made_of: Tensor | None = None
+
+    @classmethod
+    def of(cls, dense: nn.Linear) -> RowMajorLinear:
+        """The same layer without its zeros."""
+        layer = cls(dense.in_features, dense.out_features, _count(dense.weight), dense.bias is not None).to(dense.weight)
+        found = dense.weight.detach().nonzero().t()
+        with torch.no_grad():
+            layer.coordinates.copy_(found)
+            layer.values.copy_(dense.weight[found[0], found[1]])
+            if layer.bias is not None:
+                layer.bias.copy_(dense.bias)
+        return layer.train(dense.training)
 
     def dense(self) -> nn.Linear:
         """The same layer with its zeros."""
-        weight = self.weight.to_dense()
-        layer = nn.Linear(weight.shape[1], weight.shape[0], self.bias is not None, weight.device, weight.dtype)
+        layer = _linear(self.in_features, self.out_features, self.bias, self.values)
         with torch.no_grad():
-            layer.weight.copy_(weight)
-            if self.bias is not None:
-                layer.bias.copy_(self.bias)
-        return layer
+            layer.weight.zero_()[self.coordinates[0], self.coordinates[1]] = self.values
+        return layer.train(self.training)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs = torch.sparse.mm(self.weight, inputs.flatten(0, -2).t()).t().reshape(*inputs.shape[:-1], -1)
+        if self.training or self._matrix is None or self._made_of is not self.values or self._matrix.dtype != self.values.dtype:
+            shape = (self.out_features, self.in_features)
+            self._matrix = torch.sparse_coo_tensor(self.coordinates, self.values, shape, is_coalesced=True)
+            self._made_of = self.values
+        outputs = torch.sparse.mm(self._matrix, inputs.flatten(0, -2).t()).t().reshape(*inputs.shape[:-1], -1)
         return outputs if self.bias is None else outputs + self.bias
 
 
@@ -171,6 +190,7 @@ class SemiStructuredLinear(nn.Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
+        self._packed = False
         self.weight = nn.Parameter(torch.zeros(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
@@ -185,12 +205,15 @@ class SemiStructuredLinear(nn.Module):
 
     def dense(self) -> nn.Linear:
         """The same layer, multiplied like any other."""
-        layer = nn.Linear(self.in_features, self.out_features, self.bias is not None).to(self.weight)
-        layer.load_state_dict(self.state_dict())
+        layer = _linear(self.in_features, self.out_features, self.bias, self.weight)
+        with torch.no_grad():
+            layer.weight.copy_(self.weight.to_dense() if self._packed else self.weight)
         return layer.train(self.training)
 
     def pack(self) -> None:
         """Leave the zeros out. Raises ValueError where the device or the type has no such product."""
+        if self._packed:
+            return
         from torch.sparse import to_sparse_semi_structured
 
         device = self.weight.device
@@ -198,7 +221,7 @@ class SemiStructuredLinear(nn.Module):
             raise ValueError("2:4 sparsity: wanted an NVIDIA GPU of compute capability 8.0 or newer; sparse runs anywhere")
         if self.weight.dtype not in (torch.float16, torch.bfloat16):
             raise ValueError(f"2:4 sparsity: wanted fp16 or bf16, came {self.weight.dtype}")
-        self.weight = nn.Parameter(to_sparse_semi_structured(self.weight.detach()), requires_grad=False)
+        self.weight, self._packed = nn.Parameter(to_sparse_semi_structured(self.weight.detach()), requires_grad=False), True
 
     def forward(self, inputs: Tensor) -> Tensor:
         return functional.linear(inputs, self.weight, self.bias)
@@ -206,7 +229,7 @@ class SemiStructuredLinear(nn.Module):
 
 SPARSE = (SparseLinear, SparseConv2d)
 Sparse = SparseLinear | SparseConv2d
-SETTLED = (*SPARSE, SemiStructuredLinear)  # of which `settle` decides whether they are worth it
+SETTLED = (*SPARSE, RowMajorLinear, SemiStructuredLinear)  # of which `settle` decides whether they are worth it
 
 
 def sparsified(net: nn.Module, format: str = "csr") -> nn.Module:
@@ -223,7 +246,7 @@ def sparsified(net: nn.Module, format: str = "csr") -> nn.Module:
         if isinstance(module, nn.Linear):
             if format == "2:4" and (module.in_features % 64 or module.out_features % 32):  # no kernel takes those
                 continue
-            layer = {"coo": RowMajorLinear, "csr": SparseLinear.of, "2:4": SemiStructuredLinear.of}[format](module)
+            layer = {"coo": RowMajorLinear.of, "csr": SparseLinear.of, "2:4": SemiStructuredLinear.of}[format](module)
         elif module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str) and format == "csr":
             layer = SparseConv2d.of(module)
         else:
@@ -239,6 +262,15 @@ def replaced(net: nn.Module, path: str, module: nn.Module) -> nn.Module:
     parent, _, name = path.rpartition(".")
     setattr(net.get_submodule(parent), name, module)
     return net
+
+
+def _linear(ins: int, outs: int, bias: Tensor | None, like: Tensor) -> nn.Linear:
+    """A linear layer with that bias; its weights are still to be written."""
+    layer = nn.Linear(ins, outs, bias is not None, device="meta", dtype=like.dtype).to_empty(device=like.device)
+    if bias is not None:
+        with torch.no_grad():
+            layer.bias.copy_(bias)
+    return layer
 
 
 def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
@@ -336,7 +368,9 @@ class _Product(torch.autograd.Function):
         row_of_each = _row_of_each(rows)
         if ctx.needs_input_grad[2]:
             of_values = torch.empty_like(values)
-            for part in torch.split(torch.arange(values.numel(), device=values.device), 1 << 16):  # not all products at once
+            for part in torch.split(
+                torch.arange(values.numel(), device=values.device), max(1, PRODUCTS // max(1, inputs.shape[1]))
+            ):
                 products = gradient[row_of_each[part]].to(wide) * inputs[columns[part].long()].to(wide)
                 of_values[part] = products.sum(1).to(values.dtype)
         if ctx.needs_input_grad[3]:
@@ -353,14 +387,18 @@ def densified(net: nn.Module) -> nn.Module:
     """A copy of a net whose sparse layers have their zeros again: the same function, by other means."""
     net = deepcopy(net)
     for path, module in list(net.named_modules()):
-        if isinstance(module, SPARSE):
-            behind = {"none": None, "relu": nn.ReLU(), "gelu": nn.GELU()}[module.activation]
-            net = replaced(net, path, module.dense() if behind is None else nn.Sequential(module.dense(), behind))
-        elif isinstance(module, (RowMajorLinear, SemiStructuredLinear)):
-            net = replaced(net, path, module.dense())
+        if isinstance(module, SETTLED):
+            net = replaced(net, path, _dense(module))
     return net
 
 
+def _dense(layer: Any) -> nn.Module:
+    """The same function with all zeros, its activation behind it."""
+    behind = {"none": None, "relu": nn.ReLU(), "gelu": nn.GELU()}[getattr(layer, "activation", "none")]
+    return layer.dense() if behind is None else nn.Sequential(layer.dense(), behind)
+
+
+PRODUCTS = 1 << 24  # of gradients and inputs that are held at once
 ROUNDS = 5  # in which a layer is timed both ways; the best of each counts, as other processes can only add to it
 WARM_S = 0.01
 
@@ -370,27 +408,34 @@ def settle(net: nn.Module, *inputs: Any) -> int:
     """Choose for each sparse layer, by timing it on what it gets in this net, whether it leaves its zeros out or is a dense
     layer, in place; then let those in CSR do the activation behind them. Returns how many are sparse. Raises ValueError for 2:4
     where the device or the type has no such product."""
+    kept: dict[str, Any] = {path: module for path, module in net.named_modules() if isinstance(module, SETTLED)}
+    changed = True
+    while changed:  # what a layer gets lies in memory as the layer before leaves it, and that one may be dense now
+        changed, seen = False, _inputs(net, kept, inputs)
+        for path in [path for path in kept if path in seen]:
+            layer, dense = kept[path], _dense(kept[path])
+            if isinstance(layer, SemiStructuredLinear):
+                layer.pack()
+            if not _faster(layer, dense, seen.pop(path)):
+                replaced(net, path, dense)
+                del kept[path]
+                changed = True
+    _fuse(net)
+    return len(kept)
+
+
+def _inputs(net: nn.Module, layers: Mapping[str, nn.Module], inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    """What each layer gets in a net; without those that get nothing."""
     seen: dict[str, Tensor] = {}
 
     def keep(path: str) -> Any:
         return lambda _module, arguments: seen.setdefault(path, arguments[0])
 
-    layers: dict[str, Any] = {path: module for path, module in net.named_modules() if isinstance(module, SETTLED)}
     hooks = [module.register_forward_pre_hook(keep(path)) for path, module in layers.items()]
     net(*inputs)
     for hook in hooks:
         hook.remove()
-    kept = 0
-    for path, layer in layers.items():
-        dense = layer.dense()
-        if isinstance(layer, SemiStructuredLinear):
-            layer.pack()
-        if path in seen and not _faster(layer, dense, seen.pop(path)):
-            replaced(net, path, dense)
-        else:
-            kept += 1
-    _fuse(net)
-    return kept
+    return seen
 
 
 def _faster(layer: nn.Module, dense: nn.Module, inputs: Tensor) -> bool:
@@ -419,16 +464,20 @@ def _nothing() -> None:
 
 def _fuse(net: nn.Module) -> None:
     """Give the activation behind a sparse layer to the layer, where a container shows that it is behind it, in place."""
+    uses = Counter(id(child) for module in net.modules() for child in module._modules.values())
     for module in net.modules():
-        children = list(module.named_children())
-        in_order = (
-            isinstance(module, nn.Sequential) or type(module).__name__ == "Mlp"
-        )  # timm's: fc1, act, drop1, norm, fc2, drop2
-        if not in_order:
+        in_order = type(module).forward is nn.Sequential.forward
+        timms = (type(module).__module__, type(module).__name__) == (
+            "timm.layers.mlp",
+            "Mlp",
+        )  # fc1, act, drop1, norm, fc2, drop2
+        if not in_order and not timms:
             continue
+        children = list(module._modules.items())
         for (_, first), (name, second) in zip(children, children[1:]):
-            activation = _named(second)
-            if isinstance(first, SPARSE) and first.activation == "none" and activation is not None:
+            activation = None if second is None else _named(second)
+            once = uses[id(first)] == 1
+            if isinstance(first, SPARSE) and once and first.activation == "none" and activation is not None:
                 first.activation = activation
                 setattr(module, name, nn.Identity())
 

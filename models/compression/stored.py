@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from models import checkpoint
 from models.compression import coding
-from models.compression.sparse import SPARSE, SemiStructuredLinear, SparseConv2d, SparseLinear, compressed_rows, replaced
+from models.compression.sparse import (
+    SPARSE,
+    RowMajorLinear,
+    SemiStructuredLinear,
+    SparseConv2d,
+    SparseLinear,
+    compressed_rows,
+    replaced,
+)
 from models.model import Model
 
 # How each kind of module is described: the arguments that make it, which are also its attributes.
@@ -27,6 +35,7 @@ KINDS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.LayerNorm: ("normalized_shape", "eps"),
     nn.Sequential: (),
     nn.Identity: (),
+    RowMajorLinear: ("in_features", "out_features"),
     SemiStructuredLinear: ("in_features", "out_features"),
     SparseLinear: ("in_features", "out_features", "activation"),
     SparseConv2d: (*CONVOLUTION, "activation"),
@@ -40,7 +49,7 @@ class CannotStore(TypeError):
 def save(net: nn.Module, model: Model, image_size: int, path: Path, coded: bool = False) -> dict[str, int] | None:
     """Write a net that was made of a model. Returns the bytes after each stage of a coded file. Raises `CannotStore`."""
     tensors = {name: tensor.detach().cpu() for name, tensor in net.state_dict(keep_vars=True).items()}
-    told = {"changes": _changes(net, _parent(model, image_size))}
+    told = {"of": [model.name, image_size], "changes": _changes(net, _parent(model, image_size))}
     if not coded:
         checkpoint.save(path, tensors, told)
         return None
@@ -49,7 +58,7 @@ def save(net: nn.Module, model: Model, image_size: int, path: Path, coded: bool 
             del tensors[_within(name, key)]
         tensors[_within(name, "weight")] = module.dense().weight
     file, stages = coding.encode(tensors, told)
-    path.write_bytes(file)
+    checkpoint.write(path, lambda part: part.write_bytes(file))
     return stages
 
 
@@ -57,17 +66,21 @@ def load(model: Model, image_size: int, path: Path) -> nn.Module:
     """The net of a file, in eval mode. Raises `BadCheckpoint` for a file that is cut off or was changed, or of another model."""
     with path.open("rb") as file:
         coded = file.read(len(coding.MAGIC)) == coding.MAGIC
-    tensors, told = coding.decode(path.read_bytes()) if coded else checkpoint.load(path)
+    try:
+        tensors, told = coding.decode(path.read_bytes()) if coded else checkpoint.load(path)
+    except checkpoint.BadCheckpoint as reason:
+        raise checkpoint.BadCheckpoint(f"{path.name}: {reason}; plumbline compress writes it anew") from reason
+    if told.get("of") != [model.name, image_size]:
+        was = "no compressed net" if "of" not in told else "of {} at {} pixels".format(*told["of"])
+        raise checkpoint.BadCheckpoint(f"{path.name} is {was}, wanted one of {model.name} at {image_size} pixels")
     net = _parent(model, image_size)
     for name, change in told["changes"].items():
         net = _changed(net, name, change)
     for name in _sparse(net) if coded else ():
         if (weight := tensors.pop(_within(name, "weight"), None)) is not None:
             tensors |= {_within(name, key): kept for key, kept in compressed_rows(weight).items()}
-    wanted = set(net.state_dict())
-    if wanted != set(tensors):
-        names = ", ".join(sorted(wanted ^ set(tensors))[:3])
-        raise checkpoint.BadCheckpoint(f"{path.name} is of another model than {model.name}: {names} are not in both")
+    if differing := sorted(set(net.state_dict()) ^ set(tensors)):
+        raise checkpoint.BadCheckpoint(f"{path.name} is of another {model.name} than this one: {', '.join(differing[:3])}")
     for name, tensor in tensors.items():
         _put(net, name, tensor)
     left = [name for name, tensor in (*net.named_parameters(), *net.named_buffers()) if tensor.is_meta]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-IMPORTANCES = ("magnitude", "taylor")
 LAYERS = (nn.Conv2d, nn.Linear)
 UNIT = 8  # channels that go together, so that what is left still fills vectors; fewer where there are few
 
@@ -54,6 +53,8 @@ def prune(
     if not 0 <= share < 1:
         raise ValueError(f"share of the MACs that go: wanted 0 to less than 1, came {share}")
     net = deepcopy(net).eval()
+    if not 0 < keep <= 1 or unit < 1:
+        raise ValueError(f"channels that stay, and go together: wanted a share above 0 and 1 or more, came {keep} and {unit}")
     if share == 0:
         return net
     learning = {name: parameter.requires_grad for name, parameter in net.named_parameters()}
@@ -242,9 +243,3 @@ def _total(net: nn.Module, example: Tensor) -> int:
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     return int(counter.get_total_flops()) // 2
-
-
-def widths(net: nn.Module, groups: Iterable[Group]) -> dict[str, int]:
-    """Names of the roots of groups, and how many channels each has."""
-    names = {module: name for name, module in net.named_modules()}
-    return {names[group.root]: sum(len(channels) for _, channels in group.units) for group in groups}
