@@ -25,6 +25,7 @@ from harness.statistics import median_interval
 from models.variants import DENSE
 
 PROBE = BOOT
+DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is told is a ratio, and their moods are shared
 
 
 class NotDescribed(LookupError):
@@ -212,7 +213,8 @@ class Probe:
             asked = time.perf_counter()
             parent = replace(self.cell, variant=DENSE)
             try:
-                found = _delivered(*Probe(self._server, parent, self.settings).race([self.cell]))
+                shortly = replace(self.settings, sampling_s=min(self.settings.sampling_s, DELIVERY_S))
+                found = _delivered(*Probe(self._server, parent, shortly).race([self.cell]))
             except CellEnded as end:  # its parent may not fit where it does
                 found = Delivery(unavailable=f"in turns with its dense parent: {end.outcome}, {end.reason}")
             self.facts["delivery"] = asdict(found)
