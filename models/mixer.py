@@ -92,7 +92,10 @@ MODELS = [
         10,
         640,
         "the Jetson Nano study's, table 10: S/16 scaled by 5:4; timm",
-        recipes={"cifar10": [_recipe(14, 54, batch=48)]},
+        recipes={"cifar10": [_recipe(14, 58, batch=48)]},
+        floors={
+            "cifar10": Floor(top1=0.623, images=10_000, source="this project's recipe, 63.34 % here; the study reports 57.83 %")
+        },
     ),
     _sixteen(
         "mixer_b16",
