@@ -16,7 +16,7 @@ from models.pretrained import sha256
 from models.recipes import Task, duration
 from models.seeding import pictures
 from models.training import CHECKPOINT, finished
-from models.variants import NotTrained, Variant
+from models.variants import NotTrained, Unfit, Variant
 from models.weights import WEIGHTS, folder, load_weights
 
 if TYPE_CHECKING:
@@ -52,15 +52,19 @@ class Context:
         return images.batch(chosen), torch.tensor([images.labels[index] for index in chosen])
 
     def teacher(self, name: str) -> nn.Module:
+        model = self._teaching(name)
+        return weighted(model, self.image_size, self.parent_weights(model))
+
+    def _teaching(self, name: str) -> models.Model:
         if not name:
             raise NotTrained("distill: wanted a teacher, as in distill+teacher=resnet20")
         model = models.find(name)
         theirs, ours = (each.dataset(self.image_size).name for each in (model, self.model))
         if theirs != ours:
-            raise ValueError(f"the teacher {name} knows the classes of {theirs}, {self.model.name} those of {ours}")
+            raise Unfit(f"the teacher {name} knows the classes of {theirs}, {self.model.name} those of {ours}")
         if model.preparation != self.model.preparation:
-            raise ValueError(f"the teacher {name} wants pictures prepared as {model.preparation}, not {self.model.preparation}")
-        return weighted(model, self.image_size, self.parent_weights(model))
+            raise Unfit(f"the teacher {name} wants pictures prepared as {model.preparation}, not {self.model.preparation}")
+        return model
 
     def trained(self, variant: Variant, net: nn.Module) -> nn.Module:
         task = self.task(variant)
@@ -89,8 +93,8 @@ class Context:
         """What the weights depend on besides the parent's: earlier trainings of the chain, a teacher, and what was random."""
         found = [self.task(earlier).name for earlier in variant.trainings if earlier != variant]
         for step in variant.steps:
-            if step.options.get("teacher"):
-                found.append(sha256(self.parent_weights(models.find(step.options["teacher"]))))
+            if "teacher" in step.options:
+                found.append(sha256(self.parent_weights(self._teaching(step.options["teacher"]))))
             if step.options.get("by") == "random":
                 found.append(f"seed {self.seed}")
         return tuple(found)

@@ -89,7 +89,9 @@ class Step:
     @property
     def name(self) -> str:
         technique = self.technique
-        amount = "" if technique.amount is None else f"{100 * self.options[technique.amount]:.12g}"
+        amount = ""
+        if technique.amount is not None:
+            amount = f"{100 * self.options[technique.amount]:.9f}".rstrip("0").rstrip(".")
         said = [
             f"+{key}={self.options[key]}"
             for key, usual in sorted(technique.options.items())
@@ -255,7 +257,7 @@ TECHNIQUES = {
             "serene",
             f"{_MAKERS}:serene",
             "trained further, weights that the outputs hardly depend on made smaller",
-            {"decay": 1e-4, "threshold": 1e-3, "epochs": 0, "rate": 0.3},
+            {"decay": 1e-3, "threshold": 5e-3, "epochs": 0, "rate": 0.3},
             trains=True,
         ),
         Technique(

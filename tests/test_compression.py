@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from models import find
 from models.checkpoint import BadCheckpoint
 from models.compression import coding, lowrank, sharing, sparse, stored, structured, unstructured
 from models.compression.unstructured import weights
+from models.seeding import seed_weights
 
 sparsities = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
 
@@ -188,8 +190,9 @@ def test_more_than_the_groups_allow_is_refused_with_what_they_do() -> None:
 def test_every_family_is_pruned_to_the_share_and_stays_the_same_function(model: str, size: int, share: float) -> None:
     torch.manual_seed(0)
     net, example = find(model).instantiate(size).eval(), picture(2, 3, size)
+    seed_weights(net, picture(8, 3, size), net)
     came = 1 - macs(structured.prune(net, share, example[:1]), example[:1]) / macs(net, example[:1])
-    assert share <= came <= share + 0.02
+    assert share <= came <= share + 0.04  # eight channels of a ViT's 192
     silent = with_silent_channels(net, example[:1])
     pruned = structured.prune(silent, 0.05, example[:1])
     with torch.no_grad():
@@ -198,16 +201,24 @@ def test_every_family_is_pruned_to_the_share_and_stays_the_same_function(model: 
         assert torch.allclose(pruned(example), wanted, rtol=1e-3, atol=1e-4 * float(wanted.std()))
 
 
+def without(graph: Any, group: structured.Group, channels: list[int]) -> Any:
+    """What each layer of a group loses with those channels."""
+    linear = isinstance(group.root, nn.Linear)
+    removal = torch_pruning.prune_linear_out_channels if linear else torch_pruning.prune_conv_out_channels
+    return graph.get_pruning_group(group.root, removal, channels)
+
+
 def with_silent_channels(net: nn.Module, example: Tensor) -> nn.Module:
     """A copy in which a third of the channels are zero, wherever they go in and come out: the first that pruning takes."""
     silent = deepcopy(net)
     graph, found = structured.groups(silent, example)
     with torch.no_grad():
         for group in found:
-            linear = isinstance(group.root, nn.Linear)
-            removal = torch_pruning.prune_linear_out_channels if linear else torch_pruning.prune_conv_out_channels
             chosen = sorted(channel for _, unit in group.units[::3] for channel in unit)
-            for dependency, channels in graph.get_pruning_group(group.root, removal, chosen):
+            affected = without(graph, group, chosen)
+            if any(isinstance(dependency.target.module, nn.LayerNorm) for dependency, _ in affected):
+                continue  # which subtracts the mean of the channels that there are
+            for dependency, channels in affected:
                 module, inwards = dependency.target.module, "in_channels" in dependency.handler.__name__
                 for parameter in module.parameters(recurse=False) if isinstance(module, nn.Module) else ():
                     if parameter.ndim > 1 and inwards:

@@ -54,16 +54,17 @@ class Sensitivity(Addition):
 
     The sensitivity of neuron i is S = (1 / C) sum over the C outputs y_k of |dy_k / dp|, p being what it sums up before its
     activation, in the mean over pictures and places; its insensitivity max(0, 1 - S). Each step also takes `rate` * w *
-    insensitivity from the weights into it, and in the end weights no larger than `threshold` are zero. S costs a backward pass
+    insensitivity from the weights into it, and after each tenth of the steps weights no larger than `threshold` are zero, and stay it. S costs a backward pass
     for each class, so it is taken anew every `EVERY` steps. What is zero when training begins stays zero.
     """
 
-    EVERY = 20
+    EVERY, THRESHOLDS = 20, 10
 
     def __init__(self, rate: float, threshold: float) -> None:
         if not rate >= 0 or not threshold >= 0:
             raise ValueError(f"wanted a rate and a threshold of 0 or more, came {rate} and {threshold}")
         self._rate, self._threshold, self._steps, self._kept = rate, threshold, 0, Kept()
+        self._cut = 0
         self._insensitive: dict[str, Tensor] = {}
 
     def begin(self, net: nn.Module, parent: nn.Module) -> None:
@@ -83,19 +84,22 @@ class Sensitivity(Addition):
             if name in self._insensitive:
                 shape = (-1, *(1 for _ in weight.shape[1:]))
                 weight.mul_(1 - self._rate * self._insensitive[name].reshape(shape).to(weight))
-        if done >= 1:
+        if (now := int(done * self.THRESHOLDS + 1e-9)) > self._cut:
+            self._cut = now
             for weight in weights(net).values():
                 weight.masked_fill_(weight.abs() <= self._threshold, 0)
+            self._kept.begin(net, net)
 
     def state(self) -> dict[str, Tensor]:
         return {
             "steps": torch.tensor(self._steps),
+            "cut": torch.tensor(self._cut),
             **{f"insensitive.{name}": values for name, values in self._insensitive.items()},
             **{f"kept.{name}": mask for name, mask in self._kept.state().items()},
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        self._steps = int(state["steps"])
+        self._steps, self._cut = int(state["steps"]), int(state["cut"])
         self._insensitive = _under("insensitive.", state)
         self._kept.restore(_under("kept.", state))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -155,13 +154,17 @@ class Gradual(Addition):
 class Kept(Addition):
     """What is zero when training begins stays zero."""
 
+    def __init__(self) -> None:
+        self._masks: dict[str, Tensor] = {}
+
     def begin(self, net: nn.Module, parent: nn.Module) -> None:
-        self._masks: dict[str, Any] = {name: weight.detach() != 0 for name, weight in weights(net).items()}
+        self._masks = {name: weight.detach() != 0 for name, weight in weights(net).items()}
 
     @torch.no_grad()
     def stepped(self, net: nn.Module, done: float) -> None:
-        for name, weight in weights(net).items():
-            weight.masked_fill_(~self._masks[name].to(weight.device), 0)  # a product would leave -0.0, which takes room on disk
+        found = weights(net)
+        for name, mask in self._masks.items():
+            found[name].masked_fill_(~mask.to(found[name].device), 0)  # a product would leave -0.0, which takes room on disk
 
     def state(self) -> dict[str, Tensor]:
         return dict(self._masks)
