@@ -54,8 +54,9 @@ class Sensitivity(Addition):
 
     The sensitivity of neuron i is S = (1 / C) sum over the C outputs y_k of |dy_k / dp|, p being what it sums up before its
     activation, in the mean over pictures and places; its insensitivity max(0, 1 - S). Each step also takes `rate` * w *
-    insensitivity from the weights into it, and after each tenth of the steps weights no larger than `threshold` are zero, and stay it. S costs a backward pass
-    for each class, so it is taken anew every `EVERY` steps. What is zero when training begins stays zero.
+    insensitivity from the weights into it; after each tenth of the steps weights no larger than `threshold` are zero, and stay
+    it, as do those that are when training begins. S costs a backward pass for each class, so it is taken anew every `EVERY`
+    steps.
     """
 
     EVERY, THRESHOLDS = 20, 10
