@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness import journal
@@ -12,12 +13,15 @@ from harness.matrix import find, impossible
 from harness.outcomes import OK
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
+from models import UnknownName, variants
 from models.recipes import duration
-from models.weights import AmbiguousWeights, WrongWeights
+from models.variants import DENSE
+from models.weights import AmbiguousWeights, Weights, WrongWeights
 
 # Guesses for a cell that was never run here, deliberately on the high side.
 START_S = 10.0  # the probe server: importing torch
 CELL_S = 0.3
+VARIANT_S = 3.0  # to make it, and to time it in turns with its dense parent
 CALL_S = 0.5e-3  # of an inference, whatever it computes
 MACS_PER_S = 15e9  # of one core
 EMULATED = 50
@@ -34,7 +38,7 @@ class Estimate:
         self.known = {cell for cell in cells if cell.id in earlier}
         self._seconds: dict[Cell, float] = dict.fromkeys(counted, CELL_S)
         classified: set[tuple[str, ...]] = set()
-        trained: set[tuple[str, int]] = set()
+        trained: set[tuple[str, int, str]] = set()
         for cell in cells:
             if impossible(cell) is not None:
                 self._seconds[cell] = 0.0
@@ -43,9 +47,10 @@ class Estimate:
             else:
                 first = without_batch(cell) not in classified  # the accuracy is measured once for all batches
                 self._seconds[cell] = _guess(cell, settings, accuracy=first)
-                if (cell.model, cell.image_size) not in trained:
-                    trained.add((cell.model, cell.image_size))
-                    self._seconds[cell] += _training_s(cell, settings)
+                for name, seconds in _trainings_s(cell, settings):
+                    if (cell.model, cell.image_size, name) not in trained:
+                        trained.add((cell.model, cell.image_size, name))
+                        self._seconds[cell] += seconds
             classified.add(without_batch(cell))
         self._left = sum(self._seconds.values())
         self._planned = self._took = 0.0
@@ -72,7 +77,7 @@ def _guess(cell: Cell, settings: Settings, *, accuracy: bool) -> float:
     emulated = PRECISIONS[cell.precision].emulated(cell.target, cpu_flags())
     slower = EMULATED if emulated else 1
     checks = max(16, 2 * cell.batch) * image * slower
-    if accuracy and (data.embedded or settings.data is not None):
+    if accuracy and (data.embedded or settings.data is not None) and _weights(cell, settings) is not None:
         images = MANY if settings.accuracy_images is None else settings.accuracy_images
         checks += images * image * (slower + compares_with_parent(cell))
     if emulated:
@@ -81,21 +86,31 @@ def _guess(cell: Cell, settings: Settings, *, accuracy: bool) -> float:
         call = cell.batch * image + CALL_S
         sampling = 1.5 * min(settings.sampling_s, settings.min_samples * call) + 2 * min(settings.warmup_s, 20 * call)
         sampling = max(sampling, 12 * call)
-    return CELL_S + REFERENCE_IMAGES * image + checks + sampling
+    variant = 0.0 if cell.variant == DENSE else VARIANT_S + 14 * cell.batch * image
+    return CELL_S + REFERENCE_IMAGES * image + checks + sampling + variant
 
 
-def _training_s(cell: Cell, settings: Settings) -> float:
-    """What the weights take, where they are still to be trained."""
+def _weights(cell: Cell, settings: Settings) -> Weights | None:
+    """Trained weights that the model has, or gets; None where it has to do with seeded ones."""
     model = find(cell.model)
-    if model.file is not None:
-        return 0.0
     try:
-        weights = settings.locate(model, cell.image_size)
+        weights = None if model.file is not None else settings.locate(model, cell.image_size)
     except (AmbiguousWeights, WrongWeights):
-        return 0.0  # the cell will say it
-    if weights.task is None or (weights.path is not None and weights.path.exists()):
-        return 0.0
-    return 60 * weights.task.recipe.minutes
+        return None  # the cell will say it
+    return None if weights is None or weights.kind == "seeded" else weights
+
+
+def _trainings_s(cell: Cell, settings: Settings) -> Iterator[tuple[str, float]]:
+    """What each training takes that the cell may still want: of the weights, and of techniques."""
+    weights = _weights(cell, settings)
+    if weights is None:
+        return
+    if weights.task is not None and (weights.path is None or not weights.path.exists()):
+        yield DENSE, 60 * weights.task.recipe.minutes
+    for training in variants.find(cell.variant).trainings:
+        with contextlib.suppress(UnknownName):  # no recipe: the cell will say it
+            minutes = training.recipe(find(cell.model), cell.image_size).minutes
+            yield training.name, 60 * minutes if minutes <= settings.train_minutes else 0.0
 
 
 def describe(tier: str, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path) -> str:
