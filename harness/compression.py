@@ -24,7 +24,7 @@ from harness.fastest import Way, find, table
 from harness.machine import allowed_cpus
 from harness.session import REPOSITORY, lock_machine
 from harness.settings import Settings, folders
-from harness.table import LEFT, NOTHING, tabulated
+from harness.table import LEFT, NOTHING, explained, kept, tabulated
 from models import variants
 from models.variants import DENSE
 from models.weights import cache_folder
@@ -307,25 +307,24 @@ def run(folder: Path, options: Sequence[str]) -> int:
     return subprocess.run(command).returncode
 
 
-HEADS = ["model", "variant", "M stored", "not zero", "MACs", "effective", "kB on disk", "smaller", "top-1", "points lost",
-         "promised", "delivered", "trained in"]  # fmt: skip
+HEADS = [
+    "model", "variant", "px", "run as", "M stored", "not zero", "MACs", "effective", "kB on disk", "smaller", "top-1",
+    "points lost", "promised", "delivered", "kept", "trained in",
+]  # fmt: skip
 
 
 def tables(records: Iterable[dict[str, Any]], style: str = "simple") -> str:
-    """Each variant of the tier beside its dense parent, and in plain words which promise is not kept."""
-    from harness.table import broken_promise
-
-    kept = list(records)
-    rows = [_row(record) for record in kept]
-    broken = [f"- {record['cell']['id']} {words}" for record in kept if (words := broken_promise(record)) is not None]
-    unfit = [f"- {record['cell']['id']}: {record['outcome']}: {record['reason']}" for record in kept if record["reason"]]
-    shown = [tabulated(rows, HEADS, LEFT, style), "\n".join([*broken, *unfit]), _sweep(kept, style), _stages(kept, style)]
+    """Each variant of the tier beside its dense parent, with its promises and whether it keeps them."""
+    told = list(records)
+    unfit = [f"- {record['cell']['id']}: {record['outcome']}: {record['reason']}" for record in told if record["reason"]]
+    body = tabulated([_row(record) for record in told], HEADS, (*LEFT, "run as"), style)
+    shown = [body, "\n".join([*explained(told), *unfit]), _sweep(told, style), _stages(told, style)]
     return "\n\n".join(part for part in shown if part)
 
 
 def _sweep(records: Sequence[dict[str, Any]], style: str) -> str:
     """The penalty and the decimals of L1 in rows and columns: zeros, and points of top-1 lost."""
-    found: dict[tuple[str, int, float], dict[int, str]] = {}
+    found: dict[tuple[str, int, int, float], dict[int, str]] = {}
     for record in records:
         steps = variants.find(record["cell"]["variant"]).steps
         promise, accuracy = record.get("promise"), record["accuracy"] or {}
@@ -333,20 +332,21 @@ def _sweep(records: Sequence[dict[str, Any]], style: str) -> str:
             continue
         zeros = 1 - promise["parameters_nonzero"] / promise["parameters_dense"]
         options = steps[0].options
-        row = found.setdefault((record["cell"]["model"], record["cell"]["image_size"], options["penalty"]), {})
+        cell, epochs = record["cell"], promise["trainings"][-1]["epochs"]
+        row = found.setdefault((cell["model"], cell["image_size"], epochs, options["penalty"]), {})
         row[options["decimals"]] = f"{zeros:.1%} | {accuracy['top1']:.2%} ({-100 * accuracy['loss']:+.2f})"
     if not found:
         return ""
     decimals = sorted({each for row in found.values() for each in row})
     rows = [
-        [name, str(size), f"{penalty:g}", *(row.get(each, NOTHING) for each in decimals)]
-        for (name, size, penalty), row in sorted(found.items())
+        [name, str(size), str(epochs), f"{penalty:g}", *(row.get(each, NOTHING) for each in decimals)]
+        for (name, size, epochs, penalty), row in sorted(found.items())
     ]
     words = (
         "L1 and rounding: zeros | top-1 (points beside the dense net)\n"
         "(the Jetson Nano study, figures 11 and 12, Mixer-B/16: 97.5 % zeros at penalty 0.01 and 1 decimal, no accuracy lost)"
     )
-    heads = ["model", "pixels", "penalty", *(f"{each} decimal{'s' if each > 1 else ''}" for each in decimals)]
+    heads = ["model", "pixels", "epochs", "penalty", *(f"{each} decimal{'s' if each > 1 else ''}" for each in decimals)]
     return f"{words}\n\n{tabulated(rows, heads, LEFT, style)}"
 
 
@@ -370,12 +370,12 @@ def _row(record: dict[str, Any]) -> list[str]:
     cell, accuracy, told = record["cell"], record["accuracy"] or {}, record.get("promise")
     top1, loss = accuracy.get("top1"), accuracy.get("loss")
     seen = [NOTHING if top1 is None else f"{top1:.2%}", NOTHING if loss is None else f"{100 * loss:+.2f}"]
+    named = [cell["model"], cell["variant"], str(cell["image_size"]), f"{cell['runtime']} {cell['precision']}"]
     if not told:
-        return [cell["model"], cell["variant"], *[NOTHING] * 6, *seen, NOTHING, NOTHING, NOTHING]
+        return [*named, *[NOTHING] * 6, *seen, *[NOTHING] * 4]
     promise, speedup = Promise(**told), (record.get("delivery") or {}).get("speedup")
     return [
-        cell["model"],
-        cell["variant"],
+        *named,
         f"{promise.parameters_stored / 1e6:.4g}",
         f"{promise.parameters_nonzero / max(1, promise.parameters_dense):.1%}",
         f"{promise.macs / promise.macs_dense:.1%}",
@@ -385,5 +385,6 @@ def _row(record: dict[str, Any]) -> list[str]:
         *seen,
         f"{promise.speedup:.2f}x",
         NOTHING if speedup is None else f"{speedup:.2f}x",
+        kept(record),
         duration(sum(training["seconds"] for training in promise.trainings)) if promise.trainings else NOTHING,
     ]

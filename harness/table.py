@@ -11,12 +11,16 @@ from tabulate import tabulate
 from harness.cell import AXES
 from harness.facts import Promise
 from harness.outcomes import OK
-from models import variants
 
 NOTHING = "-"
 KEPT = 0.5  # of the speed that was to be gained: a variant that delivers less is flagged
 SLOWER = 0.95  # and so is one that is slower than its dense parent
-ZEROS = ": its zeros are multiplied like any number (+sparse leaves them out)"
+EXPLAINED = {  # of promises that are not kept
+    "slower": "takes longer than its dense parent",
+    "no faster": "its zeros are multiplied like any number (+sparse leaves them out), or the time goes elsewhere",
+    "half the gain": "becomes faster, by less than half of what the products that it saves promise",
+    "no smaller": "its zeros take as much on disk as any number (+sparse leaves them out, +share+huffman codes them)",
+}
 Record = dict[str, Any]
 
 
@@ -90,7 +94,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         )
     if any(_top1(record).endswith("'") for record in records):
         lines.append("': top-1 of the same model in another batch.")
-    lines += [f"{record['cell']['id']} {broken}" for record in records if (broken := broken_promise(record)) is not None]
+    lines += explained(records)
     missing: dict[str, list[str]] = {}
     for record in records:
         reason = (record["accuracy"] or {}).get("unavailable")
@@ -200,26 +204,29 @@ def _delivered_speedup(record: Record) -> str:
     return NOTHING if speedup is None else f"{speedup:.2f}x"
 
 
-def broken_promise(record: Record) -> str | None:
-    """In plain words, that a variant becomes not half as much faster as its numbers say, or no smaller on disk; None else."""
-    delivered, words = (record.get("delivery") or {}).get("speedup"), []
+def broken_promises(record: Record) -> list[str]:
+    """Those of `EXPLAINED` that hold of a variant; none of a dense model, and of one that keeps what it promises."""
     if not record.get("promise"):
-        return None
-    promise, variant = Promise(**record["promise"]), variants.find(record["cell"]["variant"])
+        return []
+    promise, delivered, broken = Promise(**record["promise"]), (record.get("delivery") or {}).get("speedup"), []
     gain = promise.speedup - 1
     if delivered is not None and (delivered < SLOWER or (gain > 0.05 and delivered - 1 < gain * KEPT)):
-        why = "" if promise.macs_effective > 0.9 * promise.macs or variant.has("sparse") else ZEROS
-        faster = f"is {delivered:.2f}x as fast"
-        if delivered < 1.05:
-            faster = "is no faster" if delivered >= SLOWER else f"is slower, {delivered:.2f}x as fast"
-        words.append(f"needs {1 / promise.speedup:.1%} of the products and {faster}{why}")
-    if (
-        promise.bytes is not None
-        and promise.parameters_nonzero < 0.9 * promise.parameters_dense
-        and promise.bytes > 0.99 * promise.bytes_dense
-    ):
-        words.append("is no smaller on disk: its zeros are stored (+sparse leaves them out, +share+huffman codes them)")
-    return "; it ".join(words) or None
+        broken.append("slower" if delivered < SLOWER else "no faster" if delivered < 1.05 else "half the gain")
+    fewer = promise.parameters_nonzero < 0.9 * promise.parameters_dense
+    if promise.bytes is not None and fewer and promise.bytes > 0.99 * promise.bytes_dense:
+        broken.append("no smaller")
+    return broken
+
+
+def kept(record: Record) -> str:
+    """Whether a variant keeps what it promises, in plain words."""
+    return ", ".join(broken_promises(record)) or ("yes" if (record.get("delivery") or {}).get("speedup") else NOTHING)
+
+
+def explained(records: Sequence[Record]) -> list[str]:
+    """What those words mean that stand in a table."""
+    found = {word for record in records for word in broken_promises(record)}
+    return [f"{word}: {meaning}." for word, meaning in EXPLAINED.items() if word in found]
 
 
 def _switches(record: Record) -> str:
@@ -227,7 +234,7 @@ def _switches(record: Record) -> str:
     return NOTHING if value is None else str(value)
 
 
-LEFT = ("model", "variant", "runtime", "precision", "target", "outcome")
+LEFT = ("model", "variant", "runtime", "precision", "target", "outcome", "kept")
 _HEADERS = {"image_size": "px"}
 # A line break in a heading keeps the column narrow on a terminal.
 COLUMNS: dict[str, Callable[[Record], str]] = {
@@ -240,6 +247,7 @@ COLUMNS: dict[str, Callable[[Record], str]] = {
     "disk\nMiB": _promised("bytes", 2**20),
     "promised": _promised_speedup,
     "delivered": _delivered_speedup,
+    "kept": kept,
     "error": _error,
     "top-1": _top1,
     "first\nms": lambda record: _milliseconds(record, "first_s"),

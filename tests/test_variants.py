@@ -18,7 +18,7 @@ from harness.compression import tables
 from harness.facts import Promise
 from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.settings import Settings
-from harness.table import broken_promise
+from harness.table import explained, kept
 from models import find as model
 from models import variants
 from models.compression import stored
@@ -278,33 +278,32 @@ def test_a_variant_that_trains_does_so_on_demand_and_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("effective", "delivered", "words"),
+    ("effective", "delivered", "word"),
     [
-        (1000, 1.0, None), (1000, 0.9, "is slower, 0.90x as fast"), (750, 1.3, None), (750, 1.1, "is 1.10x as fast"),
-        (500, 1.0, "is no faster"), (500, 1.04, "is no faster"), (500, 1.2, "is 1.20x as fast"), (500, 1.6, None),
-        (970, 0.5, "is slower, 0.50x as fast"), (100, 4.0, "is 4.00x as fast"), (100, 6.0, None),
+        (1000, 1.0, "yes"), (1000, 0.9, "slower"), (750, 1.3, "yes"), (750, 1.1, "half the gain"), (500, 1.0, "no faster"),
+        (500, 1.04, "no faster"), (500, 1.2, "half the gain"), (500, 1.6, "yes"), (970, 0.5, "slower"),
+        (100, 4.0, "half the gain"), (100, 6.0, "yes"),
     ],
 )  # fmt: skip
-def test_less_than_half_of_the_gain_is_a_broken_promise(effective: int, delivered: float, words: str | None) -> None:
+def test_less_than_half_of_the_gain_is_a_broken_promise(effective: int, delivered: float, word: str) -> None:
     promise = Promise(100, 100, 95, 95, 1000, effective, effective, 400, 100, None)
-    said = broken_promise({"cell": {"variant": "filter50"}, "promise": vars(promise), "delivery": {"speedup": delivered}})
-    assert said == (None if words is None else f"needs {effective / 1000:.1%} of the products and {words}")
+    assert kept({"promise": vars(promise), "delivery": {"speedup": delivered}}) == word
 
 
 def test_a_promise_that_is_not_kept_is_told_in_plain_words() -> None:
     promise = Promise(100, 100, 10, 100, 1000, 1000, 100, 400, 400, None)
-    record = {"cell": {"variant": "prune90"}, "promise": vars(promise), "delivery": {"speedup": 1.0}}
-    words = broken_promise(record)
-    assert words is not None
-    assert words.startswith("needs 10.0% of the products and is no faster: its zeros are multiplied like any number")
-    assert "is no smaller on disk" in words
-    assert broken_promise({**record, "delivery": {"speedup": 9.0}, "promise": {**vars(promise), "bytes": 50}}) is None
-    assert str(broken_promise({**record, "delivery": None})).startswith("is no smaller on disk")
+    record = {"promise": vars(promise), "delivery": {"speedup": 1.0}}
+    assert kept(record) == "no faster, no smaller"
+    assert [line.partition(":")[0] for line in explained([record, {"promise": None}])] == ["no faster", "no smaller"]
+    coded = {**record, "delivery": {"speedup": 9.0}, "promise": {**vars(promise), "bytes": 50}}
+    assert (kept(coded), explained([coded])) == ("yes", [])
+    assert kept({**record, "delivery": None}) == "no smaller"
+    assert kept({"promise": None}) == "-"
 
 
 def record(variant: str, nonzero: int = 25, stages: dict[str, int] | None = None, top1: float = 0.97) -> dict[str, Any]:
-    promise = Promise(100, 100, nonzero, 100, 1000, 1000, 250, 400, 400, stages)
-    named = {"model": "mlp", "variant": variant, "id": f"mlp-{variant}", "image_size": 8}
+    promise = Promise(100, 100, nonzero, 100, 1000, 1000, 250, 400, 400, stages, [{"epochs": 4, "seconds": 3.0}])
+    named = {"model": "mlp", "variant": variant, "id": f"mlp-{variant}", "image_size": 8, "runtime": "eager", "precision": "fp32"}
     return {"cell": named, "promise": vars(promise), "accuracy": {"top1": top1, "loss": 0.01}, "reason": None}
 
 
@@ -313,8 +312,8 @@ def test_the_tables_say_what_was_swept_and_what_each_stage_took() -> None:
     swept = [record("l1+decimals=1+penalty=0.01", 3), record("l1"), record("l1+penalty=0.01", 60, top1=0.5)]
     text = tables([*swept, record("prune90+huffman", stages=stages)])
     rows = [line.split() for line in text.splitlines()]
-    assert ["mlp", "8", "0.0001", "-", "75.0%", "|", "97.00%", "(-1.00)"] in rows
-    assert ["mlp", "8", "0.01", "97.0%", "|", "97.00%", "(-1.00)", "40.0%", "|", "50.00%", "(-1.00)"] in rows
+    assert ["mlp", "8", "4", "0.0001", "-", "75.0%", "|", "97.00%", "(-1.00)"] in rows
+    assert ["mlp", "8", "4", "0.01", "97.0%", "|", "97.00%", "(-1.00)", "40.0%", "|", "50.00%", "(-1.00)"] in rows
     assert ["mlp", "prune90+huffman", "40", "8", "3", "1.25", "32.0x"] in rows
     assert "stage by stage" not in tables([record("prune90")])
 
