@@ -30,11 +30,12 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
@@ -49,6 +50,7 @@ from harness.machine import allowed_cpus
 from harness.outcomes import FAILED, OUT_OF_MEMORY, UNAVAILABLE, UNSUPPORTED, CellEnded, first_line
 from harness.process import BOOT, die_with_parent, run_forked, run_spawned
 from harness.settings import Settings
+from models.variants import DENSE
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
 PRELOAD = ("torchvision.transforms.v2", "timm", "sklearn.datasets", "sklearn.model_selection", "ptflops", "safetensors.torch")
@@ -221,11 +223,15 @@ def _judge(error: BaseException) -> tuple[str, str | None]:
     return FAILED, None
 
 
+ROOM_BYTES = 4 << 30  # that a disk shall have for the next variant
+
+
 class Server:
     """Serves cells one after the other until the near side closes the pipe."""
 
     def __init__(self, channel: Channel, folder: Path, fork: bool) -> None:
         self._channel, self._folder, self._fork = channel, folder, fork
+        self._variants: list[Path] = []  # their folders, the one that was used last at the end
 
     def serve(self) -> None:
         hello = _versions()
@@ -261,6 +267,9 @@ class Server:
 
     def _serve_cell(self, line: dict[str, Any]) -> None:
         cell, settings = Cell.from_json(line["cell"]), Settings.from_json(line["settings"])
+        if cell.variant != DENSE:
+            folder = self._folder_of(cell, settings)
+            self._variants = [*make_room([each for each in self._variants if each != folder], ROOM_BYTES), folder]
         if self._works(cell, settings) and self._prepared(cell, settings, line["compare_with_parent"]):
             self._ran("attend", cell, settings, self._folder_of(cell, settings))
 
@@ -315,6 +324,15 @@ class Server:
         folder = self._folder / _digest(cell, settings)
         folder.mkdir(exist_ok=True)
         return folder
+
+
+def make_room(folders: Sequence[Path], wanted_bytes: int) -> list[Path]:
+    """Remove folders, the first ones first, until the disk has that much room; returns those that are left. A variant of VGG-16
+    takes 1 GB, and is made again should it be wanted."""
+    left = list(folders)
+    while left and shutil.disk_usage(left[0].parent).free < wanted_bytes:
+        shutil.rmtree(left.pop(0))
+    return left
 
 
 def _digest(cell: Cell, settings: Settings) -> str:

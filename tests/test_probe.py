@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ import models
 from harness.ask import PROBE, Probe, ProbeServer
 from harness.cell import Cell
 from harness.outcomes import CellEnded
+from harness.probe import make_room
 from harness.settings import Settings
 from models.layers import macs
 
@@ -284,3 +286,15 @@ def test_a_probe_that_cannot_start_says_why(tmp_path: Path, settings: Settings) 
         server = ProbeServer(log, command=["sh", "-c", "echo no torch here >&2; exit 3"])
         with pytest.raises(CellEnded, match="did not start: no torch here"):
             Probe(server, faulty("GOOD"), settings).prepared()
+
+
+def test_folders_go_until_there_is_room_the_oldest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "net").write_bytes(b"net")
+    free = {3: 10, 2: 20, 1: 30}
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free[len(list(tmp_path.iterdir()))]))
+    assert make_room(folders, 10) == folders
+    assert make_room(folders, 20) == folders[1:]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["b", "c"]
