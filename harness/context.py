@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -90,8 +91,10 @@ class Context:
         return Task(self.model, self.image_size, recipe, variant.name, start, beside=self._beside(variant))
 
     def _beside(self, variant: Variant) -> tuple[str, ...]:
-        """What the weights depend on besides the parent's: earlier trainings of the chain, a teacher, and what was random."""
+        """What the weights depend on besides the parent's: earlier trainings of the chain, options that its name leaves out, a
+        teacher, and what was random."""
         found = [self.task(earlier).name for earlier in variant.trainings if earlier != variant]
+        found += [json.dumps([step.technique.name, dict(step.options)], sort_keys=True) for step in variant.steps]
         for step in variant.steps:
             if "teacher" in step.options:
                 found.append(sha256(self.parent_weights(self._teaching(step.options["teacher"]))))

@@ -28,7 +28,7 @@ from models.datasets import Images, NoData
 from models.layers import Layer
 from models.model import UnknownName
 from models.pretrained import NoWeights, fetch, sha256
-from models.seeding import pictures, seed_weights, spread
+from models.seeding import normalise, pictures, seed_weights, spread
 from models.training import finished
 from models.variants import NotTrained
 from models.weights import load_weights
@@ -113,8 +113,8 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     net = model.instantiate(cell.image_size).eval()
     run = partial(compared, model, net)
     kind, source, state, digest = _weights(model, cell, settings, folder, progress)
+    images = pictures(CALIBRATION, model.dataset(cell.image_size).channels, cell.image_size, settings.seed)
     if kind == "seeded":
-        images = pictures(CALIBRATION, model.dataset(cell.image_size).channels, cell.image_size, settings.seed)
         seed_weights(net, images, run, head=model.outputs is None)
         _save(net.state_dict(), state)
     else:
@@ -123,7 +123,8 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     compressed = None
     if cell.variant != variants.DENSE:
         progress(f"making {cell.variant} of {cell.model}")
-        net, compressed = _compressed(net, model, cell, settings, folder, progress)
+        calibration = images if kind == "seeded" else None
+        net, compressed = _compressed(net, model, cell, settings, folder, calibration, progress)
     run = partial(compared, model, net)
     with torch.no_grad():
         eager = run(inputs)
@@ -147,9 +148,19 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
 
 
 def _compressed(
-    net: nn.Module, model: models.Model, cell: Cell, settings: Settings, folder: Path, progress: Progress
+    net: nn.Module,
+    model: models.Model,
+    cell: Cell,
+    settings: Settings,
+    folder: Path,
+    calibration: Tensor | None,
+    progress: Progress,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A net's variant, with the zeros that are not stored, and what is to be said of it; it lies in `folder`, as a file."""
+    """A net's variant, with the zeros that are not stored, and what is to be said of it; it lies in `folder`, as a file.
+
+    One of seeded weights gets its batch norms' statistics from the images of `calibration`: without half of its channels what
+    goes through an untrained net would fade, until rounding errors are all that is left.
+    """
     variant, context = variants.find(cell.variant), Context(model, cell.image_size, settings, progress)
     try:
         compressed = variant(net, context).eval()
@@ -157,6 +168,8 @@ def _compressed(
         raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
     except (variants.Unfit, UnknownName) as reason:
         raise CellEnded(UNSUPPORTED, str(reason), axis="variant") from reason
+    if calibration is not None:
+        normalise(compressed, calibration, partial(compared, model, compressed))
     file: Path | None = folder / "variant"
     stages = None
     try:

@@ -44,15 +44,8 @@ def seed_weights(net: nn.Module, images: Tensor, run: Callable[[Tensor], Tensor]
     run = run or net.__call__
     net.eval()
     _calm(net)
-    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average over the calibration batch
-        norm.train()
+    normalise(net, images, run)
     with torch.no_grad():
-        if norms:
-            run(images)
-        net.eval()
         last = next((module for module in reversed(list(net.modules())) if isinstance(module, (nn.Linear, nn.Conv2d))), None)
         if head and last is not None:
             nn.init.normal_(last.weight, std=last.weight[0].numel() ** -0.5)  # some heads start at zero (timm's Mixer)
@@ -63,6 +56,22 @@ def seed_weights(net: nn.Module, images: Tensor, run: Callable[[Tensor], Tensor]
             last.weight /= scale
             if last.bias is not None:
                 last.bias /= scale
+
+
+def normalise(net: nn.Module, images: Tensor, run: Callable[[Tensor], Tensor] | None = None) -> None:
+    """Give the batch norms of `net` the statistics of these images, in place; in eval mode afterwards. `run` as above."""
+    import torch
+    from torch import nn
+
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average over the calibration batch
+        norm.train()
+    if norms:
+        with torch.no_grad():
+            (run or net.__call__)(images)
+    net.eval()
 
 
 def _calm(net: nn.Module) -> None:

@@ -219,7 +219,7 @@ TECHNIQUES = {
             "filter",
             f"{_MAKERS}:filters",
             "whole channels removed until that share of the MACs is gone",
-            {"share": 0.5, "by": "magnitude", "keep": 0.1, "unit": 8},
+            {"share": 0.5, "by": "magnitude", "keep": 0.1, "unit": 16},
             {"by": ("magnitude", "taylor")},
             amount="share",
         ),

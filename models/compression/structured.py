@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 LAYERS = (nn.Conv2d, nn.Linear)
-UNIT = 8  # channels that go together, so that what is left still fills vectors; fewer where there are few
+UNIT = 16  # channels that go together, so that what is left still fills vectors; fewer where there are few
 
 
 class TooMuch(ValueError):
@@ -92,7 +92,7 @@ def groups(net: nn.Module, example: Tensor, by: str = "magnitude", unit: int = U
             continue
         scores = importance(group)
         width = len(scores)
-        size = max(1, min(unit, width // 8))
+        size = max(1, min(unit, width // 4))
         order = scores.argsort().tolist()
         units = [order[start : start + size] for start in range(0, width - width % size, size)]
         scored = [(float(scores[part].mean()), part) for part in units]
