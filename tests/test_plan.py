@@ -54,10 +54,23 @@ def test_a_guess_grows_with_the_work_and_is_corrected_by_what_it_took(tmp_path: 
 
 
 def test_the_accuracy_is_paid_for_once(tmp_path: Path) -> None:
-    settings = Settings(data=tmp_path, accuracy_images=None)
+    (tmp_path / "cifar10_resnet20.safetensors").touch()
+    settings = Settings(data=tmp_path, weights=tmp_path, accuracy_images=None)
     first, second = cell("resnet20", batch=1, size=32), cell("resnet20", batch=2, size=32)
     estimate = Estimate([first, second], [], settings, tmp_path)
     assert estimate.of(first) > estimate.of(second) + 5
+    without = cell("resnet32", batch=1, size=32)  # and not at all by a model that has no weights
+    assert of(without, tmp_path, settings) < estimate.of(first) - 5
+
+
+def test_a_variant_costs_its_trainings_and_the_race_with_its_parent(tmp_path: Path) -> None:
+    settings = Settings(cache=tmp_path)
+    dense, pruned, tuned = (replace(cell(), variant=variant) for variant in ("dense", "prune50", "prune50+tune+share+tune"))
+    costs = [Estimate([one], [], settings, tmp_path).of(one) for one in (dense, pruned, tuned)]
+    training = 60 * find("mlp").recipe(8).minutes
+    assert costs[0] + 3 < costs[1] < costs[2] - 0.3 * training
+    both = Estimate([pruned, tuned], [], settings, tmp_path)
+    assert both.of(tuned) == pytest.approx(costs[2] - training)  # that of the dense net is paid for once
 
 
 def test_what_is_only_counted_takes_hardly_any_time(tmp_path: Path) -> None:
