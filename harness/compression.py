@@ -318,7 +318,7 @@ def tables(records: Iterable[dict[str, Any]], style: str = "simple") -> str:
     told = list(records)
     unfit = [f"- {record['cell']['id']}: {record['outcome']}: {record['reason']}" for record in told if record["reason"]]
     body = tabulated([_row(record) for record in told], HEADS, (*LEFT, "run as"), style)
-    shown = [body, "\n".join([*explained(told), *unfit]), _sweep(told, style), _stages(told, style)]
+    shown = [body, "\n".join([*(f"- {line}" for line in explained(told)), *unfit]), _sweep(told, style), _stages(told, style)]
     return "\n\n".join(part for part in shown if part)
 
 
@@ -334,7 +334,7 @@ def _sweep(records: Sequence[dict[str, Any]], style: str) -> str:
         options = steps[0].options
         cell, epochs = record["cell"], promise["trainings"][-1]["epochs"]
         row = found.setdefault((cell["model"], cell["image_size"], epochs, options["penalty"]), {})
-        row[options["decimals"]] = f"{zeros:.1%} | {accuracy['top1']:.2%} ({-100 * accuracy['loss']:+.2f})"
+        row[options["decimals"]] = f"{zeros:.1%}, {accuracy['top1']:.2%} ({-100 * accuracy['loss']:+.2f})"
     if not found:
         return ""
     decimals = sorted({each for row in found.values() for each in row})
@@ -343,7 +343,7 @@ def _sweep(records: Sequence[dict[str, Any]], style: str) -> str:
         for (name, size, epochs, penalty), row in sorted(found.items())
     ]
     words = (
-        "L1 and rounding: zeros | top-1 (points beside the dense net)\n"
+        "L1 and rounding: zeros, top-1 (points beside the dense net)\n"
         "(the Jetson Nano study, figures 11 and 12, Mixer-B/16: 97.5 % zeros at penalty 0.01 and 1 decimal, no accuracy lost)"
     )
     heads = ["model", "pixels", "epochs", "penalty", *(f"{each} decimal{'s' if each > 1 else ''}" for each in decimals)]

@@ -312,8 +312,8 @@ def test_the_tables_say_what_was_swept_and_what_each_stage_took() -> None:
     swept = [record("l1+decimals=1+penalty=0.01", 3), record("l1"), record("l1+penalty=0.01", 60, top1=0.5)]
     text = tables([*swept, record("prune90+huffman", stages=stages)])
     rows = [line.split() for line in text.splitlines()]
-    assert ["mlp", "8", "4", "0.0001", "-", "75.0%", "|", "97.00%", "(-1.00)"] in rows
-    assert ["mlp", "8", "4", "0.01", "97.0%", "|", "97.00%", "(-1.00)", "40.0%", "|", "50.00%", "(-1.00)"] in rows
+    assert ["mlp", "8", "4", "0.0001", "-", "75.0%,", "97.00%", "(-1.00)"] in rows
+    assert ["mlp", "8", "4", "0.01", "97.0%,", "97.00%", "(-1.00)", "40.0%,", "50.00%", "(-1.00)"] in rows
     assert ["mlp", "prune90+huffman", "40", "8", "3", "1.25", "32.0x"] in rows
     assert "stage by stage" not in tables([record("prune90")])
 
