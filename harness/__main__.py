@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from models import Model
@@ -284,11 +284,9 @@ def _fastest(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     import models
     from harness import train
-    from harness.settings import Settings, folders
-    from models.weights import cache_folder
+    from harness.settings import Settings
 
-    paths: dict[str, Any] = {**folders(arguments.data)}
-    settings = Settings(**paths, cache=cache_folder())
+    settings = Settings.here(arguments.data)
     reference = arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else "")
     changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
     asked = train.Question(
@@ -312,11 +310,9 @@ def _train(arguments: argparse.Namespace) -> int:
 def _compress(arguments: argparse.Namespace) -> int:
     import models
     from harness import compress
-    from harness.settings import Settings, folders
-    from models.weights import cache_folder
+    from harness.settings import Settings
 
-    paths: dict[str, Any] = {**folders(arguments.data, arguments.weights)}
-    settings = Settings(**paths, cache=cache_folder(), train_minutes=arguments.train_minutes)
+    settings = Settings.here(arguments.data, arguments.weights, train_minutes=arguments.train_minutes)
     model = models.find(arguments.model)
     return compress.command(model, arguments.image_size, arguments.variant, settings, arguments.out, _progress)
 
@@ -324,6 +320,7 @@ def _compress(arguments: argparse.Namespace) -> int:
 def _compression(arguments: argparse.Namespace) -> int:
     from harness import compression, journal
     from harness.matrix import MatrixError
+    from harness.session import run_tier
 
     known = (*compression.PARTS, compression.TIER_PART)
     for name in arguments.part:
@@ -335,17 +332,18 @@ def _compression(arguments: argparse.Namespace) -> int:
         compression.report(chosen, arguments.data, arguments.seconds, style, _progress)
     if tier or not arguments.part:
         options = ["--data", str(arguments.data)] if arguments.data else []
-        code = 0 if arguments.table else compression.run(arguments.run_dir, options)
+        code = 0 if arguments.table else run_tier(compression.TIER, arguments.run_dir, options)
         print(compression.tables(journal.read(arguments.run_dir), style))
     return code
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
     from harness import journal, reproduction
+    from harness.session import run_tier
 
     options = [option for name in arguments.model for option in ("--model", name)]
     options += ["--data", str(arguments.data)] if arguments.data else []
-    code = 0 if arguments.table else reproduction.run(arguments.run_dir, options)
+    code = 0 if arguments.table else run_tier(reproduction.TIER, arguments.run_dir, options)
     print(reproduction.tables(journal.read(arguments.run_dir), "github" if arguments.markdown else "simple"))
     return code
 

@@ -7,27 +7,26 @@ tier `compression`, which trains; an interrupted one goes on.
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from harness import journal, latency, matrix, memory
+from harness import latency, matrix, memory
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
-from harness.fastest import Way, find, table
+from harness.facts import Memory
+from harness.fastest import TIMES, Way, find, table, times
 from harness.machine import allowed_cpus
-from harness.session import REPOSITORY, lock_machine
-from harness.settings import Settings, folders
-from harness.table import LEFT, NOTHING, explained, kept, tabulated
+from harness.session import lock_machine
+from harness.settings import Settings
+from harness.table import COLUMNS, LEFT, NOTHING, explained, tabulated
 from models import variants
 from models.variants import DENSE
-from models.weights import cache_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -172,12 +171,16 @@ def mixer(data: Path | None, seconds: float, style: str, progress: Progress) -> 
     ways = [Cell(MIXER, DENSE, runtime, precision, 1, 224, "cpu") for runtime, precision in DENSE_WAYS]
     dense = Cell(MIXER, DENSE, "eager", "fp32", 1, 224, "cpu")
     cells = [dense, *sparse, *(cell for cell in ways if matrix.impossible(cell) is None)]
-    with _Server(data, seconds, progress) as (server, settings, log):
+    with _measuring(data, seconds) as (settings, log):
         found = find(cells, settings, log, progress)
-        rows = [_memory(Probe(server, cell, settings)) for cell in [dense, *sparse]]
+        with closing(ProbeServer(log, progress=progress)) as server:
+            held = {cell.variant: _memory(Probe(server, cell, settings)) for cell in [dense, *sparse]}
     heads = ["variant", "weights, MB", "of dense", "process peak, MB"]
-    whole = float(rows[0][1])
-    shown = [[name, held, f"{float(held) / whole:.1%}", peak] for name, held, peak in rows]
+    whole = held[DENSE].weights_bytes
+    shown = [
+        [name, f"{told.weights_bytes / 1e6:.1f}", f"{told.weights_bytes / whole:.1%}", f"{told.process_peak_bytes / 1e6:.0f}"]
+        for name, told in held.items()
+    ]
     words = "Mixer-B/16 at 224 pixels, batch 1, against dense eager fp32 (limits: 4.5x at 95 %, 8x at 99 %)"
     limits = "Memory of a cell that loads the artefact (limits: 20 % of the weights at 95 %, a lower peak)"
     return f"{words}\n\n{table(found, style)}\n\n{limits}\n\n{tabulated(shown, heads, ['variant'], style)}"
@@ -188,14 +191,11 @@ def structured(data: Path | None, seconds: float, style: str, progress: Progress
     found: list[Way] = []
     for model in ("vgg16", "resnet50"):
         cells = [Cell(model, variant, "eager", "fp32", 1, 224, "cpu") for variant in (DENSE, "filter25", "filter50", "filter75")]
-        with _Server(data, seconds, progress) as (_, settings, log):
+        with _measuring(data, seconds) as (settings, log):
             found += sorted(find(cells, settings, log, progress), key=lambda way: cells.index(way.cell))
-    rows = []
-    for way in found:
-        interval = f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING
-        rows.append([way.cell.model, way.cell.variant, f"{1e3 * (way.median_s or 0):.3g}", f"{way.speedup or 0:.2f}x", interval])
+    rows = [[way.cell.model, way.cell.variant, *times(way)] for way in found]
     words = "Channels removed, batch 1, 224 pixels, against dense eager fp32 (limit: 1.6x at filter50)"
-    return f"{words}\n\n{tabulated(rows, ['model', 'variant', 'ms', 'speed-up', '95 %'], LEFT, style)}"
+    return f"{words}\n\n{tabulated(rows, ['model', 'variant', *TIMES], LEFT, style)}"
 
 
 def reduction(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
@@ -207,15 +207,12 @@ def reduction(data: Path | None, seconds: float, style: str, progress: Progress)
     families = {224: ("mixer_b16", "mixer_m16", "mixer_s16"), 28: ("mlp+depth=16", "mlp", "mlp+width=512", "mlp+width=128")}
     for size, names in families.items():
         cells = [Cell(name, DENSE, "eager", "fp32", 1, size, "cpu") for name in names]
-        with _Server(None, seconds, progress) as (_, settings, log):
+        with _measuring(None, seconds) as (settings, log):
             found = {way.cell.model: way for way in find(cells, settings, log, progress)}
         needs = [macs(model(name).formula(size) or ()) for name in names]
         for name, need in zip(names, needs):
-            way = found[name]
-            interval = f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING
-            ms, speedup = f"{1e3 * (way.median_s or 0):.3g}", f"{way.speedup or 0:.2f}x"
-            rows.append([name, str(size), f"{need / 1e6:.4g}", f"{needs[0] / need:.2f}x", ms, speedup, interval])
-    heads = ["model", "pixels", "MACs, M", "promised", "ms", "delivered", "95 %"]
+            rows.append([name, str(size), f"{need / 1e6:.4g}", f"{needs[0] / need:.2f}x", *times(found[name])])
+    heads = ["model", "pixels", "MACs, M", "promised", *TIMES]
     words = "Static reduction: nets of one make, batch 1, dense eager fp32, against the largest of them, in turns in one process"
     return f"{words}\n\n{tabulated(rows, heads, ['model'], style)}"
 
@@ -228,25 +225,23 @@ def distillation(data: Path | None, seconds: float, style: str, progress: Progre
     from harness.context import Context, train
     from models import find as model
     from models.datasets import DATASETS
-    from models.recipes import Task
     from models.training import finished
     from models.weights import folder
 
-    paths: dict[str, Any] = {**folders(data)}
-    settings = Settings(**paths, cache=cache_folder(), train_minutes=15)
+    settings = Settings.here(data, train_minutes=15)
     size = 28 if DATASETS["mnist"].missing(settings.data) is None else 8
     rows = []
     for name, teacher in STUDENTS:
         student, top1 = model(name), dict[str, list[float]]()
+        context = Context(student, size, settings, progress)
         for variant in (DENSE, f"distill+teacher={teacher}"):
             for seed in range(SEEDS):
-                recipe = replace(variants.find(variant).recipe(student, size), seed=seed)
-                task = Task(student, size, recipe, variants.find(variant).name)
+                task = context.task(variants.find(variant))
+                task = replace(task, recipe=replace(task.recipe, seed=seed))
                 place = folder(task, settings.cache)
                 train(task, place, settings, progress)
                 top1.setdefault(variant, []).append((finished(place) or {})["top1"])
         alone, taught = top1.values()
-        context = Context(student, size, settings, progress)
         theirs = finished(context.parent_weights(model(teacher)).parent) or {}
         gains = [100 * (one - other) for one, other in zip(taught, alone)]
         spread = [f"{mean(values):.2%} ± {100 * stdev(values):.2f}" for values in (alone, taught)]
@@ -268,43 +263,22 @@ PARTS: dict[str, Callable[[Path | None, float, str, Progress], str]] = {
 }
 
 
-class _Server:
-    """A probe server, with the settings and the log of one measurement."""
-
-    def __init__(self, data: Path | None, seconds: float, progress: Progress) -> None:
-        paths: dict[str, Any] = {**folders(data)}
-        self._settings = Settings(**paths, cache=cache_folder(), sampling_s=seconds, time_limit_s=900, accuracy_images=0)
-        self._progress = progress
-
-    def __enter__(self) -> tuple[ProbeServer, Settings, Any]:
-        self._folder = tempfile.TemporaryDirectory()
-        self._log = (Path(self._folder.name) / "probe.log").open("wb")
-        self._server = ProbeServer(self._log, progress=self._progress)
-        return self._server, self._settings, self._log
-
-    def __exit__(self, *_: object) -> None:
-        self._server.close()
-        self._log.close()
-        self._folder.cleanup()
+@contextmanager
+def _measuring(data: Path | None, seconds: float) -> Iterator[tuple[Settings, IO[bytes]]]:
+    """The settings of one measurement, and a log for its probes."""
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
+        yield Settings.here(data, sampling_s=seconds, time_limit_s=900, accuracy_images=0), log
 
 
-def _memory(probe: Probe) -> tuple[str, str, str]:
-    """Variant, and what its weights and its process take, in MB."""
+def _memory(probe: Probe) -> Memory:
+    """What a cell takes whose outputs are right."""
     try:
         agreement = probe.agreement()
         if agreement.wrong is not None:
             raise ValueError(agreement.wrong)
-        told = probe.memory()
+        return probe.memory()
     finally:
         probe.close()
-    return probe.cell.variant, f"{told.weights_bytes / 1e6:.1f}", f"{told.process_peak_bytes / 1e6:.0f}"
-
-
-def run(folder: Path, options: Sequence[str]) -> int:
-    """Run the tier, or what is missing of it in `folder`. Returns pytest's exit code."""
-    place = ["--resume" if (folder / journal.NAME).exists() else "--run-dir", str(folder)]
-    command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "--tier", TIER, *place, *options]
-    return subprocess.run(command).returncode
 
 
 HEADS = [
@@ -373,7 +347,7 @@ def _row(record: dict[str, Any]) -> list[str]:
     named = [cell["model"], cell["variant"], str(cell["image_size"]), f"{cell['runtime']} {cell['precision']}"]
     if not told:
         return [*named, *[NOTHING] * 6, *seen, *[NOTHING] * 4]
-    promise, speedup = Promise(**told), (record.get("delivery") or {}).get("speedup")
+    promise = Promise(**told)
     return [
         *named,
         f"{promise.parameters_stored / 1e6:.4g}",
@@ -383,8 +357,6 @@ def _row(record: dict[str, Any]) -> list[str]:
         NOTHING if promise.bytes is None else f"{promise.bytes / 1e3:.4g}",
         NOTHING if promise.bytes is None else f"{promise.bytes_dense / promise.bytes:.1f}x",
         *seen,
-        f"{promise.speedup:.2f}x",
-        NOTHING if speedup is None else f"{speedup:.2f}x",
-        kept(record),
+        *(COLUMNS[name](record) for name in ("promised", "delivered", "kept")),
         duration(sum(training["seconds"] for training in promise.trainings)) if promise.trainings else NOTHING,
     ]

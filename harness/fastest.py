@@ -18,12 +18,11 @@ from harness.machine import cpu_flags
 from harness.outcomes import FAILED, CellEnded
 from harness.precisions import PRECISIONS
 from harness.session import lock_machine
-from harness.settings import Settings, folders
+from harness.settings import Settings
 from harness.statistics import median_interval
 from harness.table import LEFT, NOTHING, tabulated
 from models import variants
 from models.variants import DENSE
-from models.weights import cache_folder
 
 BASELINE = ("eager", "fp32")
 
@@ -64,14 +63,7 @@ class Question:
 
     def settings(self) -> Settings:
         """Raises NoFolder where there is no such folder of data."""
-        paths: dict[str, Any] = {**folders(self.data)}
-        return Settings(
-            **paths,
-            cache=cache_folder(),
-            inputs_seed=secrets.randbelow(2**31),
-            sampling_s=self.seconds,
-            time_limit_s=900,
-        )
+        return Settings.here(self.data, inputs_seed=secrets.randbelow(2**31), sampling_s=self.seconds, time_limit_s=900)
 
     def ways(self, model: str) -> Iterator[Cell]:
         """The baseline first, then each runtime in each precision that can be tried here and is no emulation."""
@@ -175,15 +167,22 @@ def _name(cell: Cell) -> str:
     return " ".join([*([] if cell.variant == DENSE else [cell.variant]), cell.runtime, cell.precision])
 
 
-def _row(way: Way) -> list[str]:
+TIMES = ["ms", "speed-up", "95 %"]
+
+
+def times(way: Way) -> list[str]:
+    """Of a way that was raced, the columns `TIMES`."""
     assert way.median_s is not None and way.speedup is not None
+    interval = f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING
+    return [f"{way.median_s * 1e3:.3g}", f"{way.speedup:.2f}x", interval]
+
+
+def _row(way: Way) -> list[str]:
     return [
         NOTHING if way.cell.variant == DENSE else way.cell.variant,
         way.cell.runtime,
         way.cell.precision,
-        f"{way.median_s * 1e3:.3g}",
-        f"{way.speedup:.2f}x",
-        f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING,
+        *times(way),
         NOTHING if way.error is None else f"{way.error:.2g}",
         NOTHING if way.same_class is None else f"{way.same_class:.0%}",
         NOTHING if way.top1 is None else f"{way.top1:.2%}",

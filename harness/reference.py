@@ -113,9 +113,10 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     net = model.instantiate(cell.image_size).eval()
     run = partial(compared, model, net)
     kind, source, state, digest = _weights(model, cell, settings, folder, progress)
-    images = pictures(CALIBRATION, model.dataset(cell.image_size).channels, cell.image_size, settings.seed)
+    calibration = None
     if kind == "seeded":
-        seed_weights(net, images, run, head=model.outputs is None)
+        calibration = pictures(CALIBRATION, model.dataset(cell.image_size).channels, cell.image_size, settings.seed)
+        seed_weights(net, calibration, run, head=model.outputs is None)
         _save(net.state_dict(), state)
     else:
         load_weights(net, state)
@@ -123,7 +124,6 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     compressed = None
     if cell.variant != variants.DENSE:
         progress(f"making {cell.variant} of {cell.model}")
-        calibration = images if kind == "seeded" else None
         net, compressed = _compressed(net, model, cell, settings, folder, calibration, progress)
     run = partial(compared, model, net)
     with torch.no_grad():

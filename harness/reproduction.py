@@ -5,15 +5,11 @@ The tier `reproduction` is run like any other; an interrupted one goes on, its t
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-from harness import journal, runtimes
+from harness import runtimes
 from harness.outcomes import OK
-from harness.session import REPOSITORY
 from harness.table import NOTHING, tabulated
 from models import REGISTRY
 from models.published import REPORTED, Reported
@@ -27,13 +23,6 @@ HEADS = (
 LEFT = ("model", "runtime", "precision", "treatment", "outcome", "verdict", "trained in", "machine", "source", "note")
 WAYS = ("alexnet_cifar", "alexnet_cifar_residual", "resnet20", "resnet56")
 Record = dict[str, Any]
-
-
-def run(folder: Path, options: Sequence[str]) -> int:
-    """Run the tier, or what is missing of it in `folder`. Returns pytest's exit code."""
-    place = ["--resume" if (folder / journal.NAME).exists() else "--run-dir", str(folder)]
-    command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "--tier", TIER, *place, *options]
-    return subprocess.run(command).returncode
 
 
 def tables(records: Sequence[Record], style: str = "simple") -> str:

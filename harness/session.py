@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +16,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from harness import machine, record
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell, without_batch
-from harness.journal import Journal, RunError
+from harness.journal import NAME, Journal, RunError
 from harness.matrix import Impossible
 from harness.outcomes import OK, CellEnded
 from harness.settings import Settings
@@ -24,6 +26,13 @@ BUSY = (
     "another session is measuring on this machine, and two at once would ruin both their numbers; "
     "wait for it, or let this one wait: --wait SECONDS"
 )
+
+
+def run_tier(tier: str, folder: Path, options: Sequence[str]) -> int:
+    """Run a tier, or what is missing of it in `folder`, in a pytest of its own. Returns pytest's exit code."""
+    place = ["--resume" if (folder / NAME).exists() else "--run-dir", str(folder)]
+    command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "--tier", tier, *place, *options]
+    return subprocess.run(command).returncode
 
 
 class Busy(RuntimeError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models import Model
-from models.weights import Weights, locate
+from models.weights import Weights, cache_folder, locate
 
 PATHS = ("data", "weights", "cache")
 
@@ -60,6 +60,12 @@ class Settings:
     train_minutes: float = 1.0
     time_limit_s: float = 300.0
     memory_limit_bytes: int | None = None
+
+    @classmethod
+    def here(cls, data: Path | None, weights: Path | None = None, **others: Any) -> Settings:
+        """With the folders that are given, or known of, and the cache of this machine. Raises `NoFolder`."""
+        paths: dict[str, Any] = {**folders(data, weights)}
+        return cls(**paths, cache=cache_folder(), **others)
 
     def locate(self, model: Model, image_size: int) -> Weights:
         """The weights that a model gets, or would have to be trained to. Raises as `models.weights.locate` does."""

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of what an addition remembered, the part whose names begin so, without that."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
 class Addition:
     """A term of the loss, a schedule of its own, a teacher. Each method may be left out.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.compression.sparse import replaced
+from models.compression.sparse import replaceable, replaced
 
 
 def factorise(net: nn.Module, share: float) -> nn.Module:
@@ -23,10 +23,7 @@ def factorise(net: nn.Module, share: float) -> nn.Module:
     if not 0 <= share < 1:
         raise ValueError(f"share of the MACs that go: wanted 0 to less than 1, came {share}")
     net = deepcopy(net)
-    inside = [path for path, module in net.named_modules() if isinstance(module, nn.MultiheadAttention)]
-    for path, module in list(net.named_modules()):
-        if any(path.startswith(f"{attention}.") for attention in inside):
-            continue
+    for path, module in replaceable(net).items():
         factors = _factors(module, share)
         if factors is not None:
             net = replaced(net, path, factors)

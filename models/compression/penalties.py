@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.addition import Addition
+from models.addition import Addition, under
 from models.compression.unstructured import Kept, weights
 
 
@@ -101,12 +101,8 @@ class Sensitivity(Addition):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self._steps, self._cut = int(state["steps"]), int(state["cut"])
-        self._insensitive = _under("insensitive.", state)
-        self._kept.restore(_under("kept.", state))
-
-
-def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        self._insensitive = under("insensitive.", state)
+        self._kept.restore(under("kept.", state))
 
 
 def sensitivity(net: nn.Module, inputs: Tensor) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from models.addition import Addition
+from models.addition import Addition, under
 from models.compression.unstructured import Kept, weights
 
 ITERATIONS = 100  # of k-means, at most
@@ -85,5 +85,5 @@ class Tuned(Addition):
         return {**shared, **{f"kept.{name}": mask for name, mask in self._kept.state().items()}}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        self._members = {name.removeprefix("members."): state[name] for name in state if name.startswith("members.")}
-        self._kept.restore({name.removeprefix("kept."): state[name] for name in state if name.startswith("kept.")})
+        self._members = under("members.", state)
+        self._kept.restore(under("kept.", state))

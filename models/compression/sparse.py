@@ -16,7 +16,26 @@ from torch.nn import functional
 from models.compression import kernel
 
 
-class SparseLinear(nn.Module):
+class CompressedRows(nn.Module):
+    """A layer whose matrix is in compressed sparse rows (CSR), and the activation behind it."""
+
+    rows: Tensor  # where each row begins in `columns`: int32, (out + 1,)
+    columns: Tensor  # of each value, sorted in a row: int32, (stored,)
+
+    def __init__(self, outputs: int, stored: int, bias: bool, activation: str) -> None:
+        super().__init__()
+        self.activation = activation
+        self.register_buffer("rows", torch.zeros(outputs + 1, dtype=torch.int32))
+        self.register_buffer("columns", torch.zeros(stored, dtype=torch.int32))
+        self.values = nn.Parameter(torch.zeros(stored))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def dense(self) -> nn.Linear | nn.Conv2d:
+        """The same layer with its zeros, and without the activation."""
+        raise NotImplementedError
+
+
+class SparseLinear(CompressedRows):
     """A linear layer in compressed sparse rows (CSR), and the activation behind it.
 
     Inputs have shape (..., in), outputs (..., out), as `nn.Linear` has it. In memory the output lies channel-major, as (out, n):
@@ -27,16 +46,9 @@ class SparseLinear(nn.Module):
     stored is never multiplied: infinity and NaN in the inputs do not reach all outputs.
     """
 
-    rows: Tensor  # where each row begins in `columns`: int32, (out + 1,)
-    columns: Tensor  # of each value, sorted in a row: int32, (stored,)
-
     def __init__(self, in_features: int, out_features: int, stored: int, bias: bool = True, activation: str = "none") -> None:
-        super().__init__()
-        self.in_features, self.out_features, self.activation = in_features, out_features, activation
-        self.register_buffer("rows", torch.zeros(out_features + 1, dtype=torch.int32))
-        self.register_buffer("columns", torch.zeros(stored, dtype=torch.int32))
-        self.values = nn.Parameter(torch.zeros(stored))
-        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        super().__init__(out_features, stored, bias, activation)
+        self.in_features, self.out_features = in_features, out_features
 
     @classmethod
     def of(cls, dense: nn.Linear) -> SparseLinear:
@@ -44,7 +56,6 @@ class SparseLinear(nn.Module):
         return _filled(cls(dense.in_features, dense.out_features, _count(dense.weight), dense.bias is not None), dense)
 
     def dense(self) -> nn.Linear:
-        """The same layer with its zeros, and without the activation."""
         return _unfolded(self, _linear(self.in_features, self.out_features, self.bias, self.values))
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -58,14 +69,11 @@ class SparseLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, stored={self.values.numel()}, activation={self.activation}"
 
 
-class SparseConv2d(nn.Module):
+class SparseConv2d(CompressedRows):
     """A convolution without groups in CSR: one of 1x1 is a product with the picture as it lies, others unfold it first.
 
     Inputs have shape (n, in, height, width), outputs (n, out, height, width).
     """
-
-    rows: Tensor
-    columns: Tensor
 
     def __init__(
         self,
@@ -79,13 +87,9 @@ class SparseConv2d(nn.Module):
         dilation: tuple[int, ...] = (1, 1),
         activation: str = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(out_channels, stored, bias, activation)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
-        self.stride, self.padding, self.dilation, self.activation = stride, padding, dilation, activation
-        self.register_buffer("rows", torch.zeros(out_channels + 1, dtype=torch.int32))
-        self.register_buffer("columns", torch.zeros(stored, dtype=torch.int32))
-        self.values = nn.Parameter(torch.zeros(stored))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.stride, self.padding, self.dilation = stride, padding, dilation
 
     @classmethod
     def of(cls, dense: nn.Conv2d) -> SparseConv2d:
@@ -107,7 +111,6 @@ class SparseConv2d(nn.Module):
         )
 
     def dense(self) -> nn.Conv2d:
-        """The same layer with its zeros, and without the activation."""
         layer = nn.Conv2d(
             self.in_channels,
             self.out_channels,
@@ -227,9 +230,7 @@ class SemiStructuredLinear(nn.Module):
         return functional.linear(inputs, self.weight, self.bias)
 
 
-SPARSE = (SparseLinear, SparseConv2d)
-Sparse = SparseLinear | SparseConv2d
-SETTLED = (*SPARSE, RowMajorLinear, SemiStructuredLinear)  # of which `settle` decides whether they are worth it
+SETTLED = (CompressedRows, RowMajorLinear, SemiStructuredLinear)  # of which `settle` decides whether they are worth it
 
 
 def sparsified(net: nn.Module, format: str = "csr") -> nn.Module:
@@ -238,21 +239,32 @@ def sparsified(net: nn.Module, format: str = "csr") -> nn.Module:
     in the formats `coo` and `2:4` all convolutions. Raises ValueError for 2:4 where more than two of four weights are not zero.
     """
     net = deepcopy(net)
-    inside = [path for path, module in net.named_modules() if isinstance(module, nn.MultiheadAttention)]
-    for path, module in list(net.named_modules()):
-        if type(module) not in (nn.Linear, nn.Conv2d) or any(path.startswith(f"{attention}.") for attention in inside):
+    for path, module in replaceable(net).items():
+        if type(module) not in (nn.Linear, nn.Conv2d):
             continue
         layer: nn.Module
         if isinstance(module, nn.Linear):
             if format == "2:4" and (module.in_features % 64 or module.out_features % 32):  # no kernel takes those
                 continue
             layer = {"coo": RowMajorLinear.of, "csr": SparseLinear.of, "2:4": SemiStructuredLinear.of}[format](module)
-        elif module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str) and format == "csr":
+        elif (
+            isinstance(module, nn.Conv2d)
+            and module.groups == 1
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+            and format == "csr"
+        ):
             layer = SparseConv2d.of(module)
         else:
             continue
         net = replaced(net, path, layer)
     return net
+
+
+def replaceable(net: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a net by path, but for those whose weights `nn.MultiheadAttention` reads itself."""
+    inside = tuple(f"{path}." for path, module in net.named_modules() if isinstance(module, nn.MultiheadAttention))
+    return {path: module for path, module in net.named_modules() if not path.startswith(inside)}
 
 
 def replaced(net: nn.Module, path: str, module: nn.Module) -> nn.Module:
@@ -302,7 +314,7 @@ def _filled(layer: Any, dense: nn.Linear | nn.Conv2d) -> Any:
     return layer.train(dense.training)
 
 
-def _unfolded(layer: Sparse, dense: Any) -> Any:
+def _unfolded(layer: CompressedRows, dense: Any) -> Any:
     with torch.no_grad():
         matrix = dense.weight.zero_().flatten(1)
         matrix[_row_of_each(layer.rows), layer.columns.long()] = layer.values
@@ -317,7 +329,7 @@ def _row_of_each(rows: Tensor) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(counts), device=rows.device), counts)
 
 
-def _multiplied(layer: Sparse, inputs: Tensor) -> Tensor:
+def _multiplied(layer: CompressedRows, inputs: Tensor) -> Tensor:
     """activation(bias + W @ inputs), (out, n) of (in, n)."""
     learning = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (layer.values, layer.bias, inputs)
@@ -398,6 +410,7 @@ def _dense(layer: Any) -> nn.Module:
     return layer.dense() if behind is None else nn.Sequential(layer.dense(), behind)
 
 
+TIMMS = ("timm.layers.mlp", "Mlp")  # fc1, act, drop1, norm, fc2, drop2, in that order
 PRODUCTS = 1 << 24  # of gradients and inputs that are held at once
 ROUNDS = 5  # in which a layer is timed both ways; the best of each counts, as other processes can only add to it
 WARM_S = 0.01
@@ -467,17 +480,14 @@ def _fuse(net: nn.Module) -> None:
     uses = Counter(id(child) for module in net.modules() for child in module._modules.values())
     for module in net.modules():
         in_order = type(module).forward is nn.Sequential.forward
-        timms = (type(module).__module__, type(module).__name__) == (
-            "timm.layers.mlp",
-            "Mlp",
-        )  # fc1, act, drop1, norm, fc2, drop2
+        timms = (type(module).__module__, type(module).__name__) == TIMMS
         if not in_order and not timms:
             continue
         children = list(module._modules.items())
         for (_, first), (name, second) in zip(children, children[1:]):
             activation = None if second is None else _named(second)
             once = uses[id(first)] == 1
-            if isinstance(first, SPARSE) and once and first.activation == "none" and activation is not None:
+            if isinstance(first, CompressedRows) and once and first.activation == "none" and activation is not None:
                 first.activation = activation
                 setattr(module, name, nn.Identity())
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models import checkpoint
 from models.compression import coding
 from models.compression.sparse import (
-    SPARSE,
+    CompressedRows,
     RowMajorLinear,
     SemiStructuredLinear,
     SparseConv2d,
@@ -91,8 +91,8 @@ def load(model: Model, image_size: int, path: Path) -> nn.Module:
     return net.eval()
 
 
-def _sparse(net: nn.Module) -> dict[str, SparseLinear | SparseConv2d]:
-    return {name: module for name, module in net.named_modules() if isinstance(module, SPARSE)}
+def _sparse(net: nn.Module) -> dict[str, CompressedRows]:
+    return {name: module for name, module in net.named_modules() if isinstance(module, CompressedRows)}
 
 
 def _within(path: str, name: str) -> str:

@@ -52,9 +52,9 @@ def prune(
     """
     if not 0 <= share < 1:
         raise ValueError(f"share of the MACs that go: wanted 0 to less than 1, came {share}")
-    net = deepcopy(net).eval()
     if not 0 < keep <= 1 or unit < 1:
         raise ValueError(f"channels that stay, and go together: wanted a share above 0 and 1 or more, came {keep} and {unit}")
+    net = deepcopy(net).eval()
     if share == 0:
         return net
     learning = {name: parameter.requires_grad for name, parameter in net.named_parameters()}
@@ -65,7 +65,7 @@ def prune(
     net.zero_grad(set_to_none=True)
     chosen = _chosen(net, found, share, example, keep)
     for group in found:
-        channels = sorted(chosen.get(id(group.root), []))
+        channels = sorted(chosen.get(group.root, []))
         if channels:
             graph.get_pruning_group(group.root, _out(group.root), channels).prune()
     for name, parameter in net.named_parameters():
@@ -130,15 +130,12 @@ def _side(dependency: Any) -> str:
 
 def _whole(group: Any) -> bool:
     """Whether all of the channels of each layer of a group are among those it names; where not, something was not understood."""
-    covered: dict[tuple[int, str], set[int]] = {}
-    widths: dict[tuple[int, str], int] = {}
+    covered: dict[tuple[nn.Module, str], set[int]] = {}
     for dependency, channels in group:
         module, side = dependency.target.module, _side(dependency)
         if isinstance(module, LAYERS):
-            key = (id(module), side)
-            widths[key] = _width(module, side)
-            covered.setdefault(key, set()).update(channels)
-    return all(covered[key] == set(range(width)) for key, width in widths.items())
+            covered.setdefault((module, side), set()).update(channels)
+    return all(channels == set(range(_width(*key))) for key, channels in covered.items())
 
 
 def _width(module: nn.Module, side: str) -> int:
@@ -172,8 +169,8 @@ def _gradients(net: nn.Module, batch: tuple[Tensor, Tensor] | None) -> None:
     torch.autograd.backward(functional.cross_entropy(net(batch[0]), batch[1]))
 
 
-def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, keep: float) -> dict[int, list[int]]:
-    """The channels that go, by the identity of the root: the fewest units, least important first."""
+def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, keep: float) -> dict[nn.Module, list[int]]:
+    """The channels that go, by the root of their group: the fewest units, least important first."""
     macs = _macs(net, example)
     whole = _total(net, example)
     order = sorted(
@@ -181,16 +178,14 @@ def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, k
         key=lambda unit: unit[0],
     )
     spare = [int((1 - keep) * sum(len(channels) for _, channels in group.units)) for group in found]
-    left = {(id(module), side): 1.0 for group in found for module, side, _ in group.sides}
-    widths = {(id(module), side): _width(module, side) for group in found for module, side, _ in group.sides}
-    touched = {id(module): module for group in found for module, _, _ in group.sides}
+    left = {(module, side): 1.0 for group in found for module, side, _ in group.sides}
     now, wanted = float(whole), (1 - share) * whole
-    chosen: dict[int, list[int]] = {}
+    chosen: dict[nn.Module, list[int]] = {}
 
     def of(module: nn.Module) -> float:
         one_side = isinstance(module, nn.Conv2d) and module.groups > 1
-        factor = left.get((id(module), "out"), 1.0)
-        return macs.get(module, 0) * (factor if one_side else factor * left.get((id(module), "in"), 1.0))
+        factor = left.get((module, "out"), 1.0)
+        return macs.get(module, 0) * (factor if one_side else factor * left.get((module, "in"), 1.0))
 
     for _, index, number in order:
         if now <= wanted:
@@ -200,12 +195,12 @@ def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, k
         if len(channels) > spare[index]:
             continue
         spare[index] -= len(channels)
-        modules = {id(module) for module, _, _ in group.sides}
-        before = sum(of(touched[key]) for key in modules)
+        modules = {module for module, _, _ in group.sides}
+        before = sum(map(of, modules))
         for module, side, each in group.sides:
-            left[id(module), side] -= each * len(channels) / widths[id(module), side]
-        now += sum(of(touched[key]) for key in modules) - before
-        chosen.setdefault(id(group.root), []).extend(channels)
+            left[module, side] -= each * len(channels) / _width(module, side)
+        now += sum(map(of, modules)) - before
+        chosen.setdefault(group.root, []).extend(channels)
     if now <= wanted:
         return chosen
     most = 1 - now / whole
