@@ -394,7 +394,10 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the scratch folder is removed
     with tempfile.TemporaryDirectory(prefix="plumbline-") as folder:
         tempfile.tempdir = folder  # of every process forked from here
-        Server(channel, Path(folder), fork).serve()
+        try:
+            Server(channel, Path(folder), fork).serve()
+        finally:  # a dying near side tells twice, by pipe and by signal: the second must not stop the removing
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return 0
 
 

@@ -54,8 +54,10 @@ def run_forked(work: Callable[[], int], time_limit_s: float) -> dict[str, Any]:
     signal.setitimer(signal.ITIMER_REAL, time_limit_s)
     try:
         _, status, usage = os.wait4(child, 0)
-    except SystemExit:  # the caller was asked to stop
-        os.kill(child, signal.SIGKILL)
+    except SystemExit:  # the caller was asked to stop, and may remove what the child writes into
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it ended by itself this very moment
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
         raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -21,6 +21,7 @@ import pytest
 
 from harness import journal, record
 from harness.machine import cuda_device
+from harness.process import BOOT
 from harness.session import lock_machine
 from tests.conftest import Run, command, where
 
@@ -229,6 +230,22 @@ def test_a_killed_session_leaves_nothing_running(tmp_path: Path, cache: Path) ->
         assert time.monotonic() < deadline, processes_of(tmp_path)
         time.sleep(0.1)
     assert list(tmp_path.glob("plumbline-*")) == []
+
+
+@pytest.mark.slow
+def test_a_probe_told_twice_to_stop_still_removes_its_scratch(tmp_path: Path, cache: Path) -> None:
+    """Its pipe ends and, while it removes its folder, the signal comes that its parent is dead."""
+    with subprocess.Popen(BOOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **where(tmp_path, cache)) as probe:
+        assert probe.stdin is not None and probe.stdout is not None
+        assert probe.stdout.readline()  # it serves
+        (scratch,) = tmp_path.glob("plumbline-*")
+        for number in range(20000):
+            (scratch / str(number)).touch()
+        probe.stdin.close()
+        while len(list(scratch.glob("*"))) == 20000:
+            pass
+        probe.terminate()
+    assert not scratch.exists()
 
 
 def processes_of(tmp_path: Path) -> list[str]:
