@@ -48,7 +48,8 @@ class Question:
         if not variant.trainable:
             raise matrix.MatrixError(f"--variant {variant.name}: nothing in it trains; wanted {variant.name}+tune, say")
         try:
-            recipe = replace(variant.recipe(model, size), **self.changes)
+            usual = variant.recipe(model, size)
+            recipe = replace(usual.of_epochs(self.changes.get("epochs", usual.epochs)), **self.changes)
         except ValueError as error:
             raise matrix.MatrixError(str(error)) from error
         if self.start is not None and not self.start.is_file():

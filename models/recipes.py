@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +85,12 @@ class Recipe:
         """In words."""
         changes = f", {', '.join(self.augmentation)}" if self.augmentation else ""
         steps = f"{self.optimiser} at {self.learning_rate:g}, {self.schedule}{changes}"
-        return (
-            f"{self.epochs} epochs of batches of {self.batch}, {steps}; {duration(60 * self.minutes)} on 2 cores ({self.source})"
-        )
+        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        return f"{epochs} of batches of {self.batch}, {steps}; {duration(60 * self.minutes)} on 2 cores ({self.source})"
+
+    def of_epochs(self, epochs: int) -> Recipe:
+        """The same for more epochs, or fewer."""
+        return replace(self, epochs=epochs, minutes=float(f"{self.minutes * epochs / self.epochs:.2g}"))
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, of so many. It needs no memory, so that training can go on anywhere."""

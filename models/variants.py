@@ -157,15 +157,14 @@ class Variant:
         return added
 
     def recipe(self, model: Model, image_size: int) -> Recipe:
-        """How the last technique trains a model: as the model's own recipe, for fewer epochs and with smaller steps. A fifth of
-        them, where it does not say how many. Raises `UnknownName` where the model has no recipe."""
+        """How the last technique trains a model: as the model's own recipe; from weights that it has for fewer epochs, a fifth
+        where it does not say how many, and with smaller steps. Raises `UnknownName` where the model has no recipe."""
         usual = model.recipe(image_size)
         options = self.steps[-1].options if self.steps else {}
         if "epochs" not in options:
             return usual
-        epochs = options["epochs"] or max(1, usual.epochs // 5)
-        minutes = float(f"{usual.minutes * epochs / usual.epochs:.2g}")
-        return replace(usual, epochs=epochs, learning_rate=usual.learning_rate * options["rate"], minutes=minutes)
+        few = usual.epochs if self.steps[-1].technique.anew else max(1, usual.epochs // 5)
+        return replace(usual.of_epochs(options["epochs"] or few), learning_rate=usual.learning_rate * options["rate"])
 
     @property
     def starts_trained(self) -> bool:
@@ -264,7 +263,7 @@ TECHNIQUES = {
             "distill",
             f"{_MAKERS}:distill",
             "trained from the beginning by the scores of a teacher, too",
-            {"teacher": "", "temperature": 4.0, "alpha": 0.9},
+            {"teacher": "", "temperature": 4.0, "alpha": 0.9, "epochs": 0, "rate": 1.0},
             trains=True,
             anew=True,
         ),

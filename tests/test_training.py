@@ -26,8 +26,9 @@ from harness import training
 from harness.__main__ import main
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
+from harness.context import Context
 from harness.settings import Settings
-from models import augmentation, checkpoint, find
+from models import augmentation, checkpoint, find, variants
 from models.addition import Addition
 from models.checkpoint import BadCheckpoint
 from models.datasets import DATASETS, BadData, NoData, held_out
@@ -119,6 +120,19 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path: Path, optimi
     assert record["top1"] == alone["top1"]
     assert last == record["split"]["train"] // 64 * 3
     assert record["made_by"]["bfloat16"] is (optimiser == "sgd")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["prune80+share+bits=3+tune", "gradual80", "l1", "serene", "distill+teacher=mlp+epochs=3"])
+def test_an_interrupted_variant_ends_in_the_same_weights(cache: Path, tmp_path: Path, variant: str) -> None:
+    context = Context(find("small_cnn"), 8, Settings(cache=cache), lambda words: None)
+    asked = context.task(variants.find(variant))
+    train(asked, tmp_path / "whole", context=context)
+    for step in (2, 21, 40):
+        with pytest.raises(Interrupted):
+            train(asked, tmp_path / "parts", watch=stop_at(step), checkpoint_s=0.0, context=context)
+    assert train(asked, tmp_path / "parts", context=context)["sessions"] == 4
+    assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
 
 
 def test_an_addition_that_forgets_ends_in_other_weights(tmp_path: Path) -> None:

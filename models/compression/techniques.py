@@ -65,5 +65,5 @@ def serene(context: Context, *, decay: float, threshold: float, epochs: int, rat
     return Sensitivity(decay, threshold)
 
 
-def distill(context: Context, *, teacher: str, temperature: float, alpha: float) -> Addition:
+def distill(context: Context, *, teacher: str, temperature: float, alpha: float, epochs: int, rate: float) -> Addition:
     return Distillation(context.teacher(teacher), temperature, alpha)
