@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -52,25 +53,63 @@ DENSE_WAYS = (
 Progress = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Goal:
+    """A figure that compression is to reach: at least the limit, or at `most`. None: it was not measured."""
+
+    figure: str
+    came: float | None
+    limit: float
+    unit: str
+    most: bool = False
+
+    @property
+    def reached(self) -> bool:
+        return self.came is not None and (self.came <= self.limit if self.most else self.came >= self.limit)
+
+    def row(self) -> list[str]:
+        came = NOTHING if self.came is None else f"{self.came:.4g}{self.unit}"
+        word = "not measured" if self.came is None else "reached" if self.reached else "missed"
+        return [self.figure, came, f"at {'most' if self.most else 'least'} {self.limit:g}{self.unit}", word]
+
+
+Part = Callable[[Path | None, float, str, Progress], tuple[str, list[Goal]]]
+
+
 def report(parts: Sequence[str], data: Path | None, seconds: float, style: str, progress: Progress) -> None:
-    """Measure and print the parts that are asked for, each as soon as it is there. Raises `Busy`."""
+    """Measure and print the parts that are asked for, each as soon as it is there, then what was to be reached. Raises `Busy`."""
+    goals: list[Goal] = []
     with lock_machine(0):
         for name, part in PARTS.items():
             if not parts or name in parts:
-                print(f"{part(data, seconds, style, progress)}\n", flush=True)
+                text, own = part(data, seconds, style, progress)
+                goals += own
+                print(f"{text}\n", flush=True)
+    if goals:
+        print(f"{scored(goals, style)}\n", flush=True)
 
 
-def layers(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+def scored(goals: Sequence[Goal], style: str) -> str:
+    """Each figure beside its limit."""
+    rows = [goal.row() for goal in goals]
+    return f"What was to be reached\n\n{tabulated(rows, ['figure', 'came', 'limit', ''], ['figure', ''], style)}"
+
+
+def layers(data: Path | None, seconds: float, style: str, progress: Progress) -> tuple[str, list[Goal]]:
     """One layer: dense, as it is chosen, always sparse, and as the Jetson Nano study had it; all in turns."""
     import torch
 
     torch.set_num_threads(allowed_cpus())
-    rows = []
+    rows, chosen, over_coo = [], [], []
     for inputs, outputs in SHAPES:
         for batch in BATCHES:
             for sparsity in SPARSITIES:
                 progress(f"{inputs}x{outputs}, batch {batch}, {sparsity:.0%} zeros")
-                rows.append(_layer(inputs, outputs, batch, sparsity))
+                row, over_dense, faster = _layer(inputs, outputs, batch, sparsity)
+                rows.append(row)
+                chosen.append(over_dense)
+                if (inputs, sparsity) == (10_000, 0.99) and batch > 1:
+                    over_coo.append(faster)
     heads = [
         "layer",
         "batch",
@@ -83,14 +122,16 @@ def layers(data: Path | None, seconds: float, style: str, progress: Progress) ->
         "row-major COO, ms",
         "COO/sparse",
     ]
-    words = (
-        f"One linear layer, median of {ROUNDS} rounds; activations row-major, for sparse channel-major\n"
-        "(limits: chosen never below 0.95x dense; COO/sparse 10x at 10000x100, 99 %, batches 32 and 128)"
-    )
-    return f"{words}\n\n{tabulated(rows, heads, ['layer', 'chosen'], style)}"
+    words = f"One linear layer, median of {ROUNDS} rounds; activations row-major, for sparse channel-major"
+    goals = [
+        Goal("slowest layer as chosen, over dense", min(chosen), 0.95, "x"),
+        Goal("sparse over row-major COO, 10000x100, 99 % zeros, batches 32 and 128", min(over_coo), 10, "x"),
+    ]
+    return f"{words}\n\n{tabulated(rows, heads, ['layer', 'chosen'], style)}", goals
 
 
-def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> list[str]:
+def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> tuple[list[str], float, float]:
+    """A row of the table, and from it how much faster the chosen layer is than dense, and the sparse one than COO."""
     import torch
     from torch import nn
 
@@ -118,8 +159,9 @@ def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> list[str]:
     ms = {name: f"{1e3 * median(values):.3g}" for name, values in times.items()}
     faster = median(theirs / ours for theirs, ours in zip(times["coo"], times["sparse"]))
     shape = f"{inputs}x{outputs}"
-    return [shape, str(batch), f"{sparsity:.0%}", ms["dense"], "sparse" if kept else "dense", f"{median(ratio):.2f}x",
-            f"{low:.2f}-{high:.2f}", ms["sparse"], ms["coo"], f"{faster:.1f}x"]  # fmt: skip
+    row = [shape, str(batch), f"{sparsity:.0%}", ms["dense"], "sparse" if kept else "dense", f"{median(ratio):.2f}x",
+           f"{low:.2f}-{high:.2f}", ms["sparse"], ms["coo"], f"{faster:.1f}x"]  # fmt: skip
+    return row, median(ratio), faster
 
 
 def in_turns(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
@@ -142,7 +184,7 @@ def _nothing() -> None:
     """A CPU has nothing to wait for."""
 
 
-def pruning(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+def pruning(data: Path | None, seconds: float, style: str, progress: Progress) -> tuple[str, list[Goal]]:
     """How long it takes to find the smallest of 59 million weights, and what it needs besides the new net."""
     import torch
 
@@ -162,10 +204,14 @@ def pruning(data: Path | None, seconds: float, style: str, progress: Progress) -
     beyond = NOTHING if growth is None else f"{growth / 1e6:.0f} MB ({growth / (4 * count):.2f} of the weights)"
     rows = [[f"{count / 1e6:.1f} M", f"{took:.2f} s", beyond]]
     heads = ["weights", "pruned to 95 % zeros in", "besides the new net"]
-    return f"Magnitude pruning (limits: 3 s, one weight-sized buffer)\n\n{tabulated(rows, heads, [], style)}"
+    goals = [
+        Goal(f"{count / 1e6:.1f} M weights pruned", took, 3, " s", most=True),
+        Goal("memory for it besides the new net, of the weights", growth and 100 * growth / (4 * count), 100, " %", most=True),
+    ]
+    return f"Magnitude pruning\n\n{tabulated(rows, heads, [], style)}", goals
 
 
-def mixer(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+def mixer(data: Path | None, seconds: float, style: str, progress: Progress) -> tuple[str, list[Goal]]:
     """Mixer-B/16 end to end: sparse and dense ways in turns in one process, and the memory of each in a process of its own."""
     sparse = [Cell(MIXER, f"prune{percent}+scope=layer+sparse", "eager", "fp32", 1, 224, "cpu") for percent in (90, 95, 99)]
     ways = [Cell(MIXER, DENSE, runtime, precision, 1, 224, "cpu") for runtime, precision in DENSE_WAYS]
@@ -181,12 +227,27 @@ def mixer(data: Path | None, seconds: float, style: str, progress: Progress) -> 
         [name, f"{told.weights_bytes / 1e6:.1f}", f"{told.weights_bytes / whole:.1%}", f"{told.process_peak_bytes / 1e6:.0f}"]
         for name, told in held.items()
     ]
-    words = "Mixer-B/16 at 224 pixels, batch 1, against dense eager fp32 (limits: 4.5x at 95 %, 8x at 99 %)"
-    limits = "Memory of a cell that loads the artefact (limits: 20 % of the weights at 95 %, a lower peak)"
-    return f"{words}\n\n{table(found, style)}\n\n{limits}\n\n{tabulated(shown, heads, ['variant'], style)}"
+    words = "Mixer-B/16 at 224 pixels, batch 1, against dense eager fp32"
+    goals = [
+        Goal(f"Mixer-B/16, {percent} % zeros, over dense eager fp32", _speedup(found, cell), limit, "x")
+        for percent, cell, limit in ((95, sparse[1], 4.5), (99, sparse[2], 8))
+    ]
+    kept = held[sparse[1].variant]
+    goals += [
+        Goal("its weights at 95 % zeros, of dense", 100 * kept.weights_bytes / whole, 20, " %", most=True),
+        Goal(
+            "its process's peak, of dense", 100 * kept.process_peak_bytes / held[DENSE].process_peak_bytes, 100, " %", most=True
+        ),
+    ]
+    text = f"{words}\n\n{table(found, style)}\n\nMemory of a cell that loads the artefact"
+    return f"{text}\n\n{tabulated(shown, heads, ['variant'], style)}", goals
 
 
-def structured(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+def _speedup(found: Sequence[Way], cell: Cell) -> float | None:
+    return next(way.speedup for way in found if way.cell == cell)
+
+
+def structured(data: Path | None, seconds: float, style: str, progress: Progress) -> tuple[str, list[Goal]]:
     """Whole channels removed, against dense eager fp32, in turns in one process."""
     found: list[Way] = []
     for model in ("vgg16", "resnet50"):
@@ -194,11 +255,16 @@ def structured(data: Path | None, seconds: float, style: str, progress: Progress
         with _measuring(data, seconds) as (settings, log):
             found += sorted(find(cells, settings, log, progress), key=lambda way: cells.index(way.cell))
     rows = [[way.cell.model, way.cell.variant, *times(way)] for way in found]
-    words = "Channels removed, batch 1, 224 pixels, against dense eager fp32 (limit: 1.6x at filter50)"
-    return f"{words}\n\n{tabulated(rows, ['model', 'variant', *TIMES], LEFT, style)}"
+    words = "Channels removed, batch 1, 224 pixels, against dense eager fp32"
+    goals = [
+        Goal(f"{way.cell.model} without half of its MACs, over dense", way.speedup, 1.6, "x")
+        for way in found
+        if way.cell.variant == "filter50"
+    ]
+    return f"{words}\n\n{tabulated(rows, ['model', 'variant', *TIMES], LEFT, style)}", goals
 
 
-def reduction(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+def reduction(data: Path | None, seconds: float, style: str, progress: Progress) -> tuple[str, list[Goal]]:
     """Smaller nets of the same make: the Mixers of table 1 and the study, and the study's MLP in other depths and widths."""
     from models import find as model
     from models.layers import macs
@@ -214,10 +280,10 @@ def reduction(data: Path | None, seconds: float, style: str, progress: Progress)
             rows.append([name, str(size), f"{need / 1e6:.4g}", f"{needs[0] / need:.2f}x", *times(found[name])])
     heads = ["model", "pixels", "MACs, M", "promised", *TIMES]
     words = "Static reduction: nets of one make, batch 1, dense eager fp32, against the largest of them, in turns in one process"
-    return f"{words}\n\n{tabulated(rows, heads, ['model'], style)}"
+    return f"{words}\n\n{tabulated(rows, heads, ['model'], style)}", []
 
 
-def distillation(data: Path | None, seconds: float, style: str, progress: Progress) -> str:
+def distillation(data: Path | None, seconds: float, style: str, progress: Progress) -> tuple[str, list[Goal]]:
     """Students with and without a teacher, from the same three seeds; trained once, and kept in the cache."""
     from dataclasses import replace
     from statistics import mean, stdev
@@ -250,10 +316,10 @@ def distillation(data: Path | None, seconds: float, style: str, progress: Progre
     what = model(STUDENTS[0][0]).dataset(size)
     words = f"Distillation on {what.name}, temperature 4, alpha 0.9: top-1, mean and standard deviation of {SEEDS} seeds"
     heads = ["student", "teacher", "teacher's", "alone", "taught", "gain, points", "of each seed"]
-    return f"{words}\n\n{tabulated(rows, heads, ['student', 'teacher'], style)}"
+    return f"{words}\n\n{tabulated(rows, heads, ['student', 'teacher'], style)}", []
 
 
-PARTS: dict[str, Callable[[Path | None, float, str, Progress], str]] = {
+PARTS: dict[str, Part] = {
     "layers": layers,
     "pruning": pruning,
     "mixer": mixer,
@@ -292,8 +358,30 @@ def tables(records: Iterable[dict[str, Any]], style: str = "simple") -> str:
     told = list(records)
     unfit = [f"- {record['cell']['id']}: {record['outcome']}: {record['reason']}" for record in told if record["reason"]]
     body = tabulated([_row(record) for record in told], HEADS, (*LEFT, "run as"), style)
-    shown = [body, "\n".join([*(f"- {line}" for line in explained(told)), *unfit]), _sweep(told, style), _stages(told, style)]
+    words = "\n".join([*(f"- {line}" for line in explained(told)), *unfit])
+    goals = _goals(told)
+    shown = [body, words, _sweep(told, style), _stages(told, style), scored(goals, style) if goals else ""]
     return "\n\n".join(part for part in shown if part)
+
+
+def _goals(records: Iterable[dict[str, Any]]) -> list[Goal]:
+    """What was to be reached by cells of the tier, of those that are there."""
+    goals = []
+    for record in records:
+        cell, promise, accuracy = record["cell"], record.get("promise"), record["accuracy"] or {}
+        if not promise or accuracy.get("loss") is None:
+            continue
+        lost = partial(Goal, f"{cell['model']}, {cell['variant']}: points of top-1 lost", 100 * accuracy["loss"])
+        match cell["model"], cell["image_size"], cell["variant"]:
+            case "mlp", 28, "gradual97+epochs=5+share+bits=4+tune+huffman":
+                smaller = promise["bytes_dense"] / promise["bytes"]
+                goals += [Goal("Deep Compression of the MNIST MLP, times smaller", smaller, 30, "x"), lost(0.3, "", most=True)]
+            case "resnet56", 32, "filter50+tune+epochs=8":
+                goals.append(lost(1, "", most=True))
+            case "alexnet_cifar", 32, "gradual90+layers=linear+share+huffman":
+                goals.append(Goal("AlexNet, its dense layers pruned gradually: top-1", 100 * accuracy["top1"], 53.86, " %"))
+                goals.append(Goal("AlexNet, the same: on disk", promise["bytes"] / 1e6, 93.96, " MB", most=True))
+    return goals
 
 
 def _sweep(records: Sequence[dict[str, Any]], style: str) -> str:

@@ -206,7 +206,7 @@ def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, k
     most = 1 - now / whole
     raise TooMuch(
         f"a share of {share:.1%} of the MACs is to go; the {len(found)} groups of channels that can be pruned allow {most:.1%} "
-        f"(each keeps {keep:.0%} of its channels at least)"
+        f"(each keeps {keep:.0%} of its channels at least; a smaller keep= or unit= may allow more)"
     )
 
 
