@@ -14,7 +14,7 @@ from torch import nn
 from harness import compress
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
-from harness.compression import tables
+from harness.compression import Goal, tables
 from harness.facts import Promise
 from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.settings import Settings
@@ -316,6 +316,27 @@ def test_the_tables_say_what_was_swept_and_what_each_stage_took() -> None:
     assert ["mlp", "8", "4", "0.01", "97.0%,", "97.00%", "(-1.00)", "40.0%,", "50.00%", "(-1.00)"] in rows
     assert ["mlp", "prune90+huffman", "40", "8", "3", "1.25", "32.0x"] in rows
     assert "stage by stage" not in tables([record("prune90")])
+
+
+@pytest.mark.parametrize(
+    ("came", "most", "words"),
+    [
+        (4.5, False, ["4.5x", "at least 4.5x", "reached"]), (4.4, False, ["4.4x", "at least 4.5x", "missed"]),
+        (4.5, True, ["4.5x", "at most 4.5x", "reached"]), (4.6, True, ["4.6x", "at most 4.5x", "missed"]),
+        (None, True, ["-", "at most 4.5x", "not measured"]),
+    ],
+)  # fmt: skip
+def test_a_goal_is_reached_or_missed(came: float | None, most: bool, words: list[str]) -> None:
+    assert Goal("faster", came, 4.5, "x", most).row() == ["faster", *words]
+
+
+@pytest.mark.parametrize(("loss", "word"), [(0.01, "reached"), (0.011, "missed")])
+def test_the_tier_says_what_its_cells_were_to_reach(loss: float, word: str) -> None:
+    cell = {**record("filter50+tune+epochs=8")["cell"], "model": "resnet56", "image_size": 32}
+    told = {**record("filter50+tune+epochs=8"), "cell": cell, "accuracy": {"top1": 0.9, "loss": loss}}
+    last = tables([told]).splitlines()[-1].split()
+    assert last[-4:] == ["at", "most", "1", word]
+    assert "What was to be reached" not in tables([record("filter50+tune+epochs=8")])
 
 
 def test_a_compressed_net_is_written_and_built_again(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
