@@ -25,7 +25,7 @@ from harness.fastest import TIMES, Way, find, table, times
 from harness.machine import allowed_cpus
 from harness.session import lock_machine
 from harness.settings import Settings
-from harness.table import COLUMNS, LEFT, NOTHING, explained, tabulated
+from harness.table import LEFT, NOTHING, compressed, explained, tabulated
 from models import variants
 from models.variants import DENSE
 
@@ -348,20 +348,13 @@ def _memory(probe: Probe) -> Memory:
         probe.close()
 
 
-HEADS = [
-    "model", "variant", "px", "run as", "M stored", "not zero", "MACs", "effective", "kB on disk", "smaller", "top-1",
-    "points lost", "promised", "delivered", "kept", "trained in",
-]  # fmt: skip
-
-
 def tables(records: Iterable[dict[str, Any]], style: str = "simple") -> str:
     """Each variant of the tier beside its dense parent, with its promises and whether it keeps them."""
     told = list(records)
     unfit = [f"- {record['cell']['id']}: {record['outcome']}: {record['reason']}" for record in told if record["reason"]]
-    body = tabulated([_row(record) for record in told], HEADS, (*LEFT, "run as"), style)
     words = "\n".join([*(f"- {line}" for line in explained(told)), *unfit])
     goals = _goals(told)
-    shown = [body, words, _sweep(told, style), _stages(told, style), scored(goals, style) if goals else ""]
+    shown = [compressed(told, style), words, _sweep(told, style), _stages(told, style), scored(goals, style) if goals else ""]
     return "\n\n".join(part for part in shown if part)
 
 
@@ -424,28 +417,3 @@ def _stages(records: Sequence[dict[str, Any]], style: str) -> str:
             rows.append([cell["model"], cell["variant"], *sizes, f"{stages['dense'] / stages['coded']:.1f}x"])
     heads = ["model", "variant", "dense, kB", "pruned", "shared", "coded", "smaller"]
     return f"Deep Compression, stage by stage\n\n{tabulated(rows, heads, LEFT, style)}" if rows else ""
-
-
-def _row(record: dict[str, Any]) -> list[str]:
-    from harness.facts import Promise
-    from models.recipes import duration
-
-    cell, accuracy, told = record["cell"], record["accuracy"] or {}, record.get("promise")
-    top1, loss = accuracy.get("top1"), accuracy.get("loss")
-    seen = [NOTHING if top1 is None else f"{top1:.2%}", NOTHING if loss is None else f"{100 * loss:+.2f}"]
-    named = [cell["model"], cell["variant"], str(cell["image_size"]), f"{cell['runtime']} {cell['precision']}"]
-    if not told:
-        return [*named, *[NOTHING] * 6, *seen, *[NOTHING] * 4]
-    promise = Promise(**told)
-    return [
-        *named,
-        f"{promise.parameters_stored / 1e6:.4g}",
-        f"{promise.parameters_nonzero / max(1, promise.parameters_dense):.1%}",
-        f"{promise.macs / promise.macs_dense:.1%}",
-        f"{promise.macs_effective / promise.macs_dense:.1%}",
-        NOTHING if promise.bytes is None else f"{promise.bytes / 1e3:.4g}",
-        NOTHING if promise.bytes is None else f"{promise.bytes_dense / promise.bytes:.1f}x",
-        *seen,
-        *(COLUMNS[name](record) for name in ("promised", "delivered", "kept")),
-        duration(sum(training["seconds"] for training in promise.trainings)) if promise.trainings else NOTHING,
-    ]

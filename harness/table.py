@@ -11,6 +11,7 @@ from tabulate import tabulate
 from harness.cell import AXES
 from harness.facts import Promise
 from harness.outcomes import OK
+from models.recipes import duration
 
 NOTHING = "-"
 KEPT = 0.5  # of the speed that was to be gained: a variant that delivers less is flagged
@@ -29,6 +30,9 @@ def matrix(records: Sequence[Record], style: str = "simple") -> str:
     counted = [record for record in records if record["outcome"] == OK and record["latency"] is None]
     measured = [record for record in records if record not in counted]
     parts = [_measured(measured, style), "", *notes(measured)] if measured else []
+    if variants := [record for record in measured if record.get("promise")]:
+        words = "compressed: promised, and delivered in turns with the dense net"
+        parts += ["", words, "", compressed(variants, style), "", *explained(variants)]
     if counted:
         words = "counted, not timed: all routes agree" if style == "simple" else "Counted, not timed; all routes agree:\n"
         parts += [*([""] if parts else []), words, _of_records(counted, ["model", "image_size"], ["param\nM", "MAC\nM"], style)]
@@ -47,6 +51,40 @@ def _measured(records: Sequence[Record], style: str) -> str:
 def _of_records(records: Sequence[Record], axes: Sequence[str], columns: Sequence[str], style: str) -> str:
     rows = [[_axis(record, axis) for axis in axes] + [COLUMNS[name](record) for name in columns] for record in records]
     return tabulated(rows, [_HEADERS.get(axis, axis) for axis in axes] + list(columns), LEFT, style)
+
+
+def compressed(records: Sequence[Record], style: str) -> str:
+    """What each variant promises, and whether it keeps that; the dense nets among the records have their top-1."""
+    heads = [
+        "model", "variant", "px", "run as", "M stored", "not zero", "MACs", "effective", "kB on disk", "smaller", "top-1",
+        "points lost", "promised", "delivered", "kept", "trained in",
+    ]  # fmt: skip
+    return tabulated([_compressed(record) for record in records], heads, (*LEFT, "run as"), style)
+
+
+def _compressed(record: Record) -> list[str]:
+    cell, accuracy, told = record["cell"], record["accuracy"] or {}, record.get("promise")
+    top1, loss = accuracy.get("top1"), accuracy.get("loss")
+    seen = [NOTHING if top1 is None else f"{top1:.2%}", NOTHING if loss is None else f"{100 * loss:+.2f}"]
+    run_as = f"{cell['runtime']} {cell['precision']} b{cell['batch']}"
+    named = [cell["model"], cell["variant"], str(cell["image_size"]), run_as]
+    if not told:
+        return [*named, *[NOTHING] * 6, *seen, *[NOTHING] * 4]
+    promise, speedup = Promise(**told), (record.get("delivery") or {}).get("speedup")
+    return [
+        *named,
+        f"{promise.parameters_stored / 1e6:.4g}",
+        f"{promise.parameters_nonzero / max(1, promise.parameters_dense):.1%}",
+        f"{promise.macs / promise.macs_dense:.1%}",
+        f"{promise.macs_effective / promise.macs_dense:.1%}",
+        NOTHING if promise.bytes is None else f"{promise.bytes / 1e3:.4g}",
+        NOTHING if promise.bytes is None else f"{promise.bytes_dense / promise.bytes:.1f}x",
+        *seen,
+        f"{promise.speedup:.2f}x",
+        NOTHING if speedup is None else f"{speedup:.2f}x",
+        kept(record),
+        duration(sum(training["seconds"] for training in promise.trainings)) if promise.trainings else NOTHING,
+    ]
 
 
 def tabulated(rows: Sequence[Sequence[str]], heads: Sequence[str], left: Collection[str], style: str) -> str:
@@ -94,7 +132,6 @@ def notes(records: Sequence[Record]) -> list[str]:
         )
     if any(_top1(record).endswith("'") for record in records):
         lines.append("': top-1 of the same model in another batch.")
-    lines += explained(records)
     missing: dict[str, list[str]] = {}
     for record in records:
         reason = (record["accuracy"] or {}).get("unavailable")
@@ -186,24 +223,6 @@ def _share(name: str) -> Callable[[Record], str]:
     return column
 
 
-def _promised(name: str, unit: float) -> Callable[[Record], str]:
-    def column(record: Record) -> str:
-        value = (record.get("promise") or {}).get(name)
-        return NOTHING if value is None else f"{value / unit:.4g}"
-
-    return column
-
-
-def _promised_speedup(record: Record) -> str:
-    promise = record.get("promise")
-    return NOTHING if promise is None else f"{Promise(**promise).speedup:.2f}x"
-
-
-def _delivered_speedup(record: Record) -> str:
-    speedup = (record.get("delivery") or {}).get("speedup")
-    return NOTHING if speedup is None else f"{speedup:.2f}x"
-
-
 def broken_promises(record: Record) -> list[str]:
     """Those of `EXPLAINED` that hold of a variant; none of a dense model, and of one that keeps what it promises."""
     if not record.get("promise"):
@@ -241,13 +260,6 @@ COLUMNS: dict[str, Callable[[Record], str]] = {
     "outcome": lambda record: str(record["outcome"]),
     "param\nM": _count("parameters", 1e6),
     "MAC\nM": _count("macs", 1e6),
-    "stored\nM": _promised("parameters_stored", 1e6),
-    "not zero\nM": _promised("parameters_nonzero", 1e6),
-    "effective\nMAC, M": _promised("macs_effective", 1e6),
-    "disk\nMiB": _promised("bytes", 2**20),
-    "promised": _promised_speedup,
-    "delivered": _delivered_speedup,
-    "kept": kept,
     "error": _error,
     "top-1": _top1,
     "first\nms": lambda record: _milliseconds(record, "first_s"),

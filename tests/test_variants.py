@@ -18,7 +18,7 @@ from harness.compression import Goal, tables
 from harness.facts import Promise
 from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.settings import Settings
-from harness.table import explained, kept
+from harness.table import explained, kept, matrix
 from models import find as model
 from models import variants
 from models.compression import stored
@@ -304,6 +304,7 @@ def test_a_promise_that_is_not_kept_is_told_in_plain_words() -> None:
 def record(variant: str, nonzero: int = 25, stages: dict[str, int] | None = None, top1: float = 0.97) -> dict[str, Any]:
     promise = Promise(100, 100, nonzero, 100, 1000, 1000, 250, 400, 400, stages, [{"epochs": 4, "seconds": 3.0}])
     named = {"model": "mlp", "variant": variant, "id": f"mlp-{variant}", "image_size": 8, "runtime": "eager", "precision": "fp32"}
+    named |= {"batch": 32}
     return {"cell": named, "promise": vars(promise), "accuracy": {"top1": top1, "loss": 0.01}, "reason": None}
 
 
@@ -316,6 +317,20 @@ def test_the_tables_say_what_was_swept_and_what_each_stage_took() -> None:
     assert ["mlp", "8", "4", "0.01", "97.0%,", "97.00%", "(-1.00)", "40.0%,", "50.00%", "(-1.00)"] in rows
     assert ["mlp", "prune90+huffman", "40", "8", "3", "1.25", "32.0x"] in rows
     assert "stage by stage" not in tables([record("prune90")])
+
+
+def test_the_matrix_has_a_table_of_its_own_for_what_is_compressed() -> None:
+    nothing = dict.fromkeys(("latency", "counts", "memory", "agreement", "accuracy", "promise"))
+    cell = {**record("dense")["cell"], "target": "cpu"}
+    dense = {**nothing, "cell": cell, "outcome": "failed", "reason": "so"}
+    pruned = {**dense, "cell": {**cell, "variant": "prune75"}, "promise": record("prune75")["promise"]}
+    whole, _, below = matrix([dense, pruned]).partition("compressed: promised, and delivered in turns with the dense net")
+    assert "prune75" in whole and "4.00x" not in whole
+    row = below.splitlines()[4].split()
+    assert row[:8] == ["mlp", "prune75", "8", "eager", "fp32", "b32", "0.0001", "25.0%"]
+    assert row[8:] == ["100.0%", "25.0%", "0.4", "1.0x", "4.00x", "no", "smaller", "3.0", "s"]
+    assert "no smaller: its zeros take as much on disk" in below
+    assert "compressed" not in matrix([dense])
 
 
 @pytest.mark.parametrize(
