@@ -25,7 +25,7 @@ from harness.fastest import TIMES, Way, find, table, times
 from harness.machine import allowed_cpus
 from harness.session import lock_machine
 from harness.settings import Settings
-from harness.table import LEFT, NOTHING, compressed, explained, tabulated
+from harness.table import LEFT, NOTHING, compressed, explained, mixed, tabulated
 from models import variants
 from models.variants import DENSE
 
@@ -76,18 +76,22 @@ Part = Callable[[Path | None, float, str, Progress], tuple[str, list[Goal]]]
 def report(parts: Sequence[str], data: Path | None, seconds: float, style: str, progress: Progress) -> None:
     """Measure and print the parts that are asked for, each as soon as it is there, then what was to be reached. Raises `Busy`."""
     goals: list[Goal] = []
-    with lock_machine(0):
-        for name, part in PARTS.items():
-            if not parts or name in parts:
-                text, own = part(data, seconds, style, progress)
-                goals += own
-                print(f"{text}\n", flush=True)
-    if goals:
-        print(f"{scored(goals, style)}\n", flush=True)
+    try:
+        with lock_machine(0):
+            for name, part in PARTS.items():
+                if not parts or name in parts:
+                    text, own = part(data, seconds, style, progress)
+                    goals += own
+                    print(f"{text}\n", flush=True)
+    finally:  # what was measured before a part failed
+        if goals:
+            print(f"{scored(goals, style)}\n", flush=True)
 
 
 def scored(goals: Sequence[Goal], style: str) -> str:
-    """Each figure beside its limit."""
+    """Each figure beside its limit; nothing where nothing was to be reached."""
+    if not goals:
+        return ""
     rows = [goal.row() for goal in goals]
     return f"What was to be reached\n\n{tabulated(rows, ['figure', 'came', 'limit', ''], ['figure', ''], style)}"
 
@@ -251,7 +255,7 @@ def structured(data: Path | None, seconds: float, style: str, progress: Progress
         cells = [Cell(model, variant, "eager", "fp32", 1, 224, "cpu") for variant in (DENSE, "filter25", "filter50", "filter75")]
         with _measuring(data, seconds) as (settings, log):
             found += sorted(find(cells, settings, log, progress), key=lambda way: cells.index(way.cell))
-    rows = [[way.cell.model, way.cell.variant, *times(way)] for way in found]
+    rows = [[way.cell.model, way.cell.variant, *times(way)] for way in found if way.reason is None]
     words = "Channels removed, batch 1, 224 pixels, against dense eager fp32"
     goals = [
         Goal(f"{way.cell.model} without half of its MACs, over dense", way.speedup, 1.6, "x")
@@ -352,29 +356,32 @@ def tables(records: Iterable[dict[str, Any]], style: str = "simple") -> str:
     """Each variant of the tier beside its dense parent, with its promises and whether it keeps them."""
     told = list(records)
     unfit = [f"- {record['cell']['id']}: {record['outcome']}: {record['reason']}" for record in told if record["reason"]]
-    words = "\n".join([*(f"- {line}" for line in explained(told)), *unfit])
-    goals = _goals(told)
-    shown = [compressed(told, style), words, _sweep(told, style), _stages(told, style), scored(goals, style) if goals else ""]
+    words = "\n".join([*(f"- {line}" for line in [*explained(told), *mixed(told)]), *unfit])
+    shown = [compressed(told, style), words, _sweep(told, style), _stages(told, style), scored(_goals(told), style)]
     return "\n\n".join(part for part in shown if part)
 
 
+DEEP = ("mlp", 28, "gradual97+epochs=5+share+bits=4+tune+huffman")
+THIN = ("resnet56", 32, "filter50+tune+epochs=8")
+SMALL = ("alexnet_cifar", 32, "gradual90+layers=linear+share+huffman")
+
+
 def _goals(records: Iterable[dict[str, Any]]) -> list[Goal]:
-    """What was to be reached by cells of the tier, of those that are there."""
+    """What was to be reached by cells of the tier, of those that were run."""
     goals = []
     for record in records:
-        cell, promise, accuracy = record["cell"], record.get("promise"), record["accuracy"] or {}
-        if not promise or accuracy.get("loss") is None:
-            continue
-        lost = partial(Goal, f"{cell['model']}, {cell['variant']}: points of top-1 lost", 100 * accuracy["loss"])
-        match cell["model"], cell["image_size"], cell["variant"]:
-            case "mlp", 28, "gradual97+epochs=5+share+bits=4+tune+huffman":
-                smaller = promise["bytes_dense"] / promise["bytes"]
-                goals += [Goal("Deep Compression of the MNIST MLP, times smaller", smaller, 30, "x"), lost(0.3, "", most=True)]
-            case "resnet56", 32, "filter50+tune+epochs=8":
-                goals.append(lost(1, "", most=True))
-            case "alexnet_cifar", 32, "gradual90+layers=linear+share+huffman":
-                goals.append(Goal("AlexNet, its dense layers pruned gradually: top-1", 100 * accuracy["top1"], 53.86, " %"))
-                goals.append(Goal("AlexNet, the same: on disk", promise["bytes"] / 1e6, 93.96, " MB", most=True))
+        cell, promise, accuracy = record["cell"], record.get("promise") or {}, record["accuracy"] or {}
+        loss, top1 = (None if value is None else 100 * value for value in (accuracy.get("loss"), accuracy.get("top1")))
+        size = promise.get("bytes")
+        which = (cell["model"], cell["image_size"], cell["variant"])
+        if which == DEEP:
+            goals.append(Goal("Deep Compression of the MNIST MLP", size and promise["bytes_dense"] / size, 30, "x smaller"))
+            goals.append(Goal("Deep Compression of the MNIST MLP: points of top-1 lost", loss, 0.3, "", most=True))
+        elif which == THIN:
+            goals.append(Goal("ResNet-56 without half of its MACs, 8 epochs: points of top-1 lost", loss, 1, "", most=True))
+        elif which == SMALL:
+            goals.append(Goal("AlexNet, its dense layers pruned gradually: top-1", top1, 53.86, " %"))
+            goals.append(Goal("AlexNet, the same: on disk", size and size / 1e6, 93.96, " MB", most=True))
     return goals
 
 

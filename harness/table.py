@@ -32,7 +32,8 @@ def matrix(records: Sequence[Record], style: str = "simple") -> str:
     parts = [_measured(measured, style), "", *notes(measured)] if measured else []
     if variants := [record for record in measured if record.get("promise")]:
         words = "compressed: promised, and delivered in turns with the dense net"
-        parts += ["", words, "", compressed(variants, style), "", *explained(variants)]
+        broken = explained(variants)
+        parts += ["", words, "", compressed(variants, style), *([""] if broken else []), *broken]
     if counted:
         words = "counted, not timed: all routes agree" if style == "simple" else "Counted, not timed; all routes agree:\n"
         parts += [*([""] if parts else []), words, _of_records(counted, ["model", "image_size"], ["param\nM", "MAC\nM"], style)]
@@ -132,6 +133,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         )
     if any(_top1(record).endswith("'") for record in records):
         lines.append("': top-1 of the same model in another batch.")
+    lines += mixed(records)
     missing: dict[str, list[str]] = {}
     for record in records:
         reason = (record["accuracy"] or {}).get("unavailable")
@@ -240,6 +242,15 @@ def broken_promises(record: Record) -> list[str]:
 def kept(record: Record) -> str:
     """Whether a variant keeps what it promises, in plain words."""
     return ", ".join(broken_promises(record)) or ("yes" if (record.get("delivery") or {}).get("speedup") else NOTHING)
+
+
+def mixed(records: Sequence[Record]) -> list[str]:
+    """A warning where a resumed run holds cells that different code has measured."""
+    revisions = {record["machine"]["git_revision"] for record in records}
+    if len(revisions) < 2:
+        return []
+    names = ", ".join(sorted(str(revision)[:7] for revision in revisions))
+    return [f"measured by {len(revisions)} revisions of this project ({names}): rows may differ by its changes."]
 
 
 def explained(records: Sequence[Record]) -> list[str]:

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from harness import compress
+from harness import compress, compression
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
-from harness.compression import Goal, tables
+from harness.compression import DEEP, SMALL, THIN, Goal, tables
 from harness.facts import Promise
+from harness.matrix import FILE, expand, load
 from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.settings import Settings
 from harness.table import explained, kept, matrix
@@ -305,7 +306,8 @@ def record(variant: str, nonzero: int = 25, stages: dict[str, int] | None = None
     promise = Promise(100, 100, nonzero, 100, 1000, 1000, 250, 400, 400, stages, [{"epochs": 4, "seconds": 3.0}])
     named = {"model": "mlp", "variant": variant, "id": f"mlp-{variant}", "image_size": 8, "runtime": "eager", "precision": "fp32"}
     named |= {"batch": 32}
-    return {"cell": named, "promise": vars(promise), "accuracy": {"top1": top1, "loss": 0.01}, "reason": None}
+    machine = {"git_revision": "5ca1ab1e"}
+    return {"cell": named, "promise": vars(promise), "accuracy": {"top1": top1, "loss": 0.01}, "reason": None, "machine": machine}
 
 
 def test_the_tables_say_what_was_swept_and_what_each_stage_took() -> None:
@@ -317,12 +319,15 @@ def test_the_tables_say_what_was_swept_and_what_each_stage_took() -> None:
     assert ["mlp", "8", "4", "0.01", "97.0%,", "97.00%", "(-1.00)", "40.0%,", "50.00%", "(-1.00)"] in rows
     assert ["mlp", "prune90+huffman", "40", "8", "3", "1.25", "32.0x"] in rows
     assert "stage by stage" not in tables([record("prune90")])
+    assert "revisions" not in text
+    other = {**record("share"), "machine": {"git_revision": "f00dbabe"}}
+    assert "- measured by 2 revisions of this project (5ca1ab1, f00dbab): rows may" in tables([*swept, other])
 
 
 def test_the_matrix_has_a_table_of_its_own_for_what_is_compressed() -> None:
     nothing = dict.fromkeys(("latency", "counts", "memory", "agreement", "accuracy", "promise"))
     cell = {**record("dense")["cell"], "target": "cpu"}
-    dense = {**nothing, "cell": cell, "outcome": "failed", "reason": "so"}
+    dense = {**record("dense"), **nothing, "cell": cell, "outcome": "failed", "reason": "so"}
     pruned = {**dense, "cell": {**cell, "variant": "prune75"}, "promise": record("prune75")["promise"]}
     whole, _, below = matrix([dense, pruned]).partition("compressed: promised, and delivered in turns with the dense net")
     assert "prune75" in whole and "4.00x" not in whole
@@ -345,13 +350,50 @@ def test_a_goal_is_reached_or_missed(came: float | None, most: bool, words: list
     assert Goal("faster", came, 4.5, "x", most).row() == ["faster", *words]
 
 
-@pytest.mark.parametrize(("loss", "word"), [(0.01, "reached"), (0.011, "missed")])
-def test_the_tier_says_what_its_cells_were_to_reach(loss: float, word: str) -> None:
-    cell = {**record("filter50+tune+epochs=8")["cell"], "model": "resnet56", "image_size": 32}
-    told = {**record("filter50+tune+epochs=8"), "cell": cell, "accuracy": {"top1": 0.9, "loss": loss}}
-    last = tables([told]).splitlines()[-1].split()
-    assert last[-4:] == ["at", "most", "1", word]
-    assert "What was to be reached" not in tables([record("filter50+tune+epochs=8")])
+def test_the_tier_says_what_its_cells_were_to_reach() -> None:
+    def scores(which: tuple[str, int, str], **changed: Any) -> list[str]:
+        name, size, variant = which
+        told = record(variant)
+        shown = tables([{**told, "cell": {**told["cell"], "model": name, "image_size": size}, **changed}]).splitlines()
+        return [line.split("  ")[-1].strip() for line in shown[shown.index("What was to be reached") + 4 :]]
+
+    promise = {**record(DEEP[2])["promise"], "bytes_dense": 3000}
+    assert scores(DEEP, promise={**promise, "bytes": 100}, accuracy={"top1": 0.9, "loss": 0.003}) == ["reached", "reached"]
+    assert scores(DEEP, promise={**promise, "bytes": 101}, accuracy={"top1": 0.9, "loss": 0.0031}) == ["missed", "missed"]
+    assert scores(DEEP, promise={**promise, "bytes": None}, accuracy=None) == ["not measured", "not measured"]
+    assert scores(THIN, accuracy={"top1": 0.9, "loss": 0.01}) == ["reached"]
+    assert scores(THIN, accuracy={"top1": 0.9, "loss": 0.011}) == ["missed"]
+    assert scores(THIN, promise=None, accuracy=None, outcome="unavailable", reason="no data") == ["not measured"]
+    assert scores(SMALL, promise={**promise, "bytes": 94_000_000}, accuracy={"top1": 0.5386, "loss": 0.0}) == [
+        "reached",
+        "missed",
+    ]
+    assert "What was to be reached" not in tables([record(THIN[2])])
+    cells = {(cell.model, cell.image_size, cell.variant) for cell in expand(load(FILE)["compression"], {})}
+    assert {DEEP, THIN, SMALL} <= cells
+
+
+def test_goals_are_told_also_when_a_later_part_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*_: Any) -> Any:
+        raise ValueError("so")
+
+    parts = {"one": lambda *_: ("first", [Goal("figure", 1, 2, "x")]), "two": fails, "three": lambda *_: ("third", [])}
+    monkeypatch.setattr(compression, "PARTS", parts)
+    with pytest.raises(ValueError, match="so"):
+        compression.report([], None, 0.1, "simple", print)
+    said = capsys.readouterr().out
+    assert "first" in said and "third" not in said
+    assert said.split()[-6:] == ["figure", "1x", "at", "least", "2x", "missed"]
+    compression.report(["three"], None, 0.1, "simple", print)
+    assert capsys.readouterr().out == "third\n\n"
+
+
+def test_a_student_is_trained_by_the_whole_recipe_and_a_pruned_net_for_a_fifth() -> None:
+    asked = [
+        find(name).recipe(model("mlp"), 8) for name in ("dense", "distill+teacher=mlp", "distill+teacher=mlp+epochs=3", "tune")
+    ]
+    assert [recipe.epochs for recipe in asked] == [20, 20, 3, 4]
+    assert asked[0].learning_rate == asked[1].learning_rate == asked[3].learning_rate / 0.3
 
 
 def test_a_compressed_net_is_written_and_built_again(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
