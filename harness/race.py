@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +15,7 @@ from harness.outcomes import CellEnded
 from harness.settings import Settings
 from harness.subject import Subject
 
+Call = tuple[Callable[[], Any], Callable[[], None]]
 # Calls before those of a turn, and for how long: another runtime's threads still spin, and the caches hold its weights.
 UNTIMED, UNTIMED_S = 2, 0.02
 TIMED = 5
@@ -30,7 +31,7 @@ def run(
     order is random; or the `reason` for which it did not take part.
     """
     told: list[dict[str, Any]] = []
-    calls: dict[int, tuple[Callable[[], Any], Callable[[], None]]] = {}
+    calls: dict[int, Call] = {}
     for number, (cell, folder) in enumerate(zip(cells, folders, strict=True)):
         progress(f"checking {cell.id}")
         try:
@@ -41,7 +42,18 @@ def run(
         except CellEnded as end:
             reason = end.reason
         told.append({"reason": reason, "turns_s": []})
-    ends, rounds = time.monotonic() + settings.sampling_s * len(calls), 0
+    for number, turns in in_turns(calls, settings.sampling_s * len(calls), progress).items():
+        told[number]["turns_s"] = turns
+    return told
+
+
+def in_turns(calls: Mapping[int, Call], seconds: float, progress: Callable[[str], None]) -> dict[int, list[float]]:
+    """For each call the medians of its turns, in seconds: in every round each has one, in random order, for `seconds` in all.
+
+    A call is what starts an inference, and what waits until it is done.
+    """
+    turns: dict[int, list[float]] = {number: [] for number in calls}
+    ends, rounds = time.monotonic() + seconds, 0
     with latency.quiet():
         while rounds < ROUNDS or time.monotonic() < ends:
             rounds += 1
@@ -52,5 +64,5 @@ def run(
                 latency.sample(call, synchronize, UNTIMED)
                 while time.monotonic() < rest:
                     latency.sample(call, synchronize, 1)
-                told[number]["turns_s"].append(median(latency.sample(call, synchronize, TIMED)))
-    return told
+                turns[number].append(median(latency.sample(call, synchronize, TIMED)))
+    return turns

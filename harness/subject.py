@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import accuracy, artefacts, latency, memory, meters, runtimes
+from harness import accuracy, agreement, artefacts, latency, memory, meters, runtimes
 from harness.cell import Cell, compares_with_parent
 from harness.facts import Accuracy, Agreement, Latency, Layers, Memory, Prepared
 from harness.machine import cpu_flags
-from harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
+from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.precisions import PRECISIONS
 from harness.reference import Reference, layers
 from harness.runtimes import Runtime
@@ -31,10 +31,6 @@ from models.variants import DENSE
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The largest of 10,000 normally distributed errors lies at 4 times their RMS; twice that leaves room for heavier tails.
-OUTLIER = 8
-# Of 1,000 outputs the worst has twice the RMS error of all, over 8 pictures; a swapped one 1.4 spreads, and never less than 1.
-COLUMN = 4
 UNSAID = ("usual", "newest")  # values of options that leave the choice to the runtime
 PROFILED = 20  # inferences that are looked into
 
@@ -119,47 +115,8 @@ class Subject:
 
     def agreement(self) -> Agreement:
         """Compare with the reference on its inputs, in the cell's own batch."""
-        import torch
-
-        inputs, expected, spread = self._reference.inputs, self._reference.outputs, self._reference.spread
-        if not isfinite(spread):
-            raise CellEnded(FAILED, "the reference outputs, in float64, hold NaN or infinity: look at the weights")
-        if not spread > 0:
-            raise CellEnded(FAILED, "the model gives the same outputs for every input; nothing can be compared on them")
-        rows = [index % len(inputs) for index in range(-(-len(inputs) // self._cell.batch) * self._cell.batch)]
-        came = []
-        for start in range(0, len(rows), self._cell.batch):
-            part = rows[start : start + self._cell.batch]
-            outputs = self._infer(inputs[part])
-            self._check_outputs(outputs, (len(part), *expected.shape[1:]))
-            came.append(outputs)
-        first = came[0]
-        again = self._infer(inputs[rows[: self._cell.batch]])
-        self._check_outputs(again, tuple(first.shape))
-        outputs, eager = torch.cat(came), self._reference.eager
-        against = _compared(outputs, expected[rows], spread)
-        eagerly = (None, None, None, None) if eager is None else _compared(outputs, eager[rows], spread)
-        magnitude = float(expected.square().mean().sqrt()) / spread
-        tolerance = self._precision.tolerance(self._layers, magnitude)
-        return Agreement(
-            reference=self._reference.made_by,
-            inputs=len(inputs),
-            pictures=self._reference.pictures,
-            spread=spread,
-            error=against[0],
-            max_error=against[1],
-            repeat_error=float((again - first).double().abs().max()) / spread,
-            tolerance=tolerance,
-            max_tolerance=OUTLIER * tolerance,
-            # between two calls only the order of fp32 sums may change, and with it how the last digit is rounded
-            repeat_tolerance=max(self._precision.unit_roundoff, PRECISIONS["fp32"].tolerance(self._layers, magnitude)),
-            top1=None if self._structured else against[2],
-            column_error=against[3],
-            column_tolerance=min(1.0, COLUMN * tolerance),
-            eager_error=eagerly[0],
-            eager_max_error=eagerly[1],
-            eager_top1=None if self._structured else eagerly[2],
-        )
+        found = agreement.judge(self._infer, self._reference, self._cell.batch, self._precision, self._layers)
+        return replace(found, top1=None, eager_top1=None) if self._structured else found
 
     def accuracy(self) -> Accuracy:
         cell, settings = self._cell, self._settings
@@ -278,27 +235,3 @@ class Subject:
     def _once(self, placed: Any) -> None:
         self._executable.run(placed)
         self._executable.synchronize()
-
-    @staticmethod
-    def _check_outputs(outputs: Any, shape: tuple[int, ...]) -> None:
-        if tuple(outputs.shape) != shape:
-            raise CellEnded(FAILED, f"wanted outputs of shape {shape}, came {tuple(outputs.shape)}")
-        if not bool(outputs.isfinite().all()):
-            raise CellEnded(FAILED, "the outputs hold NaN or infinity")
-
-
-def _compared(outputs: Tensor, expected: Tensor, spread: float) -> tuple[float, float, float, float]:
-    """RMS and largest error, as shares of the spread, the share of rows with the same largest output, and the largest RMS
-    error of one output over the rows, the worst row left out.
-
-    Errors of a row that is further than the spread from the mean are shares of that: integers clip what lies beyond their
-    calibration, in proportion (a picture at 2.2 spreads, in ResNet-50: largest error 7.1).
-    """
-    distances = (expected - expected.mean(0)).double().flatten(1).square().mean(1).sqrt()
-    errors = (outputs.double() - expected.double()).flatten(1) / distances.clamp_min(spread).unsqueeze(1)
-    same = outputs.flatten(1).argmax(dim=1) == expected.flatten(1).argmax(dim=1)
-    squares = errors.square()
-    sizes = squares.mean(1)
-    typical = squares[sizes < sizes.max()] if bool((sizes < sizes.max()).any()) else squares
-    worst = float(typical.mean(0).sqrt().max())
-    return float(squares.mean().sqrt()), float(errors.abs().max()), float(same.double().mean()), worst
