@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import struct
 from collections.abc import Callable, Sequence
@@ -94,8 +93,10 @@ class DataSet:
             how = f"ROOT/{folder} holds {self.wanted}. {self._online(folder)}Offline: copy them there"
             if root is None:
                 raise NoData(f"no data root was given; --data ROOT (or $PLUMBLINE_DATA), where {how}")
+            from models import imagenet
+
             here = any((root / name).is_dir() for name in self.folders)
-            if not here and not (self.name == "imagenet" and (root / "labels.csv").is_file()):
+            if not here and not (self.name == "imagenet" and imagenet.table_of(root)):
                 raise NoData(f"the data root has no folder {folder!r}; wanted: {how}")
         where, pictures, labels = self.pictures(root, split)
         return Images(self, where, pictures, list(labels), image_size, preparation)
@@ -299,56 +300,11 @@ def _fetch(name: str, folder: str) -> Callable[[Path], None]:
     return fetch
 
 
-def _imagenet(root: Path | None, split: str) -> tuple[str, _Files, Sequence[int]]:
-    import torchvision
+def _imagenet(root: Path | None, split: str) -> tuple[str, Any, Sequence[int]]:
+    from models import imagenet
 
     assert root is not None
-    part = root / "imagenet" / ("train" if split == "train" else "val")
-    if part.is_dir():
-        try:
-            data = torchvision.datasets.ImageFolder(part)
-        except FileNotFoundError as error:  # a class without a picture
-            raise BadData(f"imagenet/{part.name}: {error}") from error
-        if len(data.classes) > 1000:
-            raise BadData(f"imagenet/{part.name} has {len(data.classes)} folders, wanted one for each of 1000 classes")
-        return "imagenet", _Files([Path(path) for path, _ in data.samples]), [int(label) for label in data.targets]
-    if split == "train":
-        raise NoData("ROOT/imagenet has no folder 'train', with a folder of pictures for each class")
-    for folder in (*IMAGENET_FOLDERS, "."):
-        if (root / folder / "labels.csv").is_file():
-            with (root / folder / "labels.csv").open(newline="") as table:
-                rows = list(csv.DictReader(table))
-            files = [root / folder / row["file"] for row in rows]
-            return (root / folder).resolve().name, _Files(files), [int(row["class_index"]) for row in rows]
-    raise NoData(f"no val/ folder and no labels.csv in {'imagenet'!r} or {'imagenet-sample'!r} of the data root")
-
-
-class _Files(Sequence[Any]):
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def verify(self) -> None:
-        for path in self._paths:
-            with path.open("rb") as file:
-                begin = file.read(2)
-                file.seek(max(0, path.stat().st_size - 2))
-                end = file.read(2)
-            jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-            if len(begin) < 2 or (jpeg and (begin, end) != (b"\xff\xd8", b"\xff\xd9")):
-                raise BadData(f"{path.parent.name}/{path.name} is empty, cut off or no picture; copy it again")
-
-    def __getitem__(self, index: Any) -> Any:
-        from PIL import Image
-
-        path = self._paths[index]
-        try:
-            with Image.open(path) as picture:
-                return picture.convert("RGB")
-        except OSError as error:  # PIL's own errors are OSErrors, too
-            raise BadData(f"{path.parent.name}/{path.name} cannot be decoded: {error}") from error
+    return imagenet.pictures(root, split)
 
 
 def _small(
@@ -368,7 +324,10 @@ def _small(
 
 
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-PICTURES = "val/ (and train/) with a folder for each class, or pictures with a labels.csv (columns file, class_index)"
+PICTURES = (
+    "val/ (and train/) with a folder for each class, called by its WordNet id or its number from 0 to 999, "
+    "or pictures with a labels.csv (columns file, class_index)"
+)
 
 DATASETS = {
     data.name: data

@@ -146,6 +146,7 @@ def test_data_that_is_not_there_is_said_to_be_missing(tmp_path: Path, name: str,
 def test_a_few_pictures_stand_for_a_training_split_that_is_not_there(tmp_path: Path) -> None:
     """Calibration wants pictures of the kind, and takes those of the test split where there are no others."""
     (tmp_path / "imagenet").mkdir()
+    (tmp_path / "imagenet" / "a.png").touch()
     (tmp_path / "imagenet" / "labels.csv").write_text("file,class_index\na.png,3\n")
     images = real_images(find("squeezenet1_1"), 224, Settings(data=tmp_path), "file", split="train")
     assert images is not None

@@ -588,7 +588,7 @@ def test_pictures_in_folders_are_trained_on_and_interrupted(tmp_path: Path) -> N
     from PIL import Image
 
     for split, number, count in (("train", 0, 6), ("train", 1, 6), ("val", 0, 2), ("val", 1, 2)):
-        folder = tmp_path / "imagenet" / split / f"n{number}"
+        folder = tmp_path / "imagenet" / split / f"{number}"
         folder.mkdir(parents=True)
         for index in range(count):
             Image.new("RGB", (40 + index, 50), (200 * number, 20 * index, 90)).save(folder / f"{index}.jpeg")
@@ -603,13 +603,13 @@ def test_pictures_in_folders_are_trained_on_and_interrupted(tmp_path: Path) -> N
             train(asked, tmp_path / "parts", tmp_path, watch=stop_at(3), checkpoint_s=0.0)
         train(asked, tmp_path / "parts", tmp_path)
         assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
-        whole_picture = (tmp_path / "imagenet" / "train" / "n0" / "3.jpeg").read_bytes()
+        whole_picture = (tmp_path / "imagenet" / "train" / "0" / "3.jpeg").read_bytes()
         for damaged in (b"no picture", b"", whole_picture[:-1]):
-            (tmp_path / "imagenet" / "train" / "n0" / "3.jpeg").write_bytes(damaged)
-            with pytest.raises(BadData, match=r"n0/3.jpeg is empty, cut off or no picture"):
+            (tmp_path / "imagenet" / "train" / "0" / "3.jpeg").write_bytes(damaged)
+            with pytest.raises(BadData, match=r"0/3.jpeg is empty, cut off or no picture"):
                 train(asked, tmp_path / "damaged", tmp_path)
-        (tmp_path / "imagenet" / "train" / "n0" / "3.jpeg").write_bytes(b"\xff\xd8 and what is no picture \xff\xd9")
-        with pytest.raises(BadData, match=r"n0/3.jpeg cannot be decoded"):
+        (tmp_path / "imagenet" / "train" / "0" / "3.jpeg").write_bytes(b"\xff\xd8 and what is no picture \xff\xd9")
+        with pytest.raises(BadData, match=r"0/3.jpeg cannot be decoded"):
             train(asked, tmp_path / "damaged", tmp_path)
         patch.setitem(DATASETS, "imagenet", replace(data, validation=12))
         with pytest.raises(BadData, match=r"too few pictures: wanted more than the 12 that are held out, came 12"):

@@ -1,0 +1,29 @@
+"""Text files as the editors of every system save them."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+# Those of 32 bits first: the little-endian one begins with that of 16. The last two are the first letter of text without a mark.
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"), (b"\0", "utf-16-be"),
+)  # fmt: skip
+
+
+class NotText(ValueError):
+    """Bytes that are no text; the message says in which line, counted from 1."""
+
+
+def read_text(path: Path) -> str:
+    """UTF-8, with a byte order mark or without, or UTF-16 or UTF-32 as Windows' tools write them. Raises `NotText`."""
+    data = path.read_bytes()
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8-sig")
+    if encoding == "utf-8-sig" and data[1:2] == b"\0":
+        encoding = "utf-16-le"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].decode(encoding, "replace").count("\n") + 1
+        raise NotText(f"line {line}: expected text in UTF-8, got bytes that are none; save it as UTF-8") from error
