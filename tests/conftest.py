@@ -1,4 +1,4 @@
-"""What several test files share: one probe server, and pytest sessions run as a user would."""
+"""What several test files share: one probe server, Pythons that start at once, and pytest sessions run as a user would."""
 
 from __future__ import annotations
 
@@ -11,11 +11,30 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from harness import journal, record
-from harness.ask import ProbeServer
+from harness.ask import PROBE, ProbeServer
 from harness.session import REPOSITORY
 from harness.settings import Settings
+from tests.nursery import Nursery
+
+
+def take_cores() -> None:
+    """Under `pytest -n` each worker keeps to cores of its own, and so does all that it starts: what waits for a thread that
+    waits for a core takes ten times as long."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        allowed, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        first = int(worker.removeprefix("gw")) % len(allowed)
+        os.sched_setaffinity(0, allowed[first :: min(workers, len(allowed))])
+
+
+take_cores()
+hypothesis_settings.register_profile("plumbline", deadline=None)  # how fast a machine is is no property of the code
+hypothesis_settings.load_profile("plumbline")
+
+HOUR_S = 3600.0  # a limit that only what hangs comes to, on however slow and busy a machine
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +46,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(cache: Path) -> Settings:
     """For cells that are measured quickly."""
-    return Settings(cache=cache, sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=60)
+    return Settings(cache=cache, sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=HOUR_S)
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProbeServer]:
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Python that has imported torch before it starts (tests/nursery.py). Not for tests of what is imported or left behind."""
+    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield str(nursery.python)
+    nursery.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, python: str) -> Iterator[ProbeServer]:
     with (tmp_path_factory.mktemp("probe") / "probe.log").open("wb") as log:
-        server = ProbeServer(log)
+        server = ProbeServer(log, command=[python, *PROBE[1:]])
         yield server
         server.close()
 
@@ -58,12 +85,16 @@ class Run:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, cache: Path) -> Callable[..., Run]:
+def bench(tmp_path: Path, cache: Path, python: str) -> Callable[..., Run]:
     """Run `pytest benchmarks/` in a process of its own; every record it writes is checked against the schema."""
 
-    def run(*options: str, folder: str = "run", timeout: float = 300) -> Run:
+    def run(*options: str, folder: str = "run", timeout: float = HOUR_S) -> Run:
         process = subprocess.run(
-            command(tmp_path / folder, *options), capture_output=True, text=True, timeout=timeout, **where(tmp_path, cache)
+            command(tmp_path / folder, *options, python=python),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            **where(tmp_path, cache),
         )
         ended = Run(process, tmp_path / folder)
         if (ended.folder / journal.NAME).exists():
@@ -74,14 +105,15 @@ def bench(tmp_path: Path, cache: Path) -> Callable[..., Run]:
     return run
 
 
-def command(folder: Path, *options: str) -> list[str]:
+def command(folder: Path, *options: str, python: str = sys.executable) -> list[str]:
     place = [] if "--resume" in options or "--run-dir" in options else ["--run-dir", str(folder)]
-    return [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "-p", "no:cacheprovider", *place, *options]
+    place += [] if "--time-limit" in options else ["--time-limit", f"{HOUR_S:g}"]
+    return [python, "-m", "pytest", str(REPOSITORY / "benchmarks"), "-p", "no:cacheprovider", *place, *options]
 
 
 def where(tmp_path: Path, cache: Path) -> dict[str, Any]:
     """Its own lock and cache, and no data: a test must not depend on what the machine happens to have."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PLUMBLINE_")}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PLUMBLINE_", "PYTEST_"))}
     environment = {
         **kept,
         "TMPDIR": str(tmp_path),

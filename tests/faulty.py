@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from models import Model
 from models.layers import linear
+
+SAYS_THAT_IT_WAITS = "waits"  # a file in TMPDIR
 
 
 class Faulty(nn.Module):
@@ -49,9 +51,18 @@ def _die(number: int) -> Callable[[Tensor], Tensor]:
     return fault
 
 
-def _sleep(outputs: Tensor) -> Tensor:
-    time.sleep(60)
-    return outputs
+def _wait(outputs: Tensor) -> Tensor:
+    """Say that this call has begun, and never end it."""
+    (Path(os.environ.get("TMPDIR", "/tmp")) / SAYS_THAT_IT_WAITS).touch()
+    while True:
+        signal.pause()
+
+
+def _overdue(outputs: Tensor) -> Tensor:
+    """Have the time run out during this call, whatever the limit is: ring the server's alarm, and never end."""
+    os.kill(os.getppid(), signal.SIGALRM)
+    while True:
+        signal.pause()
 
 
 def _allocate(outputs: Tensor) -> Tensor:
@@ -85,7 +96,8 @@ class _SecondCall:
 GOOD = _model("good", lambda outputs: outputs)
 KILLED = _model("killed", _die(signal.SIGKILL))
 SEGMENTATION = _model("segmentation", _die(signal.SIGSEGV))
-SLEEPING = _model("sleeping", _sleep)
+SLEEPING = _model("sleeping", _wait)
+OVERDUE = _model("overdue", _overdue)
 HUNGRY = _model("hungry", _allocate)
 RAISING = _model("raising", lambda outputs: outputs, build=_raise)
 EXITING = _model("exiting", lambda outputs: outputs, build=_exit)

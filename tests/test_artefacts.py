@@ -12,25 +12,26 @@ import torch
 from onnx import numpy_helper
 
 from harness.artefacts import _sound
-from harness.ask import Probe, ProbeServer
+from harness.ask import PROBE, Probe, ProbeServer
 from harness.cell import Cell
 from harness.outcomes import CellEnded
 from harness.settings import Settings
 from models.pretrained import sha256
+from tests.conftest import HOUR_S
 
 Ask = Callable[..., Probe]
 
 
 @pytest.fixture
-def ask(tmp_path: Path) -> Iterator[Ask]:
+def ask(tmp_path: Path, python: str) -> Iterator[Ask]:
     """Probes of cells run by ONNX Runtime, `again` by a new server; all with one cache."""
     servers: list[ProbeServer] = []
     log = (tmp_path / "probe.log").open("wb")
 
     def ask(model: str, precision: str = "fp32", image_size: int = 32, batch: int = 2, again: bool = False) -> Probe:
         if again or not servers:  # a server keeps what it has built
-            servers.append(ProbeServer(log))
-        settings = Settings(cache=tmp_path / "cache", sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=120)
+            servers.append(ProbeServer(log, command=[python, *PROBE[1:]]))
+        settings = Settings(cache=tmp_path / "cache", sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=HOUR_S)
         return Probe(servers[-1], Cell(model, "dense", "onnxruntime", precision, batch, image_size, "cpu"), settings)
 
     yield ask

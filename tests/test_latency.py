@@ -114,11 +114,17 @@ def test_no_garbage_is_collected_between_samples() -> None:
     assert gc.isenabled()
 
 
-def test_doubt_counts_the_time_that_others_took() -> None:
-    doubt = latency.Doubt()
-    time.sleep(0.05)
-    found = doubt.read()
-    assert found["seconds"] >= 0.05
+def test_doubt_counts_the_time_that_others_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known truth: in four seconds somebody waited for three of them, and half of one was stolen."""
+    monkeypatch.setattr(latency, "_pressure_s", iter([100.0, 103.0]).__next__)
+    monkeypatch.setattr(latency, "_steal_s", iter([7.0, 7.5]).__next__)
+    found = latency.Doubt(iter([10.0, 14.0]).__next__).read()
+    assert (found["seconds"], found["cpu_pressure"], found["cpu_steal"]) == (4.0, 0.75, 0.125)
     assert found["involuntary_switches"] >= 0
+
+
+def test_doubt_reads_what_this_machine_tells() -> None:
+    found = latency.Doubt().read()
+    assert found["seconds"] > 0
     for share in (found["cpu_pressure"], found["cpu_steal"]):
-        assert share is None or 0 <= share <= 2
+        assert share is None or share >= 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import select
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +17,10 @@ from harness.ask import PROBE, Probe, ProbeServer
 from harness.cell import Cell
 from harness.outcomes import CellEnded
 from harness.probe import make_room
+from harness.process import run_forked, run_spawned
 from harness.settings import Settings
 from models.layers import macs
+from tests.conftest import HOUR_S
 
 
 def cell(model: str, precision: str = "fp32", batch: int = 1) -> Cell:
@@ -124,9 +129,24 @@ def test_a_model_that_goes_wrong_ends_its_own_cell(
 
 
 def test_a_cell_over_its_time_limit_is_ended(server: ProbeServer, settings: Settings) -> None:
-    end = end_of(server, replace(settings, time_limit_s=2.0), "SLEEPING")
+    """The alarm rings in the first call, as if the limit had passed then."""
+    end = end_of(server, replace(settings, time_limit_s=4000.0), "OVERDUE")
     assert end.outcome == "timed_out"
-    assert "agreement took it beyond the limit of 2 s" in end.reason
+    assert "agreement took it beyond the limit of 4000 s" in end.reason
+
+
+def _endless() -> int:
+    return len(select.select([], [], []))
+
+
+def test_the_time_of_a_process_is_limited() -> None:
+    """The limit itself, on work that would never end: however slow the machine is, it strikes in the middle."""
+    end = run_forked(_endless, 0.01)
+    assert (end["timed_out"], end["signal"], end["code"]) == (True, "SIGKILL", None)
+    spawned = run_spawned([sys.executable, "-c", "import select; select.select([], [], [])"], (0, 1), 0.01)
+    assert (spawned["timed_out"], spawned["signal"]) == (True, "SIGKILL")
+    assert run_forked(lambda: 3, HOUR_S)["code"] == 3
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)  # nothing strikes later
 
 
 def test_a_cell_over_its_memory_limit_is_ended(server: ProbeServer, settings: Settings) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from itertools import cycle
 
 import pytest
 import torch
@@ -189,21 +191,40 @@ def test_two_of_four_is_the_same_product_on_a_gpu() -> None:
         assert torch.allclose(layer(inputs), dense(inputs), atol=2e-2)
 
 
-def test_layers_that_gain_nothing_are_dense_again_and_the_function_stays() -> None:
+def test_the_faster_of_two_is_found_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known truth: calls of one take two seconds at best and four otherwise, those of the other three."""
+    now, moods = [0.0], cycle([2.0, 4.0, 4.0])
+
+    class Took(nn.Module):
+        def __init__(self, seconds: Callable[[], float]) -> None:
+            super().__init__()
+            self.seconds = seconds
+
+        def forward(self, inputs: Tensor) -> None:
+            now[0] += self.seconds()
+
+    monkeypatch.setattr(sparse, "perf_counter", lambda: now[0])
+    uneven, even = Took(lambda: next(moods)), Took(lambda: 3.0)
+    assert sparse._faster(uneven, even, torch.zeros(1))
+    assert not sparse._faster(even, uneven, torch.zeros(1))
+
+
+def test_layers_that_gain_nothing_are_dense_again_and_the_function_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    first = nn.Linear(512, 2048)
-    masked(first, 0.999, 0, empty_row=False)
-    net = nn.Sequential(first, nn.GELU(), nn.Linear(2048, 512)).eval()
-    inputs = torch.randn(64, 512)
+    first = nn.Linear(64, 128)
+    masked(first, 0.99, 0, empty_row=False)
+    net = nn.Sequential(first, nn.GELU(), nn.Linear(128, 64)).eval()
+    inputs = torch.randn(16, 64)
+    monkeypatch.setattr(sparse, "_faster", lambda layer, dense, _: layer.values.numel() < 0.1 * dense.weight.numel())
     compressed = sparsified(net)
     with torch.no_grad():
         wanted = net(inputs)
         kept = settle(compressed, inputs)
         came = compressed(inputs)
     assert kept == 1
-    sparse, activation, last = compressed.children()
-    assert isinstance(sparse, SparseLinear)
-    assert sparse.activation == "gelu"
+    zeros, activation, last = compressed.children()
+    assert isinstance(zeros, SparseLinear)
+    assert zeros.activation == "gelu"
     assert isinstance(activation, nn.Identity)
     assert isinstance(last, nn.Linear)
     assert torch.allclose(came, wanted, atol=1e-4)
