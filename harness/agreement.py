@@ -50,7 +50,7 @@ def judge(
     against = _compared(outputs, expected[rows], spread)
     eagerly = (None, None, None, None) if eager is None else _compared(outputs, eager[rows], spread)
     magnitude = float(expected.square().mean().sqrt()) / spread
-    tolerance = precision.tolerance(layers, magnitude)
+    tolerance, rounding = precision.tolerance(layers, magnitude), PRECISIONS["fp32"].tolerance(layers, magnitude)
     return Agreement(
         reference=reference.made_by,
         inputs=len(inputs),
@@ -62,13 +62,14 @@ def judge(
         tolerance=tolerance,
         max_tolerance=OUTLIER * tolerance,
         # between two calls only the order of fp32 sums may change, and with it how the last digit is rounded
-        repeat_tolerance=max(precision.unit_roundoff, PRECISIONS["fp32"].tolerance(layers, magnitude)),
+        repeat_tolerance=max(precision.unit_roundoff, rounding),
         top1=against[2],
         column_error=against[3],
         column_tolerance=min(1.0, COLUMN * tolerance),
         eager_error=eagerly[0],
         eager_max_error=eagerly[1],
         eager_top1=eagerly[2],
+        eager_tolerance=tolerance + rounding,  # that of the cell, and of eager fp32 itself
     )
 
 

@@ -227,8 +227,8 @@ def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progr
 
 
 def compared(model: models.Model, net: nn.Module, images: Tensor) -> Tensor:
-    """What is compared of a net's outputs for pictures, shape (batch, ...)."""
-    return model.comparable(net(*model.positional(images)), len(images))
+    """What is compared of a net's outputs for pictures, shape (batch, ...); it gets a copy of them, which it may write into."""
+    return model.comparable(net(*model.positional(images.clone())), len(images))
 
 
 def _weights(

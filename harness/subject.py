@@ -18,7 +18,7 @@ from harness import accuracy, agreement, artefacts, latency, memory, meters, run
 from harness.cell import Cell, compares_with_parent
 from harness.facts import Accuracy, Agreement, Latency, Layers, Memory, Prepared
 from harness.machine import cpu_flags
-from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
+from harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.precisions import PRECISIONS
 from harness.reference import Reference, layers
 from harness.runtimes import Runtime
@@ -115,7 +115,7 @@ class Subject:
 
     def agreement(self) -> Agreement:
         """Compare with the reference on its inputs, in the cell's own batch."""
-        found = agreement.judge(self._infer, self._reference, self._cell.batch, self._precision, self._layers)
+        found = agreement.judge(self._infer_checked, self._reference, self._cell.batch, self._precision, self._layers)
         return replace(found, top1=None, eager_top1=None) if self._structured else found
 
     def accuracy(self) -> Accuracy:
@@ -124,7 +124,7 @@ class Subject:
         if isinstance(images, str):
             return Accuracy(unavailable=images)
         if self._first_s is None:
-            self._run(self._host())
+            self._run(self._place(self._host()))
         if self._structured:
             return Accuracy(unavailable=f"{cell.model} returns several tensors, and does not name one class for a picture")
         if not self._reference.names_a_class(self._model, cell.image_size):
@@ -147,7 +147,7 @@ class Subject:
         host = self._host()
         placed = self._place(host)
         if self._first_s is None:
-            self._run(host)
+            self._run(self._place(self._host()))
         assert self._first_s is not None
         few = settings.emulated_samples if self._emulated else None
         timed = partial(latency.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
@@ -155,6 +155,8 @@ class Subject:
         model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
         telemetry = reading.told(model.warmup + len(model.samples_s))
         with_transfer = timed(partial(self._whole_way, host), budget_s=settings.sampling_s / 2)
+        for seen in (placed, self._place(host)):  # also by a call later than those that were checked
+            self._check_untouched(seen, self._host())
         return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, doubt.read(), telemetry)
 
     def call(self) -> tuple[Callable[[], Any], Callable[[], None]]:
@@ -207,13 +209,19 @@ class Subject:
 
     def _infer(self, images: Tensor) -> Tensor:
         """One inference, host to host, and what is compared of it."""
-        return self._model.comparable(self._run(images), len(images))
+        return self._model.comparable(self._run(self._place(images)), len(images))
 
-    def _run(self, images: Tensor) -> Any:
-        """One inference, host to host. The process's very first one is timed, cold as it is."""
+    def _infer_checked(self, images: Tensor) -> Tensor:
+        """The same, and the net must have left its input as it was."""
+        placed = self._place(images.clone())
+        outputs = self._model.comparable(self._run(placed), len(images))
+        self._check_untouched(placed, images)
+        return outputs
+
+    def _run(self, placed: Any) -> Any:
+        """One inference, and what came of it on the host. The process's very first one is timed, cold as it is."""
         import torch
 
-        placed = self._place(images)
         if self._first_s is not None:
             return self._executable.fetch(self._executable.run(placed))
         outputs: list[Any] = []
@@ -235,3 +243,24 @@ class Subject:
     def _once(self, placed: Any) -> None:
         self._executable.run(placed)
         self._executable.synchronize()
+
+    def _check_untouched(self, placed: Any, images: Tensor) -> None:
+        """One placed batch is run thousands of times: a net that writes into it gets another one from its second call on."""
+        if not _same(placed, self._place(images)):
+            raise CellEnded(
+                FAILED,
+                f"{self._cell.model} writes into the pictures that it is given, so that each further inference would get others; "
+                "let it work on a copy (x = x * 0.9 instead of x.mul_(0.9), or x = x.clone() first)",
+            )
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    """Whether two placed inputs hold the same tensors and arrays; what else a runtime places is not looked into."""
+    import numpy
+    import torch
+    from torch.utils._pytree import tree_flatten
+
+    (left, _), (right, _) = tree_flatten(ours), tree_flatten(theirs)
+    pairs = zip(left, right, strict=True)
+    kinds: tuple[tuple[type, Callable[[Any, Any], bool]], ...] = ((torch.Tensor, torch.equal), (numpy.ndarray, numpy.array_equal))
+    return all(same(one, other) for one, other in pairs for kind, same in kinds if isinstance(one, kind))

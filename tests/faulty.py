@@ -117,6 +117,40 @@ OTHER_SHAPE = _model("other_shape", lambda outputs: outputs, sizes=(8, 9))
 NOT_A_MODEL = 3
 
 
+class Writing(nn.Module):
+    """A net with an early exit for dark pictures, as in BranchyNet; `first` sees the very tensor that it is given."""
+
+    def __init__(self, first: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.flatten, self.linear = first, nn.Flatten(), nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.flatten(self.first(images)))
+
+
+def _writing(name: str, first: Callable[[Tensor], Tensor]) -> Model:
+    return _model(name, first, build=lambda image_size, channels, classes: Writing(first))
+
+
+class _Later:
+    """Leaves its input alone for as long as it is looked at."""
+
+    calls = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.calls += torch.is_inference_mode_enabled()
+        return images.mul_(0.999) if self.calls > 12 else images * 1
+
+
+COPYING = _writing("copying", lambda images: images * 0.9)
+DECAYING = _writing("decaying", lambda images: images.mul_(0.9))
+NORMALISING = _writing("normalising", lambda images: images.sub_(0.449).div_(0.226))
+FIRST_RELU = _writing("first_relu", lambda images: nn.functional.relu(images - 0, inplace=True) + images.clamp_(min=0.1))
+BY_A_VIEW = _writing("by_a_view", lambda images: images.flatten(1).clamp_(max=0.5).view_as(images))
+RESHAPING = _writing("reshaping", lambda images: images.squeeze_(1).unsqueeze(1))
+WRITING_LATER = _writing("writing_later", _Later())
+
+
 class Pair(nn.Module):
     """Two inputs, and two outputs in a structure."""
 

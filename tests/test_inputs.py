@@ -1,0 +1,77 @@
+"""One placed batch is run thousands of times: what a net does to its input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from harness.ask import Probe, ProbeServer
+from harness.cell import Cell
+from harness.outcomes import FAILED, CellEnded
+from harness.reference import compared
+from harness.runtimes import find
+from harness.settings import Settings
+
+WRITING = ("DECAYING", "NORMALISING", "FIRST_RELU", "BY_A_VIEW", "RESHAPING", "WRITING_LATER")
+
+
+def measured(server: ProbeServer, settings: Settings, name: str, runtime: str = "eager", precision: str = "fp32") -> Probe:
+    untrained = replace(settings, train_minutes=1e-9, time_limit_s=300)
+    probe = Probe(server, Cell(f"tests.faulty:{name}", "dense", find(runtime).name, precision, 2, 8, "cpu"), untrained)
+    agreement = probe.agreement()
+    assert agreement.wrong is None, agreement.explanation
+    probe.latency()
+    probe.close()
+    return probe
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_a_net_that_writes_into_its_input_is_red_by_name(server: ProbeServer, settings: Settings, name: str) -> None:
+    with pytest.raises(CellEnded, match=f"tests.faulty:{name} writes into the pictures that it is given") as caught:
+        measured(server, settings, name)
+    assert caught.value.outcome == FAILED
+
+
+def test_one_in_another_precision_is_red_too(server: ProbeServer, settings: Settings) -> None:
+    """There it is placed anew, and the host's pictures stay as they are."""
+    with pytest.raises(CellEnded, match="writes into the pictures"):
+        measured(server, settings, "DECAYING", precision="bf16")
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        "exported+backend=eager",
+        pytest.param("compiled", marks=pytest.mark.slow),
+        pytest.param("exported", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("name", ["DECAYING", "BY_A_VIEW"])
+def test_so_is_one_whose_graph_writes_back(server: ProbeServer, settings: Settings, name: str, runtime: str) -> None:
+    with pytest.raises(CellEnded, match="writes into the pictures"):
+        measured(server, settings, name, runtime)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["DECAYING", "NORMALISING"])
+def test_an_onnx_graph_cannot_write_into_its_input(server: ProbeServer, settings: Settings, name: str, runtime: str) -> None:
+    """Exported, the same net is a function; it is right, and each inference takes as long as the first."""
+    assert "latency" in measured(server, settings, name, runtime).facts
+
+
+@pytest.mark.parametrize("runtime", ["eager", "exported+backend=eager", "onnxruntime"])
+def test_one_that_works_on_a_copy_is_ok(server: ProbeServer, settings: Settings, runtime: str) -> None:
+    assert "latency" in measured(server, settings, "COPYING", runtime).facts
+
+
+def test_a_reference_is_computed_on_a_copy() -> None:
+    model, images = models.find("tests.faulty:DECAYING"), torch.rand(2, 1, 8, 8)
+    before = images.clone()
+    net: nn.Module = model.instantiate(8).eval()
+    first = compared(model, net, images)
+    assert torch.equal(compared(model, net, images), first)
+    assert torch.equal(images, before)
