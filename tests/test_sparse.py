@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import platform
+import shutil
+import subprocess
 from collections.abc import Callable
 from itertools import cycle
+from pathlib import Path
 
 import pytest
 import torch
@@ -145,6 +149,64 @@ def test_the_kernel_has_every_width_and_activation(width: int, sparsity: float, 
         summed = dense.weight.double() @ inputs.double() + dense.bias.double().unsqueeze(1)
     wanted = {"none": lambda x: x, "relu": functional.relu, "gelu": functional.gelu}[activation](summed)
     assert torch.allclose(came.double(), wanted, atol=2e-5)
+
+
+@pytest.mark.skipif(kernel.missing() is not None, reason=str(kernel.missing()))
+def test_gelu_is_right_from_end_to_end() -> None:
+    one, inputs = SparseLinear.of(nn.Linear(1, 1, bias=False)), torch.linspace(-100, 100, 200_001)
+    special = torch.tensor([float("nan"), float("inf"), -5.4, 5.4])
+    with torch.no_grad():
+        given = torch.cat([inputs, special]).unsqueeze(0)
+        came = kernel.product(one.rows, one.columns, torch.ones(1), None, given, "gelu").squeeze(0).double()
+    wanted = functional.gelu(given.squeeze(0).double())
+    assert torch.isnan(came[-4]) and came[-3] == float("inf")
+    assert torch.allclose(came[:-4], wanted[:-4], rtol=2e-7, atol=1.5e-6)
+    near = inputs.abs() < 1
+    assert torch.allclose(came[:-4][near], wanted[:-4][near], rtol=0, atol=2e-7)
+
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+AVX512 = "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else "").split()
+AVX2 = X86 and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
+@pytest.mark.parametrize(
+    ("processor", "bytes_"),
+    [("x86-64", 16), ("x86-64-v3", 32), ("x86-64-v4", 64), ("x86-64-v3 -D__AVX512F__", 64), ("aarch64", 16)],
+)
+def test_the_kernel_has_the_processors_vectors_and_is_right_with_them(processor: str, bytes_: int, tmp_path: Path) -> None:
+    """Those of AVX-512 where there is none by the compiler, which takes them apart; NEON's by emulation."""
+    if processor == "aarch64":
+        compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64-static")
+        command, run = [str(compiler), "-static"], [str(emulator)]
+        if compiler is None or emulator is None:
+            pytest.skip("NEON is emulated by aarch64-linux-gnu-gcc and qemu-aarch64-static, which are not here")
+    else:
+        compiler = shutil.which("gcc")
+        command, run = [str(compiler), *f"-march={processor}".split()], []
+        if not X86 or compiler is None:
+            pytest.skip("these vectors need an x86 processor and gcc")
+        if (processor == "x86-64-v4" and not AVX512) or (processor.startswith("x86-64-v3") and not AVX2):
+            pytest.skip(f"this processor is no {processor}")
+    program = tmp_path / "driver"
+    sources = ["-include", str(kernel.SOURCE), str(Path(__file__).with_name("kernel_driver.c"))]
+    subprocess.run([*command, "-O3", "-Wno-psabi", *sources, "-o", str(program), "-lm"], check=True, timeout=120)
+    came = subprocess.run([*run, str(program)], capture_output=True, text=True, timeout=120, check=False)
+    assert (came.stdout.strip(), came.returncode) == (str(bytes_), 0)
+
+
+@pytest.mark.skipif(not X86 or kernel.missing() is not None, reason="only x86 has several widths of vectors")
+def test_the_kernel_takes_no_wider_vectors_than_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    flags = {}
+    for capability in ("DEFAULT", "AVX2", "AVX512"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        kernel.load.cache_clear()
+        kernel.load()
+        flags[capability] = kernel._processor()[1:]
+    kernel.load.cache_clear()
+    assert flags == {"DEFAULT": ["-mno-avx"], "AVX2": ["-mno-avx512f"], "AVX512": []}
+    assert len(list(tmp_path.rglob("*.so"))) == 3  # none is taken for another
 
 
 def test_channel_major_stays_so_between_sparse_layers() -> None:

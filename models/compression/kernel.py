@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).with_suffix(".c")
 ACTIVATIONS = ("none", "relu", "gelu")  # in the order of the enumeration in kernel.c
 
+NARROWER = {"AVX2": ("-mno-avx512f",), "DEFAULT": ("-mno-avx",)}  # by what torch says that it uses
+
 
 class NoKernel(RuntimeError):
     """There is no compiler, or it failed; the message says which it was and what it said."""
@@ -33,11 +35,10 @@ def load() -> Any:
     compiler = shlex.split(os.environ.get("CC", "")) or [next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "")]
     if not compiler[0]:
         raise NoKernel("there is no C compiler: install gcc, or name one in $CC")
-    native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
     # not linked with OpenMP: its threads are to be torch's, and a second library of that kind would fight for the processors
     failed = ""
     for openmp in (["-fopenmp"], []):
-        command = [*compiler, "-O3", native, *openmp, "-fPIC", "-Wno-psabi"]
+        command = [*compiler, "-O3", *_processor(), *openmp, "-fPIC", "-Wno-psabi"]
         try:
             function = ctypes.CDLL(str(_compiled(compiler, command))).plumbline_sparse_product
         except (OSError, subprocess.CalledProcessError) as error:
@@ -77,6 +78,15 @@ def product(rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, 
         outputs.data_ptr(),
     )
     return outputs
+
+
+def _processor() -> list[str]:
+    """What the compiler may use: all that the processor has, on x86 no wider vectors than torch (ATEN_CPU_CAPABILITY)."""
+    import torch
+
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return ["-mcpu=native"]
+    return ["-march=native", *NARROWER.get(torch.backends.cpu.get_cpu_capability(), ())]
 
 
 def _compiled(compiler: list[str], command: list[str]) -> Path:
