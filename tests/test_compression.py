@@ -180,7 +180,7 @@ def test_more_than_the_groups_allow_is_refused_with_what_they_do() -> None:
 @pytest.mark.parametrize(
     ("model", "size", "share"),
     [
-        ("resnet56", 32, 0.5),
+        ("resnet20", 32, 0.5),
         ("vit_tiny", 224, 0.5),
         ("mixer_s16", 32, 0.5),
         ("mobilenet_v3_large", 224, 0.75),

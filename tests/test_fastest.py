@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -40,13 +39,12 @@ def test_what_is_raced_can_be_tried_here() -> None:
 
 
 @pytest.mark.slow
-def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path) -> None:
+def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path, python: str) -> None:
     asked = ["mlp", "small_cnn", "--runtime", "onnxruntime", "--runtime", "eager", "--precision", "fp32", "--seconds", "0.1"]
     told = subprocess.run(
-        [sys.executable, "-m", "harness", "fastest", *asked],
+        [python, "-m", "harness", "fastest", *asked],
         capture_output=True,
         text=True,
-        timeout=300,
         **where(tmp_path, cache),
     )
     assert told.returncode == 0, told.stderr
@@ -65,10 +63,10 @@ def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path) -> None:
         (("mlp", "--data", "no/such/folder"), "--data: 'no/such/folder' is not a folder"),
     ],
 )
-def test_a_model_or_folder_that_does_not_exist(tmp_path: Path, cache: Path, asked: tuple[str, ...], words: str) -> None:
-    told = subprocess.run(
-        [sys.executable, "-m", "harness", "fastest", *asked], capture_output=True, text=True, **where(tmp_path, cache)
-    )
+def test_a_model_or_folder_that_does_not_exist(
+    tmp_path: Path, cache: Path, python: str, asked: tuple[str, ...], words: str
+) -> None:
+    told = subprocess.run([python, "-m", "harness", "fastest", *asked], capture_output=True, text=True, **where(tmp_path, cache))
     assert told.returncode == 2
     assert words in told.stderr
     assert "Traceback" not in told.stderr

@@ -47,6 +47,7 @@ def test_it_does_what_python_does(python: str, tmp_path: Path, code: str) -> Non
     ("variables", "arguments", "fork"),
     [
         ({}, ["-c"], True),
+        ({"KMP_INIT_AT_FORK": "FALSE"}, ["-c"], True),
         ({"OMP_NUM_THREADS": "7"}, ["-c"], False),
         ({"PYTHONOPTIMIZE": "1"}, ["-c"], False),
         ({}, ["-O", "-c"], False),

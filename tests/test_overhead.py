@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,9 @@ from tests.conftest import where
 
 
 @pytest.mark.slow
-def test_every_figure_is_printed(tmp_path: Path, cache: Path) -> None:
+def test_every_figure_is_printed(tmp_path: Path, cache: Path, python: str) -> None:
     process = subprocess.run(
-        [sys.executable, "-m", "harness", "overhead", "--quick"], capture_output=True, text=True, **where(tmp_path, cache)
+        [python, "-m", "harness", "overhead", "--quick"], capture_output=True, text=True, **where(tmp_path, cache)
     )
     assert process.returncode == 0, process.stderr
     for figure in (
@@ -44,7 +43,7 @@ def test_shares_add_up_to_the_whole() -> None:
     assert found["checks"] == pytest.approx(2 / 12)
 
 
-def test_the_table_of_a_run_that_is_not_there(tmp_path: Path) -> None:
-    process = subprocess.run([sys.executable, "-m", "harness", "table", str(tmp_path)], capture_output=True, text=True)
+def test_the_table_of_a_run_that_is_not_there(tmp_path: Path, python: str) -> None:
+    process = subprocess.run([python, "-m", "harness", "table", str(tmp_path)], capture_output=True, text=True)
     assert process.returncode == 2
     assert "holds no run" in process.stderr

@@ -77,9 +77,13 @@ def _small() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [*_small(), "timm:mobilenetv2_100", "torchvision:alexnet", "torchvision:shufflenet_v2_x0_5"])
 def test_seeded_nets_agree_in_bf16_with_room_to_spare(server: ProbeServer, settings: Settings, model: str) -> None:
-    """Nets that amplify rounding errors, as untrained ones do, would make this a lottery."""
+    """Nets that amplify rounding errors, as untrained ones do, would make this a lottery. That grows with the depth of a net,
+    which the size of the pictures leaves as it is."""
     found = models.find(model)
-    probe = Probe(server, Cell(found.name, "dense", "eager", "bf16", 8, found.image_size, "cpu"), settings)
+    image_size = next(
+        size for size in (*range(min(64, found.image_size), found.image_size), found.image_size) if size in found.sizes
+    )
+    probe = Probe(server, Cell(found.name, "dense", "eager", "bf16", 4, image_size, "cpu"), settings)
     agreement = probe.agreement()
     probe.close()
     assert agreement.error < 0.9 * agreement.tolerance
@@ -268,9 +272,9 @@ def test_a_model_that_needs_another_input_shape_fails_with_torchs_reason(server:
 
 
 @pytest.mark.slow
-def test_the_probe_works_where_nothing_can_be_forked(tmp_path: Path, settings: Settings) -> None:
+def test_the_probe_works_where_nothing_can_be_forked(tmp_path: Path, python: str, settings: Settings) -> None:
     with (tmp_path / "probe.log").open("wb") as log:
-        server = ProbeServer(log, command=[*PROBE, "--no-fork"])
+        server = ProbeServer(log, command=[python, *PROBE[1:], "--no-fork"])
         probe = Probe(server, faulty("GOOD"), settings)
         assert probe.agreement().same_function
         probe.close()
@@ -283,9 +287,9 @@ def test_the_probe_works_where_nothing_can_be_forked(tmp_path: Path, settings: S
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_is_started_again(tmp_path: Path, settings: Settings) -> None:
+def test_a_server_that_dies_is_started_again(tmp_path: Path, python: str, settings: Settings) -> None:
     with (tmp_path / "probe.log").open("wb") as log:
-        server = ProbeServer(log)
+        server = ProbeServer(log, command=[python, *PROBE[1:]])
         probe = Probe(server, faulty("GOOD"), settings)
         probe.prepared()
         process = server._process
