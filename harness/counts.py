@@ -6,13 +6,13 @@ The convention is written down in models/layers.py and docs/counting.md.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +53,8 @@ def count(model: Model, image_size: int) -> dict[str, Any]:
         return _of_file(model.file, image_size)
     formula = model.formula(image_size)
     net, arguments, modules = _by_torch(model, image_size)
-    total, trainable, by_module = _ptflops(net, arguments)
-    explained, unexplained = _explain(net, modules, by_module)
+    total, trainable, by_module, attended = _ptflops(net, arguments)
+    explained, unexplained = _explain(net, modules, by_module, attended)
     frozen = sum(parameter.numel() for parameter in net.parameters() if not parameter.requires_grad)
     counted = {"parameters": sum(p.numel() for p in net.parameters()), "macs": sum(layer.macs for layer in modules.values())}
     ours = None if formula is None else {"parameters": parameters(formula), "macs": macs(formula)}
@@ -166,17 +166,22 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
     from torch import Tensor
     from torch.utils.flop_counter import FlopCounterMode
 
+    from harness.products import Watched, formulas
+
     modules = {
         name: Module(sum(parameter.numel() for parameter in module.parameters(recurse=False)))
         for name, module in net.named_modules()
     }
     running: list[list[int]] = []  # for each module that is running: the total at its beginning, and its children's share
+    names: list[str] = []
 
-    def begin(*_: Any) -> None:
+    def begin(name: str, *_: Any) -> None:
         running.append([counter.get_total_flops(), 0])
+        names.append(name)
 
     def end(layer: Module, _module: nn.Module, _arguments: Any, output: Any) -> None:
         before, below = running.pop()
+        names.pop()
         flops = counter.get_total_flops() - before
         if running:
             running[-1][1] += flops
@@ -190,36 +195,34 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
             layer.rows += rows
             layer.pairs += rows * first.shape[-2] if first.dim() > 1 else 0
 
-    # attention's fused path in eval mode is invisible to the counter (ViT-B/16: 11.27 GMAC instead of 17.56)
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     with contextlib.ExitStack() as stack:
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
+        stack.enter_context(_attention_as_written())
         for name, module in net.named_modules():
-            stack.callback(module.register_forward_pre_hook(begin).remove)
+            stack.callback(module.register_forward_pre_hook(partial(begin, name)).remove)
             stack.callback(module.register_forward_hook(partial(end, modules[name])).remove)
         for parameter in net.parameters():  # the counter follows gradients, and trips over a parameter that is an argument
             if parameter.requires_grad:
                 stack.callback(parameter.requires_grad_, True)
                 parameter.requires_grad_(False)
-        counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=_vector_products()))
+        counter = FlopCounterMode(display=False, custom_mapping=formulas())
+        stack.enter_context(Watched(counter.flop_registry, lambda: names[-1] or "the model itself"))
+        stack.enter_context(counter)
         stack.enter_context(torch.no_grad())
         net(*arguments)
     return modules
 
 
-def _vector_products() -> dict[Any, Callable[..., int]]:
-    """FLOPs of what torch's counter overlooks: products with vectors. It hands over the shapes of the arguments."""
+@contextlib.contextmanager
+def _attention_as_written() -> Iterator[None]:
+    """Without attention's fused path in eval mode, in which no counter sees anything (ViT-B/16: 11.27 GMAC instead of 17.56)."""
     import torch
 
-    def of_first(first: Sequence[int], _: Sequence[int], **__: Any) -> int:
-        return 2 * prod(first)
-
-    def of_second(_: Sequence[int], second: Sequence[int], *__: Any, **___: Any) -> int:
-        return 2 * prod(second)
-
-    aten = torch.ops.aten
-    return {aten.mv: of_first, aten.addmv: of_second, aten.dot: of_first, aten.vdot: of_first}
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def _differing(formula: Iterable[Layer], modules: dict[str, Module]) -> dict[str, list[list[int]]]:
@@ -237,14 +240,24 @@ def _differing(formula: Iterable[Layer], modules: dict[str, Module]) -> dict[str
     return {name: [ours.get(name, nothing), theirs.get(name, nothing)] for name in names}
 
 
-def _ptflops(net: nn.Module, arguments: tuple[Any, ...]) -> tuple[int, int, dict[str, int]]:
-    """ptflops' MACs of the modules, its parameters (the trainable ones), and each module's own MACs.
+@dataclass(frozen=True)
+class Attended:
+    """One call of an `nn.MultiheadAttention`: how many sequences, and the length of the queries and of the keys in each."""
+
+    sequences: int
+    queries: int
+    keys: int
+
+
+def _ptflops(net: nn.Module, arguments: tuple[Any, ...]) -> tuple[int, int, dict[str, int], dict[str, list[Attended]]]:
+    """ptflops' MACs of the modules, its parameters (the trainable ones), each module's own MACs, and attention's calls.
 
     Only modules are counted: left to itself, ptflops also counts calls of torch.nn.functional, the modules' own
     among them, so that a net of nn.Linear comes out twice as large as it is (mlp: 4.36 instead of 2.18 MMAC).
     """
     import torch
     from ptflops import get_model_complexity_info
+    from ptflops.pytorch_ops import multihead_attention_counter_hook
     from torch import nn
 
     class Whole(nn.Module):
@@ -265,10 +278,27 @@ def _ptflops(net: nn.Module, arguments: tuple[Any, ...]) -> tuple[int, int, dict
             if hasattr(module, "__flops__"):
                 by_module[name] = int(module.__flops__)
 
+    named = {module: name for name, module in net.named_modules()}
+    attended: dict[str, list[Attended]] = {}
+
+    def attend(module: nn.MultiheadAttention, given: tuple[Any, ...], output: Any) -> None:
+        # its hook takes three arguments and no more, each with an axis for the sequences
+        batched = tuple(tensor if tensor.dim() == 3 else tensor.unsqueeze(0 if module.batch_first else 1) for tensor in given[:3])
+        multihead_attention_counter_hook(module, batched, output)
+        sequences, length = (0, 1) if module.batch_first else (1, 0)
+        queries, keys = batched[:2]
+        attended.setdefault(named[module], []).append(
+            Attended(queries.shape[sequences], queries.shape[length], keys.shape[length])
+        )
+
     whole = Whole()
-    handle = whole.register_forward_hook(read)
     printed = io.StringIO()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(whole.register_forward_hook(read).remove)
+        for module in named:
+            if _has_hook(module):  # its hooks read arguments by their places
+                stack.callback(module.register_forward_pre_hook(_in_places, with_kwargs=True).remove)
+        stack.enter_context(_attention_as_written())
         with contextlib.redirect_stdout(printed), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             total, trainable = get_model_complexity_info(
@@ -277,17 +307,22 @@ def _ptflops(net: nn.Module, arguments: tuple[Any, ...]) -> tuple[int, int, dict
                 input_constructor=lambda _: {"nothing": None},
                 as_strings=False,
                 print_per_layer_stat=False,
+                custom_modules_hooks={nn.MultiheadAttention: attend},
                 backend_specific_config={"count_functional": False},
             )
-    finally:
-        handle.remove()
     if total is None:
         raise ValueError(f"ptflops could not count this model: {printed.getvalue().strip().splitlines()[-1:]}")
-    return int(total), int(trainable), by_module
+    return int(total), int(trainable), by_module, attended
+
+
+def _in_places(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, those that were named in their places."""
+    bound = inspect.signature(module.forward).bind(*given, **named)
+    return bound.args, bound.kwargs
 
 
 def _explain(
-    net: nn.Module, modules: dict[str, Module], by_module: dict[str, int]
+    net: nn.Module, modules: dict[str, Module], by_module: dict[str, int], attended: dict[str, list[Attended]]
 ) -> tuple[dict[str, int], dict[str, list[int]]]:
     """Put ptflops' figure of each module beside that of torch's counter.
 
@@ -299,7 +334,7 @@ def _explain(
     named = dict(net.named_modules())
     for name, layer in modules.items():
         theirs = by_module.get(name, 0)
-        reasons = list(_reasons(named[name], layer, theirs))
+        reasons = list(_reasons(named[name], layer, theirs, attended.get(name, [])))
         if theirs != layer.macs + sum(amount for _, amount in reasons):
             unexplained[name] = [theirs, layer.macs]
             continue
@@ -331,7 +366,7 @@ def _below(module: nn.Module, name: str, by_module: dict[str, int]) -> int:
     return sum(by_module.get(f"{name}.{below}", 0) for below, _ in module.named_modules() if below)
 
 
-def _reasons(module: nn.Module, layer: Module, theirs: int) -> Iterator[tuple[str, int]]:
+def _reasons(module: nn.Module, layer: Module, theirs: int, attended: Iterable[Attended]) -> Iterator[tuple[str, int]]:
     """Why ptflops' figure of a module is not the convention's: kind and MACs."""
     from torch import nn
 
@@ -339,11 +374,12 @@ def _reasons(module: nn.Module, layer: Module, theirs: int) -> Iterator[tuple[st
     if not _has_hook(module):  # it knows the exact types of its table only: no subclass, no call of a function
         yield f"not seen in {kind}", -layer.macs
     elif isinstance(module, nn.MultiheadAttention):
-        yield from _attention(layer, module.num_heads, module.embed_dim)
-        yield "biases", (4 if module.in_proj_bias is not None else 1) * layer.rows * module.embed_dim
+        for call in attended:
+            yield from _attention(module, call)
     elif kind == "Attention":  # timm's
         heads, width = int(module.num_heads), int(module.head_dim)  # type: ignore[arg-type]
-        yield from _attention(layer, heads, heads * width)
+        yield "attention's scaling", layer.rows * heads * width
+        yield "softmax", heads * layer.pairs
     elif layer.macs:
         yield "biases", layer.outputs if getattr(module, "bias", None) is not None else 0
     else:
@@ -352,9 +388,19 @@ def _reasons(module: nn.Module, layer: Module, theirs: int) -> Iterator[tuple[st
             yield beyond, theirs
 
 
-def _attention(layer: Module, heads: int, width: int) -> Iterator[tuple[str, int]]:
-    yield "attention's scaling", layer.rows * width
-    yield "softmax", heads * layer.pairs
+def _attention(module: nn.MultiheadAttention, call: Attended) -> Iterator[tuple[str, int]]:
+    queries, keys = call.sequences * call.queries, call.sequences * call.keys
+    pairs, width, of_keys, of_values = queries * call.keys, module.embed_dim, module.kdim, module.vdim
+    yield "attention's scaling", queries * width
+    yield "softmax", module.num_heads * pairs
+    yield "biases", (queries + 2 * keys) * width if module.in_proj_bias is not None else 0
+    yield "biases", queries * of_values  # of the output, whether it has one or not
+    # it takes keys and values to stay as wide as they come, and the output to be as wide as the values
+    heads = of_values // module.num_heads * module.num_heads
+    projected = keys * (of_keys * (of_keys - width) + of_values * (of_values - width))
+    yield "widths of keys and values", projected + pairs * (heads - width) + queries * (of_values**2 - width**2)
+    added = (module.bias_k is not None) + module.add_zero_attn
+    yield "keys and values that attention adds", -2 * added * queries * width
 
 
 def _has_hook(module: nn.Module) -> bool:

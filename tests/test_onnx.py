@@ -402,6 +402,45 @@ def test_every_stored_number_is_something(save: Save) -> None:
     assert read(path).weights_bytes == 4 * (219 + 6 + 2 + 7) + 8 * 4
 
 
+@pytest.mark.parametrize("maker", ["ConstantOfShape", "Expand", "through a cast"])
+def test_weights_that_nodes_make_are_parameters(maker: str, save: Save) -> None:
+    """As of nets whose initialiser is zeros or ones: the file stores a shape, and what is read is four kernels of 3 x 3."""
+    shape = constant("shape", np.array([4, 3, 3, 3], np.int64))
+    makers = {
+        "ConstantOfShape": [node("ConstantOfShape", "shape", "kernel", value=constant("v", np.full(1, 0.5, np.float32)))],
+        "Expand": [node("Expand", "one shape", "kernel")],
+        "through a cast": [
+            node("ConstantOfShape", "shape", "whole", value=constant("v", np.ones(1, np.int64))),
+            node("Cast", "whole", "kernel", to=TensorProto.FLOAT),
+        ],
+    }
+    one = constant("one", np.ones(1, np.float32))
+    nodes = [*makers[maker], node("Conv", "x kernel", "z"), node("Conv", "x kernel", "w"), node("Add", "z w", "y")]
+    assert agree(save(net(nodes, [shape, one])), 8) == (4 * 27, 2 * 4 * 27 * 36)
+
+
+def test_constants_that_nothing_multiplies_are_no_parameters(save: Save) -> None:
+    nodes = [
+        node("ConstantOfShape", "shape", "mask", value=constant("v", np.full(1, 0.5, np.float32))),
+        node("Conv", "x kernel", "z"),
+        node("Add", "z mask", "y"),
+    ]
+    shape = constant("shape", np.array([1, 4, 6, 6], np.int64))
+    assert agree(save(net(nodes, [shape, numbered("kernel", 4, 3, 3, 3)])), 8)[0] == 4 * 27
+
+
+def test_weights_that_follow_from_the_pictures_shape_are_refused_by_name(save: Save) -> None:
+    nodes = [
+        node("Shape", "x", "sizes", start=1),
+        node("ConstantOfShape", "sizes", "ones", value=constant("v", np.ones(1, np.float32))),
+        node("Unsqueeze", "ones axis", "kernel"),
+        node("Conv", "x kernel"),
+    ]
+    path = save(net(nodes, [constant("axis", np.array([0], np.int64))]))
+    with pytest.raises(ValueError, match=r"node 'unsqueeze_kernel', Unsqueeze: .*follows from the images'"):
+        numbers(path)
+
+
 def test_the_same_numbers_under_any_name_and_in_functions_and_branches(save: Save) -> None:
     """Nodes without names get some; a function's nodes count as if they stood in the graph; a branch may hold a shift."""
     domain = helper.make_opsetid("here", 1)

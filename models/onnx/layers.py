@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.layers import Layer
 from models.onnx.graph import Graph, Shape, read, resolve
@@ -17,6 +17,7 @@ from models.onnx.nodes import PRODUCTS, all_nodes, attribute, blame, depends, in
 from models.onnx.shapes import infer
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto, TensorProto
 
 # Inputs that are trained whatever their type and size, ...
@@ -48,25 +49,22 @@ def layers(path: Path, image_size: int) -> tuple[Layer, ...]:
     model = resolve(graph, image_size)
     shapes, moving = infer(model, graph, image_size), depends(model, graph.input)
     trained, producers = _trained(model), _producers(model)
+    made = _made(model, graph)
 
     def shape(name: str) -> Shape:
         if name not in shapes:
             raise ValueError(f"the shape of {name!r} cannot be told without executing it; export it with fixed sizes")
         return shapes[name]
 
-    def leaves(name: str) -> Iterator[str]:
-        """The stored tensors from which a constant is made."""
-        yield name
-        for before in inputs(producers[name]) if name in producers else ():
-            if before not in moving:
-                yield from leaves(before)
-
     found = []
     for name, node in named(model):
         read_here, parameters, macs, fan_in = inputs(node), 0, 0, 0
         if not moving.isdisjoint(read_here):  # the others make constants, which belong to the node that uses them
-            constants = [leaf for before in read_here if before not in moving for leaf in leaves(before)]
+            constants = [leaf for before in read_here if before not in moving for leaf in _leaves(before, producers)]
             parameters = sum(trained.pop(leaf, 0) for leaf in constants)
+            with blame(path, name, node):
+                parameters += sum(prod(shape(before)) for before in read_here if before in made)
+            made.difference_update(read_here)
         if node.op_type in PRODUCTS:
             with blame(path, name, node):
                 macs, fan_in = product(node, shape)
@@ -86,6 +84,7 @@ def numbers(path: Path) -> dict[str, int]:
     tensors, total = stored(model), Counter({"parameters": 0})
     for name, kind in _kinds(model).items():
         total[kind] += prod(tensors[name].dims)
+    total["parameters"] += sum(_computed(model, graph, name).size for name in _made(model, graph))
     return dict(total)
 
 
@@ -116,6 +115,48 @@ def one_image(macs: int, graph: Graph) -> int:
     if rest:
         raise ValueError(f"its {macs} MACs are not {graph.batch} times those of one image; export it for a batch of 1")
     return share
+
+
+def _made(model: ModelProto, graph: Graph) -> set[str]:
+    """The constants in the places of trained inputs that are made of no trained tensor: as ConstantOfShape does, of a shape."""
+    moving, trained, producers = depends(model, graph.input), _trained(model), _producers(model)
+    return {
+        node.input[index]
+        for node in model.graph.node
+        if not moving.isdisjoint(inputs(node))
+        for index in TRAINED.get(node.op_type, ())
+        if index < len(node.input)
+        and node.input[index] in producers
+        and node.input[index] not in moving
+        and trained.keys().isdisjoint(_leaves(node.input[index], producers))
+    }
+
+
+def _leaves(name: str, producers: dict[str, NodeProto]) -> Iterator[str]:
+    """The tensors from which a constant is made, itself among them."""
+    yield name
+    for before in inputs(producers[name]) if name in producers else ():
+        yield from _leaves(before, producers)
+
+
+def _computed(model: ModelProto, graph: Graph, name: str) -> NDArray[Any]:
+    """A constant. Raises ValueError, with the name of what makes it, where it follows from the images' shape."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    producers = _producers(model)
+    wanted = set(_leaves(name, producers))
+    if graph.input in wanted:
+        with blame(graph.path, producers[name].name or name, producers[name]):
+            raise ValueError(
+                "the numbers that it makes are trained, and their shape follows from the images'; export it with them"
+            )
+    nodes = [node for node in model.graph.node if not wanted.isdisjoint(node.output)]
+    known = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
+    alone = onnx.helper.make_graph(nodes, "constant", [], [onnx.ValueInfoProto(name=name)], initializer=known)
+    evaluator = ReferenceEvaluator(onnx.helper.make_model(alone, opset_imports=model.opset_import))
+    computed: NDArray[Any] = dict(zip([name], evaluator.run([name], {})))[name]
+    return computed
 
 
 def _trained(model: ModelProto) -> dict[str, int]:
