@@ -18,7 +18,7 @@ from models.recipes import Task, duration
 from models.seeding import pictures
 from models.training import CHECKPOINT, finished
 from models.variants import NotTrained, Unfit, Variant
-from models.weights import WEIGHTS, folder, load_weights
+from models.weights import WEIGHTS, folder, load_weights, weighted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,9 +80,9 @@ class Context:
         record = finished(place) or {}
         told = {key: record.get(key) for key in ("seconds", "sessions", "top1", "machine")}
         self.trainings.append({"variant": variant.name, "epochs": len(record.get("curves", ())), **told})
-        net = deepcopy(net)
+        net = deepcopy(net).train()
         load_weights(net, place / WEIGHTS)
-        return net
+        return net.eval()
 
     def task(self, variant: Variant) -> Task:
         """What is trained for a chain that ends in a technique which trains."""
@@ -123,10 +123,3 @@ def train(task: Task, place: Path, settings: Settings, progress: Progress) -> Pa
         (place / CHECKPOINT).unlink()
         training.run(task, place, settings.data, watch, context)
     return place / WEIGHTS
-
-
-def weighted(model: models.Model, image_size: int, weights: Path) -> nn.Module:
-    """A model with the weights of a file, in eval mode."""
-    net = model.instantiate(image_size).eval()
-    load_weights(net, weights)
-    return net

@@ -28,10 +28,10 @@ from models.datasets import Images, NoData
 from models.layers import Layer
 from models.model import UnknownName
 from models.pretrained import NoWeights, fetch, sha256
-from models.seeding import normalise, pictures, seed_weights, spread
+from models.seeding import changes_in_eval, normalise, pictures, seed_weights, spread
 from models.training import finished
 from models.variants import NotTrained
-from models.weights import load_weights
+from models.weights import weighted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,9 +70,7 @@ class Reference:
         torch.manual_seed(seed)
         if self.variant is not None and self.variant["path"] is not None:
             return stored.load(model, cell.image_size, Path(self.variant["path"]))
-        net = model.instantiate(cell.image_size).eval()
-        load_weights(net, self.state)
-        return variants.find(cell.variant)(net)
+        return variants.find(cell.variant)(weighted(model, cell.image_size, self.state)).eval()
 
     def promise(self) -> dict[str, Any] | None:
         """The fields of `harness.facts.Promise`; None of a dense net."""
@@ -110,26 +108,27 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         _prepare_file(model, model.file, cell, settings, folder)
         return
     torch.manual_seed(settings.seed)
-    net = model.instantiate(cell.image_size).eval()
-    run = partial(compared, model, net)
+    run = partial(compared, model)
     kind, source, state, digest = _weights(model, cell, settings, folder, progress)
     calibration = None
     if kind == "seeded":
         calibration = pictures(CALIBRATION, model.dataset(cell.image_size).channels, cell.image_size, settings.seed)
-        seed_weights(net, calibration, run, head=model.outputs is None)
-        _save(net.state_dict(), state)
+        built = model.instantiate(cell.image_size)
+        again = partial(model.instantiate, cell.image_size)
+        net = seed_weights(built, calibration, run, head=model.outputs is None, again=again)
+        _save(built.state_dict(), state)
     else:
-        load_weights(net, state)
+        net = weighted(model, cell.image_size, state)
     shown, inputs = _inputs(model, cell.image_size, settings, kind)
     compressed = None
     if cell.variant != variants.DENSE:
         progress(f"making {cell.variant} of {cell.model}")
         net, compressed = _compressed(net, model, cell, settings, folder, calibration, progress)
-    run = partial(compared, model, net)
     with torch.no_grad():
-        eager = run(inputs)
-        net.double()
-        outputs = run(inputs.double())
+        eager = run(net, inputs)
+        if compressed is None and changes_in_eval(net):  # what it folds is in the number format that its weights had then
+            net = weighted(model, cell.image_size, state, torch.float64)
+        outputs = run(net.double(), inputs.double())
     tensors = {"inputs": inputs, "outputs": outputs.contiguous(), "eager": eager.contiguous()}
     save_file(tensors, folder / "reference.safetensors")
     facts = {
@@ -169,7 +168,7 @@ def _compressed(
     except (variants.Unfit, UnknownName) as reason:
         raise CellEnded(UNSUPPORTED, str(reason), axis="variant") from reason
     if calibration is not None:
-        normalise(compressed, calibration, partial(compared, model, compressed))
+        normalise(compressed, calibration, partial(compared, model))
     file: Path | None = folder / "variant"
     stages = None
     try:
@@ -219,8 +218,7 @@ def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progr
     if isinstance(images, str) or model.file is not None or not reference.names_a_class(model, cell.image_size):
         (folder / "parent.json").write_text("null")
         return
-    net = model.instantiate(cell.image_size).eval()
-    load_weights(net, reference.state)
+    net = weighted(model, cell.image_size, reference.state)
     with torch.inference_mode():
         correct = accuracy.classify(partial(compared, model, net), images, settings, batch=32, progress=progress)
     (folder / "parent.json").write_text(json.dumps([rank == 0 for rank in correct]))

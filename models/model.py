@@ -170,9 +170,11 @@ class Model:
         """The torch model, initialised by torch's current seed, in training mode, on torch's default device."""
         if self.build is None:
             raise TypeError(f"{self.name} is an ONNX file, wanted a torch model")
+        import torch
         from torch import nn
 
-        net = self.build(**self.arguments(image_size))
+        with torch.no_grad():  # what weight norm computes would have a history, and could not be copied
+            net = self.build(**self.arguments(image_size))
         if not isinstance(net, nn.Module):
             raise TypeError(f"{self.name} returned a {type(net).__name__}, wanted a torch.nn.Module")
         return net

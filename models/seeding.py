@@ -31,47 +31,97 @@ def pictures(count: int, channels: int, image_size: int, seed: int) -> Tensor:
     return total / total.std()
 
 
-def seed_weights(net: nn.Module, images: Tensor, run: Callable[[Tensor], Tensor] | None = None, *, head: bool = True) -> None:
-    """Give `net` batch-norm statistics, and a head whose outputs have unit spread between the images. In place.
+Run = Callable[["nn.Module", "Tensor"], "Tensor"]
 
-    `run` gets from images to the tensor that is compared, where `net` alone does not. Without `head` the head is left as
-    it is: what a detector makes of its last layer is not proportional to it.
+
+def call(net: nn.Module, images: Tensor) -> Tensor:
+    outputs: Tensor = net(images)
+    return outputs
+
+
+def seed_weights(
+    net: nn.Module, images: Tensor, run: Run = call, *, head: bool = True, again: Callable[[], nn.Module] | None = None
+) -> nn.Module:
+    """Give `net` batch-norm statistics, and a head whose outputs have unit spread between the images.
+
+    `net` is as it was built, and its weights are changed in place. Returned is the net with these weights in eval mode: the
+    same one, or one that is built by `again`, where eval mode makes something else of it (`changes_in_eval`), so that weights
+    given to it afterwards would come too late. `run` gets from a net and images to the tensor that is compared. Without `head`
+    the head is left as it is: what a detector makes of its last layer is not proportional to it.
     Raises ValueError where the outputs do not depend on the input at all.
     """
     import torch
     from torch import nn
 
-    run = run or net.__call__
-    net.eval()
-    _calm(net)
-    normalise(net, images, run)
+    apart = again is not None and changes_in_eval(net)
+
+    def evaluated() -> nn.Module:
+        """The net in eval mode, with the weights that it has by now."""
+        if again is None or not apart:
+            return net.eval()
+        other = again()
+        other.load_state_dict(net.state_dict())
+        return other.eval()
+
     with torch.no_grad():
+        _calm(net)
         last = next((module for module in reversed(list(net.modules())) if isinstance(module, (nn.Linear, nn.Conv2d))), None)
+        standing = evaluated()
+        if apart and set(_norms(net)) - set(_norms(standing)):  # folded into other layers: they need theirs before that
+            normalise(net.train(), images, run)
+            standing = evaluated()
+        normalise(standing, images, run)
+        for name, norm in _norms(standing).items() if apart else ():
+            net.get_submodule(name).load_state_dict(norm.state_dict())
         if head and last is not None:
             nn.init.normal_(last.weight, std=last.weight[0].numel() ** -0.5)  # some heads start at zero (timm's Mixer)
-        scale = spread(run(images))
+        standing = evaluated()
+        scale = spread(run(standing, images))
         if not scale > 0:
             raise ValueError("the outputs are the same for every input; nothing can be compared on them")
         if head and last is not None:
-            last.weight /= scale
+            if isinstance(length := getattr(last, "weight_g", None), torch.Tensor):  # weight norm computes the weight anew
+                length /= scale
+            else:
+                last.weight /= scale
             if last.bias is not None:
                 last.bias /= scale
+        return evaluated()
 
 
-def normalise(net: nn.Module, images: Tensor, run: Callable[[Tensor], Tensor] | None = None) -> None:
-    """Give the batch norms of `net` the statistics of these images, in place; in eval mode afterwards. `run` as above."""
-    import torch
+def changes_in_eval(net: nn.Module) -> bool:
+    """Whether a part of a net does more than other modules when it is put into eval mode: folds weights, as merged LoRA layers
+    and re-parametrised convolutions do. Weights that are loaded afterwards are not seen there."""
     from torch import nn
 
-    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    usual = (nn.Module.train, nn.Module.eval)
+    return any(
+        getattr(method, "__func__", None) is not known
+        for module in net.modules()
+        for method, known in zip((module.train, module.eval), usual)
+    )
+
+
+def normalise(net: nn.Module, images: Tensor, run: Run = call) -> None:
+    """Give the batch norms of `net` the statistics of these images, in place; they are in eval mode afterwards."""
+    import torch
+
+    norms = list(_norms(net).values())
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average over the calibration batch
         norm.train()
     if norms:
         with torch.no_grad():
-            (run or net.__call__)(images)
-    net.eval()
+            run(net, images)
+    for norm in norms:
+        norm.eval()
+
+
+def _norms(net: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
+    from torch import nn
+
+    return {name: module for name, module in net.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
 
 
 def _calm(net: nn.Module) -> None:
@@ -82,18 +132,19 @@ def _calm(net: nn.Module) -> None:
     the rounding errors of bfloat16 are half of the outputs' spread (RMS).
     """
     from torch import nn
+    from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 
     blocks = [block for block in net.modules() if hasattr(block, "downsample")]  # residual, of torchvision or timm
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for block in blocks:  # ResNet-50: 0.43 with branches of full strength, 0.08 with 0.3
         last = getattr(block, "bn3", None) or getattr(block, "bn2", None)
-        if last is not None:
+        if getattr(last, "weight", None) is not None:  # instance norms have none as they come, and some norms are Identity
             nn.init.constant_(last.weight, 0.3)
     if not blocks:
         for norm in norms:  # a ReLU that cuts off a sixth instead of half multiplies it by 1.06
             if norm.affine:
                 nn.init.ones_(norm.bias)
-    if not norms and not any(isinstance(module, (nn.LayerNorm, nn.GroupNorm)) for module in net.modules()):
+    if not norms and not any(isinstance(module, (nn.LayerNorm, nn.GroupNorm, InstanceNorm)) for module in net.modules()):
         # torch's own weights let signals fade with every ReLU, until biases are all that is left (He et al. 2015, section 2.2)
         for layer in net.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):

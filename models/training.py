@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from models import augmentation, checkpoint, variants
 from models.addition import Addition
 from models.datasets import BadData, Images, held_out, ranks
 from models.recipes import Diverged, Recipe, Task
+from models.seeding import changes_in_eval
 from models.weights import WEIGHTS, last_layer, load_weights, sources
 
 if TYPE_CHECKING:
@@ -272,11 +274,12 @@ class _Run:
 
         chosen, found = torch.as_tensor(indices), []
         truth, device = torch.tensor(images.labels), self._device
-        self._net.eval()
+        # what eval mode folds may not come apart again
+        net = deepcopy(self._net).eval() if changes_in_eval(self._net) else self._net.eval()
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             for part in torch.split(chosen, self._task.recipe.batch):  # larger ones would take more memory than training does
                 inputs = images.batch(part).to(device)
-                outputs = self._task.model.comparable(self._net(*self._task.model.positional(inputs)), len(part)).float().cpu()
+                outputs = self._task.model.comparable(net(*self._task.model.positional(inputs)), len(part)).float().cpu()
                 found.append(ranks(outputs, truth[part]))
         self._net.train()
         rank = torch.cat(found)

@@ -17,6 +17,7 @@ from models.outside import is_outside
 from models.recipes import Recipe, Task, duration
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -145,6 +146,21 @@ def last_layer(net: nn.Module) -> tuple[str, ...]:
 
     name = next(name for name, module in reversed([*net.named_modules()]) if isinstance(module, (nn.Linear, nn.Conv2d)))
     return tuple(key for key in net.state_dict() if key.rpartition(".")[0] == name)
+
+
+def weighted(model: Model, image_size: int, path: Path, dtype: torch.dtype | None = None) -> nn.Module:
+    """A model with the weights of a file, in eval mode; in another number format than its own where one is named.
+
+    Eval mode comes last: there are nets that fold their weights in it. Raises `WrongWeights`.
+    """
+    import torch
+
+    net = model.instantiate(image_size)
+    load_weights(net, path)
+    if dtype is not None:
+        net.to(dtype)
+    with torch.no_grad():
+        return net.eval()
 
 
 def load_weights(net: nn.Module, path: Path, but: Collection[str] = ()) -> None:

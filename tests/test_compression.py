@@ -190,7 +190,7 @@ def test_more_than_the_groups_allow_is_refused_with_what_they_do() -> None:
 def test_every_family_is_pruned_to_the_share_and_stays_the_same_function(model: str, size: int, share: float) -> None:
     torch.manual_seed(0)
     net, example = find(model).instantiate(size).eval(), picture(2, 3, size)
-    seed_weights(net, picture(8, 3, size), net)
+    seed_weights(net, picture(8, 3, size))
     came = 1 - macs(structured.prune(net, share, example[:1], unit=8), example[:1]) / macs(net, example[:1])
     assert share <= came <= share + 0.04  # eight channels of a ViT's 192
     silent = with_silent_channels(net, example[:1])

@@ -58,7 +58,10 @@ def convert(net: nn.Module, precision: Precision) -> None:
     from torch import nn
     from torch.nn.utils import parametrize
 
-    net.eval().requires_grad_(False).to(getattr(torch, precision.dtype))
+    dtype = getattr(torch, precision.dtype)
+    if dtype != torch.float32:  # what a net folds in eval mode is no parameter, and stays in the format that those had then
+        net.train().to(dtype)
+    net.eval().requires_grad_(False)
     if precision.integer:
         with _torchao():
             from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_

@@ -25,6 +25,7 @@ from models.compression.sparse import (
     replaced,
 )
 from models.model import Model
+from models.seeding import changes_in_eval
 
 # How each kind of module is described: the arguments that make it, which are also its attributes.
 CONVOLUTION = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
@@ -106,6 +107,8 @@ def _parent(model: Model, image_size: int) -> nn.Module:
 
 def _changes(net: nn.Module, parent: nn.Module) -> dict[str, Any]:
     before = dict(parent.named_modules())
+    if changes_in_eval(net) and (gone := before.keys() - dict(net.named_modules()).keys()):
+        raise CannotStore(f"{min(gone)} is folded into other layers in eval mode; no way is known to build that from a file")
     changes: dict[str, Any] = {}
     for name, module in net.named_modules():
         same = before.get(name)
