@@ -7,12 +7,13 @@ from pathlib import Path
 
 import models
 from harness import matrix, promise
-from harness.context import Context, weighted
+from harness.context import Context
 from harness.facts import Promise
 from harness.session import lock_machine
 from harness.settings import Settings
 from models import variants
 from models.compression import stored
+from models.weights import weighted
 
 
 def command(

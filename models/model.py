@@ -175,9 +175,49 @@ class Model:
 
         with torch.no_grad():  # what weight norm computes would have a history, and could not be copied
             net = self.build(**self.arguments(image_size))
-        if not isinstance(net, nn.Module):
-            raise TypeError(f"{self.name} returned a {type(net).__name__}, wanted a torch.nn.Module")
+            if isinstance(net, nn.Module) and type(net).__name__ == "OptimizedModule":  # compiled: that is a runtime's to do
+                net = net._orig_mod
+            if isinstance(net, nn.DataParallel):
+                net = net.module
+            if (wrong := _no_module(net)) is not None:
+                raise TypeError(f"{self.name} {wrong}")
+            if any(map(nn.parameter.is_lazy, (*net.parameters(), *net.buffers()))):  # sizes are told by a first call
+                picture = torch.zeros(1, self.dataset(image_size).channels, image_size, image_size)
+                net.eval()(*self.positional(picture))
+                net.train()
         return net
+
+
+def _no_module(net: Any) -> str | None:
+    """What is wrong with what a builder returned, if anything; as the end of a sentence."""
+    import torch
+    from torch import nn
+
+    wanted = "wanted a torch.nn.Module"
+    if isinstance(net, type):
+        return f"returned the class {net.__name__}, {wanted}: call it"
+    if isinstance(net, Mapping):
+        kind = "a state dict, which holds weights only" if all(map(torch.is_tensor, net.values())) else "a dict"
+        inside = next((key for key, value in net.items() if isinstance(value, nn.Module)), None)
+        hint = f": name a function that returns its {inside!r}" if inside is not None else ""
+        return f"returned a {type(net).__name__} ({kind}), {wanted}{hint}"
+    if isinstance(net, (tuple, list)):
+        kinds = ", ".join(type(part).__name__ for part in net)
+        place = next((index for index, part in enumerate(net) if isinstance(part, nn.Module)), None)
+        hint = f": name a function that returns only its part {place}" if place is not None else ""
+        return f"returned a {type(net).__name__} of {kinds}, {wanted}{hint}"
+    if type(net).__name__ == "ExportedProgram" or (isinstance(net, torch.fx.GraphModule) and "eval" in vars(net)):
+        return (
+            f"returned an exported program (torch.export), {wanted} that it was exported from: it has no layers and no eval mode"
+        )
+    if not isinstance(net, nn.Module):
+        return f"returned a {type(net).__name__}, {wanted}"
+    scripted = next((name for name, module in net.named_modules() if isinstance(module, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        where = f"its module {scripted!r} is" if scripted else "it is"
+        made = f"returned a {type(net).__name__}, and {where} TorchScript (scripted or traced)"
+        return f"{made}, {wanted} that was scripted: its layers are not seen"
+    return None
 
 
 class Registry:

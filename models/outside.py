@@ -212,6 +212,8 @@ def _imported(name: str, target: str, data: str | None) -> Model:
             ) from error
     if isinstance(found, Model):
         return replace(found, name=name)
+    if type(found).__name__ == "ExportedProgram":
+        raise UnknownName(f"{name!r} is an exported program (torch.export), wanted the torch.nn.Module that it was exported from")
     if not callable(found):
         raise UnknownName(
             f"{name!r} is a {type(found).__name__}, wanted a callable that returns a torch.nn.Module, a module, or a models.Model"

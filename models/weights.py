@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +18,12 @@ from models.recipes import Recipe, Task, duration
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 
 WEIGHTS = "weights.safetensors"  # in the folder of a training
 NO_WEIGHT = "num_batches_tracked"  # a counter of training steps; older files have none, and torch's strict loading allows it
+WITHOUT = re.compile(r"[-.]without=(.+)$")  # in the name of a file: what is to be taken off the names of its tensors
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
 
 
@@ -166,7 +167,9 @@ def weighted(model: Model, image_size: int, path: Path, dtype: torch.dtype | Non
 def load_weights(net: nn.Module, path: Path, but: Collection[str] = ()) -> None:
     """Load a safetensors file; every tensor must be wanted, and every wanted tensor there in its shape.
 
-    Those named in `but` stay as they are in the net, whatever the file has.
+    Those named in `but` stay as they are in the net, whatever the file has. A tensor that has several names in the net (tied
+    weights) may stand in the file under one of them, as safetensors' `save_model` writes it, or under more with the same
+    numbers. Of a file called `...-without=PREFIX.safetensors`, `PREFIX.` is taken off the names that begin with it.
     Raises `WrongWeights` with the names that do not fit.
     """
     if not _has_header(path) and path.stat().st_size > HEADER:
@@ -176,6 +179,13 @@ def load_weights(net: nn.Module, path: Path, but: Collection[str] = ()) -> None:
     except checkpoint.BadCheckpoint as error:
         raise WrongWeights(str(error)) from error
     wanted = net.state_dict()
+    if asked := WITHOUT.search(path.stem):
+        state = {name.removeprefix(f"{asked[1]}."): tensor for name, tensor in state.items()}
+    tied = _tied(wanted)
+    for names in tied:
+        written = [name for name in names if name in state]
+        for name in names if written and all(wanted[name].shape == wanted[written[0]].shape for name in names) else ():
+            state.setdefault(name, state[written[0]])
     state = {**state, **{name: wanted[name] for name in but}}
     kinds = [
         f"{name} (file {state[name].dtype}, model {wanted[name].dtype})"
@@ -199,8 +209,50 @@ def load_weights(net: nn.Module, path: Path, but: Collection[str] = ()) -> None:
             for kind, names in wrong.items()
             if names
         )
-        raise WrongWeights(f"{path.name} does not fit the model: {'; '.join(texts)}")
+        advice = _prefixes(wanted, state, path) if wrong["missing"] and wrong["unexpected"] else ""
+        raise WrongWeights(f"{path.name} does not fit the model: {'; '.join(texts)}{advice}")
     net.load_state_dict(state, strict=True)
+    loaded = net.state_dict()
+    for names in tied:  # the last one that was written stands in all of them
+        if lost := [name for name in names if not _equal(loaded[name], state[name])]:
+            others = ", ".join(name for name in names if name != lost[0])
+            raise WrongWeights(
+                f"{path.name}: {lost[0]} shares its memory with {others} in the model (tied weights), and the file has other "
+                "numbers for them; wanted the same ones, or only one of them in the file"
+            )
+
+
+def _tied(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names of tensors that share their memory, in groups."""
+    places: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.numel() and not tensor.is_meta and not tensor.is_sparse:
+            places.setdefault(tensor.untyped_storage().data_ptr(), []).append(name)
+    return [names for names in places.values() if len(names) > 1]
+
+
+def _equal(loaded: Tensor, written: Tensor) -> bool:
+    """Whether a tensor has the numbers of a file, NaN among them, in its own number format."""
+    import torch
+
+    return torch.allclose(loaded, written.to(loaded), rtol=0, atol=0, equal_nan=True)
+
+
+def _prefixes(wanted: Collection[str], state: Collection[str], path: Path) -> str:
+    """What to do where names differ by what stands before them, as wrappers leave it there (DataParallel, torch.compile)."""
+    needed = {name for name in wanted if not name.endswith(NO_WEIGHT)}
+    for longer, shorter in ((set(state), needed), (needed, set(state))):
+        short = max(shorter, key=len)
+        for name in longer:
+            prefix = name.removesuffix(short)
+            if name != prefix and prefix.endswith(".") and shorter <= {each.removeprefix(prefix) for each in longer}:
+                if longer is needed:
+                    return f". The model's names begin with {prefix!r}, those in the file do not: save the net that was wrapped"
+                return (
+                    f". All that is wanted is there behind {prefix!r}, which a wrapper has put before the names: call the file "
+                    f"{path.stem}-without={prefix.removesuffix('.')}.safetensors, and it is taken off"
+                )
+    return ""
 
 
 def _has_header(path: Path) -> bool:
