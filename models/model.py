@@ -174,7 +174,7 @@ class Model:
         from torch import nn
 
         with torch.no_grad():  # what weight norm computes would have a history, and could not be copied
-            net = self.build(**self.arguments(image_size))
+            net: Any = self.build(**self.arguments(image_size))
             if isinstance(net, nn.Module) and type(net).__name__ == "OptimizedModule":  # compiled: that is a runtime's to do
                 net = net._orig_mod
             if isinstance(net, nn.DataParallel):
@@ -185,6 +185,7 @@ class Model:
                 picture = torch.zeros(1, self.dataset(image_size).channels, image_size, image_size)
                 net.eval()(*self.positional(picture))
                 net.train()
+        assert isinstance(net, nn.Module)
         return net
 
 

@@ -48,7 +48,7 @@ class Untraceable(nn.Module):
             lambda: torch.jit.script(net()),
             r"it is TorchScript \(scripted or traced\), wanted a torch.nn.Module that was scripted",
         ),
-        (lambda: torch.jit.trace(net(), torch.zeros(1, 1, 8, 8)), "it is TorchScript"),
+        (lambda: torch.jit.trace(net(), torch.zeros(1, 1, 8, 8)), "it is TorchScript"),  # type: ignore[no-untyped-call]
         (Untraceable, "its module 'inner' is TorchScript"),
         (exported, "returned an exported program"),
         (lambda: exported().module(), "returned an exported program"),
