@@ -198,10 +198,11 @@ def _no_module(net: Any) -> str | None:
     if isinstance(net, type):
         return f"returned the class {net.__name__}, {wanted}: call it"
     if isinstance(net, Mapping):
-        kind = "a state dict, which holds weights only" if all(map(torch.is_tensor, net.values())) else "a dict"
+        state = bool(net) and all(map(torch.is_tensor, net.values()))
+        kind = " (a state dict, which holds weights only)" if state else ""
         inside = next((key for key, value in net.items() if isinstance(value, nn.Module)), None)
         hint = f": name a function that returns its {inside!r}" if inside is not None else ""
-        return f"returned a {type(net).__name__} ({kind}), {wanted}{hint}"
+        return f"returned a {type(net).__name__}{kind}, {wanted}{hint}"
     if isinstance(net, (tuple, list)):
         kinds = ", ".join(type(part).__name__ for part in net)
         place = next((index for index, part in enumerate(net) if isinstance(part, nn.Module)), None)
