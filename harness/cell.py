@@ -54,5 +54,6 @@ def id_of(axes: Iterable[str], values: Iterable[Any]) -> str:
 
 
 def shown_model(reference: str) -> str:
-    """A model's name; of the path of a file only the last part: the rest is about the person."""
+    """A model's name; of the path of a file only the last part, as the rest is about the person. Which of the files of that name
+    it is, `+sha256=` says."""
     return reference.rpartition("/")[2]

@@ -19,7 +19,7 @@ from typing import Any
 
 import models
 from harness import runtimes
-from harness.cell import AXES, Cell
+from harness.cell import AXES, Cell, shown_model
 from harness.machine import cuda_device
 from harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from harness.precisions import PRECISIONS
@@ -309,8 +309,13 @@ def outside(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[str]:
 
 
 def learn(reference: str, model: models.Model) -> None:
-    """Keep what the probe said of a model from outside, by the words that asked for it and by its name."""
-    _described[reference] = _described[model.name] = model
+    """Keep what the probe said of a model from outside, by the words that asked for it and by its name.
+
+    What is shown of two names must differ: the same file, reached by two paths, is one model.
+    """
+    files = (known for known in _described.values() if known.file is not None and model.file is not None)
+    same = (known for known in files if shown_model(known.name) == shown_model(model.name))
+    _described[reference] = _described[model.name] = next(same, model)
 
 
 _described: dict[str, models.Model] = {}

@@ -247,13 +247,20 @@ class Registry:
 
         Raises `UnknownName` for a model, option or value that does not exist.
         """
-        name, *settings = reference.split("+")
+        name, *settings = split(reference)
         if name not in self._models:
             raise UnknownName(
                 f"no model {name!r}{nearest(name, self._models)}; known: {', '.join(self.names())}; "
                 "others by timm:NAME, torchvision:NAME, package.module:CALLABLE, FILE.onnx or an entry point"
             )
         return choose(self._models[name], settings)
+
+
+def split(reference: str) -> list[str]:
+    """The name in a reference, and its settings. The path of a file may hold a plus, too: `c++/net.onnx+data=cifar10`."""
+    file = re.match(r"(?is).*\.onnx(?=\+|$)", reference)
+    name, rest = (file[0], reference[file.end() + 1 :]) if file else (reference.partition("+")[0], reference.partition("+")[2])
+    return [name, *(rest.split("+") if rest else [])]
 
 
 def choose(model: Model, settings: Sequence[str]) -> Model:

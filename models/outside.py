@@ -10,7 +10,7 @@ import copy
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.machinery import PathFinder
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from models import plugins
 from models.datasets import AS_USUAL, DATASETS, Preparation
-from models.model import Model, UnknownName, choose, nearest
+from models.model import Model, UnknownName, choose, nearest, split
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 GROUP = "plumbline.models"
 ROOT = Path(__file__).resolve().parent.parent
 ANY_SIZE = range(1, 4097)
+CONTENT = "sha256"  # the option that says what is in a file
 
 
 def is_outside(reference: str) -> bool:
     """Whether the form of a reference, or an entry point of that name, says that it is no registered model."""
-    name = reference.partition("+")[0]
-    return ":" in name or _is_file(name) or (not _registered(name) and name in announced())
+    name = split(reference)[0]
+    return _is_file(name) or ":" in name or (not _registered(name) and name in announced())
 
 
 def _is_file(name: str) -> bool:
@@ -55,12 +56,13 @@ def announced() -> dict[str, EntryPoint]:
 
 def find(reference: str) -> Model:
     """The model of an outside reference. Raises `UnknownName` where there is none. Imports torch."""
-    name, *settings = reference.split("+")
+    name, *settings = split(reference)
     data = next((setting.removeprefix("data=") for setting in settings if setting.startswith("data=")), None)
     if data is not None and data not in DATASETS:
         raise UnknownName(f"model {name!r}: no data {data!r}{nearest(data, DATASETS)}; known: {', '.join(DATASETS)}")
     if _is_file(name):
         model = _onnx(name, data)
+        settings = _pinned(Path(name), settings)
     elif name.startswith("timm:"):
         model = _timm(name, data or "imagenet")
     elif name.startswith("torchvision:"):
@@ -196,7 +198,22 @@ def _onnx(name: str, data: str | None) -> Model:
     sizes = ANY_SIZE if found.image_size is None else (found.image_size,)
     home = found.image_size or DATASETS[data].image_size
     source = f"ONNX file, opset {found.opset}, IR version {found.ir_version}"
-    return Model(name, None, None, (data,), sizes, source, home=home, file=Path(name), batch=found.batch)
+    options = {CONTENT: ""}
+    return Model(name, None, None, (data,), sizes, source, options=options, home=home, file=Path(name), batch=found.batch)
+
+
+def _pinned(file: Path, settings: Sequence[str]) -> list[str]:
+    """The settings, with what is in the file: of its path only the last part is shown, and many are called model.onnx.
+
+    Raises `UnknownName` where the file holds something else by now.
+    """
+    from models.onnx.graph import digest
+
+    found = f"{CONTENT}={digest(file)}"
+    for setting in settings:
+        if setting.startswith(f"{CONTENT}=") and setting != found:
+            raise UnknownName(f"{file.name} has changed: expected {setting}, got {found}; start again, with the file as it is")
+    return [*(setting for setting in settings if setting != found), found]
 
 
 def _imported(name: str, target: str, data: str | None) -> Model:

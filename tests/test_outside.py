@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -232,9 +233,8 @@ def test_an_onnx_file_of_tensorflows_layout_and_one_batch(bench: Bench, tmp_path
     assert kept["agreement"]["top1"] == 1
     assert "no data root" in kept["accuracy"]["unavailable"]
     assert (kept["memory"]["peak_bytes"], list(kept["memory"]["unavailable"])) == (None, ["peak_bytes"])
-    assert (kept["cell"]["id"], kept["cell"]["model"]) == (
-        "net.onnx+data=cifar10-dense-onnxruntime-fp32-b2-16px-cpu", "net.onnx+data=cifar10"
-    )  # fmt: skip
+    name = f"net.onnx+data=cifar10+sha256={hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
+    assert (kept["cell"]["id"], kept["cell"]["model"]) == (f"{name}-dense-onnxruntime-fp32-b2-16px-cpu", name)
     assert {"onnx", "onnxruntime"} <= set(kept["machine"])
     no_weights = bench("--tier", "smoke", "--model", f"{file}+data=cifar10", "--weights", str(tmp_path), folder="weights")
     assert no_weights.code == pytest.ExitCode.USAGE_ERROR

@@ -14,7 +14,7 @@ import pytest
 
 from harness import journal, matrix, plan, table
 from harness.ask import NotDescribed, Probe, describe
-from harness.cell import AXES, Cell, id_of
+from harness.cell import AXES, Cell, id_of, shown_model
 from harness.journal import Journal, RunError
 from harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.plugin import options
@@ -48,6 +48,7 @@ class Bench:
                     matrix.check(axis, value)
                 except matrix.MatrixError as error:
                     raise matrix.MatrixError(f"--{axis.replace('_', '-')}: {error}") from error
+        self._files: dict[str, str] = {}
         self._ask_about_models_from_outside()
         self.session: Session | None = None
         self.settings = self.tier.apply(options.settings(config))
@@ -83,6 +84,8 @@ class Bench:
         try:
             for reference, model in zip(references, describe(references) if references else ()):
                 matrix.learn(reference, model)
+                if model.file is not None:
+                    self._files[str(model.file)] = shown_model(model.name)
         except NotDescribed as error:
             raise matrix.MatrixError(f"--model: {error}") from error
 
@@ -151,6 +154,8 @@ class Bench:
         """Everything that could go wrong for all cells goes wrong here, before the first."""
         try:
             self._write(f"\ninputs: seed {self.settings.inputs_seed} (--inputs-seed repeats them)")
+            for file, shown in self._files.items() if len(self._files) > 1 else ():  # rows and records do not hold the path
+                self._write(f"{shown}: {file}")
             self._check_weights()
             self._finishers.callback(lock_machine(self.config.getoption("wait")).release)
             kept = Journal(self.run_dir, resume=bool(self.config.getoption("resume")))
@@ -313,7 +318,7 @@ def _replay(item: pytest.Item, probe: Probe, machine_id: str) -> None:
         return
     samples = probe.latency().model.samples_s
     clock = ReplayClock(samples)
-    item.add_marker(pytest.mark.benchmark(timer=clock, group=f"{probe.cell.model} at {probe.cell.image_size} px"))
+    item.add_marker(pytest.mark.benchmark(timer=clock, group=f"{shown_model(probe.cell.model)} at {probe.cell.image_size} px"))
     benchmark = item._request.getfixturevalue("benchmark")  # type: ignore[attr-defined]
     benchmark.extra_info.update(cell=probe.cell.id, target=probe.cell.target, fingerprint=machine_id)
     benchmark.pedantic(clock.step, rounds=len(samples), iterations=1)

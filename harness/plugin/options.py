@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from harness import matrix
 from harness.cell import AXES
 from harness.settings import NoFolder, Settings, folders
+from models.model import split
 from models.weights import cache_folder
 
 NUMBERS = ("batch", "image_size")
@@ -42,13 +44,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def values(axis: str, given: list[str]) -> list[Any]:
-    texts = [text for part in given for text in part.split(",") if text]
+    texts = [text for part in given for text in _listed(part) if text]
     if axis not in NUMBERS:
         return texts
     for text in texts:
         if not text.isdigit():
             raise matrix.MatrixError(f"--{axis.replace('_', '-')}: wanted a whole number, came {text!r}")
     return [int(text) for text in texts]
+
+
+def _listed(text: str) -> Iterator[str]:
+    """What stands between commas; those in the path of a file that is there separate nothing."""
+    parts = text.split(",")
+    while parts:
+        files = (split(",".join(parts[:end]))[0] for end in range(1, len(parts) + 1))
+        ends = (end for end, file in enumerate(files, 1) if file.lower().endswith(".onnx") and Path(file).is_file())
+        end = next(ends, 1)
+        yield ",".join(parts[:end])
+        del parts[:end]
 
 
 def settings(config: pytest.Config) -> Settings:

@@ -6,6 +6,7 @@ models/onnx/reference.py. The rules are in docs/counting.md.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -45,13 +46,17 @@ class Graph:
 def read(path: Path) -> Graph:
     """What an ONNX file takes and gives. Raises ValueError for one that is broken, or that takes no images."""
     import onnx
+    from google.protobuf.message import DecodeError
 
     if not path.is_file():
         raise ValueError(f"{path}: wanted an ONNX file, there is none")
     try:
-        onnx.checker.check_model(str(path))
         model = onnx.load(path, load_external_data=False)
-    except onnx.checker.ValidationError as error:
+        for tensor, file, _ in _beside(model):
+            if ".." in file.parts or file.is_absolute() or not (path.parent / file).is_file():
+                raise onnx.checker.ValidationError(f"the values of {tensor.name!r} are in {str(file)!r}, which is not beside it")
+        onnx.checker.check_model(_without_numbers(model))
+    except (onnx.checker.ValidationError, DecodeError) as error:
         raise ValueError(
             f"{path}: wanted a whole ONNX file, with the files it names beside it; onnx {onnx.__version__} says: "
             f"{str(error).strip().splitlines()[0].rstrip('.')}. Export it again, or update onnx"
@@ -73,12 +78,9 @@ def read(path: Path) -> Graph:
             f"{path}: wanted one input of images, 4-D and {', '.join(ELEMENT_TYPES)}; came {inputs[0].name}, {name} of shape "
             f"{dimensions}. Export the net from its floating-point images on"
         )
-    tensors = stored(model)
-    for tensor in tensors.values():
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            place = onnx.external_data_helper.ExternalDataInfo(tensor)
-            if (path.parent / place.location).stat().st_size < (place.offset or 0) + _bytes(tensor):
-                raise ValueError(f"{path}: {place.location} ends before the values of {tensor.name!r}; copy the whole of it")
+    for tensor, file, start in _beside(model):
+        if (path.parent / file).stat().st_size < start + _bytes(tensor):
+            raise ValueError(f"{path}: {file} ends before the values of {tensor.name!r}; copy the whole of it")
     layout, channels, image_size = _layout(dimensions, path)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     return Graph(
@@ -92,8 +94,61 @@ def read(path: Path) -> Graph:
         opset=opsets.get("", opsets.get("ai.onnx", 0)),
         ir_version=model.ir_version,
         outputs=tuple(value.name for value in model.graph.output),
-        weights_bytes=sum(_bytes(tensor) for tensor in tensors.values()),
+        weights_bytes=sum(_bytes(tensor) for tensor in stored(model).values()),
     )
+
+
+def digest(path: Path) -> str:
+    """The beginning of the SHA-256 of an ONNX file and of the files that it names; the same wherever they lie."""
+    import onnx
+
+    files = dict.fromkeys(file for _, file, _ in _beside(onnx.load(path, load_external_data=False)))
+    found = hashlib.sha256()
+    for file in (path, *(path.parent / file for file in files)):
+        with file.open("rb") as opened:
+            for part in iter(lambda: opened.read(1 << 20), b""):
+                found.update(part)
+    return found.hexdigest()[:8]
+
+
+def _beside(model: ModelProto) -> list[tuple[TensorProto, Path, int]]:
+    """The tensors whose values are in other files, with these, seen from the model's folder, and where the values begin."""
+    import onnx
+
+    outside = [tensor for tensor in stored(model).values() if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    places = map(onnx.external_data_helper.ExternalDataInfo, outside)
+    return [(tensor, Path(place.location), place.offset or 0) for tensor, place in zip(outside, places)]
+
+
+def _without_numbers(model: ModelProto) -> ModelProto:
+    """The model as onnx's checker takes it: it follows no link to the numbers, and every download of huggingface_hub is links."""
+    import onnx
+
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for tensor, _, _ in _beside(bare):
+        _put(tensor, b"")
+        tensor.dims[:] = [0]
+    return bare
+
+
+def _load(path: Path) -> ModelProto:
+    """The model with all of its numbers, wherever links lead to; onnx.load refuses links."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    for tensor, file, start in _beside(model):
+        with (path.parent / file).open("rb") as opened:
+            opened.seek(start)
+            _put(tensor, opened.read(_bytes(tensor)))
+    return model
+
+
+def _put(tensor: TensorProto, values: bytes) -> None:
+    import onnx
+
+    tensor.raw_data, tensor.data_location = values, onnx.TensorProto.DEFAULT
+    del tensor.external_data[:]
 
 
 def _layout(dimensions: list[int | None], path: Path) -> tuple[str, int, int | None]:
@@ -123,7 +178,7 @@ def resolve(graph: Graph, image_size: int) -> ModelProto:
 
     if graph.image_size not in (None, image_size):
         raise ValueError(f"{graph.path}: wanted images of {image_size} pixels, it takes {graph.image_size}; export it for them")
-    model = onnx.load(graph.path)
+    model = _load(graph.path)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     for name, node in named(model):
