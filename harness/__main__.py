@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import terminal
+
 if TYPE_CHECKING:
     from models import Model
 
@@ -97,6 +99,8 @@ def main() -> int:
     data = commands.add_parser("data", help="fetch data sets into a data root")
     data.add_argument("name", nargs="+", help="mnist, fashion_mnist, cifar10, cifar100")
     data.add_argument("--data", type=Path, required=True, metavar="ROOT")
+    for stream in (sys.stdout, sys.stderr):
+        terminal.readable(stream)
     arguments = parser.parse_args()
     commanded = {
         "list": _list,
@@ -122,11 +126,12 @@ def main() -> int:
     from models.datasets import BadData, NoData
     from models.recipes import Diverged, NoDevice
     from models.variants import NotTrained, Unfit
-    from models.weights import WrongWeights
+    from models.weights import NoCache, WrongWeights
 
     refused = (
         Busy,
         MatrixError,
+        NoCache,
         NoFolder,
         RunError,
         UnknownName,
@@ -195,7 +200,8 @@ def _shown(model: Model, image_size: int | None) -> str:
 
         if sys.stderr.isatty():
             print(f"{model.name} has no formula: torch counts it, in some seconds", file=sys.stderr)
-        layers = tuple(Layer(**layer) for layer in count(model, size)["layers"])
+        counted = (Layer(**layer) for layer in count(model, size)["layers"])
+        layers = tuple(layer for layer in counted if layer.macs or layer.parameters)
     return listing.one(model, size, layers)
 
 

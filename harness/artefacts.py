@@ -22,6 +22,7 @@ from harness.reference import Progress, Reference, layers, real_images
 from harness.runtimes import Runtime, way
 from harness.settings import Settings
 from models import variants
+from models.onnx.layers import stored_as
 from models.pretrained import sha256
 from models.seeding import pictures
 from models.weights import sources
@@ -37,7 +38,8 @@ CALIBRATION = 64  # images from which static quantisation takes its ranges
 
 def name(cell: Cell) -> str:
     """The file, in a reference's folder, that says where the artefact of a cell is."""
-    batch = f"-b{cell.batch}" if runtimes.find(cell.runtime).adapter.one_batch else ""
+    own = runtimes.find(cell.runtime).adapter.one_batch or models.outside.is_file(cell.model)  # which may hold a batch inside
+    batch = f"-b{cell.batch}" if own else ""
     return f"artefact-{cell.runtime}-{cell.precision}{batch}-{cell.target}.json"
 
 
@@ -56,7 +58,7 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     started = time.perf_counter()
     model, reference = models.find(cell.model), Reference.load(folder)
     if model.file is not None:
-        share = _proven(model.file, cell, reference.batch(model.batch or 2), folder)
+        share = _proven_file(model.file, cell, reference, folder)
         (folder / name(cell)).write_text(json.dumps({"in_precision": share}))
         return
     # of a stranger's code no digest of ours knows all
@@ -139,6 +141,21 @@ def checked_share(executable: Runtime, cell: Cell, placed: Any, layers: Sequence
             "wanted half of them at least"
         )
     return share
+
+
+def _proven_file(file: Path, cell: Cell, reference: Reference, folder: Path) -> float:
+    """`_proven` of a model that is a file. Where that fails, it is said which precision or batch the file itself has."""
+    try:
+        return _proven(file, cell, reference.batch(cell.batch), folder)
+    except CellEnded as end:
+        reason, fits = end.reason, stored_as(file)
+        if fits != cell.precision:
+            raise CellEnded(UNSUPPORTED, f"{reason}. The file's numbers are {fits}: --precision {fits}", end.axis) from end
+        if cell.batch == 1:
+            raise
+        _proven(file, cell, reference.batch(1), folder)
+        words = f"{file.name} says that it takes any batch, and runs with 1 only, came {cell.batch}; export it for others"
+        raise CellEnded(UNSUPPORTED, f"{words}: {reason}", axis="batch") from end
 
 
 def _sound(place: Path, file: str) -> dict[str, Any] | None:

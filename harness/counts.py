@@ -105,6 +105,7 @@ def _of_file(path: Path, image_size: int) -> dict[str, Any]:
     """The same for an ONNX file: by shapes that are inferred, and by those seen when it is executed."""
     from models.onnx.layers import layers, numbers
     from models.onnx.reference import executed
+    from models.onnx.sums import sums
 
     graph, products = layers(path, image_size), executed(path, image_size)
     counted = {"parameters": parameters(graph), "macs": macs(graph)}
@@ -123,7 +124,7 @@ def _of_file(path: Path, image_size: int) -> dict[str, Any]:
         },
         "differing": {},
         "published": [],
-        "layers": [asdict(layer) for layer in graph],
+        "layers": [asdict(layer) for layer in (*graph, *sums(path, image_size))],
     }
 
 

@@ -25,6 +25,7 @@ from harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
 from models import variants
+from models.encoding import NotText, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,9 +81,11 @@ class Tier:
 def load(path: Path) -> dict[str, Tier]:
     """The tiers of a matrix file, by name. Raises MatrixError with file, line and key."""
     try:
-        text = path.read_text()
+        text = read_text(path)
     except OSError as error:
         raise MatrixError(f"{path}: cannot be read: {error.strerror}") from error
+    except NotText as error:
+        raise MatrixError(f"{path}, {error}") from error
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

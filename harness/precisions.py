@@ -39,12 +39,12 @@ class Precision:
 
         Every layer that multiplies rounds its inputs and weights to this precision, and adds up a sum of
         n terms in fp32, whose error grows with sqrt(n) u (Higham & Mary 2019, "A New Approach to Probabilistic
-        Rounding Error Analysis", theorem 2.4). Layers add their errors up at worst linearly; that worst
-        case also stands for what a layer does to the errors it is given. The outputs are rounded once more, by a share
-        of their `magnitude`, their RMS in spreads. Never more than a half.
+        Rounding Error Analysis", theorem 2.4). So does one that only adds up, as the mean over a picture of 512 x 512
+        pixels does: it rounds nothing else, but a runtime may take its terms one after the other. Layers add their errors
+        up at worst linearly; that worst case also stands for what a layer does to the errors it is given. The outputs are
+        rounded once more, by a share of their `magnitude`, their RMS in spreads. Never more than a half.
         """
-        layers = [layer for layer in formula if layer.macs]
-        inside = sum(self.unit_roundoff + UNIT_ROUNDOFF_FP32 * layer.fan_in**0.5 for layer in layers)
+        inside = sum(self.unit_roundoff * bool(layer.macs) + UNIT_ROUNDOFF_FP32 * layer.fan_in**0.5 for layer in formula)
         return min(MOST, max(inside, self.unit_roundoff) + self.unit_roundoff * magnitude)  # without products it rounds, too
 
     def emulated(self, target: str, cpu_flags: Collection[str]) -> bool:

@@ -19,7 +19,8 @@ class Layer:
     `name` is the path of a module in the torch model, or of a parameter that is no module's weight (a class token), so
     that a counter's figure for the same layer can be put beside it. `parameters` are those that the module holds
     itself, and `macs` those that it runs itself; what its child modules hold and run is theirs.
-    `fan_in` is the number of MACs behind one output element: rounding errors grow with it.
+    `fan_in` is the number of MACs behind one output element, of a layer without MACs that of the numbers which it adds up:
+    rounding errors grow with it.
     """
 
     name: str

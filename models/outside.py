@@ -39,6 +39,11 @@ def is_outside(reference: str) -> bool:
     return _is_file(name) or ":" in name or (not _registered(name) and name in announced())
 
 
+def is_file(reference: str) -> bool:
+    """Whether a reference is the path of an ONNX file."""
+    return _is_file(split(reference)[0])
+
+
 def _is_file(name: str) -> bool:
     return name.lower().endswith(".onnx")
 

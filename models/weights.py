@@ -31,6 +31,10 @@ class AmbiguousWeights(LookupError):
     """Several files fit one model."""
 
 
+class NoCache(LookupError):
+    """There is no place for what is kept between sessions; the message names the variable that says another one."""
+
+
 class WrongWeights(ValueError):
     """A file that is no safetensors file, or whose tensors are not the model's."""
 
@@ -262,8 +266,16 @@ def _has_header(path: Path) -> bool:
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/plumbline`, in the home directory's .cache where that is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plumbline"
+    """`$XDG_CACHE_HOME/plumbline`, in the home directory's .cache where that is not set. Raises `NoCache`."""
+    named, unwritable = os.environ.get("XDG_CACHE_HOME"), "set $XDG_CACHE_HOME to a folder that can be written"
+    try:
+        folder = Path(named or Path.home() / ".cache") / "plumbline"
+    except RuntimeError as error:  # a user without a name, as `docker run --user` makes one, and no $HOME
+        raise NoCache(f"expected a home directory for what is kept between sessions, this user has none; {unwritable}") from error
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise NoCache(f"what is kept between sessions cannot be written to {folder}; {unwritable}")
+    return folder
 
 
 def sources(folder: Path = Path(__file__).parent) -> str:

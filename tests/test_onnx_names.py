@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,9 +12,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from harness import matrix
+from harness.ask import Probe, ProbeServer
 from harness.cell import Cell, id_of
+from harness.outcomes import CellEnded
 from harness.plugin.options import values
+from harness.settings import Settings
 from models.model import UnknownName, split
+from models.onnx.layers import stored_as
 from models.onnx.reference import reference
 from models.outside import find, is_outside
 
@@ -33,7 +38,7 @@ def written(path: Path, seed: int = 0, beside: str | None = None) -> Path:
     ]
     graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], [numpy_helper.from_array(head, "head")])
     path.parent.mkdir(parents=True, exist_ok=True)
-    outside = {"save_as_external_data": True, "location": beside, "size_threshold": 0} if beside else {}
+    outside: dict[str, Any] = {"save_as_external_data": True, "location": beside, "size_threshold": 0} if beside else {}
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path, **outside)
     return path
 
@@ -123,3 +128,48 @@ def test_numbers_elsewhere_are_refused(tmp_path: Path, place: str) -> None:
     file.write_bytes(model.SerializeToString())
     with pytest.raises(UnknownName, match=rf"the values of 'head' are in '{place}', which is not beside it"):
         find(str(file))
+
+
+def test_what_numbers_a_file_holds(tmp_path: Path) -> None:
+    """So that a file measured in another precision is told which to ask for."""
+    plain = written(tmp_path / "plain.onnx")
+    assert stored_as(plain) == "fp32"
+    model = onnx.load(plain)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((3, 10), np.float16), "head"))
+    onnx.save(model, tmp_path / "half.onnx")
+    assert stored_as(tmp_path / "half.onnx") == "fp16"
+    for node, name in (("QuantizeLinear", "int8-static"), ("DynamicQuantizeLinear", "int8-dynamic"), ("DequantizeLinear", "w8")):
+        model.graph.node[0].op_type = node
+        onnx.save(model, tmp_path / "integers.onnx")
+        assert stored_as(tmp_path / "integers.onnx") == name
+
+
+def ended(server: ProbeServer, settings: Settings, file: Path, precision: str, batch: int) -> tuple[str, str | None, str]:
+    """Outcome, axis and reason of a cell that has to end early."""
+    matrix.learn(str(file), find(f"{file}+data=cifar10"))
+    probe = Probe(server, Cell(f"{file}+data=cifar10", "dense", "onnxruntime", precision, batch, 8, "cpu"), settings)
+    with pytest.raises(CellEnded) as caught:
+        probe.agreement()
+    probe.close()
+    return caught.value.outcome, caught.value.axis, caught.value.reason
+
+
+def test_a_batch_that_is_closed_inside_is_refused_by_name(server: ProbeServer, settings: Settings, tmp_path: Path) -> None:
+    """A file that says any batch and reshapes to one row; with one picture it runs. Of numbers in another precision the name is
+    told."""
+    model = onnx.load(written(tmp_path / "net.onnx"))
+    model.graph.node[1].CopyFrom(helper.make_node("Reshape", ["mean", "shape"], ["flat"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 3], np.int64), "shape"))
+    file = tmp_path / "one.onnx"
+    onnx.save(model, file)
+    probe = Probe(server, Cell(f"{file}+data=cifar10", "dense", "onnxruntime", "fp32", 1, 8, "cpu"), settings)
+    assert probe.agreement().same_function
+    probe.close()
+    outcome, axis, reason = ended(server, settings, file, "fp32", 2)
+    assert (outcome, axis) == ("unsupported", "batch")
+    assert reason.startswith(
+        "building: one.onnx says that it takes any batch, and runs with 1 only, came 2; export it for others"
+    )
+    outcome, axis, reason = ended(server, settings, written(tmp_path / "plain.onnx"), "int8-static", 1)
+    assert (outcome, axis) == ("unsupported", "runtime")
+    assert reason.endswith("The file's numbers are fp32: --precision fp32")

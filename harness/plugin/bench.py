@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import journal, matrix, plan, table
+from harness import journal, matrix, plan, table, terminal
 from harness.ask import NotDescribed, Probe, describe
 from harness.cell import AXES, Cell, id_of, shown_model
 from harness.journal import Journal, RunError
@@ -133,6 +133,10 @@ class Bench:
             finished = set(self._finished)
             items[:] = [item for item in items if item not in finished]
         self._selected = [item for item in items if _opens(item)]
+
+    def pytest_sessionstart(self) -> None:
+        if self._reporter is not None:
+            terminal.readable(self._reporter._tw._file)
 
     # -- running ------------------------------------------------------------------------------------------------
 

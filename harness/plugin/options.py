@@ -14,7 +14,7 @@ from harness import matrix
 from harness.cell import AXES
 from harness.settings import NoFolder, Settings, folders
 from models.model import split
-from models.weights import cache_folder
+from models.weights import NoCache, cache_folder
 
 NUMBERS = ("batch", "image_size")
 
@@ -70,10 +70,10 @@ def settings(config: pytest.Config) -> Settings:
     pretrained = given == "pretrained"  # a folder of that name is ./pretrained
     weights = Path(given) if given is not None and not pretrained else None
     try:
-        paths: dict[str, Any] = {**folders(config.getoption("data"), weights)}
-    except NoFolder as error:
+        paths: dict[str, Any] = {**folders(config.getoption("data"), weights), "cache": cache_folder()}
+    except (NoFolder, NoCache) as error:
         raise matrix.MatrixError(str(error)) from error
-    kept: dict[str, Any] = {"cache": cache_folder(), "pretrained": pretrained, "layers": config.getoption("layers")}
+    kept: dict[str, Any] = {"pretrained": pretrained, "layers": config.getoption("layers")}
     chosen = config.getoption("inputs_seed")
     kept["inputs_seed"] = secrets.randbelow(2**31) if chosen is None else chosen
     return Settings(seed=config.getoption("seed"), **kept, **paths)

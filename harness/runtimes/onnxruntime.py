@@ -152,9 +152,16 @@ class OnnxRuntime(Runtime):
         return share_in(self.profile(placed, 1), precision, layers)
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
+        """Raises ValueError for images that the file does not take: some hold other sizes inside, and only a run shows it."""
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
         with tempfile.TemporaryDirectory() as scratch:
             session = _session(self._graph, self._way, profile=Path(scratch) / "profile")
-            session.run(self._outputs, {self._graph.input: placed})
+            try:
+                session.run(self._outputs, {self._graph.input: placed})
+            except (errors.InvalidArgument, errors.Fail, errors.RuntimeException) as error:
+                shown = f"{self._graph.path.name} fails with images of shape {tuple(placed.shape)}"
+                raise ValueError(f"{shown}: {str(error).strip().splitlines()[0]}") from error
             for _ in range(repeats):
                 session.run(self._outputs, {self._graph.input: placed})
             events = json.loads(Path(session.end_profiling()).read_text())

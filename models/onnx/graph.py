@@ -46,7 +46,7 @@ class Graph:
 def read(path: Path) -> Graph:
     """What an ONNX file takes and gives. Raises ValueError for one that is broken, or that takes no images."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not path.is_file():
         raise ValueError(f"{path}: wanted an ONNX file, there is none")

@@ -88,6 +88,24 @@ def numbers(path: Path) -> dict[str, int]:
     return dict(total)
 
 
+def stored_as(path: Path) -> str:
+    """The precision that a file's own numbers make: int8-dynamic, int8-static, w8, fp16 or fp32."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    operators = {node.op_type for node in all_nodes(model)}
+    if operators & {"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}:
+        return "int8-dynamic"
+    if operators & {"QuantizeLinear", "QLinearConv", "QLinearMatMul"}:
+        return "int8-static"
+    if "DequantizeLinear" in operators:
+        return "w8"
+    sizes = Counter({"fp16": 0, "fp32": 0})
+    for tensor in stored(model).values():
+        sizes["fp16" if tensor.data_type == onnx.TensorProto.FLOAT16 else "fp32"] += prod(tensor.dims)
+    return "fp16" if sizes["fp16"] > sizes["fp32"] else "fp32"
+
+
 def product(node: NodeProto, shape: Callable[[str], Shape]) -> tuple[int, int]:
     """MACs of a node that multiplies, and how many are summed up into one element of its output."""
     a, b = (shape(node.input[index]) for index in PRODUCTS[node.op_type])
