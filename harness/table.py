@@ -19,6 +19,7 @@ SLOWER = 0.95  # and so is one that is slower than its dense parent
 EXPLAINED = {  # of promises that are not kept
     "slower": "takes longer than its dense parent",
     "no faster": "its zeros are multiplied like any number (+sparse leaves them out), or the time goes elsewhere",
+    "dense again": "none of its sparse layers was faster than a dense one here, so all of them run dense",
     "half the gain": "becomes faster, by less than half of what the products that it saves promise",
     "no smaller": "its zeros take as much on disk as any number (+sparse leaves them out, +share+huffman codes them)",
 }
@@ -232,7 +233,9 @@ def broken_promises(record: Record) -> list[str]:
     promise, delivered, broken = Promise(**record["promise"]), (record.get("delivery") or {}).get("speedup"), []
     gain = promise.speedup - 1
     if delivered is not None and (delivered < SLOWER or (gain > 0.05 and delivered - 1 < gain * KEPT)):
-        broken.append("slower" if delivered < SLOWER else "no faster" if delivered < 1.05 else "half the gain")
+        dense = (record.get("options") or {}).get("sparse_layers") == 0  # chosen when the cell was prepared
+        no_gain = "dense again" if dense else "slower" if delivered < SLOWER else "no faster"
+        broken.append("half the gain" if delivered >= 1.05 and not dense else no_gain)
     fewer = promise.parameters_nonzero < 0.9 * promise.parameters_dense
     if promise.bytes is not None and fewer and promise.bytes > 0.99 * promise.bytes_dense:
         broken.append("no smaller")

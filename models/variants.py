@@ -125,6 +125,11 @@ class Variant:
 
     def __call__(self, net: nn.Module, context: Context | None = None) -> nn.Module:
         """A new net. Raises `Unfit`, `NotTrained` and `NoData`."""
+        if self.steps:
+            from models.compression.unstructured import check_weights
+
+            with _named(self.steps[0]):
+                check_weights(net)
         for index, step in enumerate(self.steps):
             if step.technique.trains:
                 if context is None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from harness.counts import torch_layers
-from models import find
+from models import find, variants
 from models.checkpoint import BadCheckpoint
 from models.compression import coding, lowrank, sharing, sparse, stored, structured, unstructured
 from models.compression.unstructured import weights
@@ -419,3 +419,44 @@ def test_what_cannot_be_described_says_so(tmp_path: Path) -> None:
     net = sparse.replaced(net, name, Odd(layer.in_features, layer.out_features))
     with pytest.raises(stored.CannotStore, match=f"{name} is now a Odd"):
         stored.save(net, asked, 8, tmp_path / "net.safetensors")
+
+
+# -- nets of other makes ---------------------------------------------------------------------------------------
+
+
+class Heads(nn.Module):
+    """Two outputs, in a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.first, self.second = small_net()[:-1], nn.Linear(32, 10), nn.Linear(32, 4)
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        found = self.body(inputs)
+        return {"first": self.first(found), "second": self.second(found)}
+
+
+def test_a_net_that_returns_a_dictionary_loses_channels() -> None:
+    net = Heads().eval()
+    pruned = structured.prune(net, 0.4, picture())
+    assert macs(pruned, picture()) <= 0.6 * macs(net, picture())
+    assert {name: tuple(output.shape) for name, output in pruned(picture(2)).items()} == {"first": (2, 10), "second": (2, 4)}
+    with pytest.raises(ValueError, match=r"wanted a net that returns scores, came dict; by=magnitude"):
+        structured.prune(net, 0.4, picture(), by="taylor", batch=(picture(4), torch.arange(4)))
+
+
+@pytest.mark.parametrize("variant", ["prune50", "svd50", "share", "prune50+sparse"])
+@pytest.mark.parametrize("make", ["weight_norm", "parametrized", "tied", "twice"])
+def test_weights_that_are_not_a_layers_own_are_refused_by_name(variant: str, make: str) -> None:
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    if make == "weight_norm":
+        nn.utils.weight_norm(net[2])
+    elif make == "parametrized":
+        nn.utils.parametrizations.weight_norm(net[2])
+    elif make == "tied":
+        net[2].weight = net[0].weight
+    else:
+        net[2] = net[0]
+    words = r"came 2, whose weight is computed .*remove_" if "t" not in make[:1] else r"came 0.weight and 2.weight, which are one"
+    with pytest.raises(variants.Unfit, match=rf"^{variant.partition('+')[0]}: wanted layers with weights of their own, {words}"):
+        variants.find(variant)(net)

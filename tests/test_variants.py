@@ -291,6 +291,15 @@ def test_less_than_half_of_the_gain_is_a_broken_promise(effective: int, delivere
     assert kept({"promise": vars(promise), "delivery": {"speedup": delivered}}) == word
 
 
+def test_a_variant_whose_layers_are_all_dense_again_is_called_so() -> None:
+    promise = Promise(100, 100, 5, 5, 1000, 1000, 50, 400, 20, None)
+    for speedup in (0.9, 0.99, 1.1):
+        record = {"promise": vars(promise), "delivery": {"speedup": speedup}, "options": {"sparse_layers": 0}}
+        assert kept(record) == "dense again"
+        assert explained([record])[0].startswith("dense again: none of its sparse layers was faster")
+    assert kept({**record, "options": {"sparse_layers": 1}}) == "half the gain"
+
+
 def test_a_promise_that_is_not_kept_is_told_in_plain_words() -> None:
     promise = Promise(100, 100, 10, 100, 1000, 1000, 100, 400, 400, None)
     record = {"promise": vars(promise), "delivery": {"speedup": 1.0}}

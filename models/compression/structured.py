@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +85,7 @@ def groups(net: nn.Module, example: Tensor, by: str = "magnitude", unit: int = U
     graph, usable = _graph(net, example), []
     names = {module: name for name, module in net.named_modules()}
     on_meta = deepcopy(net).to("meta")
-    shape = tuple(on_meta(example.to("meta")).shape)
+    shape = _shapes(on_meta(example.to("meta")))
     for group in _all_groups(graph, net):
         root = group[0].dep.target.module
         if not _whole(group) or not _runs(on_meta, names[root], example.to("meta"), shape):
@@ -146,15 +146,24 @@ def _width(module: nn.Module, side: str) -> int:
     return int(module.weight.shape[1]) * (module.groups if isinstance(module, nn.Conv2d) else 1)
 
 
-def _runs(on_meta: nn.Module, name: str, example: Tensor, shape: tuple[int, ...]) -> bool:
+def _runs(on_meta: nn.Module, name: str, example: Tensor, shapes: list[tuple[int, ...]]) -> bool:
     """Whether a net without the first channel of a layer's outputs still runs; on the meta device, where that costs nothing."""
     net = deepcopy(on_meta)
     try:
         root = net.get_submodule(name)
         _graph(net, example).get_pruning_group(root, _out(root), [0]).prune()
-        return tuple(net(example).shape) == shape
+        return _shapes(net(example)) == shapes
     except (RuntimeError, ValueError, IndexError, AssertionError):
         return False
+
+
+def _shapes(outputs: Any) -> list[tuple[int, ...]]:
+    """Of all tensors in what a net returns, itself one or dictionaries and sequences of them."""
+    if isinstance(outputs, Tensor):
+        return [tuple(outputs.shape)]
+    if isinstance(outputs, Mapping):
+        outputs = list(outputs.values())
+    return [shape for each in outputs for shape in _shapes(each)] if isinstance(outputs, (tuple, list)) else []
 
 
 def _sides(group: Any, width: int) -> Iterator[tuple[nn.Module, str, float]]:
@@ -166,7 +175,13 @@ def _sides(group: Any, width: int) -> Iterator[tuple[nn.Module, str, float]]:
 def _gradients(net: nn.Module, batch: tuple[Tensor, Tensor] | None) -> None:
     if batch is None:
         raise ValueError("importance by Taylor expansion: wanted pictures and labels, came none")
-    torch.autograd.backward(functional.cross_entropy(net(batch[0]), batch[1]))
+    scores = net(batch[0])
+    if not isinstance(scores, Tensor):
+        raise ValueError(
+            f"importance by Taylor expansion: wanted a net that returns scores, came {type(scores).__name__}; "
+            "by=magnitude needs no loss"
+        )
+    torch.autograd.backward(functional.cross_entropy(scores, batch[1]))
 
 
 def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, keep: float) -> dict[nn.Module, list[int]]:

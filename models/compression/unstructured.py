@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.addition import Addition
 
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CHUNK = 1 << 22  # weights looked at in one go
 HIGH = 16  # the upper bits by which weights are sorted first; then the lower ones
 
@@ -40,6 +41,26 @@ def prune(
     else:
         _zero_two_of_four(weights(pruned, "linear").values())
     return pruned
+
+
+def check_weights(net: nn.Module) -> None:
+    """Raises ValueError, by name, for layers whose weights are not their own, which techniques cannot change one by one: computed
+    from other tensors when they are read (weight norm), or one tensor under two names."""
+    for path, module in net.named_modules():
+        if isinstance(module, LAYERS) and "weight" not in module._parameters:
+            raise ValueError(
+                f"wanted layers with weights of their own, came {path or 'a net'}, whose weight is computed from others (as "
+                "weight norm does); fold it in before: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), or "
+                "torch.nn.utils.remove_weight_norm(layer)"
+            )
+    first: dict[int, str] = {}
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        if (other := first.setdefault(id(parameter), name)) != name:
+            raise ValueError(
+                f"wanted layers with weights of their own, came {other} and {name}, which are one tensor; give the "
+                "second a copy: layer.weight = nn.Parameter(layer.weight.detach().clone()); "
+                "of a layer in two places copy.deepcopy(layer)"
+            )
 
 
 @torch.no_grad()
