@@ -16,6 +16,7 @@ from statistics import median
 from typing import IO, Any
 
 import models
+from harness import environment
 from harness.cell import Cell, compares_with_parent
 from harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Memory, Prepared, Promise
 from harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, CellEnded
@@ -34,7 +35,7 @@ class NotDescribed(LookupError):
 
 def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[models.Model]:
     """What the probe says of models from outside the registry. Raises NotDescribed, with its words."""
-    told = subprocess.run([*command, "--describe", *references], capture_output=True, text=True)
+    told = subprocess.run([*command, "--describe", *references], capture_output=True, text=True, env=environment.kept(os.environ))
     lines = [json.loads(line) for line in told.stdout.splitlines()]
     unknown = [line["unknown"] for line in lines if "unknown" in line]
     if unknown:
@@ -59,7 +60,12 @@ class ProbeServer:
             self.progress("starting the probe (importing torch)")
             # a session of its own: Ctrl-C is for pytest, which then ends the probe in order
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                start_new_session=True,
+                env=environment.kept(os.environ),
             )
             line = self.receive()
             if line is None:

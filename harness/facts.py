@@ -306,6 +306,7 @@ class Latency:
     """`first_s` is the process's very first inference. `model`: input on the device; `with_transfer`: host to host.
 
     `doubt` is what else happened while the samples were taken, `telemetry` what each meter read meanwhile, warm-up included.
+    `remarks` say in words why the figure is not that of the net alone, with all the threads that it may have.
     """
 
     first_s: float
@@ -315,6 +316,7 @@ class Latency:
     rule: str
     doubt: dict[str, Any]
     telemetry: dict[str, dict[str, Any]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Latency:

@@ -44,7 +44,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from harness import memory, runtimes
+from harness import environment, memory, runtimes
 from harness.cell import Cell
 from harness.machine import allowed_cpus
 from harness.outcomes import FAILED, OUT_OF_MEMORY, UNAVAILABLE, UNSUPPORTED, CellEnded, first_line
@@ -384,6 +384,11 @@ def _describe(references: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
+    allowed_cpus()  # before anything is imported that binds this thread to one of them
+    for name in environment.left_out(os.environ):  # where the near side could not
+        del os.environ[name]
+    if watching := environment.watchers():
+        sys.exit(f"what measures is watched by {', '.join(watching)}, and would be slowed down; run without that")
     if arguments[:1] == ["--job"]:
         return _run_job(arguments[1])
     if arguments[:1] == ["--describe"]:

@@ -22,7 +22,7 @@ BOOT = (
     sys.executable,
     "-c",
     "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "
-    "from harness import probe; sys.exit(probe.main(sys.argv[1:]))",
+    "from harness import probe; sys.exit(probe.main([sys.argv.pop(1) for _ in sys.argv[1:]]))",
     str(Path(__file__).resolve().parent.parent),
 )
 

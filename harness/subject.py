@@ -5,6 +5,9 @@ Nothing is timed unless asked for, and a test asks for the latency last: a wrong
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,18 +17,20 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import accuracy, agreement, artefacts, latency, memory, meters, runtimes
+from harness import accuracy, agreement, artefacts, environment, latency, memory, meters, runtimes, threads
 from harness.cell import Cell, compares_with_parent
 from harness.facts import Accuracy, Agreement, Latency, Layers, Memory, Prepared
-from harness.machine import cpu_flags
+from harness.machine import allowed_cpus, cpu_flags
 from harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.precisions import PRECISIONS
 from harness.reference import Reference, layers
 from harness.runtimes import Runtime
 from harness.runtimes.kernels import of_layers
+from harness.runtimes.torch_net import TorchRuntime
 from harness.settings import Settings
 from harness.statistics import LOADGEN
 from models.onnx.layers import numbers
+from models.process_state import ProcessState
 from models.variants import DENSE
 
 if TYPE_CHECKING:
@@ -42,6 +47,7 @@ class Subject:
         import torch
 
         started = time.perf_counter()
+        self._state = ProcessState()
         self._base_bytes = memory.resident_bytes()
         self._peak_bytes = 0
         self._cell, self._settings, self._progress = cell, settings, progress
@@ -151,13 +157,22 @@ class Subject:
         assert self._first_s is not None
         few = settings.emulated_samples if self._emulated else None
         timed = partial(latency.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
-        doubt, reading = latency.Doubt(), meters.Reading()
+        if watching := environment.watchers():
+            raise CellEnded(FAILED, f"{self._cell.model} has itself watched by {', '.join(watching)}, and is slowed down by that")
+        doubt, reading, workers, written = latency.Doubt(), meters.Reading(), threads.Workers(), _written_bytes()
         model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
         telemetry = reading.told(model.warmup + len(model.samples_s))
         with_transfer = timed(partial(self._whole_way, host), budget_s=settings.sampling_s / 2)
         for seen in (placed, self._place(host)):  # also by a call later than those that were checked
             self._check_untouched(seen, self._host())
-        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, doubt.read(), telemetry)
+        found = doubt.read()
+        remarks = workers.remarks(allowed_cpus(), found["seconds"])
+        remarks += [f"it changes the process that it runs in: {change}" for change in self._state.changed()]
+        if (more := _written_bytes() - written) > 0:
+            remarks.append(f"it prints while it is timed, {more} bytes")
+        if isinstance(self._executable, TorchRuntime) and (used := threads.used(allowed_cpus())) < allowed_cpus():
+            remarks.append(f"{used} of {allowed_cpus()} threads work")
+        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks)
 
     def call(self) -> tuple[Callable[[], Any], Callable[[], None]]:
         """One inference, its input on the device, and what waits until it is done."""
@@ -252,6 +267,13 @@ class Subject:
                 f"{self._cell.model} writes into the pictures that it is given, so that each further inference would get others; "
                 "let it work on a copy (x = x * 0.9 instead of x.mul_(0.9), or x = x.clone() first)",
             )
+
+
+def _written_bytes() -> int:
+    """The length of the file that standard output goes to; 0 where it is no file."""
+    sys.stdout.flush()
+    about = os.fstat(1)
+    return about.st_size if stat.S_ISREG(about.st_mode) else 0
 
 
 def _same(ours: Any, theirs: Any) -> bool:

@@ -110,7 +110,7 @@ def line(record: Record) -> str:
         text = f"{record['cell']['model']} at {record['cell']['image_size']} pixels  counted"
         text += f"  {record['counts']['parameters'] / 1e6:.4g} M parameters, {record['counts']['macs'] / 1e6:.4g} M MACs"
     else:
-        text += f"  {_milliseconds(record)} ms {_doubt(record)}"
+        text += f"  {_milliseconds(record)} ms {_doubt(record)}" + "".join(f"  ! {remark}" for remark in _remarks(record))
     if record["accuracy"] and record["accuracy"]["top1"] is not None:
         text += f"  top-1 {_top1(record)}"
     return text
@@ -142,6 +142,8 @@ def notes(records: Sequence[Record]) -> list[str]:
             missing.setdefault(reason, [])
         if record["outcome"] != OK:
             missing.setdefault(f"{record['outcome']}: {record['reason']}", []).append(record["cell"]["id"])
+        for remark in _remarks(record):
+            missing.setdefault(f"!: {remark}", []).append(record["cell"]["id"])
     for reason, ids in missing.items():
         if not ids:
             lines.append(f"no top-1: {reason}")
@@ -162,6 +164,11 @@ def _latency(record: Record, *keys: str) -> Any:
             return None
         value = value[key]
     return value
+
+
+def _remarks(record: Record) -> list[str]:
+    """Why its latency is not that of the net alone; none in the records of earlier versions."""
+    return (record["latency"] or {}).get("remarks", [])
 
 
 def _milliseconds(record: Record, *keys: str) -> str:
@@ -277,7 +284,7 @@ COLUMNS: dict[str, Callable[[Record], str]] = {
     "error": _error,
     "top-1": _top1,
     "first\nms": lambda record: _milliseconds(record, "first_s"),
-    "p50\nms": _milliseconds,
+    "p50\nms": lambda record: _milliseconds(record) + ("!" if _remarks(record) else ""),
     "±": _doubt,
     "p90\nms": _bound("p90"),
     "p99\nms": _bound("p99"),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from models import plugins
 from models.datasets import AS_USUAL, DATASETS, Preparation
 from models.model import Model, UnknownName, choose, nearest, split
+from models.process_state import ProcessState
 
 if TYPE_CHECKING:
     from torch import nn
@@ -267,7 +268,11 @@ _theirs: dict[str, ModuleType] = {}
 
 @contextmanager
 def their_packages() -> Iterator[None]:
-    """The current folder comes first on the path, and its own packages `models` and `harness` stand in for ours."""
+    """The current folder comes first on the path, and its own packages `models` and `harness` stand in for ours.
+
+    What their code changes for the whole process (threads, default number type, working directory) is put back afterwards.
+    """
+    before = ProcessState()
     here = str(Path.cwd())
     specs = {} if Path(here).resolve() == ROOT else {name: PathFinder.find_spec(name, [here]) for name in ("models", "harness")}
     clashing = {name: spec for name, spec in specs.items() if spec is not None}
@@ -280,7 +285,9 @@ def their_packages() -> Iterator[None]:
                 sys.modules[name] = module_from_spec(spec)
         yield
     finally:
-        sys.path.remove(here)
+        before.put_back()
+        if here in sys.path:
+            sys.path.remove(here)
         _theirs.update(_taken(clashing))
         sys.modules.update(ours)
 

@@ -19,6 +19,11 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "pytest -n measures several cells at once, on the same cores, and would ruin all of their numbers; run without -n"
         )
+    if not __debug__ and config.getoption("assertmode") == "plain":
+        raise pytest.UsageError(
+            "python -O leaves out the assertions that pytest does not rewrite, and with them every check of a benchmark; "
+            "run without -O ($PYTHONOPTIMIZE), or without --assert=plain"
+        )
     try:
         config.pluginmanager.register(Bench(config), "plumbline-bench")
     except matrix.MatrixError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, nullcontext
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness import journal, matrix, plan, table, terminal
+from harness import environment, journal, matrix, plan, table, terminal
 from harness.ask import NotDescribed, Probe, describe
 from harness.cell import AXES, Cell, id_of, shown_model
 from harness.journal import Journal, RunError
@@ -160,6 +161,8 @@ class Bench:
             self._write(f"\ninputs: seed {self.settings.inputs_seed} (--inputs-seed repeats them)")
             for file, shown in self._files.items() if len(self._files) > 1 else ():  # rows and records do not hold the path
                 self._write(f"{shown}: {file}")
+            if without := environment.told(os.environ):
+                self._write(without)
             self._check_weights()
             self._finishers.callback(lock_machine(self.config.getoption("wait")).release)
             kept = Journal(self.run_dir, resume=bool(self.config.getoption("resume")))

@@ -1,0 +1,73 @@
+"""Which threads of this process have worked, and on which processors they may: Linux counts them, other systems do not tell."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+TASKS = Path("/proc/self/task")
+ASLEEP_S = 0.02  # after which an idle thread of OpenMP waits no longer busily
+DISTURBING = 0.01  # share of the time that a thread of the model's own may take
+
+
+class Workers:
+    """Counts what each thread does from now on."""
+
+    def __init__(self) -> None:
+        self._before = worked_ns()
+
+    def seconds(self) -> dict[int, float]:
+        """Seconds on a processor since then, by thread; none of those that slept."""
+        after = worked_ns()
+        return {
+            task: (spent - self._before.get(task, 0)) / 1e9 for task, spent in after.items() if spent > self._before.get(task, 0)
+        }
+
+    def remarks(self, wanted: int, elapsed_s: float) -> list[str]:
+        """Where less worked than was asked for, or something else beside it, in words."""
+        seconds, found = self.seconds(), []
+        processors = set().union(*(allowed(task) for task in seconds))
+        if processors and len(processors) < wanted:
+            found.append(f"its threads may run on {len(processors)} of {wanted} processors")
+        for thread in threading.enumerate():
+            spent = seconds.get(thread.native_id or 0, 0.0)
+            if thread is not threading.main_thread() and spent > DISTURBING * elapsed_s:
+                found.append(f"a thread of the model's own ({thread.name}) ran beside it, {spent / elapsed_s:.0%} of the time")
+        return found
+
+
+def worked_ns() -> dict[int, int]:
+    """Nanoseconds that each thread of this process has had on a processor; empty where nobody counts."""
+    found = {}
+    for task in TASKS.iterdir() if TASKS.exists() else ():
+        try:
+            found[int(task.name)] = int((task / "schedstat").read_text().split()[0])
+        except (OSError, IndexError, ValueError):  # it has ended, or this kernel keeps no such statistics
+            continue
+    return found
+
+
+def allowed(task: int) -> set[int]:
+    """The processors on which a thread may run."""
+    try:
+        lines = (TASKS / str(task) / "status").read_text().splitlines()
+    except OSError:  # it has ended
+        return set()
+    listed = next((line.partition(":")[2].strip() for line in lines if line.startswith("Cpus_allowed_list:")), "")
+    ends = [part.partition("-") for part in listed.split(",") if part]
+    return {number for low, _, high in ends for number in range(int(low), int(high or low) + 1)}
+
+
+def used(wanted: int) -> int:
+    """How many threads take part when torch shares out a sum; `wanted` where nobody counts. Starts torch's pool."""
+    import torch
+
+    numbers = torch.ones(wanted << 18)
+    torch.exp(numbers)  # starts the threads
+    time.sleep(ASLEEP_S)
+    workers = Workers()
+    for _ in range(4):
+        torch.exp(numbers)
+    found = workers.seconds()
+    return min(wanted, sum(spent > max(found.values()) / 4 for spent in found.values())) if found else wanted
