@@ -7,13 +7,15 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import models
-from harness import runtimes
+from harness import agreement, latency, runtimes
 from harness.cell import Cell
 from harness.machine import allowed_cpus, cpu_flags
 from harness.outcomes import UNSUPPORTED, CellEnded
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from models.layers import Layer
 
 Calibration = tuple[str, "Tensor"]  # what the images are, and they themselves
+ALIKE = 1.05  # times of builds between which noise would choose
 CALIBRATION = 64  # images from which static quantisation takes its ranges
 
 
@@ -102,32 +105,86 @@ def _build(
     assert runtime.artefact is not None
     if model.inputs is not None or model.outputs is not None:
         raise CellEnded(UNSUPPORTED, f"{cell.runtime} takes one tensor of pictures, {cell.model} something else", axis="runtime")
-    net, file = reference.net(model, cell, settings.seed), made / runtime.artefact
-    parameters = sum(parameter.numel() for parameter in net.parameters())
-    asked = way(cell, file)
     shown, images = calibration or (None, None)
     example = reference.batch(cell.batch if runtime.one_batch else 2)
-    try:
-        with torch.no_grad():
-            facts = runtime.build(net, example, images, asked, file)
-    except ValueError as error:
-        raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
-    share = _proven(reference.net(model, cell, settings.seed) if runtime.runs == "net" else file, cell, example, folder, file)
+    choices = runtime.alternatives(way(cell))
+    built = []
+    for number, chosen in enumerate(choices):
+        place = made / str(number)
+        place.mkdir()
+        net, file = reference.net(model, cell, settings.seed), place / runtime.artefact
+        parameters = sum(parameter.numel() for parameter in net.parameters())
+        try:
+            with torch.no_grad():
+                facts = runtime.build(net, example, images, way(cell, file, chosen), file)
+        except ValueError as error:
+            raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
+        runs = reference.net(model, cell, settings.seed) if runtime.runs == "net" else file
+        executable, share = _proven(runs, cell, reference.batch(cell.batch), folder, file, chosen)
+        told = {"parameters": parameters, "calibration": shown, "in_precision": share, **facts}
+        built.append((executable, {**told, "chosen": dict(chosen)} if chosen else told))
+    best, tried = 0, list[dict[str, Any]]()
+    if len(choices) > 1:
+        best, tried = _best([executable for executable, _ in built], choices, model, cell, reference, folder)
+    for path in sorted((made / str(best)).iterdir()):
+        path.rename(made / path.name)
+    for number in range(len(choices)):
+        shutil.rmtree(made / str(number))
     digests = {path.name: sha256(path) for path in sorted(made.iterdir())}
-    told = {"parameters": parameters, "calibration": shown, "in_precision": share, **facts}
+    told = {**built[best][1], **({"tried": tried} if tried else {})}
     (made / "artefact.json").write_text(json.dumps({"files": digests, "facts": told}))
 
 
-def _proven(model: Any, cell: Cell, images: Tensor, folder: Path, file: Path | None = None) -> float:
+def _best(
+    built: Sequence[Runtime],
+    choices: Sequence[Mapping[str, str]],
+    model: models.Model,
+    cell: Cell,
+    reference: Reference,
+    folder: Path,
+) -> tuple[int, list[dict[str, Any]]]:
+    """The number of the fastest build that agrees with the reference, and what is to be said of each that was tried.
+
+    Of those within a twentieth of it, the one with the smallest error; where none agrees, that one of all. They are timed in
+    turns on the cell's batch: what runs beside them slows all alike.
+    """
+    import torch
+
+    tried: list[dict[str, Any]] = []
+    for executable, chosen in zip(built, choices, strict=True):
+
+        def infer(images: Tensor, executable: Runtime = executable) -> Tensor:
+            fetched = executable.fetch(executable.run(executable.place(model.positional(images))))
+            return model.comparable(fetched, len(images))
+
+        with torch.inference_mode():
+            found = agreement.judge(infer, reference, cell.batch, PRECISIONS[cell.precision], layers(folder))
+        tried.append({**chosen, "error": found.error, "agrees": found.same_function, "median_s": None})
+    agreeing = [number for number, told in enumerate(tried) if told["agrees"]]
+    if len(agreeing) > 1:
+        placed = {number: built[number].place(model.positional(reference.batch(cell.batch))) for number in agreeing}
+        calls = {number: (partial(built[number].run, placed[number]), built[number].synchronize) for number in agreeing}
+        with torch.inference_mode():
+            turns = latency.in_turns(calls, 0.0, progress=lambda text: None)
+        for number, medians in turns.items():
+            tried[number]["median_s"] = median(medians)
+        fastest = min(tried[number]["median_s"] for number in agreeing)
+        agreeing = [number for number in agreeing if tried[number]["median_s"] <= ALIKE * fastest]
+    return min(agreeing or range(len(tried)), key=lambda number: tried[number]["error"]), tried
+
+
+def _proven(
+    model: Any, cell: Cell, images: Tensor, folder: Path, file: Path | None = None, chosen: Mapping[str, str] | None = None
+) -> tuple[Runtime, float]:
     """Load what a cell runs, and let it show its precision, in a process that is not measured."""
     import torch
 
     try:
         with torch.no_grad():
-            executable = runtimes.find(cell.runtime).adapter(model, way(cell, file))
+            executable = runtimes.find(cell.runtime).adapter(model, way(cell, file, chosen))
             placed = executable.place((images,))
             executable.ready(placed)
-            return checked_share(executable, cell, placed, layers(folder))
+            return executable, checked_share(executable, cell, placed, layers(folder))
     except ValueError as error:
         raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
 
@@ -146,7 +203,7 @@ def checked_share(executable: Runtime, cell: Cell, placed: Any, layers: Sequence
 def _proven_file(file: Path, cell: Cell, reference: Reference, folder: Path) -> float:
     """`_proven` of a model that is a file. Where that fails, it is said which precision or batch the file itself has."""
     try:
-        return _proven(file, cell, reference.batch(cell.batch), folder)
+        return _proven(file, cell, reference.batch(cell.batch), folder)[1]
     except CellEnded as end:
         reason, fits = end.reason, stored_as(file)
         if fits != cell.precision:

@@ -171,6 +171,7 @@ class Agreement:
     two calls on one input. `top1` is the share of inputs on which both name the same class; None where outputs are structured.
     `eager_error`, `eager_max_error` and `eager_top1` are the same against the same variant in eager fp32, in another process;
     None for files. Where both agree with float64 these agree, too; not so a net that depends on the process or keeps a state.
+    `hint` says what may be the cause, should it be wrong.
     """
 
     reference: str
@@ -190,6 +191,7 @@ class Agreement:
     eager_max_error: float | None = None
     eager_top1: float | None = None
     eager_tolerance: float = 1.0
+    hint: str | None = None
 
     @property
     def same_function(self) -> bool:
@@ -218,7 +220,8 @@ class Agreement:
         text = ", ".join(f"{name} {came:.2g} (tolerance {limit:.2g})" for name, (came, limit) in shares.items())
         alike = "" if self.top1 is None else f"the same class on {self.top1:.0%} of "
         same = f"{alike}{self.inputs} {self.pictures}"
-        return f"against {self.reference}, as shares of the outputs' spread: {text}; {same}"
+        hint = "" if self.hint is None or self.same_function else f"; {self.hint}"
+        return f"against {self.reference}, as shares of the outputs' spread: {text}; {same}{hint}"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -21,8 +22,13 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 Clock = Callable[[], float]
+Call = tuple[Callable[[], Any], Callable[[], None]]
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 STEADY, WINDOW_CALLS, WINDOW_S, PATIENCE = 0.02, 5, 0.02, 5
+# Calls before those of a turn, and for how long: another runtime's threads still spin, and the caches hold its weights.
+UNTIMED, UNTIMED_S = 2, 0.02
+TIMED = 5
+ROUNDS = 7  # at least: an interval of the median takes six
 
 
 def sample(call: Callable[[], Any], synchronize: Callable[[], None], count: int, clock: Clock = perf_counter) -> list[float]:
@@ -86,6 +92,29 @@ def measure(
             warmed, warmed_s, steady = warm_up(call, synchronize, settings.warmup_s, clock)
             samples = _until_known(call, synchronize, settings, budget_s, clock)
     return summarise(samples, batch, warmed, warmed_s, steady)
+
+
+def in_turns(
+    calls: Mapping[int, Call], seconds: float, progress: Callable[[str], None], clock: Clock = perf_counter
+) -> dict[int, list[float]]:
+    """For each call the medians of its turns, in seconds: in every round each has one, in random order, for `seconds` in all.
+
+    A call is what starts an inference, and what waits until it is done.
+    """
+    turns: dict[int, list[float]] = {number: [] for number in calls}
+    ends, rounds = clock() + seconds, 0
+    with quiet():
+        while rounds < ROUNDS or clock() < ends:
+            rounds += 1
+            progress(f"{len(calls)} ways, round {rounds}, {max(0.0, ends - clock()):.0f} s left")
+            for number in random.sample(sorted(calls), len(calls)):
+                call, synchronize = calls[number]
+                rest = clock() + UNTIMED_S
+                sample(call, synchronize, UNTIMED)
+                while clock() < rest:
+                    sample(call, synchronize, 1)
+                turns[number].append(median(sample(call, synchronize, TIMED)))
+    return turns
 
 
 def _until_known(

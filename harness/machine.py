@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
 import os
 import platform
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -84,8 +86,51 @@ def cpu_model() -> str:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """Instruction set extensions as Linux names them; empty on other systems."""
-    return frozenset((_cpu_field("flags", "Features") or "").split())
+    """Instruction set extensions that this process may use, as Linux names them; empty on other systems.
+
+    /proc/cpuinfo is what the processor has. An emulator shows its host's, so the C library is asked, too, what it sees; and
+    the variables by which oneDNN and torch are kept from using it all count.
+    """
+    flags = (_cpu_field("flags", "Features") or "").split()
+    seen = _cpuid()
+    return frozenset(flag for flag in flags if seen.get(flag, True) and not any(kept.match(flag) for kept in _caps()))
+
+
+def is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64", "i686")
+
+
+# What a value of ONEDNN_MAX_CPU_ISA (oneDNN, "CPU Dispatcher Control") or ATEN_CPU_CAPABILITY (torch) takes away.
+_CAPS = {
+    "SSE41|AVX|AVX2": r"avx512|amx|avx_vnni",
+    "AVX2_VNNI|AVX2_VNNI_2": r"avx512|amx",
+    "AVX512_CORE": r"avx512_(vnni|bf16|fp16)|amx|avx_vnni",
+    "AVX512_CORE_VNNI": r"avx512_(bf16|fp16)|amx",
+    "AVX512_CORE_BF16": r"avx512_fp16|amx",
+    "DEFAULT": r"avx512|amx|avx_vnni",
+}
+# In CPUID's leaf 7, sub-leaves 0 and 1: glibc's number of the sub-leaf (sys/platform/x86.h), register from eax, bit.
+_CPUID = {
+    "avx2": (1, 1, 5), "avx512f": (1, 1, 16), "avx512_vnni": (1, 2, 11), "avx512_fp16": (1, 3, 23), "amx_bf16": (1, 3, 22),
+    "avx_vnni": (6, 0, 4), "avx512_bf16": (6, 0, 5), "amx_fp16": (6, 0, 21),
+}  # fmt: skip
+
+
+def _caps() -> list[re.Pattern[str]]:
+    names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+    values = {os.environ[name].upper() for name in names if name in os.environ}
+    return [re.compile(taken) for value, taken in _CAPS.items() if values & set(value.split("|"))]
+
+
+def _cpuid() -> dict[str, bool]:
+    """Whether the processor that this process sees has an extension; empty where glibc does not say (from 2.33 on it does)."""
+    if not is_x86() or platform.system() != "Linux":
+        return {}
+    leaf = getattr(ctypes.CDLL(None), "__x86_get_cpuid_feature_leaf", None)
+    if leaf is None:
+        return {}
+    leaf.restype, leaf.argtypes = ctypes.POINTER(ctypes.c_uint32 * 4), [ctypes.c_uint]
+    return {flag: bool(leaf(index).contents[register] >> bit & 1) for flag, (index, register, bit) in _CPUID.items()}
 
 
 def memory_limit() -> int | None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from harness import latency
@@ -14,12 +11,6 @@ from harness.cell import Cell
 from harness.outcomes import CellEnded
 from harness.settings import Settings
 from harness.subject import Subject
-
-Call = tuple[Callable[[], Any], Callable[[], None]]
-# Calls before those of a turn, and for how long: another runtime's threads still spin, and the caches hold its weights.
-UNTIMED, UNTIMED_S = 2, 0.02
-TIMED = 5
-ROUNDS = 7  # at least: an interval of the median takes six
 
 
 def run(
@@ -31,7 +22,7 @@ def run(
     order is random; or the `reason` for which it did not take part.
     """
     told: list[dict[str, Any]] = []
-    calls: dict[int, Call] = {}
+    calls: dict[int, latency.Call] = {}
     for number, (cell, folder) in enumerate(zip(cells, folders, strict=True)):
         progress(f"checking {cell.id}")
         try:
@@ -42,27 +33,6 @@ def run(
         except CellEnded as end:
             reason = end.reason
         told.append({"reason": reason, "turns_s": []})
-    for number, turns in in_turns(calls, settings.sampling_s * len(calls), progress).items():
+    for number, turns in latency.in_turns(calls, settings.sampling_s * len(calls), progress).items():
         told[number]["turns_s"] = turns
     return told
-
-
-def in_turns(calls: Mapping[int, Call], seconds: float, progress: Callable[[str], None]) -> dict[int, list[float]]:
-    """For each call the medians of its turns, in seconds: in every round each has one, in random order, for `seconds` in all.
-
-    A call is what starts an inference, and what waits until it is done.
-    """
-    turns: dict[int, list[float]] = {number: [] for number in calls}
-    ends, rounds = time.monotonic() + seconds, 0
-    with latency.quiet():
-        while rounds < ROUNDS or time.monotonic() < ends:
-            rounds += 1
-            progress(f"{len(calls)} ways, round {rounds}, {max(0.0, ends - time.monotonic()):.0f} s left")
-            for number in random.sample(sorted(calls), len(calls)):
-                call, synchronize = calls[number]
-                rest = time.monotonic() + UNTIMED_S
-                latency.sample(call, synchronize, UNTIMED)
-                while time.monotonic() < rest:
-                    latency.sample(call, synchronize, 1)
-                turns[number].append(median(latency.sample(call, synchronize, TIMED)))
-    return turns

@@ -24,7 +24,7 @@ from harness.machine import allowed_cpus, cpu_flags
 from harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.precisions import PRECISIONS
 from harness.reference import Reference, layers
-from harness.runtimes import Runtime
+from harness.runtimes import Runtime, saturation
 from harness.runtimes.kernels import of_layers
 from harness.runtimes.torch_net import TorchRuntime
 from harness.settings import Settings
@@ -64,10 +64,11 @@ class Subject:
         self._artefact = None if self._runtime.artefact is None else artefacts.kept(cell, folder)
         model, file = self._build()
         try:
-            self._executable: Runtime = self._runtime(model, runtimes.way(cell, file))
+            chosen = (self._artefact or {}).get("chosen", {})
+            self._executable: Runtime = self._runtime(model, runtimes.way(cell, file, chosen))
             self._executable.ready(self._place(self._host()))
             self._in_precision = self._share_in_precision()
-            self._options = self._read_back(runtimes.find(cell.runtime).options)
+            self._options = self._read_back({**runtimes.find(cell.runtime).options, **chosen})
         except ValueError as error:
             raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
         self._emulated = self._precision.emulated(cell.target, cpu_flags())
@@ -122,6 +123,8 @@ class Subject:
     def agreement(self) -> Agreement:
         """Compare with the reference on its inputs, in the cell's own batch."""
         found = agreement.judge(self._infer_checked, self._reference, self._cell.batch, self._precision, self._layers)
+        if self._model.file is not None and (self._precision.integer or self._executable.holds_integers()):
+            found = replace(found, hint=saturation.hint(self._cell.runtime.partition("+")[0], self._runtime.options))
         return replace(found, top1=None, eager_top1=None) if self._structured else found
 
     def accuracy(self) -> Accuracy:

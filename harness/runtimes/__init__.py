@@ -91,11 +91,11 @@ def _adapter(name: str) -> type[Runtime]:
     return adapter
 
 
-def way(cell: Cell, artefact: Path | None = None) -> Way:
-    """How a cell is to be executed, in this process. Imports torch."""
+def way(cell: Cell, artefact: Path | None = None, chosen: Mapping[str, str] | None = None) -> Way:
+    """How a cell is to be executed, in this process; `chosen` are options that a build has decided. Imports torch."""
     import torch
 
-    options = find(cell.runtime).options
+    options = {**find(cell.runtime).options, **(chosen or {})}
     return Way(PRECISIONS[cell.precision], cell.target, cell.batch, torch.get_num_threads(), options, artefact)
 
 

@@ -75,6 +75,14 @@ class Runtime:
         """
         raise NotImplementedError
 
+    @classmethod
+    def alternatives(cls, way: Way) -> Sequence[Mapping[str, str]]:
+        """Options that complete those of `way` where they leave the choice open, in each way that is worth building here.
+
+        Of several builds the fastest that agrees with the reference is kept, and its options are those of the cell.
+        """
+        return ({},)
+
     def place(self, arguments: tuple[Any, ...]) -> Any:
         """The net's positional arguments, on the device and in the precision. Usually (images,), of shape
         (batch, channels, height, width)."""
@@ -104,6 +112,10 @@ class Runtime:
         Where weights only are small, the share that is stored so.
         """
         raise NotImplementedError
+
+    def holds_integers(self) -> bool:
+        """Whether the model, a file, came with integers in it, whatever precision was asked for."""
+        return False
 
     def read_back(self) -> dict[str, Any]:
         """Threads, options and number formats as the runtime itself says that they are."""

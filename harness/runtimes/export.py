@@ -120,12 +120,13 @@ def stored_share(file: Path, weights: str) -> float:
     return inside / max(1, sum(prod(tensor.dims) for tensor in stored))
 
 
-def quantise(path: Path, quantised: Path, images: Tensor | None) -> None:
+def quantise(path: Path, quantised: Path, images: Tensor | None, *, seven_bits: bool = False) -> None:
     """Write an ONNX file in 8-bit integers: weights signed, symmetric and per channel, activations unsigned.
 
     With `images`, static: their ranges are those seen on the images (quantise and dequantise nodes, QDQ). Without,
     dynamic: found out anew in every inference, for matrix products only, as ONNX Runtime has no fast dynamic convolution
     (ResNet-50, 2 cores: 110 ms, static 7, fp32 21). Leaves what it makes on the way beside `path`.
+    With `seven_bits` weights lie between -64 and 64, so that no pair of products saturates (harness/runtimes/saturation.py).
     Raises ValueError, with ONNX Runtime's reason, where it cannot; where there are no images, or they do not fit.
     """
     import onnx
@@ -139,7 +140,7 @@ def quantise(path: Path, quantised: Path, images: Tensor | None) -> None:
     del model.graph.value_info[:]  # torch's exporter leaves shapes there that the quantiser chokes on
     bare, prepared = path.with_suffix(".bare.onnx"), path.with_suffix(".prepared.onnx")
     _save(model, bare)
-    weights: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8}
+    weights: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": seven_bits}
     try:
         with _quiet():
             quant_pre_process(str(bare), str(prepared), skip_symbolic_shape=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.outcomes import first_line
+from harness.runtimes import saturation
 from harness.runtimes.adapter import Way
 from harness.runtimes.compiled import find_compiler
 from harness.runtimes.kernels import Kernel
@@ -29,13 +30,17 @@ class Exported(TorchRuntime):
     """An exported program, for one shape of input.
 
     `backend=aotinductor` is a library of machine code with its weights frozen into it; `backend=eager` the exported graph,
-    one operation after the other, for where no compiler is at hand. Static integers are torchao's, by way of PyTorch 2 Export.
+    one operation after the other, for where no compiler is at hand. Static integers are torchao's, by way of PyTorch 2 Export;
+    with `products=7bit` it is the activations that have seven bits (harness/runtimes/saturation.py).
     """
 
     libraries = ("torch",)
     precisions = ("fp32", "tf32", "bf16", "fp16", "int8-static")  # weights that are stored small would be frozen large
     targets = ("cpu", "cuda")
-    options: ClassVar[Mapping[str, tuple[str, ...]]] = {"backend": ("aotinductor", "eager")}
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "backend": ("aotinductor", "eager"),
+        "products": (saturation.USUAL, saturation.EIGHT_BITS, saturation.SEVEN_BITS),
+    }
     artefact = "program.pt2"
     one_batch = True
     runs = "file"
@@ -44,6 +49,10 @@ class Exported(TorchRuntime):
     def trial(cls, way: Way) -> None:
         if way.options["backend"] == "aotinductor":
             find_compiler(way)
+
+    @classmethod
+    def alternatives(cls, way: Way) -> Sequence[Mapping[str, str]]:
+        return saturation.alternatives(way, safe=(saturation.SEVEN_BITS, saturation.EIGHT_BITS))
 
     @classmethod
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
@@ -56,7 +65,7 @@ class Exported(TorchRuntime):
         net.to(way.target)
         try:
             if calibration is not None:
-                net = in_integers(net, placed, calibration)
+                net = in_integers(net, placed, calibration, seven_bits=way.options["products"] == saturation.SEVEN_BITS)
             program = torch.export.export(net, (placed,), strict=False)
             if way.options["backend"] == "eager":
                 torch.export.save(program, str(file))
@@ -94,7 +103,10 @@ class Exported(TorchRuntime):
 
         told = self._call.get_metadata() if self._ahead else {}
         backend = "aotinductor" if hasattr(self._call, "get_metadata") else "eager"
-        return {"threads": torch.get_num_threads(), "backend": backend, "instructions": told.get("AOTI_CPU_ISA")}
+        kind = told.get("AOTI_CPU_ISA")
+        # of the ranges of activations nothing is seen from outside; which they are stands in the artefact
+        told_products = self._way.options["products"] if self._way.precision.integer else None
+        return {"threads": torch.get_num_threads(), "backend": backend, "instructions": kind, "products": told_products}
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
         """Of the graph; a package runs as one piece, of which torch's profiler sees nothing inside."""

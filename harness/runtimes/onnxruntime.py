@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.runtimes import saturation
 from harness.runtimes.adapter import Runtime, Way
 from harness.runtimes.export import export, quantise, store_small, stored_share
 from harness.runtimes.kernels import Kernel, share_in
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from models.layers import Layer
 
+WIDE_SUMS = "session.x64quantprecision"  # its U8U8 kernels, which add up products in 32 bits
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 # Operators of ONNX Runtime's optimised graphs that multiply integers, and those that multiply floating-point numbers.
 INTEGER = {
@@ -38,7 +40,8 @@ class OnnxRuntime(Runtime):
     As many threads as torch has work inside an operator (ONNX Runtime's intra_op); operators run one after the other.
     `provider` is one of the target's; a session with another one raises RuntimeError, as ONNX Runtime falls back without
     an error. `graph` is the level of its optimisations, `arena` whether it keeps memory, `spinning` whether its threads
-    wait busily, and `opset` that of the exported file, where it is not the newest one.
+    wait busily, and `opset` that of the exported file, where it is not the newest one. `products` says how integers are
+    multiplied (harness/runtimes/saturation.py): weights in eight or in seven bits, or wide sums (session.x64quantprecision).
     """
 
     libraries = ("onnxruntime",)
@@ -51,6 +54,7 @@ class OnnxRuntime(Runtime):
         "arena": ("on", "off"),
         "spinning": ("on", "off"),
         "opset": ("newest", "13", "17"),
+        "products": (saturation.USUAL, saturation.EIGHT_BITS, saturation.SEVEN_BITS, saturation.WIDE),
     }
     artefact = "model.onnx"
     runs = "file"
@@ -93,9 +97,13 @@ class OnnxRuntime(Runtime):
                 if precision.weights is not None:
                     store_small(plain, file, precision.weights)
                 else:
-                    quantise(plain, file, calibration)
+                    quantise(plain, file, calibration, seven_bits=way.options["products"] == saturation.SEVEN_BITS)
         found = read(file)
         return {"opset": found.opset, "ir_version": found.ir_version}
+
+    @classmethod
+    def alternatives(cls, way: Way) -> Sequence[Mapping[str, str]]:
+        return saturation.alternatives(way, safe=(saturation.SEVEN_BITS, saturation.WIDE))
 
     def __init__(self, file: Path, way: Way) -> None:
         self._graph, self._way = read(file), way
@@ -140,9 +148,21 @@ class OnnxRuntime(Runtime):
             "graph": levels[str(options.graph_optimization_level).rpartition(".")[2]],
             "arena": "on" if options.enable_cpu_mem_arena else "off",
             "spinning": "on" if options.get_session_config_entry("session.intra_op.allow_spinning") != "0" else "off",
+            "products": self._products(options),
             "opset": self._graph.opset,
             "ir_version": self._graph.ir_version,
         }
+
+    def _products(self, options: Any) -> str | None:
+        """How integers are multiplied, where there are any; whether weights have seven bits is seen in the file."""
+        if not self.holds_integers():
+            return None
+        if options.get_session_config_entry(WIDE_SUMS) == "1":
+            return saturation.WIDE
+        return saturation.of_weights(self._graph.seven_bits)
+
+    def holds_integers(self) -> bool:
+        return self._graph.seven_bits is not None
 
     def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
         """By the types of numbers that the kernels read in an inference: ONNX Runtime casts what a provider cannot multiply."""
@@ -196,6 +216,7 @@ def _session(graph: Graph, way: Way, *, fallback: bool = True, profile: Path | N
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(way.options["spinning"] == "on")))
     if not fallback and way.target != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_session_config_entry(WIDE_SUMS, str(int(way.options["products"] == saturation.WIDE)))
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.precisions import PRECISIONS
+from harness.runtimes import saturation
 from harness.runtimes.adapter import Runtime, Way
 from harness.runtimes.export import stored_share
 from harness.runtimes.kernels import Kernel, share_in
@@ -33,14 +34,18 @@ class OpenVino(Runtime):
 
     On a processor with bfloat16 it would run an fp32 model in that without a word, and one whose weights only are in
     integers with integer activations: both are set and read back. It takes what is exported for ONNX Runtime.
-    `group` is the number of activations that get a scale of their own in int8-dynamic.
+    `group` is the number of activations that get a scale of their own in int8-dynamic, `products` how many bits weights have
+    (harness/runtimes/saturation.py).
     """
 
     libraries = ("openvino",)
     extra = "openvino"
     formats = ("torch", "onnx")
     precisions = ("fp32", "bf16", "fp16", "int8-dynamic", "int8-static", "w8", "w16")
-    options: ClassVar[Mapping[str, tuple[str, ...]]] = {"group": ("64", "32", "128")}
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "group": ("64", "32", "128"),
+        "products": (saturation.USUAL, saturation.EIGHT_BITS, saturation.SEVEN_BITS),
+    }
     artefact = "model.onnx"
     runs = "file"
     keeps_memory = "OpenVINO plans all memory when it compiles, and an inference takes nothing"
@@ -61,8 +66,16 @@ class OpenVino(Runtime):
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
         """The file that ONNX Runtime gets; for int8-dynamic one with small weights: it quantises activations by itself."""
         same = {"bf16": "fp32", "fp16": "fp32", "int8-dynamic": "w8"}.get(way.precision.name, way.precision.name)
-        theirs = replace(way, precision=PRECISIONS[same], options=OnnxRuntime.usual())
+        options = {**OnnxRuntime.usual(), "products": way.options["products"]}
+        theirs = replace(way, precision=PRECISIONS[same], options=options)
         return OnnxRuntime.build(net, example, calibration, theirs, file)
+
+    @classmethod
+    def alternatives(cls, way: Way) -> Sequence[Mapping[str, str]]:
+        """Its depthwise kernels do not saturate, and eight bits serve some nets, for which seven are too coarse."""
+        if way.precision.name != "int8-static":  # of int8-dynamic it quantises the activations itself
+            return ({},)
+        return saturation.alternatives(way, safe=(saturation.SEVEN_BITS, saturation.EIGHT_BITS))
 
     def __init__(self, file: Path, way: Way) -> None:
         self._graph, self._way = read(file), way
@@ -133,6 +146,7 @@ class OpenVino(Runtime):
             "hint": ask("INFERENCE_PRECISION_HINT").get_type_name(),
             "group": None if self._way.precision.weights else group,  # nothing is quantised but the weights
             "quantised_together": group,
+            "products": saturation.of_weights(self._graph.seven_bits),
         }
 
     def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:

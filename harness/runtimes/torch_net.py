@@ -88,7 +88,7 @@ def convert(net: nn.Module, precision: Precision) -> None:
                 parametrize.register_parametrization(module, name, Small(), unsafe=True)
 
 
-def in_integers(net: nn.Module, example: Tensor, calibration: Tensor) -> nn.Module:
+def in_integers(net: nn.Module, example: Tensor, calibration: Tensor, *, seven_bits: bool = False) -> nn.Module:
     """A net in static 8-bit integers, for inductor on x86: convolutions and linear layers, weights per channel (torchao).
 
     `example` is a batch of pictures, `calibration` pictures from which ranges are taken, float32. Raises ValueError where
@@ -103,7 +103,7 @@ def in_integers(net: nn.Module, example: Tensor, calibration: Tensor) -> nn.Modu
             get_default_x86_inductor_quantization_config,
         )
     quantizer = X86InductorQuantizer()
-    quantizer.set_global(get_default_x86_inductor_quantization_config())
+    quantizer.set_global(get_default_x86_inductor_quantization_config(reduce_range=seven_bits))
     prepared = prepare_pt2e(torch.export.export(net, (example,), strict=True).module(), quantizer)
     for images in batches(calibration, len(example)):
         prepared(images)

@@ -7,6 +7,7 @@ models/onnx/reference.py. The rules are in docs/counting.md.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -27,7 +28,8 @@ class Graph:
     """An ONNX file that takes images.
 
     `layout` is NCHW or NHWC. `image_size` (pixels) and `batch` are None where any will do; `element_type` is the input's,
-    in numpy's words; `weights_bytes` the bytes of all numbers stored in the file or beside it.
+    in numpy's words; `weights_bytes` the bytes of all numbers stored in the file or beside it. `seven_bits` says whether
+    matrices and kernels of integers, signed and zero in the middle, need no more than that; None where there are none.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Graph:
     ir_version: int
     outputs: tuple[str, ...]
     weights_bytes: int
+    seven_bits: bool | None = None
 
 
 def read(path: Path) -> Graph:
@@ -95,6 +98,23 @@ def read(path: Path) -> Graph:
         ir_version=model.ir_version,
         outputs=tuple(value.name for value in model.graph.output),
         weights_bytes=sum(_bytes(tensor) for tensor in stored(model).values()),
+        seven_bits=_seven_bits(list(stored(model).values())),
+    )
+
+
+def _seven_bits(tensors: Sequence[TensorProto]) -> bool | None:
+    """Whether all integer weights lie between -64 and 64. Those in a file beside are not looked into."""
+    import onnx
+    from onnx import TensorProto as Kinds
+
+    weights = [tensor for tensor in tensors if len(tensor.dims) > 1 and tensor.data_type in (Kinds.INT8, Kinds.UINT8)]
+    if not weights:
+        return None
+    return all(
+        tensor.data_type == Kinds.INT8
+        and tensor.data_location != Kinds.EXTERNAL
+        and abs(onnx.numpy_helper.to_array(tensor).astype("int16")).max(initial=0) <= 64
+        for tensor in weights
     )
 
 
