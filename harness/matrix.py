@@ -4,6 +4,12 @@ A tier is a list of blocks; a block is the cross product of its axes. An option 
 what the tier does not have: `--batch 8` runs the tier's cells of batch 8, or, where it has none, all of its cells
 at batch 8. A model that the tier does not have takes the tier's `others`, and an image size that it does not have
 goes to the models that take it, unless an option named the models.
+
+Of several options every combination of what they name is measured: the tier's cells that have the values together, or, where
+it has none, those that have as many of them as can be found, with the rest put in their place. Where models are named, that
+holds for each of them; else for the models of the tier together. What is added so and is impossible is left out, and said so
+(`left_out`), if every value of it is measured in another cell; if not, it is a cell, and a red one: whatever was named is
+measured, or there is a reason in the place of a figure.
 """
 
 from __future__ import annotations
@@ -178,19 +184,68 @@ def check(axis: str, value: Any) -> None:
 
 
 def expand(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
-    """The cells of a tier to be measured under the options, in the order of the file, without repeats."""
+    """The cells of a tier to be measured under the options, without repeats: model after model as the options name them, else in
+    the order of the file."""
+    return _resolve(tier, options)[0]
+
+
+def left_out(tier: Tier, options: Mapping[str, Sequence[Any]]) -> dict[Cell, Impossible]:
+    """What the options would add to a tier, cannot be, and is no cell, as all that it names is measured in others."""
+    return _resolve(tier, options)[1]
+
+
+def unmeasured(cells: Iterable[Cell], options: Mapping[str, Sequence[Any]]) -> set[tuple[str, Any]]:
+    """The named values, as pairs of axis and value, of which no cell is worth trying."""
+    named = {(axis, value) for axis, values in canonical(options).items() for value in values}
+    return named - {(axis, getattr(cell, axis)) for cell in cells if impossible(cell) is None for axis in options}
+
+
+def canonical(options: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The options with every value by the name that it has in a cell, each once. Raises MatrixError."""
+    return {axis: list(dict.fromkeys(_canonical(axis, value) for value in values)) for axis, values in options.items()}
+
+
+def _resolve(tier: Tier, options: Mapping[str, Sequence[Any]]) -> tuple[list[Cell], dict[Cell, Impossible]]:
+    """The cells, and what was left out."""
     blocks = [block for given in tier.blocks for block in _one_model_each(given)]
-    for axis in AXES:
-        if axis in options:
-            named = "model" in options  # what was asked for by name is not left out without a word
-            blocks = [block for value in options[axis] for block in _choose(blocks, axis, value, tier, named)]
-    return _cells(blocks)
+    if not options:
+        return _cells(blocks), {}
+    options = canonical(options)
+    axes = [axis for axis in AXES if axis in options and axis != "model"]
+    groups = [_of_model(blocks, name, tier) for name in options["model"]] if "model" in options else [blocks]
+    combinations = [dict(zip(axes, values)) for values in itertools.product(*(options[axis] for axis in axes))]
+    cells = {cell: None for group in groups for named in combinations for cell in _with(group, named, "model" in options)}
+    own = set(_cells(blocks))
+    refused = {cell: reason for cell in cells if cell not in own and (reason := impossible(cell)) is not None}
+    wanting = unmeasured(cells, options)
+    out = {
+        cell: reason for cell, reason in refused.items() if all((axis, getattr(cell, axis)) not in wanting for axis in options)
+    }
+    return [cell for cell in cells if cell not in out], out
+
+
+def _of_model(blocks: Iterable[Block], name: str, tier: Tier) -> list[Block]:
+    """A model's blocks in the tier, or what the tier says of others."""
+    return [block for block in blocks if name in block["model"]] or list(_one_model_each({**tier.others, "model": (name,)}))
+
+
+def _with(blocks: Sequence[Block], named: Mapping[str, Any], models_named: bool) -> list[Cell]:
+    """The cells of one combination of named values: those that have them all, else those that have most with the rest put in
+    their place, else all with all of them; the first of these in which anything is possible."""
+    given = {axis: (value,) for axis, value in named.items()}
+    holders = [{**block, **given} for block in blocks if all(value in block[axis] for axis, value in named.items())]
+    narrowed = blocks
+    for axis, value in named.items():
+        narrowed = _choose(narrowed, axis, value, models_named)
+    ways = [_cells(way) for way in (holders, narrowed, [{**block, **given} for block in blocks]) if way]
+    return next((cells for cells in ways if any(impossible(cell) is None for cell in cells)), ways[0])
 
 
 def counted(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
     """The cells of a tier whose models are counted only. Options leave some out; none adds to them."""
     if "model" in options:
         return []
+    options = canonical(options)
     blocks = [block for given in tier.counted for block in _one_model_each(given)]
     measured = set(expand(tier, options))
     chosen = [cell for cell in _cells(blocks) if all(getattr(cell, axis) in values for axis, values in options.items())]
@@ -215,18 +270,13 @@ def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
             "target": here,
         }
         chosen = {**usual, "image_size": (model.image_size,), **block, "model": (model.name,)}
-        canonical = {axis: tuple(dict.fromkeys(find(name).name for name in chosen[axis])) for axis, find in CANONICAL.items()}
-        yield {**chosen, **canonical}
+        yield {**chosen, **{axis: tuple(names) for axis, names in canonical({axis: chosen[axis] for axis in CANONICAL}).items()}}
 
 
-def _choose(blocks: Sequence[Block], axis: str, value: Any, tier: Tier, named: bool) -> list[Block]:
+def _choose(blocks: Sequence[Block], axis: str, value: Any, models_named: bool) -> list[Block]:
     """The blocks that have the value, or, where none has it, all of them with it."""
-    if axis in ("model", *CANONICAL):
-        value = find(value).name if axis == "model" else CANONICAL[axis](value).name
     holders = [block for block in blocks if value in block[axis]]
-    if not holders and axis == "model":
-        return list(_one_model_each({**tier.others, "model": (value,)}))
-    if not holders and axis == "image_size" and not named:
+    if not holders and axis == "image_size" and not models_named:  # what was asked for by name is not left out
         holders = [block for block in blocks if value in find(block["model"][0]).sizes]
     return [{**block, axis: (value,)} for block in holders or blocks]
 
@@ -302,6 +352,12 @@ def _variant(reference: Any) -> variants.Variant:
 
 
 CANONICAL: Mapping[str, Callable[[Any], Any]] = {"runtime": _runtime, "variant": _variant}
+
+
+def _canonical(axis: str, value: Any) -> Any:
+    """The name that a value has in a cell. Raises MatrixError."""
+    named = find if axis == "model" else CANONICAL.get(axis)
+    return value if named is None else named(value).name
 
 
 def outside(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[str]:

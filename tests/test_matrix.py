@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import matrix
@@ -119,6 +120,7 @@ def test_a_model_that_was_named_is_not_left_out_for_its_image_size(tmp_path: Pat
     assert {cell.model for cell in cells if impossible(cell) is not None} == {"mixer_s16"}
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["precision", "batch", "model"]),
@@ -224,6 +226,7 @@ def test_cuda_is_unavailable_where_there_is_no_driver() -> None:
     assert (found.outcome, found.axis) == ("unavailable", "target")
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Cell,
@@ -240,3 +243,79 @@ def test_a_cell_survives_json_and_has_a_plain_id(cell: Cell) -> None:
     assert Cell.from_json(cell.as_json()) == cell
     assert set(cell.as_json()) == {"id", *AXES}
     assert not set(cell.id) & set(" []/:'\"*?&;|<>()$")
+
+
+TIERS = load(REPOSITORY / "benchmarks" / "matrix.toml")
+SOME: dict[str, list[Any]] = {
+    "model": ["mlp", "mlp+depth=3", "small_cnn", "mobilenetv1_025", "squeezenet1_1", "mixer_s16", "resnet32"],
+    "variant": ["dense", "filter50", "prune95+sparse"],
+    "runtime": ["eager", "eager+layout=contiguous", "onnxruntime", "onnxruntime+graph=off", "compiled", "openvino"],
+    "precision": ["fp32", "bf16", "int8-static", "int8-dynamic", "fp16", "tf32"],
+    "batch": [1, 8, 3],
+    "image_size": [8, 32, 224, 225],
+    "target": ["cpu", "cuda"],
+}
+
+
+def any_options() -> st.SearchStrategy[dict[str, list[Any]]]:
+    values = {axis: st.lists(st.sampled_from(some), min_size=1, max_size=3, unique=True) for axis, some in SOME.items()}
+    return st.fixed_dictionaries({}, optional=values)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(["smoke", "default"]), any_options())
+def test_every_named_combination_is_measured_or_has_its_reason(name: str, options: dict[str, list[Any]]) -> None:
+    """Whatever options name together is a cell, or is impossible; and what is no cell for that has all of its values in others."""
+    cells, out = expand(TIERS[name], options), matrix.left_out(TIERS[name], options)
+    named = matrix.canonical(options)
+    axes = list(named)
+    assert all(impossible(cell) == reason for cell, reason in out.items())
+    for values in itertools.product(*named.values()):
+        assert any(cell.values(axes) == values for cell in (*cells, *out)), values
+    wanting = matrix.unmeasured(cells, options)
+    for axis, value in ((axis, value) for axis in axes for value in named[axis]):
+        of = [cell for cell in cells if getattr(cell, axis) == value]
+        assert of, (axis, value)
+        assert ((axis, value) in wanting) == all(impossible(cell) is not None for cell in of)
+
+
+def test_a_combination_that_only_one_model_has_is_measured_for_each_that_was_named() -> None:
+    """The smoke tier has small_cnn in int8 by ONNX Runtime, squeezenet1_1 in eager only, and mobilenetv1_025 not at all."""
+    options = {
+        "model": ["small_cnn", "mobilenetv1_025", "squeezenet1_1"],
+        "runtime": ["onnxruntime"],
+        "precision": ["int8-static"],
+    }
+    assert [cell.id for cell in expand(TIERS["smoke"], options)] == [
+        "small_cnn-dense-onnxruntime-int8-static-b1-8px-cpu",
+        "mobilenetv1_025-dense-onnxruntime-int8-static-b1-128px-cpu",
+        "squeezenet1_1-dense-onnxruntime-int8-static-b1-224px-cpu",
+    ]
+
+
+def test_what_cannot_be_is_left_out_with_its_reason_if_all_of_it_is_measured_elsewhere(tmp_path: Path) -> None:
+    one = tier(tmp_path)
+    options = {"model": ["mlp"], "runtime": ["eager", "onnxruntime"], "precision": ["fp32", "bf16"], "batch": [1]}
+    assert [(cell.runtime, cell.precision) for cell in expand(one, options)] == [
+        ("eager", "fp32"), ("eager", "bf16"), ("onnxruntime", "fp32"),
+    ]  # fmt: skip
+    ((cell, reason),) = matrix.left_out(one, options).items()
+    assert (cell.runtime, cell.precision) == ("onnxruntime", "bf16")
+    assert "onnxruntime runs fp32" in reason.reason
+    alone = {**options, "runtime": ["onnxruntime"], "precision": ["fp32", "bf16"]}  # now nothing else is in bf16
+    assert [cell.precision for cell in expand(one, alone)] == ["fp32", "bf16"]
+    assert matrix.left_out(one, alone) == {}
+    assert matrix.unmeasured(expand(one, alone), alone) == {("precision", "bf16")}
+
+
+def test_what_the_first_choice_cannot_do_is_looked_for_in_the_whole_tier() -> None:
+    """The default tier has filter50 for the MLP at 8 pixels only, which takes no 256: the models that do are taken."""
+    cells = expand(TIERS["default"], {"variant": ["filter50"], "image_size": [256], "target": ["cpu"]})
+    assert {cell.variant for cell in cells} == {"filter50"}
+    assert all(impossible(cell) is None for cell in cells)
+    assert "resnet50" in {cell.model for cell in cells}
+
+
+def test_a_value_by_another_name_is_the_same_value() -> None:
+    options = {"model": ["mlp+depth=2"], "runtime": ["eager+layout=contiguous"], "batch": [1, 1]}
+    assert matrix.canonical(options) == {"model": ["mlp"], "runtime": ["eager"], "batch": [1]}

@@ -285,6 +285,14 @@ def test_plan_runs_nothing_and_names_every_impossible_cell(bench: Bench, tmp_pat
     assert not run.folder.exists()
 
 
+def test_what_options_name_together_and_cannot_be_is_said(bench: Bench) -> None:
+    options = ("--model", "mlp", "--runtime", "eager,onnxruntime", "--precision", "fp32,bf16", "--batch", "1", "--target", "cpu")
+    run = bench("--tier", "smoke", *options, "--plan")
+    assert run.code == 0
+    assert "left out, as they cannot be: 1 of the cells that the options name together (onnxruntime runs fp32, " in run.output
+    assert "tier smoke: 3 cells to measure" in run.output
+
+
 def test_k_and_node_ids_work(bench: Bench) -> None:
     by_word = bench("--tier", "smoke", "--target", "cpu", "-k", "mlp and bf16", "--collect-only", "-q")
     assert by_word.output.count("test_cell[") == 2

@@ -51,6 +51,7 @@ class Bench:
                     raise matrix.MatrixError(f"--{axis.replace('_', '-')}: {error}") from error
         self._files: dict[str, str] = {}
         self._ask_about_models_from_outside()
+        self.options = matrix.canonical(self.options)
         self.session: Session | None = None
         self.settings = self.tier.apply(options.settings(config))
         if config.getoption("time_limit") is not None:
@@ -93,6 +94,11 @@ class Bench:
     @cached_property
     def cells(self) -> list[Cell]:
         return matrix.expand(self.tier, self.options)
+
+    @cached_property
+    def _unmeasured(self) -> set[tuple[str, Any]]:
+        """What was named and is measured nowhere: that is red, whichever axis is to blame."""
+        return matrix.unmeasured(self.cells, self.options)
 
     @cached_property
     def counted(self) -> list[Cell]:
@@ -144,6 +150,7 @@ class Bench:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
         if self.config.getoption("plan"):
+            self._say_what_is_left_out()
             self._write(plan.describe(self.tier.name, *self._selected_cells(), self.settings, self.run_dir.parent))
             return True
         if self._selected and not self.config.option.collectonly:
@@ -163,6 +170,7 @@ class Bench:
                 self._write(f"{shown}: {file}")
             if without := environment.told(os.environ):
                 self._write(without)
+            self._say_what_is_left_out()
             self._check_weights()
             self._finishers.callback(lock_machine(self.config.getoption("wait")).release)
             kept = Journal(self.run_dir, resume=bool(self.config.getoption("resume")))
@@ -227,8 +235,8 @@ class Bench:
         """What an ended cell is to pytest: a skip, an expected failure, or a failure."""
         text = f"{end.outcome}: {end.reason}"
         if end.outcome in (UNSUPPORTED, UNAVAILABLE):
-            named = end.axis in self.options and getattr(cell, end.axis) in self.options[end.axis]
-            if not named:
+            blamed = end.axis in self.options and getattr(cell, end.axis) in self.options[end.axis]
+            if not blamed and not any(getattr(cell, axis) == value for axis, value in self._unmeasured):
                 return pytest.skip.Exception(text)
         if end.outcome in (OUT_OF_MEMORY, TIMED_OUT) and self.tier.may_not_fit:
             return pytest.xfail.Exception(f"{text} (tier {self.tier.name}: may not fit)")
@@ -265,6 +273,13 @@ class Bench:
                 self._write(f"... {text}")
         elif self._done == 0 and not text.startswith(("accuracy", "preparing")):
             self._write(f"... {text}")
+
+    def _say_what_is_left_out(self) -> None:
+        """In one line: what was named together, cannot be, and is measured apart."""
+        out = matrix.left_out(self.tier, self.options)
+        if out:
+            reasons = "; ".join(dict.fromkeys(impossible.reason for impossible in out.values()))
+            self._write(f"left out, as they cannot be: {len(out)} of the cells that the options name together ({reasons})")
 
     def _write(self, text: str) -> None:
         """A line of our own. pytest starts a line with the file's name once; it is ended once, and not begun again."""
