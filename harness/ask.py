@@ -22,6 +22,7 @@ from harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers
 from harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, CellEnded
 from harness.process import BOOT
 from harness.settings import Settings
+from harness.speed import Speed
 from harness.statistics import median_interval
 from models.variants import DENSE
 
@@ -233,6 +234,13 @@ class Probe:
         told = self._await("race", race=cells, settings=self.settings.as_json())
         self._open = False
         return told
+
+    def speed(self) -> Speed:
+        """How fast torch is on the far side, whatever the cell is. Raises `CellEnded`."""
+        self._server.start()
+        told = self._await("speed", speed=self.cell.as_json(), settings=self.settings.as_json())
+        self._open = False
+        return Speed(**told)
 
     def close(self) -> None:
         """End the process and wait until it is gone."""

@@ -1,93 +1,218 @@
-"""How long a run will take, before it runs."""
+"""How long a run will take, before it runs and while it does, and which cells come first.
+
+A cell's time is a sum of parts, each of a kind: what is done (`counts`, `reference`, `building`, `checks`, `latency`, ...) and by
+what means (a runtime, or `emulated`). What each part takes is guessed from the net's layers and MACs and from how fast this
+machine is (harness/speed.py); then, after each cell, a kind is corrected by what it took so far.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-from harness import journal
+from harness import journal, runtimes
 from harness.cell import Cell, compares_with_parent, without_batch
-from harness.machine import allowed_cpus, cpu_flags, cpu_model
+from harness.machine import cpu_flags, cpu_model
 from harness.matrix import find, impossible
 from harness.outcomes import OK
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
+from harness.speed import Speed, guessed
 from models import UnknownName, variants
 from models.recipes import duration
 from models.variants import DENSE
 from models.weights import AmbiguousWeights, Weights, WrongWeights
 
-# Guesses for a cell that was never run here, deliberately on the high side.
-START_S = 10.0  # the probe server: importing torch
+START_S = 5.0  # the probe server: importing torch
 CELL_S = 0.3
 VARIANT_S = 3.0  # to make it, and to time it in turns with its dense parent
-CALL_S = 0.5e-3  # of an inference, whatever it computes
-MACS_PER_S = 15e9  # of one core
-EMULATED = 50
-UNKNOWN_MACS = 2e9 / 224**2  # a pixel, of a model without a formula
-REFERENCE_IMAGES = 40  # calibration, and the reference in float64
+PYTHON_S = 6e-3  # harness.speed's, where the seconds of exporting were taken
+UNKNOWN_MACS, UNKNOWN_LAYERS = 2e9 / 224**2, 50  # MACs a pixel, of a model without a formula
+REFERENCE_IMAGES = 80  # calibration, and the reference in float64, which takes twice as long
+COMPARED = 16  # inferences, at least, that are compared with it
 MANY = 10_000  # images, when all are asked for
+# How much faster than eager's a runtime's products are, and what it adds to each layer; of those that are faster.
+FASTER: Mapping[str, tuple[float, float]] = {"onnxruntime": (2.0, 0.2), "openvino": (2.0, 0.2), "litert": (1.0, 0.2)}
+# What is built before it runs: seconds, and seconds a layer.
+BUILT: Mapping[str, tuple[float, float]] = {
+    "onnxruntime": (4.0, 0.12), "openvino": (5.0, 0.12), "exported": (20.0, 0.5), "compiled": (15.0, 0.5), "litert": (8.0, 0.2),
+}  # fmt: skip
+QUANTISED = 1.4  # times as long
+MULTIPLY = 3  # operations beside each layer that multiplies: norms, activations
+# A kind is corrected as if so many seconds of it had gone as all kinds together have; and those, as if so many had gone as
+# planned: the first cells are small, and tell more of what is fixed than of the work.
+PRIOR_S, PLANNED_S = 3.0, 20.0
+
+Kind = tuple[str, str]
 
 
 class Estimate:
-    """Seconds for each cell: from an earlier run on this machine where there is one, else from its MACs."""
+    """Seconds for each cell: from an earlier run on this machine where there is one, else from its layers and MACs."""
 
-    def __init__(self, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path) -> None:
+    def __init__(
+        self, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path, speed: Speed | None = None
+    ) -> None:
+        self._settings, self._speed = settings, speed or guessed()
         earlier = _earlier_seconds(runs, settings)
         self.known = {cell for cell in cells if cell.id in earlier}
-        self._seconds: dict[Cell, float] = dict.fromkeys(counted, CELL_S)
-        classified: set[tuple[str, ...]] = set()
-        trained: set[tuple[str, int, str]] = set()
+        self._found: dict[tuple[str, int], Weights | None] = {}
+        self._seen: set[tuple[object, ...]] = set()
+        self._parts: dict[Cell, dict[Kind, float]] = {}
         for cell in cells:
             if impossible(cell) is not None:
-                self._seconds[cell] = 0.0
+                self._parts[cell] = {}
             elif cell in self.known:
-                self._seconds[cell] = earlier[cell.id]
+                self._parts[cell] = {("known", ""): earlier[cell.id]}
+                self._guess(cell)  # what it leaves behind need not be paid for by the others
             else:
-                first = without_batch(cell) not in classified  # the accuracy is measured once for all batches
-                self._seconds[cell] = _guess(cell, settings, accuracy=first)
-                for name, seconds in _trainings_s(cell, settings):
-                    if (cell.model, cell.image_size, name) not in trained:
-                        trained.add((cell.model, cell.image_size, name))
-                        self._seconds[cell] += seconds
-            classified.add(without_batch(cell))
-        self._left = sum(self._seconds.values())
-        self._planned = self._took = 0.0
+                self._parts[cell] = self._guess(cell)
+        for cell in counted:
+            self._parts[cell] = {("counts", ""): _counts_s(cell)}
+        self._left: dict[Kind, float] = defaultdict(float)
+        for parts in self._parts.values():
+            for kind, seconds in parts.items():
+                self._left[kind] += seconds
+        self._planned: dict[Kind, float] = defaultdict(float)
+        self._took: dict[Kind, float] = defaultdict(float)
 
     def of(self, cell: Cell) -> float:
-        return self._seconds[cell]
+        return sum(self._parts[cell].values())
 
-    def ran(self, cell: Cell, seconds: float) -> None:
-        self._left -= self.of(cell)
-        self._planned += self.of(cell)
-        self._took += seconds
+    def has_top1(self, cell: Cell) -> bool:
+        """Whether there will be an accuracy: images, and weights that were trained."""
+        data = find(cell.model).dataset(cell.image_size)
+        there = self._settings.accuracy_images != 0 and (data.embedded or self._settings.data is not None)
+        return there and self._weights(cell) is not None
+
+    def ran(self, cell: Cell, seconds: float, steps_s: Mapping[str, float] | None = None) -> None:
+        """Learn from what a cell took, and its steps as they stand in the record."""
+        parts, steps = self._parts[cell], dict(steps_s or {})
+        for kind, planned in parts.items():
+            self._left[kind] = max(0.0, self._left[kind] - planned)
+        if "accuracy" in steps or "agreement" in steps:
+            steps["checks"] = steps.pop("agreement", 0.0) + steps.pop("accuracy", 0.0)
+        named = {step: [kind for kind in parts if _STEPS.get(kind[0], kind[0]) == step] for step in steps}
+        rest = [kind for kind in parts if not any(kind in kinds for kinds in named.values())]
+        if steps and "latency" not in steps:  # it ended before: what it did not come to says nothing
+            rest = []
+        shares = [(kinds, steps[step]) for step, kinds in named.items() if kinds]
+        shares.append((rest, seconds - sum(took for _, took in shares)))
+        for kinds, took in shares:
+            planned = sum(parts[kind] for kind in kinds)
+            for kind in kinds:
+                self._planned[kind] += parts[kind]
+                self._took[kind] += max(0.0, took) * parts[kind] / planned if planned else 0.0
 
     def left(self) -> float:
-        """Seconds for the cells still to come, corrected by how the ones so far turned out."""
-        return max(0.0, self._left) * (self._took / self._planned if self._planned > 1 else 1.0)
+        """Seconds for the cells still to come, each kind corrected by how it turned out so far."""
+        planned, took = sum(self._planned.values()), sum(self._took.values())
+        overall = (took + PLANNED_S) / (planned + PLANNED_S)
+        return sum(
+            seconds * (self._took[kind] + PRIOR_S * overall) / (self._planned[kind] + PRIOR_S)
+            for kind, seconds in list(self._left.items())
+        )
+
+    def _new(self, *what: object) -> bool:
+        """Whether this is the first cell that wants it: a reference, an artefact, the accuracy of all batches."""
+        if what in self._seen:
+            return False
+        self._seen.add(what)
+        return True
+
+    def _guess(self, cell: Cell) -> dict[Kind, float]:
+        """The seconds of each kind; what cells share is paid for by the first."""
+        settings, speed = self._settings, self._speed
+        runtime, precision = cell.runtime.partition("+")[0], PRECISIONS[cell.precision]
+        macs, layers = _work(cell.model, cell.image_size)
+        emulated = precision.emulated(cell.target, cpu_flags())
+        means = "emulated" if emulated else runtime
+        plain, call = self._call(macs, layers, 1, "eager", "fp32"), self._call(macs, layers, cell.batch, runtime, cell.precision)
+        parts: dict[Kind, float] = defaultdict(float)
+        parts["fixed", ""] = CELL_S
+        net = (cell.model, cell.image_size, cell.variant)
+        if self._new("counts", cell.model, cell.image_size):
+            parts["counts", ""] += _counts_s(cell)
+        if self._new("reference", *net):
+            parts["reference", ""] += 0.5 + REFERENCE_IMAGES * macs / speed.of("fp32") + 10 * layers * MULTIPLY * speed.layer_s
+        if runtime in BUILT or runtimes.find(cell.runtime).adapter.artefact is not None:
+            one_batch = cell.batch if runtimes.find(cell.runtime).adapter.one_batch else None
+            if self._new("artefact", *net, cell.runtime, cell.precision, one_batch):
+                parts["building", runtime] += self._building_s(cell, runtime, layers)
+        parts["checks", means] += (max(COMPARED, cell.batch) / cell.batch + 2) * call
+        if self.has_top1(cell) and self._new("accuracy", *without_batch(cell)):
+            images = MANY if settings.accuracy_images is None else settings.accuracy_images
+            parts["checks", means] += images / cell.batch * call
+            if compares_with_parent(cell) and self._new("parent", cell.model, cell.image_size):
+                parts["reference", ""] += images * plain
+        parts["latency", means] += self._sampling_s(call, emulated)
+        if cell.variant != DENSE:
+            parts["delivery", ""] += VARIANT_S + 14 * call
+        for name, seconds in _trainings_s(cell, settings, self._weights(cell)):
+            if self._new("training", cell.model, cell.image_size, name):
+                parts["training", ""] += seconds
+        return parts
+
+    def _call(self, macs: float, layers: int, batch: int, runtime: str, precision: str) -> float:
+        """One inference."""
+        faster, per_layer = FASTER.get(runtime, (1.0, 1.0))
+        products = batch * macs / self._speed.of(precision) / faster
+        return products + MULTIPLY * layers * per_layer * self._speed.layer_s
+
+    def _sampling_s(self, call: float, emulated: bool) -> float:
+        """Of both latencies, with warm-up."""
+        settings = self._settings
+        if emulated:
+            return 2 * (1 + settings.emulated_samples) * call
+        warm_up = min(max(20 * call, 0.06), max(settings.warmup_s, min(10 * call, 5 * settings.warmup_s)))
+        wanted = 1.5 * settings.min_samples * call + 0.2
+        budgets = (settings.sampling_s, settings.sampling_s / 2)
+        return 2 * max(warm_up, call) + sum(max(call, min(budget, wanted)) for budget in budgets)
+
+    def _building_s(self, cell: Cell, runtime: str, layers: int) -> float:
+        name = f"{cell.model}-{cell.image_size}px-{cell.runtime}-{cell.precision}-*"
+        if any((self._settings.cache / "artefacts").glob(name)):
+            return CELL_S
+        fixed, each = BUILT.get(runtime, (5.0, 0.12))
+        quantised = QUANTISED if PRECISIONS[cell.precision].integer else 1.0
+        return (fixed + each * layers) * quantised * self._speed.python_s / PYTHON_S
+
+    def _weights(self, cell: Cell) -> Weights | None:
+        key = (cell.model, cell.image_size)
+        if key not in self._found:
+            self._found[key] = _weights(cell, self._settings)
+        return self._found[key]
 
 
-def _guess(cell: Cell, settings: Settings, *, accuracy: bool) -> float:
-    model = find(cell.model)
-    data = model.dataset(cell.image_size)
-    formula = model.formula(cell.image_size)
-    macs = UNKNOWN_MACS * cell.image_size**2 if formula is None else sum(layer.macs for layer in formula)
-    image = macs / MACS_PER_S / allowed_cpus()
-    emulated = PRECISIONS[cell.precision].emulated(cell.target, cpu_flags())
-    slower = EMULATED if emulated else 1
-    checks = max(16, 2 * cell.batch) * image * slower
-    if accuracy and (data.embedded or settings.data is not None) and _weights(cell, settings) is not None:
-        images = MANY if settings.accuracy_images is None else settings.accuracy_images
-        checks += images * image * (slower + compares_with_parent(cell))
-    if emulated:
-        sampling = 2 * settings.emulated_samples * cell.batch * image * slower
-    else:
-        call = cell.batch * image + CALL_S
-        sampling = 1.5 * min(settings.sampling_s, settings.min_samples * call) + 2 * min(settings.warmup_s, 20 * call)
-        sampling = max(sampling, 12 * call)
-    variant = 0.0 if cell.variant == DENSE else VARIANT_S + 14 * cell.batch * image
-    return CELL_S + REFERENCE_IMAGES * image + checks + sampling + variant
+_STEPS = {"reference": "prepared", "building": "prepared", "training": "prepared", "fixed": "prepared"}
+
+
+@cache
+def _work(reference: str, image_size: int) -> tuple[float, int]:
+    """MACs of an image, and the number of layers that multiply."""
+    formula = find(reference).formula(image_size)
+    if formula is None:
+        return UNKNOWN_MACS * image_size**2, UNKNOWN_LAYERS
+    return float(sum(layer.macs for layer in formula)), sum(layer.macs > 0 for layer in formula)
+
+
+def _counts_s(cell: Cell) -> float:
+    """Every route of counting, once for a model at an image size."""
+    return 0.1 + 3e-3 * _work(cell.model, cell.image_size)[1]
+
+
+def quickest_first(cells: Sequence[Cell], estimate: Estimate) -> list[Cell]:
+    """The cells in the order in which they are run: a model's together at each image size, as they share its reference, what is
+    quick before what is not, and before all the quickest that has a top-1. Within a model, and where all is equal, as they came.
+    """
+    groups: dict[tuple[str, int], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[cell.model, cell.image_size].append(cell)
+    ordered = sorted(groups.values(), key=lambda group: sum(map(estimate.of, group)))
+    first = next((group for group in ordered if estimate.has_top1(group[0])), None)
+    return [cell for group in sorted(ordered, key=lambda group: group is not first) for cell in group]
 
 
 def _weights(cell: Cell, settings: Settings) -> Weights | None:
@@ -100,9 +225,8 @@ def _weights(cell: Cell, settings: Settings) -> Weights | None:
     return None if weights is None or weights.kind == "seeded" else weights
 
 
-def _trainings_s(cell: Cell, settings: Settings) -> Iterator[tuple[str, float]]:
+def _trainings_s(cell: Cell, settings: Settings, weights: Weights | None) -> Iterator[tuple[str, float]]:
     """What each training takes that the cell may still want: of the weights, and of techniques."""
-    weights = _weights(cell, settings)
     if weights is None:
         return
     if weights.task is not None and (weights.path is None or not weights.path.exists()):
@@ -113,14 +237,16 @@ def _trainings_s(cell: Cell, settings: Settings) -> Iterator[tuple[str, float]]:
             yield training.name, 60 * minutes if minutes <= settings.train_minutes else 0.0
 
 
-def describe(tier: str, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path) -> str:
+def describe(
+    tier: str, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path, speed: Speed | None = None
+) -> str:
     """What a session would do: how many cells, how long, and what is impossible, with its reason."""
-    estimate = Estimate(cells, counted, settings, runs)
+    estimate = Estimate(cells, counted, settings, runs, speed)
     reasons = {cell: reason for cell in cells if (reason := impossible(cell)) is not None}
     possible = [cell for cell in cells if cell not in reasons]
     known = len(estimate.known - set(reasons))
     seconds = estimate.left() + (START_S if possible else 0)
-    basis = f"{known} from an earlier run, {len(possible) - known} guessed from their MACs"
+    basis = f"{known} from an earlier run, {len(possible) - known} guessed from their MACs and the speed of this machine"
     lines = [f"tier {tier}: {len(possible)} cells to measure, about {duration(seconds)} ({basis})"]
     lines += [f"  {cell.id}  {duration(estimate.of(cell))}" for cell in possible]
     if counted:

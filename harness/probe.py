@@ -15,6 +15,8 @@ It speaks JSON lines over stdin and stdout, so that a target is just a command i
     near -> {"race": [{...}, {...}], "settings": {...}}
                                                      cells of one model are timed in turns, in one process
     far  -> {"fact": "race", "value": [...]}
+    near -> {"speed": {...}, "settings": {...}}      how fast torch is here, asked in a process that then ends
+    far  -> {"fact": "speed", "value": {...}}
 
 At any time the far side may send {"progress": "..."}; a cell that ends by itself sends {"end": {"outcome", "reason",
 "axis"}} first. The process of a cell owns the pipe while it lives; the server reads nothing meanwhile.
@@ -176,14 +178,21 @@ def _race(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> Non
         channel.send(fact="race", value=race.run(cells, settings, folders, channel.progress))
 
 
+def _measure_speed(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:
+    """`cell` is any: it says nothing about the machine."""
+    from harness import speed
+
+    channel.send(fact="speed", value=asdict(speed.measure()))
+
+
 # Each in a process of its own, in this order; all but the last only where no cell before has left what they make.
 JOBS = {
     "trial": _try, "count": _count, "reference": _prepare_reference, "artefact": _prepare_artefact, "parent": _prepare_parent,
-    "attend": attend, "race": _race,
+    "attend": attend, "race": _race, "speed": _measure_speed,
 }  # fmt: skip
 
 # Those that execute a runtime, as the cell asks for it; the others count, train and compare with torch's own settings.
-EXECUTING = ("trial", "artefact", "attend", "race")
+EXECUTING = ("trial", "artefact", "attend", "race", "speed")
 
 
 def do(job: str, cell: Cell, settings: Settings, folder: Path, channel: Channel) -> int:
@@ -244,6 +253,8 @@ class Server:
                 self._serve_counts(line)
             elif "race" in line:
                 self._serve_race(line)
+            elif "speed" in line:
+                self._ran("speed", Cell.from_json(line["speed"]), Settings.from_json(line["settings"]), self._folder)
             elif "cell" in line:
                 self._serve_cell(line)
             # else a question to a process that died before it could read it

@@ -13,13 +13,14 @@ from typing import IO, Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from harness import machine, record
+from harness import machine, record, speed
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell, without_batch
 from harness.journal import NAME, Journal, RunError
 from harness.matrix import Impossible
 from harness.outcomes import OK, CellEnded
 from harness.settings import Settings
+from harness.speed import Speed
 
 REPOSITORY = Path(__file__).parent.parent
 BUSY = (
@@ -81,6 +82,16 @@ class Session:
     def machine_id(self) -> str:
         return str(self._machine["id"])
 
+    def speed(self, cell: Cell) -> Speed | None:
+        """How fast torch is here, for an estimate; kept for plans of later sessions. None where it cannot be found out: each
+        cell will say for itself what is wrong."""
+        try:
+            found = Probe(self.server, cell, self.settings).speed()
+        except CellEnded:
+            return None
+        speed.keep(found, self.settings.cache)
+        return found
+
     def open(self, cell: Cell, impossible: Impossible | None) -> Probe:
         """A probe for the cell. What the accuracy of another batch has shown is not measured again."""
         self._state_at_start = machine.state()
@@ -106,6 +117,25 @@ class Session:
     def _share(self, cell: Cell, accuracy: dict[str, Any] | None) -> None:
         if accuracy is not None and accuracy["unavailable"] is None and accuracy["measured_by"] is None:
             self._accuracies[without_batch(cell)] = {**accuracy, "measured_by": cell.id}
+
+
+def known_speed(cell: Cell, settings: Settings) -> Speed | None:
+    """How fast torch is on this machine: as an earlier session has found, else by asking a probe now. None where another
+    session measures, and would be disturbed."""
+    if (found := speed.kept(settings.cache)) is not None:
+        return found
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
+        try:
+            with lock_machine(0):
+                server = ProbeServer(log)
+                try:
+                    found = Probe(server, cell, settings).speed()
+                finally:
+                    server.close()
+        except (Busy, CellEnded):
+            return None
+    speed.keep(found, settings.cache)
+    return found
 
 
 def lock_machine(wait_s: float) -> BaseFileLock:

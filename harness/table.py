@@ -23,6 +23,11 @@ EXPLAINED = {  # of promises that are not kept
     "half the gain": "becomes faster, by less than half of what the products that it saves promise",
     "no smaller": "its zeros take as much on disk as any number (+sparse leaves them out, +share+huffman codes them)",
 }
+# For those without a top-1; which pictures and weights each of them lacks, its record says.
+GET_THEM = (
+    "python -m harness data cifar10 --data ROOT fetches real pictures (mnist, cifar100, ... too), --data ROOT measures on them, "
+    "--weights DIR takes trained weights, --weights pretrained published ones"
+)
 Record = dict[str, Any]
 
 
@@ -136,9 +141,12 @@ def notes(records: Sequence[Record]) -> list[str]:
         lines.append("': top-1 of the same model in another batch.")
     lines += mixed(records)
     missing: dict[str, list[str]] = {}
+    without = [record for record in records if _lacks_pictures_or_weights(record)]
+    if without:
+        lines.append(f"no top-1 in {len(without)} of {len(records)} rows: {GET_THEM}")
     for record in records:
         reason = (record["accuracy"] or {}).get("unavailable")
-        if reason:
+        if reason and record not in without:
             missing.setdefault(reason, [])
         if record["outcome"] != OK:
             missing.setdefault(f"{record['outcome']}: {record['reason']}", []).append(record["cell"]["id"])
@@ -150,6 +158,12 @@ def notes(records: Sequence[Record]) -> list[str]:
         else:
             lines.append(f"{ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {reason}")
     return lines
+
+
+def _lacks_pictures_or_weights(record: Record) -> bool:
+    """Whether it would have a top-1 if it were given pictures, or trained weights. A reason of other kinds is the net's own."""
+    reason = str((record["accuracy"] or {}).get("unavailable") or "")
+    return bool(reason) and (reason == (record.get("weights") or {}).get("source") or "data root" in reason)
 
 
 def _axis(record: Record, axis: str) -> str:

@@ -265,7 +265,7 @@ def any_options() -> st.SearchStrategy[dict[str, list[Any]]]:
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(["smoke", "default"]), any_options())
 def test_every_named_combination_is_measured_or_has_its_reason(name: str, options: dict[str, list[Any]]) -> None:
-    """Whatever options name together is a cell, or is impossible; and what is no cell for that has all of its values in others."""
+    """Whatever options name together is a cell, or is impossible; what is no cell for that has all its values in others."""
     cells, out = expand(TIERS[name], options), matrix.left_out(TIERS[name], options)
     named = matrix.canonical(options)
     axes = list(named)
@@ -273,7 +273,7 @@ def test_every_named_combination_is_measured_or_has_its_reason(name: str, option
     for values in itertools.product(*named.values()):
         assert any(cell.values(axes) == values for cell in (*cells, *out)), values
     wanting = matrix.unmeasured(cells, options)
-    for axis, value in ((axis, value) for axis in axes for value in named[axis]):
+    for axis, value in [(name, value) for name, values in named.items() for value in values]:
         of = [cell for cell in cells if getattr(cell, axis) == value]
         assert of, (axis, value)
         assert ((axis, value) in wanting) == all(impossible(cell) is not None for cell in of)
@@ -281,7 +281,7 @@ def test_every_named_combination_is_measured_or_has_its_reason(name: str, option
 
 def test_a_combination_that_only_one_model_has_is_measured_for_each_that_was_named() -> None:
     """The smoke tier has small_cnn in int8 by ONNX Runtime, squeezenet1_1 in eager only, and mobilenetv1_025 not at all."""
-    options = {
+    options: dict[str, list[Any]] = {
         "model": ["small_cnn", "mobilenetv1_025", "squeezenet1_1"],
         "runtime": ["onnxruntime"],
         "precision": ["int8-static"],
@@ -295,14 +295,23 @@ def test_a_combination_that_only_one_model_has_is_measured_for_each_that_was_nam
 
 def test_what_cannot_be_is_left_out_with_its_reason_if_all_of_it_is_measured_elsewhere(tmp_path: Path) -> None:
     one = tier(tmp_path)
-    options = {"model": ["mlp"], "runtime": ["eager", "onnxruntime"], "precision": ["fp32", "bf16"], "batch": [1]}
+    options: dict[str, list[Any]] = {
+        "model": ["mlp"],
+        "runtime": ["eager", "onnxruntime"],
+        "precision": ["fp32", "bf16"],
+        "batch": [1],
+    }
     assert [(cell.runtime, cell.precision) for cell in expand(one, options)] == [
         ("eager", "fp32"), ("eager", "bf16"), ("onnxruntime", "fp32"),
     ]  # fmt: skip
     ((cell, reason),) = matrix.left_out(one, options).items()
     assert (cell.runtime, cell.precision) == ("onnxruntime", "bf16")
     assert "onnxruntime runs fp32" in reason.reason
-    alone = {**options, "runtime": ["onnxruntime"], "precision": ["fp32", "bf16"]}  # now nothing else is in bf16
+    alone: dict[str, list[Any]] = {
+        **options,
+        "runtime": ["onnxruntime"],
+        "precision": ["fp32", "bf16"],
+    }  # now nothing else is in bf16
     assert [cell.precision for cell in expand(one, alone)] == ["fp32", "bf16"]
     assert matrix.left_out(one, alone) == {}
     assert matrix.unmeasured(expand(one, alone), alone) == {("precision", "bf16")}
@@ -317,5 +326,5 @@ def test_what_the_first_choice_cannot_do_is_looked_for_in_the_whole_tier() -> No
 
 
 def test_a_value_by_another_name_is_the_same_value() -> None:
-    options = {"model": ["mlp+depth=2"], "runtime": ["eager+layout=contiguous"], "batch": [1, 1]}
+    options: dict[str, list[Any]] = {"model": ["mlp+depth=2"], "runtime": ["eager+layout=contiguous"], "batch": [1, 1]}
     assert matrix.canonical(options) == {"model": ["mlp"], "runtime": ["eager"], "batch": [1]}

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from harness import environment, journal, matrix, plan, table, terminal
+from harness import environment, journal, matrix, plan, speed, table, terminal
 from harness.ask import NotDescribed, Probe, describe
 from harness.cell import AXES, Cell, id_of, shown_model
 from harness.journal import Journal, RunError
 from harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.plugin import options
-from harness.session import Busy, Session, default_run_dir, lock_machine
+from harness.session import Busy, Session, default_run_dir, known_speed, lock_machine
 from harness.settings import Settings
 from models.recipes import duration
 from models.weights import candidates, file_name
@@ -139,7 +139,17 @@ class Bench:
             self.config.hook.pytest_deselected(items=self._finished)
             finished = set(self._finished)
             items[:] = [item for item in items if item not in finished]
-        self._selected = [item for item in items if _opens(item)]
+        self._selected = self._in_order([item for item in items if _opens(item)])
+        ordered = iter(self._selected)
+        items[:] = [next(ordered) if _opens(item) else item for item in items]
+
+    def _in_order(self, items: list[pytest.Item]) -> list[pytest.Item]:
+        """What is quick first, so that a first row is there soon; what is only counted comes last."""
+        kinds = {kind: [item for item in items if _opens(item) == kind] for kind in (MEASURED, COUNTED)}
+        cells = list(dict.fromkeys(map(_cell, kinds[MEASURED])))
+        estimate = plan.Estimate(cells, [], self.settings, self.run_dir.parent, speed.kept(self.settings.cache))
+        order = {cell: number for number, cell in enumerate(plan.quickest_first(cells, estimate))}
+        return [*sorted(kinds[MEASURED], key=lambda item: order[_cell(item)]), *kinds[COUNTED]]
 
     def pytest_sessionstart(self) -> None:
         if self._reporter is not None:
@@ -151,7 +161,9 @@ class Bench:
     def pytest_runtestloop(self) -> bool | None:
         if self.config.getoption("plan"):
             self._say_what_is_left_out()
-            self._write(plan.describe(self.tier.name, *self._selected_cells(), self.settings, self.run_dir.parent))
+            possible = self._possible()
+            found = known_speed(possible[0], self.settings) if possible else None
+            self._write(plan.describe(self.tier.name, *self._selected_cells(), self.settings, self.run_dir.parent, found))
             return True
         if self._selected and not self.config.option.collectonly:
             self._start()
@@ -161,6 +173,9 @@ class Bench:
         """Those to be measured, and those to be counted only."""
         kinds = {kind: [_cell(item) for item in self._selected if _opens(item) == kind] for kind in (MEASURED, COUNTED)}
         return kinds[MEASURED], kinds[COUNTED]
+
+    def _possible(self) -> list[Cell]:
+        return [cell for cell in map(_cell, self._selected) if matrix.impossible(cell) is None]
 
     def _start(self) -> None:
         """Everything that could go wrong for all cells goes wrong here, before the first."""
@@ -177,8 +192,11 @@ class Bench:
             log = self._finishers.enter_context((self.run_dir / "probe.log").open("ab"))
             self.session = Session(self.settings, kept, log, self._progress)
             self._finishers.callback(self.session.close)
-            self._estimate = plan.Estimate(*self._selected_cells(), self.settings, self.run_dir.parent)
-            self.session.start(any(matrix.impossible(_cell(item)) is None for item in self._selected))
+            possible = self._possible()
+            self.session.start(bool(possible))
+            found = self.session.speed(possible[0]) if possible else None
+            self._estimate = plan.Estimate(*self._selected_cells(), self.settings, self.run_dir.parent, found)
+            self._write(f"{len(self._selected)} cells, about {duration(self._estimate.left())}")
         except (Busy, RunError, CellEnded) as error:
             raise pytest.UsageError(str(error)) from error
 
@@ -255,7 +273,7 @@ class Bench:
 
     def _report(self, cell: Cell, record: dict[str, Any]) -> None:
         assert self._estimate is not None
-        self._estimate.ran(cell, record["seconds"])
+        self._estimate.ran(cell, record["seconds"], record["steps_s"])
         left = f"{duration(self._estimate.left())} left" if self._done < len(self._selected) else "done"
         count = len(str(len(self._selected)))
         self._write(f"[{self._done:{count}}/{len(self._selected)}] {table.line(record)}  ({record['seconds']:.1f} s, {left})")
