@@ -10,6 +10,9 @@ it has none, those that have as many of them as can be found, with the rest put 
 holds for each of them; else for the models of the tier together. What is added so and is impossible is left out, and said so
 (`left_out`), if every value of it is measured in another cell; if not, it is a cell, and a red one: whatever was named is
 measured, or there is a reason in the place of a figure.
+
+A precision that this processor emulates is for small nets: larger ones are left out (`emulated`), unless model and precision are
+named together.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import Any
 import models
 from harness import runtimes
 from harness.cell import AXES, Cell, shown_model
-from harness.machine import cuda_device
+from harness.machine import cpu_flags, cuda_device
 from harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from harness.precisions import PRECISIONS
 from harness.settings import Settings
@@ -45,6 +48,9 @@ BLOCKS = ("cells", "counted")
 NAMES: dict[str, Sequence[str]] = {
     "precision": tuple(PRECISIONS), "target": TARGETS
 }  # fmt: skip
+# Of a batch, in a tier whose arithmetic is emulated: 0.05 s an inference (bf16 without AVX-512 makes 1 GMAC a second).
+EMULATED_MACS = 50e6
+UNKNOWN_MACS = 2e9 / 224**2  # a pixel, of a model without a formula
 # What a tier may say besides its cells, with the type; they are fields of Settings, or read by the plugin.
 TIER_KEYS: dict[str, tuple[Any, ...]] = {
     "warmup_s": (int, float),
@@ -186,7 +192,33 @@ def check(axis: str, value: Any) -> None:
 def expand(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
     """The cells of a tier to be measured under the options, without repeats: model after model as the options name them, else in
     the order of the file."""
-    return _resolve(tier, options)[0]
+    return _without_emulated(_resolve(tier, options)[0], options)[0]
+
+
+def emulated(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
+    """The cells that are left out on this processor: software stands in for their arithmetic, and their nets are not small."""
+    return _without_emulated(_resolve(tier, options)[0], options)[1]
+
+
+def _without_emulated(cells: list[Cell], options: Mapping[str, Sequence[Any]]) -> tuple[list[Cell], list[Cell]]:
+    """The cells that are measured, and those that are left out. What model and precision name together is measured, and what is
+    the only cell of a value that was named."""
+    if "model" in options and "precision" in options:
+        return cells, []
+    kept = [cell for cell in cells if not _too_slow(cell)]
+    wanting = unmeasured(kept, options)
+    out = [cell for cell in cells if _too_slow(cell) and not any((axis, getattr(cell, axis)) in wanting for axis in options)]
+    left = set(out)
+    return [cell for cell in cells if cell not in left], out
+
+
+@cache
+def _too_slow(cell: Cell) -> bool:
+    if not PRECISIONS[cell.precision].emulated(cell.target, cpu_flags()):
+        return False
+    formula = find(cell.model).formula(cell.image_size) if unfit(find(cell.model), cell.image_size) is None else ()
+    macs = UNKNOWN_MACS * cell.image_size**2 if formula is None else sum(layer.macs for layer in formula)
+    return cell.batch * macs > EMULATED_MACS
 
 
 def left_out(tier: Tier, options: Mapping[str, Sequence[Any]]) -> dict[Cell, Impossible]:

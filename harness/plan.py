@@ -16,9 +16,10 @@ from pathlib import Path
 from harness import journal, runtimes
 from harness.cell import Cell, compares_with_parent, without_batch
 from harness.machine import cpu_flags, cpu_model
-from harness.matrix import find, impossible
+from harness.matrix import UNKNOWN_MACS, find, impossible
 from harness.outcomes import OK
 from harness.precisions import PRECISIONS
+from harness.runtimes import saturation
 from harness.settings import Settings
 from harness.speed import Speed, guessed
 from models import UnknownName, variants
@@ -30,7 +31,7 @@ START_S = 5.0  # the probe server: importing torch
 CELL_S = 0.3
 VARIANT_S = 3.0  # to make it, and to time it in turns with its dense parent
 PYTHON_S = 6e-3  # harness.speed's, where the seconds of exporting were taken
-UNKNOWN_MACS, UNKNOWN_LAYERS = 2e9 / 224**2, 50  # MACs a pixel, of a model without a formula
+UNKNOWN_LAYERS = 50  # of a model without a formula
 REFERENCE_IMAGES = 80  # calibration, and the reference in float64, which takes twice as long
 COMPARED = 16  # inferences, at least, that are compared with it
 MANY = 10_000  # images, when all are asked for
@@ -45,6 +46,8 @@ MULTIPLY = 3  # operations beside each layer that multiplies: norms, activations
 # A kind is corrected as if so many seconds of it had gone as all kinds together have; and those, as if so many had gone as
 # planned: the first cells are small, and tell more of what is fixed than of the work.
 PRIOR_S, PLANNED_S = 3.0, 20.0
+
+MINUTE_S, SHOWN = 60.0, 4  # cells that take longer are named beforehand, so many of them
 
 Kind = tuple[str, str]
 
@@ -177,6 +180,8 @@ class Estimate:
             return CELL_S
         fixed, each = BUILT.get(runtime, (5.0, 0.12))
         quantised = QUANTISED if PRECISIONS[cell.precision].integer else 1.0
+        if PRECISIONS[cell.precision].integer and saturation.saturate():
+            quantised *= 2  # it is built in two ways
         return (fixed + each * layers) * quantised * self._speed.python_s / PYTHON_S
 
     def _weights(self, cell: Cell) -> Weights | None:
@@ -201,6 +206,19 @@ def _work(reference: str, image_size: int) -> tuple[float, int]:
 def _counts_s(cell: Cell) -> float:
     """Every route of counting, once for a model at an image size."""
     return 0.1 + 3e-3 * _work(cell.model, cell.image_size)[1]
+
+
+def slow(cells: Sequence[Cell], estimate: Estimate, settings: Settings) -> str | None:
+    """In one line, which cells will take minutes, and which longer than they may; None where none will."""
+    minutes = {cell: seconds for cell in cells if (seconds := estimate.of(cell)) > MINUTE_S}
+    if not minutes:
+        return None
+    shown = sorted(minutes, key=minutes.__getitem__, reverse=True)[:SHOWN]
+    text = ", ".join(f"{cell.id} ({duration(minutes[cell])})" for cell in shown)
+    more = f" and {len(minutes) - len(shown)} more" if len(minutes) > len(shown) else ""
+    over = sum(seconds > settings.time_limit_s for seconds in minutes.values())
+    limit = f"; {over} longer than the limit of {settings.time_limit_s:g} s (--time-limit)" if over else ""
+    return f"over a minute each: {text}{more}{limit}"
 
 
 def quickest_first(cells: Sequence[Cell], estimate: Estimate) -> list[Cell]:
@@ -249,6 +267,8 @@ def describe(
     basis = f"{known} from an earlier run, {len(possible) - known} guessed from their MACs and the speed of this machine"
     lines = [f"tier {tier}: {len(possible)} cells to measure, about {duration(seconds)} ({basis})"]
     lines += [f"  {cell.id}  {duration(estimate.of(cell))}" for cell in possible]
+    if warned := slow(possible, estimate, settings):
+        lines.insert(1, warned)
     if counted:
         lines.append(f"only counted, as they are too large to be timed in this tier: {len(counted)}")
         lines += [f"  {cell.model} at {cell.image_size} pixels" for cell in counted]

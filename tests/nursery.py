@@ -138,6 +138,8 @@ def work(arguments: list[str], folder: str, environment: dict[str, str]) -> int:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    # those of before have looked at other files, and still think that they can seek in them
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
     kind, name, *rest = arguments
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [folder if kind == "-m" else "", *paths, *sys.path[1:]]

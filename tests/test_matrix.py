@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,18 @@ from harness.cell import AXES, Cell
 from harness.machine import cuda_device
 from harness.matrix import MatrixError, counted, expand, impossible, load
 from harness.session import REPOSITORY
+
+ALL_ARITHMETIC = frozenset({"avx512_bf16", "avx512_fp16"})
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is left out on a processor without some arithmetic has a test of its own."""
+    monkeypatch.setattr(matrix, "cpu_flags", lambda: ALL_ARITHMETIC)
+    matrix._too_slow.cache_clear()
+    yield
+    matrix._too_slow.cache_clear()
+
 
 TEXT = """
 [tier.one]
@@ -328,3 +341,25 @@ def test_what_the_first_choice_cannot_do_is_looked_for_in_the_whole_tier() -> No
 def test_a_value_by_another_name_is_the_same_value() -> None:
     options: dict[str, list[Any]] = {"model": ["mlp+depth=2"], "runtime": ["eager+layout=contiguous"], "batch": [1, 1]}
     assert matrix.canonical(options) == {"model": ["mlp"], "runtime": ["eager"], "batch": [1]}
+
+
+def test_what_is_emulated_is_measured_for_small_nets_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small is decided for the processor at hand; who names model and precision gets it all the same."""
+    monkeypatch.setattr(matrix, "cpu_flags", lambda: frozenset({"avx2"}))
+    matrix._too_slow.cache_clear()
+    tier = TIERS["default"]
+    cells, out = matrix.expand(tier, {}), matrix.emulated(tier, {})
+    assert {"resnet50", "resnet18"} <= {cell.model for cell in out}
+    assert {(cell.precision, cell.model) for cell in cells if cell.precision != "fp32"} >= {("bf16", "mlp"), ("fp16", "resnet20")}
+    assert not set(cells) & set(out)
+    assert any(cell.model == "resnet50" for cell in cells)  # in fp32
+    named = {"model": ["resnet50"], "precision": ["bf16"]}
+    assert {cell.batch for cell in matrix.expand(tier, named)} == {8, 1}
+    assert matrix.emulated(tier, named) == []
+    only: dict[str, list[Any]] = {"precision": ["bf16"], "image_size": [224]}  # small nets have no such pictures
+    assert {cell.image_size for cell in matrix.expand(tier, only)} == {224}
+
+    monkeypatch.setattr(matrix, "cpu_flags", lambda: ALL_ARITHMETIC)
+    matrix._too_slow.cache_clear()
+    assert matrix.emulated(tier, {}) == []
+    assert set(matrix.expand(tier, {})) == {*cells, *out}

@@ -197,6 +197,8 @@ class Bench:
             found = self.session.speed(possible[0]) if possible else None
             self._estimate = plan.Estimate(*self._selected_cells(), self.settings, self.run_dir.parent, found)
             self._write(f"{len(self._selected)} cells, about {duration(self._estimate.left())}")
+            if warned := plan.slow(possible, self._estimate, self.settings):
+                self._write(warned)
         except (Busy, RunError, CellEnded) as error:
             raise pytest.UsageError(str(error)) from error
 
@@ -298,6 +300,13 @@ class Bench:
         if out:
             reasons = "; ".join(dict.fromkeys(impossible.reason for impossible in out.values()))
             self._write(f"left out, as they cannot be: {len(out)} of the cells that the options name together ({reasons})")
+        slow = matrix.emulated(self.tier, self.options)
+        if slow:
+            precisions = ", ".join(dict.fromkeys(cell.precision for cell in slow))
+            self._write(
+                f"left out, as this processor has no arithmetic in {precisions}: {len(slow)} cells of more than "
+                f"{matrix.EMULATED_MACS / 1e6:g} M MACs (--model NAME --precision {slow[0].precision} measures one all the same)"
+            )
 
     def _write(self, text: str) -> None:
         """A line of our own. pytest starts a line with the file's name once; it is ended once, and not begun again."""
