@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-READ_WHEN_LOADED = ("ATEN_", "CUDA_", "GOMP_", "KMP_", "LD_", "MKL_", "OMP_", "ONEDNN_", "PYTHON", "TORCH_")
+READ_WHEN_LOADED = ("ATEN_", "CUDA_", "CXX", "GOMP_", "KMP_", "LD_", "MKL_", "OMP_", "ONEDNN_", "PYTHON", "TORCH_")
 # Of these, what a fork can still take up, and what scikit-learn sets in whoever imports it.
 KEPT = ("PYTHONPATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 IMPORTED = ("pytest", "tabulate", "psutil", "filelock", "harness.probe", "harness.subject", "harness.counts")

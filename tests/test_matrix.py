@@ -275,7 +275,7 @@ def any_options() -> st.SearchStrategy[dict[str, list[Any]]]:
     return st.fixed_dictionaries({}, optional=values)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=25)
 @given(st.sampled_from(["smoke", "default"]), any_options())
 def test_every_named_combination_is_measured_or_has_its_reason(name: str, options: dict[str, list[Any]]) -> None:
     """Whatever options name together is a cell, or is impossible; what is no cell for that has all its values in others."""
