@@ -224,8 +224,10 @@ def _counts(arguments: argparse.Namespace) -> int:
 def _overhead(arguments: argparse.Namespace) -> int:
     from harness.overhead import report
 
-    report(quick=arguments.quick, run=arguments.run)
-    return 0
+    missed = report(quick=arguments.quick, run=arguments.run)
+    if missed:
+        print(f"over the limit: {'; '.join(missed)}", file=sys.stderr)
+    return 1 if missed else 0
 
 
 def _table(arguments: argparse.Namespace) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from harness import overhead
+from harness import journal, overhead
+from harness.__main__ import main
 from tests.conftest import where
 
 
@@ -26,6 +29,24 @@ def test_every_figure_is_printed(tmp_path: Path, cache: Path, python: str) -> No
         "counted samples",
     ):
         assert figure in process.stdout
+
+
+def test_a_missed_limit_is_named_and_no_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["plumbline", "overhead", "--run", "run"])
+    cost, difference = 0.04, 0.004
+    monkeypatch.setattr(overhead, "fixed_cost", lambda *_: cost)
+    monkeypatch.setattr(overhead, "iteration_cost", lambda *_: 1e-7)
+    monkeypatch.setattr(overhead, "collection", lambda cells: (1.0, 10**8))
+    monkeypatch.setattr(overhead, "against_timer", lambda *_: difference)
+    monkeypatch.setattr(overhead, "lock_machine", lambda wait: SimpleNamespace(release=lambda: None))
+    monkeypatch.setattr(journal, "read", lambda run: [])
+    monkeypatch.setattr(overhead, "shares", lambda *_: {})
+    assert main() == 0
+    cost, difference = 0.2, -0.009
+    assert main() == 1
+    told = capsys.readouterr()
+    assert told.out.count("missed") == 3
+    assert "over the limit: fixed cost of a cell" in told.err
 
 
 def test_shares_add_up_to_the_whole() -> None:
