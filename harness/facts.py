@@ -167,8 +167,9 @@ class Agreement:
     """Outputs against the same weights in eager float64, as a share of the outputs' spread between inputs.
 
     `error` is the root mean square, `max_error` the largest, `column_error` the root mean square of the worst output: two
-    classes that are swapped among a thousand show there. `repeat_error` is the largest difference between
-    two calls on one input. `top1` is the share of inputs on which both name the same class; None where outputs are structured.
+    classes that are swapped among a thousand show there; both are shares of an output's own spread where that is wider.
+    `repeat_error` is the largest difference between two calls on one input. `top1` is the share of inputs on which both name
+    the same class; None where outputs are structured.
     `eager_error`, `eager_max_error` and `eager_top1` are the same against the same variant in eager fp32, in another process;
     None for files. Where both agree with float64 these agree, too; not so a net that depends on the process or keeps a state.
     `hint` says what may be the cause, should it be wrong.

@@ -34,7 +34,7 @@ class Precision:
     weights: str | None = None
     targets: tuple[str, ...] = ("cpu", "cuda")
 
-    def tolerance(self, formula: Iterable[Layer], magnitude: float = 1.0) -> float:
+    def tolerance(self, formula: Iterable[Layer], magnitude: float = 1.0, grain: float = 0.0) -> float:
         """The RMS error, relative to the spread of the outputs, that rounding explains.
 
         Every layer that multiplies rounds its inputs and weights to this precision, and adds up a sum of
@@ -42,10 +42,12 @@ class Precision:
         Rounding Error Analysis", theorem 2.4). So does one that only adds up, as the mean over a picture of 512 x 512
         pixels does: it rounds nothing else, but a runtime may take its terms one after the other. Layers add their errors
         up at worst linearly; that worst case also stands for what a layer does to the errors it is given. The outputs are
-        rounded once more, by a share of their `magnitude`, their RMS in spreads. Never more than a half.
+        rounded once more, by a share of their `magnitude`, their RMS in spreads, and by half of `grain`, the distance between
+        the smallest numbers that there are, in spreads, too. Never more than a half.
         """
         inside = sum(self.unit_roundoff * bool(layer.macs) + UNIT_ROUNDOFF_FP32 * layer.fan_in**0.5 for layer in formula)
-        return min(MOST, max(inside, self.unit_roundoff) + self.unit_roundoff * magnitude)  # without products it rounds, too
+        inside = max(inside, self.unit_roundoff)  # without products it rounds, too
+        return min(MOST, inside + self.unit_roundoff * magnitude + grain / 2)
 
     def emulated(self, target: str, cpu_flags: Collection[str]) -> bool:
         """Whether the target's processor lacks this arithmetic, and software stands in for it."""

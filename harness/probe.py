@@ -215,10 +215,24 @@ def speak_last(work: Callable[[], None], channel: Channel) -> int:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the process boundary: what a model raises is a result
         traceback.print_exc()
         outcome, axis = _judge(error)
-        channel.send(end={"outcome": outcome, "reason": f"{type(error).__name__}: {error}".strip(), "axis": axis})
+        where = module_of(error) if outcome == FAILED else ""
+        channel.send(end={"outcome": outcome, "reason": f"{where}{type(error).__name__}: {error}".strip(), "axis": axis})
     else:
         return 0
     return 1
+
+
+def module_of(error: BaseException) -> str:
+    """Which module of a net raised an error, for the beginning of a sentence; empty where none did. torch says of two number
+    types that do not fit each other neither where they met nor whose they are."""
+    from torch import nn
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [here for frame in frames if isinstance(here := frame.f_locals.get("self"), nn.Module)]
+    if not modules:
+        return ""
+    name = next((name for name, module in modules[0].named_modules() if module is modules[-1]), "")
+    return f"in {f'module {name!r}' if name else 'the net itself'}, a {type(modules[-1]).__name__}: "
 
 
 def _judge(error: BaseException) -> tuple[str, str | None]:

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from models.compression import stored
 from models.compression.sparse import densified
 from models.datasets import Images, NoData
 from models.layers import Layer
-from models.model import UnknownName
+from models.model import UnknownName, no_scores
 from models.pretrained import NoWeights, fetch, sha256
 from models.seeding import changes_in_eval, normalise, pictures, seed_weights, spread
 from models.training import finished
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 INPUTS = 8  # pictures on which outputs are compared
+STEP = 2.0**-10  # of the way from a picture to the next one: hardly a class changes, and 4,000 times what fp32 rounds
+ENOUGH = 0.1  # of a response: no precision has a tolerance for which that would be too little
 CALIBRATION = 16  # pictures from which seeded batch norms take their statistics
 
 Progress = Callable[[str], None]
@@ -46,7 +49,9 @@ Progress = Callable[[str], None]
 class Reference:
     """`inputs` has shape (INPUTS, channels, height, width), `outputs` (INPUTS, ...), in float64.
 
-    `eager` is what the same net returned eagerly in fp32; None for a model that is a file.
+    `eager` is what the same net returned eagerly in fp32; None for a model that is a file. `response` is what a small step
+    from each picture towards the next one changes in the outputs (RMS), as a share of the spread and of that step: 1.4 for a
+    linear net, 0 for one whose outputs are all at the ends of what they can be.
     """
 
     weights: dict[str, Any]
@@ -58,6 +63,7 @@ class Reference:
     parent_correct: list[bool] | None
     eager: Tensor | None = None
     variant: dict[str, Any] | None = None
+    response: float = 1.0
 
     @property
     def spread(self) -> float:
@@ -102,6 +108,8 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     import torch
     from safetensors.torch import save_file
 
+    from harness.float64 import in_float64
+
     model = models.find(cell.model)
     progress(f"preparing {cell.model} at {cell.image_size} pixels")
     if model.file is not None:
@@ -126,9 +134,12 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         net, compressed = _compressed(net, model, cell, settings, folder, calibration, progress)
     with torch.no_grad():
         eager = run(net, inputs)
+        moving = _response(partial(run, net), inputs, eager, INPUTS)
         if compressed is None and changes_in_eval(net):  # what it folds is in the number format that its weights had then
             net = weighted(model, cell.image_size, state, torch.float64)
-        outputs = run(net.double(), inputs.double())
+        with in_float64():
+            outputs = run(net.double(), inputs.double())
+    _check_scores(model, outputs)
     tensors = {"inputs": inputs, "outputs": outputs.contiguous(), "eager": eager.contiguous()}
     save_file(tensors, folder / "reference.safetensors")
     facts = {
@@ -142,6 +153,7 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         "made_by": "the same weights in eager float64 on the CPU",
         "pictures": shown,
         "variant": compressed,
+        "response": moving,
     }
     (folder / "reference.json").write_text(json.dumps(facts))
 
@@ -188,18 +200,47 @@ def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Setting
 
     from models.onnx.reference import reference
 
+    def run(images: Tensor) -> Tensor:
+        found = reference(file, images.numpy())
+        parts = found if isinstance(found, tuple) else (found,)
+        whole = tuple(map(torch.from_numpy, parts)) if len(parts) > 1 else torch.from_numpy(parts[0])
+        return model.comparable(whole, len(images))
+
     shown, inputs = _inputs(model, cell.image_size, settings, "file")
-    found = reference(file, inputs.numpy())
-    parts = found if isinstance(found, tuple) else (found,)
-    outputs = model.comparable(tuple(map(torch.from_numpy, parts)) if len(parts) > 1 else torch.from_numpy(parts[0]), len(inputs))
+    outputs = run(inputs)
+    _check_scores(model, outputs)
     save_file({"inputs": inputs, "outputs": outputs.contiguous()}, folder / "reference.safetensors")
     facts = {
         "weights": {"kind": "file", "source": file.name, "sha256": sha256(file)},
         "state": str(file),
         "made_by": "the same file in float64 by the ONNX project's reference implementation",
         "pictures": shown,
+        "response": _response(run, inputs, outputs, model.batch or 1),
     }
     (folder / "reference.json").write_text(json.dumps(facts))
+
+
+def _check_scores(model: models.Model, outputs: Tensor) -> None:
+    """Class numbers are none, in whatever type they come."""
+    if spread(outputs) > 0 and bool((outputs == outputs.round()).all()):
+        raise TypeError(no_scores(model.name, "whole numbers"))
+
+
+def _response(run: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor, batch: int) -> float:
+    """`Reference.response`, by `batch` of the pictures at a time; of the first ones that show that it is large enough.
+
+    0 where nothing can be said, as the outputs do not differ or are not finite: that is found out by the agreement.
+    """
+    unit, moved, squares = STEP * spread(outputs), inputs + STEP * (inputs.roll(-1, 0) - inputs), 0.0
+    if not (unit > 0 and isfinite(unit)):
+        return 0.0
+    for start in range(0, len(inputs), batch):
+        part = slice(start, start + batch)
+        change = (run(moved[part]) - outputs[part]).double() / unit
+        squares += float(change.square().flatten(1).mean(1).sum())
+        if squares / len(inputs) > ENOUGH**2:
+            break
+    return (squares / len(inputs)) ** 0.5
 
 
 def layers(folder: Path) -> list[Layer]:

@@ -109,7 +109,7 @@ class Model:
         """What is compared of a net's outputs for `batch` pictures, shape (batch, ...).
 
         Several tensors become one, if each has a row for every picture. Raises TypeError where there is more to it, and
-        the model names no `outputs`.
+        the model names no `outputs`; and where they are no real scores: class 3 is no nearer to 4 than to 9.
         """
         import torch
 
@@ -117,16 +117,22 @@ class Model:
             tensor = self.outputs(outputs)
             if not isinstance(tensor, torch.Tensor):
                 raise TypeError(f"`outputs` of {self.name} returned a {type(tensor).__name__}, wanted a tensor")
-            return tensor
+            return self._scores(tensor)
         if isinstance(outputs, torch.Tensor):
-            return outputs
+            return self._scores(outputs)
         parts = list(outputs.values() if isinstance(outputs, Mapping) else outputs) if isinstance(outputs, Iterable) else []
         if not parts or not all(isinstance(part, torch.Tensor) and part.shape[:1] == (batch,) for part in parts):
             raise TypeError(
                 f"{self.name} returned a {type(outputs).__name__} that is not made of tensors with {batch} rows each; "
                 "wanted one, or a models.Model that names `outputs`"
             )
-        return torch.cat([part.flatten(1) for part in parts], dim=1)
+        return torch.cat([self._scores(part).flatten(1) for part in parts], dim=1)
+
+    def _scores(self, tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            return tensor
+        kind = "complex" if tensor.is_complex() else "truth values" if str(tensor.dtype) == "torch.bool" else "whole"
+        raise TypeError(no_scores(self.name, kind if kind == "truth values" else f"{kind} numbers"))
 
     def floor(self, image_size: int) -> Floor | None:
         """What it must reach at an image size; None where it is not as it is usually used: for that a floor is known."""
@@ -187,6 +193,14 @@ class Model:
                 net.train()
         assert isinstance(net, nn.Module)
         return net
+
+
+def no_scores(name: str, kind: str) -> str:
+    """What is said of a model whose outputs cannot be compared by their differences."""
+    return (
+        f"{name} returned {kind}, wanted real scores, as how far two of them are from each other is what is compared; "
+        "measure it without its last step (argmax, a threshold), or name a models.Model whose `outputs` makes scores of them"
+    )
 
 
 def _no_module(net: Any) -> str | None:

@@ -7,7 +7,8 @@ to everything, and the spread of MobileNetV3's logits is 1.6e-10, so that any ab
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from math import isclose
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,6 +45,9 @@ def seed_weights(
 ) -> nn.Module:
     """Give `net` batch-norm statistics, and a head whose outputs have unit spread between the images.
 
+    Where something is made of what the head returns, that gets unit size instead: scaled until the net's outputs have unit
+    spread, probabilities of 1,000 classes would be ones and zeros, and no small error would change them.
+
     `net` is as it was built, and its weights are changed in place. Returned is the net with these weights in eval mode: the
     same one, or one that is built by `again`, where eval mode makes something else of it (`changes_in_eval`), so that weights
     given to it afterwards would come too late. `run` gets from a net and images to the tensor that is compared. Without `head`
@@ -76,9 +80,8 @@ def seed_weights(
         if head and last is not None:
             nn.init.normal_(last.weight, std=last.weight[0].numel() ** -0.5)  # some heads start at zero (timm's Mixer)
         standing = evaluated()
-        scale = spread(run(standing, images))
-        if not scale > 0:
-            raise ValueError("the outputs are the same for every input; nothing can be compared on them")
+        place = next((name for name, module in net.named_modules() if module is last), None)
+        scale = _scale(standing, dict(standing.named_modules()).get(place or ""), images, run)
         if head and last is not None:
             if isinstance(length := getattr(last, "weight_g", None), torch.Tensor):  # weight norm computes the weight anew
                 length /= scale
@@ -87,6 +90,29 @@ def seed_weights(
             if last.bias is not None:
                 last.bias /= scale
         return evaluated()
+
+
+def _scale(net: nn.Module, head: nn.Module | None, images: Tensor, run: Run) -> float:
+    """What the head is to be divided by: the spread of its outputs, where they are the net's, or where it is not called or its
+    rows are no images, those of the net; their root mean square, where something is made of them, so that it is not squashed."""
+    import torch
+
+    own: list[tuple[float, float]] = []
+
+    def see(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        if isinstance(outputs, torch.Tensor) and len(outputs) == len(images):  # at once: what comes next may write into them
+            own.append((spread(outputs), float(outputs.double().square().mean().sqrt())))
+
+    hook = None if head is None else head.register_forward_hook(see)
+    try:
+        whole = spread(run(net, images))
+    finally:
+        if hook is not None:
+            hook.remove()
+    if not whole > 0:
+        raise ValueError("the outputs are the same for every input; nothing can be compared on them")
+    of_head, size = own[-1] if own else (whole, whole)
+    return whole if of_head == 0 or isclose(of_head, whole) else size
 
 
 def changes_in_eval(net: nn.Module) -> bool:
