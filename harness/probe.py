@@ -215,7 +215,7 @@ def speak_last(work: Callable[[], None], channel: Channel) -> int:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the process boundary: what a model raises is a result
         traceback.print_exc()
         outcome, axis = _judge(error)
-        where = module_of(error) if outcome == FAILED else ""
+        where = module_of(error) if outcome == FAILED and isinstance(error, RuntimeError) else ""
         channel.send(end={"outcome": outcome, "reason": f"{where}{type(error).__name__}: {error}".strip(), "axis": axis})
     else:
         return 0

@@ -99,7 +99,7 @@ def test_seeded_weights_spread_the_outputs(name: str) -> None:
         with torch.no_grad():
             outputs.append(net(pictures(8, channels, size, seed=1)))
     assert torch.equal(*outputs)
-    assert 0.2 < spread(outputs[0]) < 5
+    assert 0.1 < spread(outputs[0]) < 5  # SqueezeNet's are means over what its head returns, after a ReLU
 
 
 def test_a_plain_initialisation_would_not_do() -> None:
