@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
@@ -733,6 +734,46 @@ def test_a_reference_that_is_no_float64_is_refused(save: Save) -> None:
     path = save(net([node("RandomUniform", "", "noise", shape=[2]), *RELU], outputs="y"))
     with pytest.raises(ValueError, match=r"'noise' came out as float32; onnx's reference is no float64 there"):
         reference(path, pixels(1, 3, 8, 8).numpy())
+
+
+def held(path: Path, images: Any) -> int:
+    """Bytes that the reference holds at once."""
+    reference(path, images)  # what is imported or cached the first time stays
+    tracemalloc.start()
+    try:
+        reference(path, images)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_reference_holds_what_is_still_read_and_no_more(save: Save) -> None:
+    images = pixels(1, 3, 64, 64).numpy()
+    one = 8 * images.size
+    chain = [node("Relu" if index % 2 else "Neg", f"t{index}" if index else "x", f"t{index + 1}") for index in range(24)]
+    assert held(save(net(chain, shape=(1, 3, 64, 64), outputs="t24")), images) < 8 * one + 100_000
+    kernel, last = numbered("w", 3, 3, 5, 5), node("GlobalAveragePool", "c")
+    assert held(save(net([node("Conv", "x w", "c"), last], [kernel], (1, 3, 64, 64))), images) < 8 * one + 100_000
+
+
+def test_what_only_a_subgraph_reads_is_there_for_it(save: Save) -> None:
+    result = helper.make_tensor_value_info("branch", TensorProto.FLOAT, [1, 3, 8, 8])
+    inside = helper.make_graph([node("Add", "early x", "branch")], "yes", [], [result])
+    outer = helper.make_graph([node("Identity", "early", "branch")], "no", [], [result])
+    images = pixels(1, 3, 8, 8)
+    for always, expected in ((True, 3 * images), (False, 2 * images)):
+        nodes = [node("Add", "x x", "early"), node("Neg", "x", "n"), node("Neg", "n", "m")]
+        choice = helper.make_node("If", ["always"], ["chosen"], then_branch=inside, else_branch=outer)
+        model = net([*nodes, choice, node("Add", "chosen m"), node("Relu", "m", "z")], [constant("always", np.array(always))])
+        np.testing.assert_array_equal(reference(save(model), images.numpy()), (expected + images).double().numpy())
+
+
+def test_a_convolution_of_what_lies_behind_the_picture(save: Save) -> None:
+    """Padded by more than its kernel."""
+    path = save(net([node("Conv", "x w b", pads=[0, 4, 5, 1])], [numbered("w", 2, 3, 3, 3), numbered("b", 2)]))
+    images = pixels(2, 3, 8, 8)
+    weight, bias = (torch.from_numpy(random(*given)).float().double() for given in (("w", 2, 3, 3, 3), ("b", 2)))
+    same(path, images, functional.conv2d(functional.pad(images.double(), (4, 1, 0, 5)), weight, bias))
 
 
 def test_an_output_without_rows_is_refused(save: Save) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.onnx.graph import Graph, Shape, read, resolve
 from models.onnx.layers import one_image
-from models.onnx.nodes import PRODUCTS, attribute, blame, depends, named
+from models.onnx.nodes import PRODUCTS, attribute, blame, depends, inputs, named
 from models.onnx.operators import operators
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ def reference(path: Path, images: NDArray[np.float32]) -> NDArray[np.float64] | 
     execute = Evaluator(graph, images.shape[-1])
     step = graph.batch or 1
     rows = [index % len(images) for index in range(-(-len(images) // step) * step)]
-    parts = [execute(images[rows[start : start + step]], list(graph.outputs)) for start in range(0, len(rows), step)]
+    parts = [
+        {name: value for name, value in execute(images[rows[start : start + step]]) if name in graph.outputs}
+        for start in range(0, len(rows), step)
+    ]
     for name, value in parts[0].items():
         if value.shape[:1] != (step,):
             raise ValueError(f"{path}: wanted outputs with one row an image, came {name!r} of shape {value.shape}")
@@ -55,7 +59,7 @@ def executed(path: Path, image_size: int) -> dict[str, int]:
     moving = depends(execute.model, graph.input)
     nodes = [(name, node) for name, node in named(execute.model) if node.op_type in PRODUCTS]
     wanted = {tensor for _, node in nodes for tensor in (*node.input, *node.output[:1]) if tensor}
-    shapes = {name: value.shape for name, value in execute(pixels, sorted(wanted)).items()}
+    shapes = {name: value.shape for name, value in execute(pixels) if name in wanted}
     found = {}
     for name, node in nodes:
         a, b = (shapes[node.input[index]] for index in PRODUCTS[node.op_type])
@@ -78,20 +82,41 @@ class Evaluator:
         except NotImplementedError as error:
             raise ValueError(f"{graph.path}: onnx's reference implementation lacks something of it: {error}") from error
 
-    def __call__(self, images: NDArray[np.float32], names: list[str]) -> dict[str, Any]:
-        """The tensors of these names, for images of shape (batch, channels, height, width)."""
+        last = {name: index for index, node in enumerate(self.model.graph.node) for name in (*inputs(node), *node.output)}
+        self._read_last = [[name for name in last if last[name] == index] for index in range(len(self.model.graph.node))]
+
+    def __call__(self, images: NDArray[np.float32]) -> Iterator[tuple[str, Any]]:
+        """Every tensor by name, as soon as it is there, for images of shape (batch, channels, height, width).
+
+        None is held here for longer than until the last node that reads it: all of them together take gigabytes at 512 pixels.
+        """
         import numpy as np
 
         pixels = images.astype(np.float64)
         if self._graph.layout == "NHWC":
             pixels = pixels.transpose(0, 2, 3, 1)
-        made = [name for node in self.model.graph.node for name in node.output if name]
-        values = self._evaluator.run(list(dict.fromkeys([*made, *names])), {self._graph.input: np.ascontiguousarray(pixels)})
-        results = dict(zip(dict.fromkeys([*made, *names]), values))
-        for name, value in results.items():
+        held = {**self._evaluator.rt_inits_, self._graph.input: np.ascontiguousarray(pixels)}
+        del pixels
+        yield from [*held.items()]
+        for node, read_last in zip(self._evaluator.rt_nodes_, self._read_last, strict=True):
+            self._run(node, held)
+            for name in node.output:
+                if name in held:
+                    yield name, held[name]
+            for name in read_last:
+                held.pop(name, None)
+
+    def _run(self, node: Any, held: dict[str, Any]) -> None:
+        """Put the outputs of a node of onnx's evaluator beside what it reads."""
+        import numpy as np
+
+        arguments = [held[name] if name else None for name in node.input]
+        outputs = node.run(*arguments, context=held) if node.need_context() else node.run(*arguments)
+        for name, value in zip(node.output, outputs):
             if getattr(value, "dtype", None) in (np.float32, np.float16):
                 raise ValueError(f"{self._graph.path}: {name!r} came out as {value.dtype}; onnx's reference is no float64 there")
-        return {name: results[name] for name in names}
+            if name:
+                held[name] = value
 
 
 def _widen(graph: GraphProto) -> None:
