@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import models
 from harness import agreement, latency, runtimes
-from harness.cell import Cell
+from harness.cell import Cell, stem
 from harness.machine import allowed_cpus, cpu_flags
 from harness.outcomes import UNSUPPORTED, CellEnded
 from harness.precisions import PRECISIONS
@@ -236,6 +236,7 @@ def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Cali
     machine = [sorted(cpu_flags()), allowed_cpus(), cell.target, cell.batch if adapter.one_batch else None]
     compressed = None if reference.variant is None else reference.variant["sha256"]
     parts = [
+        cell.model,
         weights["sha256"],
         cell.variant,
         compressed,
@@ -247,7 +248,7 @@ def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Cali
         sources(),
     ]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-    return f"{cell.model}-{cell.image_size}px-{cell.runtime}-{cell.precision}-{digest}"
+    return f"{stem(cell)}{digest}"
 
 
 def _version(library: str) -> str | None:

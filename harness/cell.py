@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,6 +52,12 @@ def id_of(axes: Iterable[str], values: Iterable[Any]) -> str:
     shown = {"batch": "b{}", "image_size": "{}px"}
     parts = (shown_model(value) if axis == "model" else value for axis, value in zip(axes, values))
     return "-".join(shown.get(axis, "{}").format(part) for axis, part in zip(axes, parts))
+
+
+def stem(cell: Cell) -> str:
+    """The beginning of the name of what is built for a cell, in any folder: a model's name may be a path."""
+    model = re.sub(r"[^\w.+=@,-]", "_", shown_model(cell.model))
+    return f"{model}-{cell.image_size}px-{cell.runtime}-{cell.precision}-"
 
 
 def shown_model(reference: str) -> str:

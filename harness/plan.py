@@ -8,13 +8,14 @@ machine is (harness/speed.py); then, after each cell, a kind is corrected by wha
 from __future__ import annotations
 
 import contextlib
+import glob
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from harness import journal, runtimes
-from harness.cell import Cell, compares_with_parent, without_batch
+from harness.cell import Cell, compares_with_parent, stem, without_batch
 from harness.machine import cpu_flags, cpu_model
 from harness.matrix import UNKNOWN_MACS, find, impossible
 from harness.outcomes import OK
@@ -175,8 +176,7 @@ class Estimate:
         return 2 * max(warm_up, call) + sum(max(call, min(budget, wanted)) for budget in budgets)
 
     def _building_s(self, cell: Cell, runtime: str, layers: int) -> float:
-        name = f"{cell.model}-{cell.image_size}px-{cell.runtime}-{cell.precision}-*"
-        if any((self._settings.cache / "artefacts").glob(name)):
+        if any((self._settings.cache / "artefacts").glob(f"{glob.escape(stem(cell))}*")):
             return CELL_S
         fixed, each = BUILT.get(runtime, (5.0, 0.12))
         quantised = QUANTISED if PRECISIONS[cell.precision].integer else 1.0
