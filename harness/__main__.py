@@ -146,7 +146,8 @@ def main() -> int:
         Diverged,
     )
     try:
-        code = commanded(arguments)
+        with _progress:
+            code = commanded(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # who read the output has seen enough: show MODEL | head
@@ -157,10 +158,7 @@ def main() -> int:
         return 2
 
 
-def _progress(text: str) -> None:
-    """What goes on right now, on a terminal: a line that is overwritten, and in the end erased."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+_progress = terminal.Progress()
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -224,7 +222,7 @@ def _counts(arguments: argparse.Namespace) -> int:
 def _overhead(arguments: argparse.Namespace) -> int:
     from harness.overhead import report
 
-    missed = report(quick=arguments.quick, run=arguments.run)
+    missed = report(_progress, quick=arguments.quick, run=arguments.run)
     if missed:
         print(f"over the limit: {'; '.join(missed)}", file=sys.stderr)
     return 1 if missed else 0

@@ -29,6 +29,7 @@ def command(
     if model.file is not None:
         raise matrix.MatrixError(f"{model.name} is an ONNX file, and cannot be compressed; wanted a torch model")
     context = Context(model, size, settings, progress)
+    progress(f"{model.name} at {size} pixels, {variant.name}: making it")
     with lock_machine(0):  # it may train
         net = weighted(model, size, context.parent_weights(model))
         made = variant(net, context).eval()
@@ -36,6 +37,7 @@ def command(
         stages = stored.save(made, model, size, out, coded=variant.has("huffman"))
     except stored.CannotStore as reason:
         raise matrix.MatrixError(f"{variant.name}: {reason}") from reason
+    progress("")
     told = promise.of(net, made, model.positional(context.example()), out, stages)
     of = Promise(**{key: value for key, value in told.items() if key != "layers"})
     assert of.bytes is not None

@@ -5,16 +5,17 @@ from __future__ import annotations
 import secrets
 import tempfile
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
-from harness import matrix, runtimes
+from harness import matrix, plan, runtimes, speed
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
-from harness.machine import cpu_flags
+from harness.machine import cpu_flags, here
 from harness.outcomes import FAILED, CellEnded
 from harness.precisions import PRECISIONS
 from harness.session import lock_machine
@@ -22,6 +23,7 @@ from harness.settings import Settings
 from harness.statistics import median_interval
 from harness.table import LEFT, NOTHING, tabulated
 from models import variants
+from models.recipes import duration
 from models.variants import DENSE
 
 BASELINE = ("eager", "fp32")
@@ -90,7 +92,7 @@ class Question:
 def report(models: Sequence[str], asked: Question, style: str, progress: Callable[[str], None]) -> None:
     """Race the ways of each model, print what came out, and at the end the fastest way of each. Raises `Busy`."""
     best, settings = [], asked.settings()
-    print(f"inputs: seed {settings.inputs_seed}\n")
+    print(f"{here()}; inputs: seed {settings.inputs_seed}\n", flush=True)
     with lock_machine(0), tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
         for model in models:
             try:
@@ -112,12 +114,23 @@ def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Ca
 
     Raises CellEnded where the baseline, the first of the cells, is not right, or the race itself does not end well.
     """
-    server = ProbeServer(log, progress=progress)
+    estimate = plan.Estimate(cells, [], replace(settings, sampling_s=0.0, warmup_s=0.0), None, speed.kept(settings.cache))
+    checked: list[Way] = []
+
+    def told_of(text: str) -> None:
+        left = f"about {duration(estimate.left() + settings.sampling_s * len(cells))} left"
+        progress(f"{cells[0].model}, {min(len(checked) + 1, len(cells))} of {len(cells)} ways, {left}: {text}")
+
+    server = ProbeServer(log, progress=told_of)
     try:
-        checked = [_checked(server, cell, settings) for cell in cells]
+        for cell in cells:
+            started = time.monotonic()
+            checked.append(_checked(server, cell, settings))
+            estimate.ran(cell, time.monotonic() - started)
         if checked[0].reason is not None:
             raise CellEnded(FAILED, f"{cells[0].id}, the baseline: {checked[0].reason}")
         racing = [way for way in checked if way.reason is None]
+        progress(f"{cells[0].model}: {len(racing)} ways take turns, about {duration(settings.sampling_s * len(racing))}")
         told = Probe(server, racing[0].cell, settings).race([way.cell for way in racing[1:]])
     finally:
         server.close()

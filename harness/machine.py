@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,35 @@ def cpu_flags() -> frozenset[str]:
     flags = (_cpu_field("flags", "Features") or "").split()
     seen = _cpuid()
     return frozenset(flag for flag in flags if seen.get(flag, True) and not any(kept.match(flag) for kept in _caps()))
+
+
+# What a latency depends on most, beside the model: the vectors, and the arithmetic in fewer bits.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "NEON", "neon": "NEON"}
+_ARITHMETIC = {
+    "VNNI": {"avx512_vnni", "avx_vnni"}, "dot products": {"asimddp"}, "i8mm": {"i8mm"}, "AMX": {"amx_int8", "amx_bf16"},
+    "bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+}  # fmt: skip
+
+
+def cpu_class(flags: Collection[str]) -> str:
+    """The kind of processor by its instruction sets, as in `AVX2` or `AVX-512 with VNNI and bf16`: figures of one kind say little
+    about another, and each limit holds for one."""
+    vectors = next((name for flag, name in _VECTORS.items() if flag in flags), "no known vectors")
+    more = [name for name, theirs in _ARITHMETIC.items() if theirs & set(flags)]
+    words = ", ".join(more[:-1]) + " and " * (len(more) > 1) + "".join(more[-1:])
+    return f"{vectors} with {words}" if more else vectors
+
+
+def described(machine: Mapping[str, Any]) -> str:
+    """A fingerprint in a few words, for the head of a table."""
+    flags = str(machine.get("cpu_flags") or "").split()
+    parts = [f"{machine['cpu_model']} ({cpu_class(flags)})", f"{machine['cores_allowed']} cores"]
+    return ", ".join([*parts, *([f"torch {machine['torch']}"] if machine.get("torch") else [])])
+
+
+def here() -> str:
+    """The machine of this process in a few words."""
+    return described({"cpu_model": cpu_model(), "cpu_flags": " ".join(cpu_flags()), "cores_allowed": allowed_cpus()})
 
 
 def is_x86() -> bool:

@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from harness import journal, latency
-from harness.machine import cpu_flags, cpu_model
+from harness.machine import cpu_flags, here
 from harness.memory import maximum_resident_bytes
 from harness.session import REPOSITORY, lock_machine
 from models import Model
@@ -34,17 +34,17 @@ def _smallest_build(image_size: int, channels: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
 
 
-CELL_S, CELL_AVX512_S = 0.1, 0.05  # the limits of a cell's fixed cost, by the class of processor
+CELL_S = {"AVX-512": 0.05, "AVX2": 0.1}  # the limits of a cell's fixed cost, by the vectors of the processor
 TIMER_SHARE = 0.005
 
 # As little of a model as can still be checked: what its cell takes is what any cell takes.
 EMPTY = Model("empty", _smallest_build, _smallest_layers, data=("mnist",), sizes=range(1, 225), source="harness/overhead.py")
 
 
-def report(quick: bool = False, run: Path | None = None) -> list[str]:
+def report(progress: Callable[[str], None], quick: bool = False, run: Path | None = None) -> list[str]:
     """Measure and print every figure beside its limit; returns those that missed it, none of them of a quick run.
 
-    Raises `Busy` while a session measures on this machine.
+    Says to `progress` what it does. Raises `Busy` while a session measures on this machine.
     """
     missed: list[str] = []
 
@@ -53,44 +53,56 @@ def report(quick: bool = False, run: Path | None = None) -> list[str]:
         if not (kept or quick):
             missed.append(what)
 
-    wide = any(flag.startswith("avx512") for flag in cpu_flags())
-    most = CELL_AVX512_S if wide else CELL_S
-    print(f"{cpu_model()}, {'AVX-512' if wide else 'no AVX-512'}; {'under a minute' if quick else 'some 15 minutes'}", flush=True)
+    kind = "AVX-512" if "avx512f" in cpu_flags() else "AVX2"
+    most = CELL_S[kind]
+    print(f"{here()}; {'under a minute' if quick else 'some 15 minutes'}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
+        progress("running cells of the smallest net there is")
         cost = fixed_cost(4 if quick else 16, Path(folder))
-        line("fixed cost of a cell, median after the first", f"{cost:.3f} s", f"{most:g} s", cost <= most)
+        progress("")
+        line("fixed cost of a cell, median after the first", f"{cost:.3f} s", f"{most:g} s with {kind}", cost <= most)
         lock = lock_machine(0)  # the sessions above and below take it themselves
         iteration = iteration_cost(2000 if quick else 200_000)
         line("cost of a timed iteration over a bare loop", f"{iteration * 1e6:.2f} µs", "2 µs", iteration <= 2e-6)
         for cells in (1_000,) if quick else (10_000, 100_000):
+            progress(f"collecting {cells:,} cells")
             took, peak = collection(cells)
+            progress("")
             limit = "5 s and 200 MB" if cells == 10_000 else "linear" if cells > 10_000 else "-"
             kept = cells != 10_000 or (took <= 5 and peak <= 200e6)
             line(f"collecting {cells:,} cells", f"{took:.1f} s and {peak / 1e6:.0f} MB", limit, kept)
         for seconds, rounds in ((1e-3, 1500), (30e-3, 150)):  # torch is imported from here on
+            progress(f"timing a product of {seconds * 1e3:g} ms here and by torch's Timer, in turns")
             difference = against_timer(seconds, 5 if quick else rounds)
+            progress("")
             what = f"median of {seconds * 1e3:g} ms against torch's Timer"
             line(what, f"{difference:+.2%}", f"{TIMER_SHARE:.1%}", abs(difference) <= TIMER_SHARE)
         lock.release()
         if run is None:
-            print("running the default tier for its shares; --run DIR takes those of a run that is there", flush=True)
+            what = "a cell of the default tier" if quick else "the default tier, which takes minutes,"
+            print(f"running {what} for its shares; --run DIR takes those of a run that is there", flush=True)
         selection = ["-k", "small_cnn-dense-eager-fp32-b1"] if quick else []
-        wall, records = (None, journal.read(run)) if run else _measure(Path(folder) / "default", selection)
+        wall, records = (None, journal.read(run)) if run else _measure(Path(folder) / "default", selection, progress)
+        progress("")
         for name, share in shares(records, wall).items():
             line(f"share of the default tier's time: {name}", f"{share:.0%}", "-")
     return missed
 
 
-def _measure(run: Path, options: list[str]) -> tuple[float, list[dict[str, Any]]]:
+def _measure(
+    run: Path, options: list[str], progress: Callable[[str], None] = lambda text: None
+) -> tuple[float, list[dict[str, Any]]]:
     """Run `pytest benchmarks/` into `run`; its wall time in seconds, and its records. Red cells are no hindrance."""
     command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "-q", "--run-dir", str(run), *options]
-    start = time.perf_counter()
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    start, said = time.perf_counter(), ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY) as process:
+        for line in process.stdout or ():
+            said = (said + line)[-500:]
+            if line.startswith("["):  # a cell, and the time left
+                progress(line.strip())
     wall = time.perf_counter() - start
-    if ended.returncode not in (0, 1):
-        raise RuntimeError(
-            f"{' '.join(command[2:])} ended with {ended.returncode}: {(ended.stdout + ended.stderr).strip()[-500:]}"
-        )
+    if process.returncode not in (0, 1):
+        raise RuntimeError(f"{' '.join(command[2:])} ended with {process.returncode}: {said.strip()}")
     return wall, journal.read(run)
 
 

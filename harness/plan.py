@@ -57,10 +57,10 @@ class Estimate:
     """Seconds for each cell: from an earlier run on this machine where there is one, else from its layers and MACs."""
 
     def __init__(
-        self, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path, speed: Speed | None = None
+        self, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path | None, speed: Speed | None = None
     ) -> None:
         self._settings, self._speed = settings, speed or guessed()
-        earlier = _earlier_seconds(runs, settings)
+        earlier = {} if runs is None else _earlier_seconds(runs, settings)
         self.known = {cell for cell in cells if cell.id in earlier}
         self._found: dict[tuple[str, int], Weights | None] = {}
         self._seen: set[tuple[object, ...]] = set()

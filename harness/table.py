@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from harness.cell import AXES
 from harness.facts import Promise
+from harness.machine import described
 from harness.outcomes import OK
 from models.recipes import duration
 
@@ -50,7 +51,9 @@ def _measured(records: Sequence[Record], style: str) -> str:
     """An axis on which all cells agree is named above the table instead of in each row."""
     cells = [record["cell"] for record in records]
     same = [axis for axis in ("variant", "runtime", "target") if len({cell[axis] for cell in cells}) == 1]
-    head = ", ".join(f"{axis} {cells[0][axis]}" for axis in same)
+    head = "; ".join(
+        [*dict.fromkeys(described(record["machine"]) for record in records), *(f"{axis} {cells[0][axis]}" for axis in same)]
+    )
     table = _of_records(records, [axis for axis in AXES if axis not in same], list(COLUMNS), style)
     return f"{head}\n\n{table}" if head else table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,10 +132,11 @@ def summary(record: Mapping[str, Any]) -> str:
 
 
 class _Bar:
-    """tqdm's bar on a terminal; elsewhere a line after every epoch."""
+    """tqdm's bar on a terminal; elsewhere a line after every epoch, and every minute."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+        self._told = time.monotonic()
 
     def __enter__(self) -> _Bar:
         return self
@@ -150,5 +152,7 @@ class _Bar:
             bar = self._bar = tqdm(total=now.steps, initial=now.step - 1, unit="step", disable=quiet, leave=False)
         bar.set_postfix_str(line(now), refresh=False)
         bar.update()
-        if now.step * now.epochs % now.steps == 0 and not sys.stderr.isatty():
+        due = now.step * now.epochs % now.steps == 0 or time.monotonic() - self._told >= 60
+        if due and not sys.stderr.isatty():
+            self._told = time.monotonic()
             print(line(now), flush=True)

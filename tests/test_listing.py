@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import models
+from harness import machine
 from harness.listing import floors
 from harness.session import REPOSITORY
 
@@ -107,3 +108,19 @@ def test_the_matrix_option(harness: Harness, tmp_path: Path) -> None:
 
 def test_the_floors_in_the_documentation_are_the_registrys() -> None:
     assert floors("github") in (REPOSITORY / "docs" / "training.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind"),
+    [
+        ("sse2 avx avx2 fma", "AVX2"),
+        ("avx avx2 avx_vnni", "AVX2 with VNNI"),
+        ("avx2 avx512f avx512_vnni avx512_bf16", "AVX-512 with VNNI and bf16"),
+        ("avx2 avx512f avx512_vnni avx512_bf16 amx_int8 avx512_fp16", "AVX-512 with VNNI, AMX, bf16 and fp16"),
+        ("fp asimd", "NEON"),
+        ("fp asimd asimdhp asimddp i8mm bf16 sve", "SVE with dot products, i8mm, bf16 and fp16"),
+        ("", "no known vectors"),
+    ],
+)
+def test_processors_are_named_by_their_kind(flags: str, kind: str) -> None:
+    assert machine.cpu_class(flags.split()) == kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,41 @@ def test_a_home_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(NoCache, match=r"cannot be written to .*plumbline; set \$XDG_CACHE_HOME"):
         cache_folder()
+
+
+def test_without_a_terminal_what_goes_on_is_said_at_once_and_then_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    progress = terminal.Progress(clock=lambda: now)
+    told = []
+    for step, text in (
+        (0, "one of two"),
+        (30, "two of two"),
+        (30, None),
+        (59, None),
+        (1, None),
+        (0, ""),
+        (90, None),
+        (0, "next"),
+    ):
+        now += step
+        if text is not None:
+            progress(text)
+        progress.remind()
+        told.append(capsys.readouterr().err)
+    assert told == ["... one of two\n", "", "... two of two (for 1 min now)\n", "", "... two of two (for 2 min now)\n", "", "",
+                    "... next\n"]  # fmt: skip
+
+
+def test_a_long_step_is_told_of_while_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """By a thread, as the one that waits cannot."""
+    said = threading.Event()
+
+    def clock() -> float:
+        said.set()
+        return 0.0
+
+    with terminal.Progress(every_s=0.0, clock=clock) as progress:
+        progress("waiting")
+        said.clear()
+        assert said.wait(60)
+    assert capsys.readouterr().err.startswith("... waiting\n")

@@ -281,17 +281,14 @@ class Bench:
         self._write(f"[{self._done:{count}}/{len(self._selected)}] {table.line(record)}  ({record['seconds']:.1f} s, {left})")
 
     def _progress(self, text: str) -> None:
-        """What goes on right now: a line that is overwritten on a terminal, and is left out elsewhere."""
-        reporter = self._reporter
+        """What goes on right now: a line that is overwritten on a terminal; elsewhere before the first cell, and where nothing
+        else was said for a minute."""
+        reporter, silent = self._reporter, time.monotonic() - self._told > 60
         if reporter is not None and reporter.isatty:
             capture = self.config.pluginmanager.get_plugin("capturemanager")
             with capture.global_and_fixture_disabled() if capture else nullcontext():  # a test is running
                 reporter.write(f"\r\x1b[2K... {text}\r", flush=True)
-        elif text.startswith("training"):
-            if time.monotonic() - self._told > 60:  # it may go on for an hour
-                self._told = time.monotonic()
-                self._write(f"... {text}")
-        elif self._done == 0 and not text.startswith(("accuracy", "preparing")):
+        elif silent or (self._done == 0 and not text.startswith(("accuracy", "preparing"))):
             self._write(f"... {text}")
 
     def _say_what_is_left_out(self) -> None:
@@ -310,7 +307,7 @@ class Bench:
 
     def _write(self, text: str) -> None:
         """A line of our own. pytest starts a line with the file's name once; it is ended once, and not begun again."""
-        reporter = self._reporter
+        reporter, self._told = self._reporter, time.monotonic()
         if reporter is not None:
             if self._line_begun != reporter.currentfspath:
                 self._line_begun = reporter.currentfspath
