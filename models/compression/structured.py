@@ -84,11 +84,10 @@ def groups(net: nn.Module, example: Tensor, by: str = "magnitude", unit: int = U
     }[by]()
     graph, usable = _graph(net, example), []
     names = {module: name for name, module in net.named_modules()}
-    on_meta = deepcopy(net).to("meta")
-    shape = _shapes(on_meta(example.to("meta")))
+    shape = _shapes(net(example))
     for group in _all_groups(graph, net):
         root = group[0].dep.target.module
-        if not _whole(group) or not _runs(on_meta, names[root], example.to("meta"), shape):
+        if not _whole(group) or not _runs(net, names[root], example, shape):
             continue
         scores = importance(group)
         width = len(scores)
@@ -146,9 +145,10 @@ def _width(module: nn.Module, side: str) -> int:
     return int(module.weight.shape[1]) * (module.groups if isinstance(module, nn.Conv2d) else 1)
 
 
-def _runs(on_meta: nn.Module, name: str, example: Tensor, shapes: list[tuple[int, ...]]) -> bool:
-    """Whether a net without the first channel of a layer's outputs still runs; on the meta device, where that costs nothing."""
-    net = deepcopy(on_meta)
+def _runs(whole: nn.Module, name: str, example: Tensor, shapes: list[tuple[int, ...]]) -> bool:
+    """Whether a net without the first channel of a layer's outputs still runs. In numbers: on the meta device that takes longer, as
+    torch decomposes norms and activations there in Python."""
+    net = deepcopy(whole, {id(tensor): tensor for tensor in (*whole.parameters(), *whole.buffers())})  # which pruning replaces
     try:
         root = net.get_submodule(name)
         _graph(net, example).get_pruning_group(root, _out(root), [0]).prune()
