@@ -245,9 +245,9 @@ def _check_plugin(arguments: argparse.Namespace) -> int:
         print("no installed package announces a runtime, meter, model or variant; docs/extending.md shows how one does")
         return 0
     red = 0
-    for kind, name in named:
+    for kind, name, claims in conformance.check(named, _progress):
         print(f"{kind} {name}", flush=True)
-        for claim in conformance.check(kind, name, _progress):
+        for claim in claims:
             _progress("")
             word, why = ("red", claim.wrong) if claim.wrong else ("skipped", claim.skipped) if claim.skipped else ("ok", None)
             print(f"  {word:7}  {claim.text}" + (f": {why}" if why else ""), flush=True)

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -68,14 +69,15 @@ def find(name: str) -> tuple[str, str]:
     raise UnknownName(f"no plugin {name!r}; wanted the name of an entry point in one of the groups {groups}")
 
 
-def check(kind: str, name: str, progress: Callable[[str], None]) -> Iterator[Claim]:
-    """Every claim of a plugin's contract, as it turns out."""
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
-        server = ProbeServer(log, progress=progress)
-        try:
-            yield from CHECKS[kind](name, server)
-        finally:
-            server.close()
+def check(plugins: Iterable[tuple[str, str]], progress: Callable[[str], None]) -> Iterator[tuple[str, str, Iterator[Claim]]]:
+    """Kind and name of each plugin, with every claim of its contract, as it turns out."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        (Path(folder) / "probe.log").open("wb") as log,
+        closing(ProbeServer(log, progress=progress)) as server,
+    ):
+        for kind, name in plugins:
+            yield kind, name, CHECKS[kind](name, server)
 
 
 def _runtime(name: str, server: ProbeServer) -> Iterator[Claim]:

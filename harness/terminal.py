@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import sys
 import threading
 import time
@@ -33,12 +34,12 @@ codecs.register_error(NAME, _instead)
 
 class Progress:
     """Says what goes on right now, on standard error: on a terminal in a line that is overwritten, and erased in the end;
-    elsewhere, as in a log of CI, at once, and then once every `every_s` seconds with the time since it began.
+    elsewhere, as in a log of CI, at once, and then once every `every_s` seconds, at most, with the time since it began.
     """
 
     def __init__(self, every_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._every_s, self._clock = every_s, clock
-        self._text, self._began, self._told = "", 0.0, 0.0
+        self._text, self._began, self._told = "", 0.0, -math.inf
         self._lock, self._over = threading.Lock(), threading.Event()
 
     def __call__(self, text: str) -> None:
@@ -48,8 +49,10 @@ class Progress:
             return
         with self._lock:
             if text and not self._text:
-                self._began = self._told = self._clock()
-                print(f"... {text}", file=sys.stderr, flush=True)
+                self._began = self._clock()
+                if self._began - self._told >= self._every_s:
+                    self._told = self._began
+                    print(f"... {text}", file=sys.stderr, flush=True)
             self._text = text
 
     def remind(self) -> None:

@@ -64,23 +64,25 @@ def test_without_a_terminal_what_goes_on_is_said_at_once_and_then_once_a_minute(
     now = 0.0
     progress = terminal.Progress(clock=lambda: now)
     told = []
-    for step, text in (
+    steps = (
         (0, "one of two"),
         (30, "two of two"),
         (30, None),
         (59, None),
         (1, None),
         (0, ""),
-        (90, None),
-        (0, "next"),
-    ):
+        (50, "soon"),
+        (5, ""),
+        (90, "next"),
+    )
+    for step, text in steps:
         now += step
         if text is not None:
             progress(text)
         progress.remind()
         told.append(capsys.readouterr().err)
-    assert told == ["... one of two\n", "", "... two of two (for 1 min now)\n", "", "... two of two (for 2 min now)\n", "", "",
-                    "... next\n"]  # fmt: skip
+    words = ["... one of two\n", "... two of two (for 1 min now)\n", "... two of two (for 2 min now)\n", "... next\n"]
+    assert told == [words[0], "", words[1], "", words[2], "", "", "", words[3]]
 
 
 def test_a_long_step_is_told_of_while_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,24 +16,24 @@ pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="no data root: set PLU
 
 
 @pytest.mark.parametrize(
-    ("model", "image_size", "images", "top1"),
+    ("model", "image_size", "images", "of", "top1"),
     [
-        ("resnet20", 32, 10_000, pytest.approx(0.9173, abs=5e-5)),  # akamaster/pytorch_resnet_cifar10: error 8.27 %
-        ("resnet56", 32, 10_000, pytest.approx(0.9339, abs=5e-5)),  # the same: 6.61 %
-        ("resnet8", 32, 10_000, pytest.approx(0.8719, abs=5e-5)),  # mlcommons/tiny: TensorFlow's padding, raw pixels
-        ("mobilenetv1_025", 128, 242, pytest.approx(0.5165, abs=0.005)),  # resize, then crop; 47.5 % the other way round
-        ("squeezenet1_1", 224, 242, pytest.approx(0.694, abs=0.005)),  # measured by who chose the 242 pictures
+        ("resnet20", 32, 10_000, 10_000, pytest.approx(0.9173, abs=5e-5)),  # akamaster/pytorch_resnet_cifar10: error 8.27 %
+        ("resnet56", 32, 1_000, 10_000, pytest.approx(0.9339, abs=0.015)),  # the same: 6.61 %; of a tenth, give or take 1.5 %
+        ("resnet8", 32, 10_000, 10_000, pytest.approx(0.8719, abs=5e-5)),  # mlcommons/tiny: TensorFlow's padding, raw pixels
+        ("mobilenetv1_025", 128, 242, 242, pytest.approx(0.5165, abs=0.005)),  # resize, then crop; 47.5 % the other way round
+        ("squeezenet1_1", 224, 242, 242, pytest.approx(0.694, abs=0.005)),  # measured by who chose the 242 pictures
     ],
 )
 def test_published_weights_score_as_published(
-    server: ProbeServer, cache: Path, model: str, image_size: int, images: int, top1: float
+    server: ProbeServer, cache: Path, model: str, image_size: int, images: int, of: int, top1: float
 ) -> None:
-    settings = Settings(data=ROOT, weights=ROOT / "weights", cache=cache, accuracy_images=None)
+    settings = Settings(data=ROOT, weights=ROOT / "weights", cache=cache, accuracy_images=images)
     probe = Probe(server, Cell(model, "dense", "eager", "fp32", 64, image_size, "cpu"), settings)
     assert probe.agreement().same_function
     accuracy = probe.accuracy()
     probe.close()
-    assert accuracy.images == accuracy.of == images
+    assert (accuracy.images, accuracy.of) == (images, of)
     assert accuracy.top1 == top1
     assert accuracy.reaches_floor
     assert probe.prepared().weights["kind"] == "file"

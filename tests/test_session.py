@@ -199,7 +199,11 @@ def test_ctrl_c_leaves_a_whole_journal_and_a_table(tmp_path: Path, cache: Path) 
     folder = tmp_path / "run"
     options = ("--tier", "smoke", "--model", "tests.faulty:GOOD,tests.faulty:SLEEPING", "--precision", "fp32", "--batch", "1")
     process = subprocess.Popen(
-        command(folder, *options, "--target", "cpu"), stdout=subprocess.PIPE, text=True, **where(tmp_path, cache)
+        command(folder, *options, "--target", "cpu"),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+        **where(tmp_path, cache),
     )
     until(lambda: (tmp_path / SAYS_THAT_IT_WAITS).exists(), process)
     assert (folder / journal.NAME).read_text().count("\n") == 1

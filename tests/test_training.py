@@ -208,7 +208,7 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_weights(tmp_path: Path
     steps = [0]
     for _ in range(10):
         step = context.Value("i", 0)
-        process = context.Process(target=train_until_killed, args=(tmp_path / "parts", step, chance.uniform(0, 2)))
+        process = context.Process(target=train_until_killed, args=(tmp_path / "parts", step, chance.uniform(0, 0.5)))
         process.start()
         process.join()
         assert process.exitcode == -killed

@@ -146,8 +146,8 @@ def _width(module: nn.Module, side: str) -> int:
 
 
 def _runs(whole: nn.Module, name: str, example: Tensor, shapes: list[tuple[int, ...]]) -> bool:
-    """Whether a net without the first channel of a layer's outputs still runs. In numbers: on the meta device that takes longer, as
-    torch decomposes norms and activations there in Python."""
+    """Whether a net without the first channel of a layer's outputs still runs. In numbers: on the meta device that takes longer,
+    as torch decomposes norms and activations there in Python."""
     net = deepcopy(whole, {id(tensor): tensor for tensor in (*whole.parameters(), *whole.buffers())})  # which pruning replaces
     try:
         root = net.get_submodule(name)
