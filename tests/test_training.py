@@ -183,8 +183,9 @@ def test_another_seed_gives_other_weights(tmp_path: Path, whole: Path) -> None:
 MANY_STEPS = replace(QUICK, epochs=6)
 
 
-def train_until_killed(folder: Path, step: Any, steps_long: float) -> None:
-    """What each of the processes of the next test does."""
+def train_until_killed(folder: Path, step: Any, steps_long: float, threads: int) -> None:
+    """What each of the processes of the next test does, with as many threads as the test."""
+    torch.set_num_threads(threads)
     begun: list[float] = []
 
     def watch(now: Progress) -> None:
@@ -202,13 +203,15 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_weights(tmp_path: Path
 
     From a fork server, as a process in which torch has trained before cannot fork another that does."""
     context, chance = multiprocessing.get_context("forkserver"), random.Random()
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "sklearn.datasets", "torch._dynamo", "torchvision"])  # what training imports
     killed = signal.SIGPROF  # what ITIMER_PROF sends; nobody handles it
     train(task(MANY_STEPS), tmp_path / "whole")
     steps = [0]
     for _ in range(10):
         step = context.Value("i", 0)
-        process = context.Process(target=train_until_killed, args=(tmp_path / "parts", step, chance.uniform(0, 0.5)))
+        process = context.Process(
+            target=train_until_killed, args=(tmp_path / "parts", step, chance.uniform(0, 2), torch.get_num_threads())
+        )
         process.start()
         process.join()
         assert process.exitcode == -killed
