@@ -163,7 +163,7 @@ def test_a_cell_over_its_memory_limit_is_ended(server: ProbeServer, settings: Se
 def test_a_small_memory_limit_is_not_taken_for_a_failure(server: ProbeServer, settings: Settings, mebibytes: int) -> None:
     """Whichever allocation fails, torch's, oneDNN's or the mapping of a file: there was not enough memory."""
     limited = replace(settings, memory_limit_bytes=mebibytes << 20)
-    big = Cell("mlp+width=12000", "dense", "eager", "fp32", 1, 28, "cpu")
+    big = Cell("mlp+width=9000", "dense", "eager", "fp32", 1, 28, "cpu")
     with pytest.raises(CellEnded) as caught:
         Probe(server, big, limited).agreement()
     assert caught.value.outcome == "out_of_memory", caught.value.reason
