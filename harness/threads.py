@@ -69,5 +69,6 @@ def used(wanted: int) -> int:
     workers = Workers()
     for _ in range(4):
         torch.exp(numbers)
+    time.sleep(ASLEEP_S)  # the kernel counts what a thread has done when it stops, or at the next tick
     found = workers.seconds()
     return min(wanted, sum(spent > max(found.values()) / 4 for spent in found.values())) if found else wanted
