@@ -83,7 +83,7 @@ def report(parts: Sequence[str], data: Path | None, seconds: float, style: str, 
         with lock_machine(0):
             for name, part in PARTS.items():
                 if not parts or name in parts:
-                    progress(f"{name}: {(part.__doc__ or '').splitlines()[0]}")
+                    progress((part.__doc__ or name).partition("\n")[0])
                     text, own = part(data, seconds, style, progress)
                     progress("")
                     goals += own

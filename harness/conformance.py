@@ -218,7 +218,7 @@ def _imports(adapter: type[Runtime]) -> str | None:
     """What importing a runtime's module imports that it should leave to its methods."""
     wanted = sorted({"torch", *adapter.libraries})
     code = f"import sys; import {adapter.__module__}; print(*[name for name in {wanted!r} if name in sys.modules])"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    told = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True)
     if told.returncode:
         return told.stderr.strip().splitlines()[-1]
     return f"it imports {told.stdout.strip()}; import them inside the methods" if told.stdout.strip() else None

@@ -51,9 +51,8 @@ def _measured(records: Sequence[Record], style: str) -> str:
     """An axis on which all cells agree is named above the table instead of in each row."""
     cells = [record["cell"] for record in records]
     same = [axis for axis in ("variant", "runtime", "target") if len({cell[axis] for cell in cells}) == 1]
-    head = "; ".join(
-        [*dict.fromkeys(described(record["machine"]) for record in records), *(f"{axis} {cells[0][axis]}" for axis in same)]
-    )
+    machines = dict.fromkeys(described(record["machine"]) for record in records if record["machine"].get("cpu_model"))
+    head = "; ".join([*machines, *(f"{axis} {cells[0][axis]}" for axis in same)])
     table = _of_records(records, [axis for axis in AXES if axis not in same], list(COLUMNS), style)
     return f"{head}\n\n{table}" if head else table
 

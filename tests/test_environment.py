@@ -162,9 +162,16 @@ def test_a_remark_is_seen_in_the_cell_and_below_the_table() -> None:
     latency = {"first_s": 0.1, "model": timing, "with_transfer": timing, "emulated": False, "doubt": doubt}
     cell = Cell("theirs:net", "dense", "eager", "fp32", 1, 32, "cpu").as_json()
     blank = dict.fromkeys(("reason", "accuracy", "agreement", "counts", "memory"))
-    record = {"cell": cell, "outcome": "ok", "machine": {"git_revision": None}, **blank, "latency": latency}
+    record = {
+        "cell": cell,
+        "outcome": "ok",
+        "machine": {"git_revision": None, "cpu_model": "X", "cpu_flags": "avx2", "cores_allowed": 2},
+        **blank,
+        "latency": latency,
+    }
     said = table.matrix([{**record, "latency": {**latency, "remarks": ["1 of 2 threads work"]}}])
     assert "2!" in said
+    assert said.startswith("X (AVX2), 2 cores; variant dense; ")
     assert f"{cell['id']}: !: 1 of 2 threads work" in said
     assert "!" not in table.matrix([record]).partition("\nMACs of one")[0]
 

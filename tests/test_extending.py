@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,19 @@ PAGE = (REPOSITORY / "docs" / "extending.md").read_text()
 MOST_LINES = 30
 
 
-def package(folder: Path, files: dict[str, str], entries: str) -> dict[str, str]:
+def package(folder: Path, cache: Path, files: dict[str, str], entries: str) -> dict[str, str]:
     """Install a package by hand into a folder; the environment in which it is found."""
     (folder / "mypackage").mkdir()
     (folder / "mypackage" / "__init__.py").touch()
     for name, text in files.items():
         (folder / name).write_text(text)
     announce(folder, entries)
-    return {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "PATH": "/usr/bin:/bin"}
+    return {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(cache), "PATH": "/usr/bin:/bin"}
 
 
-def check(environment: dict[str, str], *names: str) -> tuple[int, str]:
+def check(python: str, environment: dict[str, str], *names: str) -> tuple[int, str]:
     told = subprocess.run(
-        [sys.executable, "-m", "harness", "check-plugin", *names],
+        [python, "-m", "harness", "check-plugin", *names],
         capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=300,
     )  # fmt: skip
     return told.returncode, told.stdout + told.stderr
@@ -44,19 +43,19 @@ def of_page() -> tuple[dict[str, str], str]:
 
 
 @pytest.mark.slow
-def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path) -> None:
+def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path, cache: Path, python: str) -> None:
     files, entries = of_page()
     assert len(files) == 5
     assert all(len(text.splitlines()) < MOST_LINES for text in files.values())
-    environment = package(tmp_path, files, entries)
-    code, told = check(environment)
+    environment = package(tmp_path, cache, files, entries)
+    code, told = check(python, environment)
     assert code == 0, told
     for plugin in ("runtime fx", "meter page_faults", "model tiny", "variant rounded", "variant penalised"):
         assert plugin in told
     assert told.count("  ok ") > 15
     assert "\nevery claim holds\n" in told
     trained = subprocess.run(
-        [sys.executable, "-m", "harness", "train", "small_cnn", "--variant", "penalised", "--out", str(tmp_path)],
+        [python, "-m", "harness", "train", "small_cnn", "--variant", "penalised", "--out", str(tmp_path)],
         capture_output=True, text=True, env=environment | {"PLUMBLINE_LOCK": str(tmp_path / "lock")}, cwd=REPOSITORY, timeout=300,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
@@ -65,7 +64,7 @@ def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_what_breaks_its_contract_is_red(tmp_path: Path) -> None:
+def test_what_breaks_its_contract_is_red(tmp_path: Path, cache: Path, python: str) -> None:
     files, entries = of_page()
     deaf = '    options = {"layout": ("contiguous", "channels_last")}\n'  # and it goes on as it did
     broken = [
@@ -79,7 +78,7 @@ def test_what_breaks_its_contract_is_red(tmp_path: Path) -> None:
     for name, before, after in broken:
         assert before in files[name]
         files[name] = files[name].replace(before, after)
-    code, told = check(package(tmp_path, files, entries))
+    code, told = check(python, package(tmp_path, cache, files, entries))
     assert code == 1
     for reason in (
         "reading it imports neither torch nor its libraries: it imports torch",
@@ -92,10 +91,10 @@ def test_what_breaks_its_contract_is_red(tmp_path: Path) -> None:
     assert re.search(r"\d+ claims are red", told)
 
 
-def test_a_plugin_that_nobody_announces(tmp_path: Path) -> None:
-    environment = package(tmp_path, {}, "")
-    code, told = check(environment, "nothing_of_that_name")
+def test_a_plugin_that_nobody_announces(tmp_path: Path, cache: Path, python: str) -> None:
+    environment = package(tmp_path, cache, {}, "")
+    code, told = check(python, environment, "nothing_of_that_name")
     assert code == 2
     assert "no plugin 'nothing_of_that_name'; wanted the name of an entry point in one of the groups plumbline.runtimes" in told
-    code, told = check(environment)
+    code, told = check(python, environment)
     assert (code, told.startswith("no installed package announces a runtime")) == (0, True)

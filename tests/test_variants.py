@@ -16,6 +16,7 @@ from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
 from harness.compression import DEEP, SMALL, THIN, Goal, tables
 from harness.facts import Promise
+from harness.machine import here
 from harness.matrix import FILE, expand, load
 from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
 from harness.settings import Settings
@@ -389,12 +390,14 @@ def test_goals_are_told_also_when_a_later_part_fails(monkeypatch: pytest.MonkeyP
     parts = {"one": lambda *_: ("first", [Goal("figure", 1, 2, "x")]), "two": fails, "three": lambda *_: ("third", [])}
     monkeypatch.setattr(compression, "PARTS", parts)
     with pytest.raises(ValueError, match="so"):
-        compression.report([], None, 0.1, "simple", print)
+        compression.report([], None, 0.1, "simple", lambda text: None)
     said = capsys.readouterr().out
     assert "first" in said and "third" not in said
     assert said.split()[-6:] == ["figure", "1x", "at", "least", "2x", "missed"]
-    compression.report(["three"], None, 0.1, "simple", print)
-    assert capsys.readouterr().out == "third\n\n"
+    told: list[str] = []
+    compression.report(["three"], None, 0.1, "simple", told.append)
+    assert capsys.readouterr().out == f"{here()}\n\nthird\n\n"
+    assert told == ["three", ""]
 
 
 def test_a_student_is_trained_by_the_whole_recipe_and_a_pruned_net_for_a_fifth() -> None:
