@@ -39,8 +39,10 @@ HOUR_S = 3600.0  # a limit that only what hangs comes to, on however slow and bu
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of its own, so that training on digits is seen to work."""
-    return tmp_path_factory.mktemp("cache")
+    """A cache of its own, so that training on digits is seen to work; for what runs here and for sessions alike."""
+    folder = tmp_path_factory.mktemp("cache") / "plumbline"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
@@ -118,7 +120,7 @@ def where(tmp_path: Path, cache: Path) -> dict[str, Any]:
         **kept,
         "TMPDIR": str(tmp_path),
         "PLUMBLINE_LOCK": str(tmp_path / "lock"),
-        "XDG_CACHE_HOME": str(cache),
+        "XDG_CACHE_HOME": str(cache.parent),
         "COLUMNS": "200",
     }
     return {"cwd": REPOSITORY, "env": environment}

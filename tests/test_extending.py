@@ -23,7 +23,7 @@ def package(folder: Path, cache: Path, files: dict[str, str], entries: str) -> d
     for name, text in files.items():
         (folder / name).write_text(text)
     announce(folder, entries)
-    return {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(cache), "PATH": "/usr/bin:/bin"}
+    return {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(cache.parent), "PATH": "/usr/bin:/bin"}
 
 
 def check(python: str, environment: dict[str, str], *names: str) -> tuple[int, str]:
