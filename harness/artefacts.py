@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -116,7 +117,7 @@ def _build(
         parameters = sum(parameter.numel() for parameter in net.parameters())
         try:
             with torch.no_grad():
-                facts = runtime.build(net, example, images, way(cell, file, chosen), file)
+                facts = runtime.build(net, example, images, replace(way(cell, file, chosen), shared=folder), file)
         except ValueError as error:
             raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
         runs = reference.net(model, cell, settings.seed) if runtime.runs == "net" else file

@@ -48,8 +48,8 @@ BLOCKS = ("cells", "counted")
 NAMES: dict[str, Sequence[str]] = {
     "precision": tuple(PRECISIONS), "target": TARGETS
 }  # fmt: skip
-# Of a batch, in a tier whose arithmetic is emulated: 0.05 s an inference (bf16 without AVX-512 makes 1 GMAC a second).
-EMULATED_MACS = 50e6
+# Of a batch, in a tier whose arithmetic is emulated: 0.03 s an inference (bf16 without AVX-512 makes 1 GMAC a second).
+EMULATED_MACS = 30e6
 UNKNOWN_MACS = 2e9 / 224**2  # a pixel, of a model without a formula
 # What a tier may say besides its cells, with the type; they are fields of Settings, or read by the plugin.
 TIER_KEYS: dict[str, tuple[Any, ...]] = {

@@ -129,3 +129,24 @@ def test_a_damaged_entry_is_no_artefact(tmp_path: Path) -> None:
         (tmp_path / "artefact.json").write_text(text)
         (tmp_path / "model.onnx").write_text("not what was written")
         assert _sound(tmp_path, "model.onnx") is None
+
+
+def test_a_net_is_exported_once_for_all_precisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Builds in the session of one net find what another has exported; an unfinished export is none."""
+    from harness.runtimes import export
+
+    calls = []
+
+    def fails(*_: object) -> None:
+        calls.append("failed")
+        raise ValueError("so")
+
+    net, images = torch.nn.Flatten(), torch.zeros(2, 1, 8, 8)
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="so"):
+        patched.setattr(export, "export", fails)
+        export.export_once(net, images, tmp_path / "exported")
+    monkeypatch.setattr(export, "export", lambda net, images, file, opset: (calls.append("wrote"), file.write_text("whole")))
+    for _ in range(2):
+        assert export.export_once(net, images, tmp_path / "exported").read_text() == "whole"
+    assert calls == ["failed", "wrote"]
+    assert [path.name for path in tmp_path.iterdir()] == ["exported"]

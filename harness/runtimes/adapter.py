@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Way:
-    """How a model is to be executed. `options` are the runtime's own, all of them; `artefact` is what its `build` made."""
+    """How a model is to be executed. `options` are the runtime's own, all of them; `artefact` is what its `build` made, and
+    `shared` a folder in which builds of the same net in other precisions find what they have in common."""
 
     precision: Precision
     target: str
@@ -26,6 +27,7 @@ class Way:
     threads: int
     options: Mapping[str, str] = field(default_factory=dict)
     artefact: Path | None = None
+    shared: Path | None = None
 
 
 class Runtime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from math import prod
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 QUANTISED = ("Conv", "MatMul", "Gemm")
+
+
+def export_once(net: nn.Module, images: Tensor, folder: Path, opset: int | None = None) -> Path:
+    """The file that `export` writes, alone with its numbers in a folder; as it is, where it was written before."""
+    file = folder / "exported.onnx"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            made = Path(scratch) / folder.name
+            made.mkdir()
+            export(net, images, made / file.name, opset)
+            made.rename(folder)  # all of it, or nothing
+    return file
 
 
 def export(net: nn.Module, images: Tensor, path: Path, opset: int | None = None) -> None:
@@ -125,7 +138,7 @@ def quantise(path: Path, quantised: Path, images: Tensor | None, *, seven_bits: 
 
     With `images`, static: their ranges are those seen on the images (quantise and dequantise nodes, QDQ). Without,
     dynamic: found out anew in every inference, for matrix products only, as ONNX Runtime has no fast dynamic convolution
-    (ResNet-50, 2 cores: 110 ms, static 7, fp32 21). Leaves what it makes on the way beside `path`.
+    (ResNet-50, 2 cores: 110 ms, static 7, fp32 21).
     With `seven_bits` weights lie between -64 and 64, so that no pair of products saturates (harness/runtimes/saturation.py).
     Raises ValueError, with ONNX Runtime's reason, where it cannot; where there are no images, or they do not fit.
     """
@@ -138,11 +151,11 @@ def quantise(path: Path, quantised: Path, images: Tensor | None, *, seven_bits: 
         raise ValueError("the calibration set is empty; wanted images, from which static quantisation takes its ranges")
     model = onnx.load(path)
     del model.graph.value_info[:]  # torch's exporter leaves shapes there that the quantiser chokes on
-    bare, prepared = path.with_suffix(".bare.onnx"), path.with_suffix(".prepared.onnx")
-    _save(model, bare)
     weights: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": seven_bits}
     try:
-        with _quiet():
+        with _quiet(), tempfile.TemporaryDirectory() as scratch:
+            bare, prepared = Path(scratch) / "bare.onnx", Path(scratch) / "prepared.onnx"
+            _save(model, bare)
             quant_pre_process(str(bare), str(prepared), skip_symbolic_shape=True)
             if images is None:
                 quantize_dynamic(str(prepared), str(quantised), op_types_to_quantize=["MatMul", "Gemm"], **weights)

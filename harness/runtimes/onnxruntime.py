@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.runtimes import saturation
 from harness.runtimes.adapter import Runtime, Way
-from harness.runtimes.export import export, quantise, store_small, stored_share
+from harness.runtimes.export import export_once, quantise, store_small, stored_share
 from harness.runtimes.kernels import Kernel, share_in
 from models.onnx.graph import Graph, read
 
@@ -88,16 +89,16 @@ class OnnxRuntime(Runtime):
         asked = None if opset == "newest" else int(opset)
         if precision.dtype == "float16":
             net, example = net.half(), example.half()
-        if not precision.integer and precision.weights is None:
-            export(net, example, file, asked)
-        else:
-            with tempfile.TemporaryDirectory() as scratch:
-                plain = Path(scratch) / "plain.onnx"
-                export(net, example, plain, asked)
-                if precision.weights is not None:
-                    store_small(plain, file, precision.weights)
-                else:
-                    quantise(plain, file, calibration, seven_bits=way.options["products"] == saturation.SEVEN_BITS)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = (way.shared or Path(scratch)) / f"exported-{precision.dtype}-{opset}"
+            plain = export_once(net, example, folder, asked)
+            if precision.weights is not None:
+                store_small(plain, file, precision.weights)
+            elif precision.integer:
+                quantise(plain, file, calibration, seven_bits=way.options["products"] == saturation.SEVEN_BITS)
+            else:
+                for part in folder.iterdir():
+                    shutil.copyfile(part, file if part == plain else file.parent / part.name)
         found = read(file)
         return {"opset": found.opset, "ir_version": found.ir_version}
 
