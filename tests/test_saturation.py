@@ -35,9 +35,11 @@ def _product(wide: str) -> int:
         helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 64]),
         helper.make_tensor_value_info("y", TensorProto.INT32, [1, 16]),
     ]
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["x", "matrix"], ["y"])], "product", ends[:1], ends[1:], [matrix]
-    )
+    zeros = [
+        onnx.numpy_helper.from_array(numpy.array(0, kind), name) for name, kind in (("zx", numpy.uint8), ("zm", numpy.int8))
+    ]  # without them ONNX Runtime 1.20 ends the process
+    node = helper.make_node("MatMulInteger", ["x", "matrix", "zx", "zm"], ["y"])
+    graph = helper.make_graph([node], "product", ends[:1], ends[1:], [matrix, *zeros])
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.x64quantprecision", wide)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
