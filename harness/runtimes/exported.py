@@ -74,7 +74,7 @@ class Exported(TorchRuntime):
             metadata = {TOLD: json.dumps({"weights_bytes": stored_bytes(net)})}
             settings = {"freezing": True, "compile_threads": 1, "aot_inductor.metadata": metadata}
             torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=settings)
-        except (RuntimeError, ValueError, getattr(torch._inductor.exc, "InductorError", RuntimeError)) as error:  # from torch 2.7 on
+        except (RuntimeError, ValueError, getattr(torch._inductor.exc, "InductorError", RuntimeError)) as error:
             raise ValueError(f"torch.export: {first_line(error)}") from error
         return {}
 
