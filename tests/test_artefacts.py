@@ -141,11 +141,15 @@ def test_a_net_is_exported_once_for_all_precisions(monkeypatch: pytest.MonkeyPat
         calls.append("failed")
         raise ValueError("so")
 
+    def writes(net: object, images: object, file: Path, opset: object) -> None:
+        calls.append("wrote")
+        file.write_text("whole")
+
     net, images = torch.nn.Flatten(), torch.zeros(2, 1, 8, 8)
     monkeypatch.setattr(export, "export", fails)
     with pytest.raises(ValueError, match="so"):
         export.export_once(net, images, tmp_path / "exported")
-    monkeypatch.setattr(export, "export", lambda net, images, file, opset: (calls.append("wrote"), file.write_text("whole")))
+    monkeypatch.setattr(export, "export", writes)
     for _ in range(2):
         assert export.export_once(net, images, tmp_path / "exported").read_text() == "whole"
     assert calls == ["failed", "wrote"]
