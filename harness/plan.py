@@ -36,13 +36,17 @@ UNKNOWN_LAYERS = 50  # of a model without a formula
 REFERENCE_IMAGES = 80  # calibration, and the reference in float64, which takes twice as long
 COMPARED = 16  # inferences, at least, that are compared with it
 MANY = 10_000  # images, when all are asked for
+ONNX = ("onnxruntime", "openvino")  # whose files come of one export of the net
 # How much faster than eager's a runtime's products are, and what it adds to each layer; of those that are faster.
 FASTER: Mapping[str, tuple[float, float]] = {"onnxruntime": (2.0, 0.2), "openvino": (2.0, 0.2), "litert": (1.0, 0.2)}
 # What is built before it runs: seconds, and seconds a layer.
 BUILT: Mapping[str, tuple[float, float]] = {
     "onnxruntime": (4.0, 0.12), "openvino": (5.0, 0.12), "exported": (20.0, 0.5), "compiled": (15.0, 0.5), "litert": (8.0, 0.2),
 }  # fmt: skip
-QUANTISED = 1.4  # times as long
+# In integers: of an ONNX file, for each way in which it is built, what is fixed, for a layer, for a parameter, and the images
+# that calibrate it; anything else takes that many times as long.
+QUANTISED_S, QUANTISED_LAYER_S, QUANTISED_PARAMETER_S, CALIBRATION = 0.4, 0.045, 0.22e-6, 64
+QUANTISED = 1.4
 MULTIPLY = 3  # operations beside each layer that multiplies: norms, activations
 # A kind is corrected as if so many seconds of it had gone as all kinds together have; and those, as if so many had gone as
 # planned: the first cells are small, and tell more of what is fixed than of the work.
@@ -69,8 +73,9 @@ class Estimate:
             if impossible(cell) is not None:
                 self._parts[cell] = {}
             elif cell in self.known:
-                self._parts[cell] = {("known", ""): earlier[cell.id]}
-                self._guess(cell)  # what it leaves behind need not be paid for by the others
+                parts = self._guess(cell)  # what it leaves behind need not be paid for by the others
+                building = {kind: seconds for kind, seconds in parts.items() if kind[0] == "building"}
+                self._parts[cell] = {("known", ""): earlier[cell.id], **building}
             else:
                 self._parts[cell] = self._guess(cell)
         for cell in counted:
@@ -144,7 +149,7 @@ class Estimate:
         if runtime in BUILT or runtimes.find(cell.runtime).adapter.artefact is not None:
             one_batch = cell.batch if runtimes.find(cell.runtime).adapter.one_batch else None
             if self._new("artefact", *net, cell.runtime, cell.precision, one_batch):
-                parts["building", runtime] += self._building_s(cell, runtime, layers)
+                parts["building", runtime] += self._building_s(cell, runtime)
         parts["checks", means] += (max(COMPARED, cell.batch) / cell.batch + 2) * call
         if self.has_top1(cell) and self._new("accuracy", *without_batch(cell)):
             images = MANY if settings.accuracy_images is None else settings.accuracy_images
@@ -175,14 +180,22 @@ class Estimate:
         budgets = (settings.sampling_s, settings.sampling_s / 2)
         return 2 * max(warm_up, call) + sum(max(call, min(budget, wanted)) for budget in budgets)
 
-    def _building_s(self, cell: Cell, runtime: str, layers: int) -> float:
+    def _building_s(self, cell: Cell, runtime: str) -> float:
         if any((self._settings.cache / "artefacts").glob(f"{glob.escape(stem(cell))}*")):
             return CELL_S
-        fixed, each = BUILT.get(runtime, (5.0, 0.12))
-        quantised = QUANTISED if PRECISIONS[cell.precision].integer else 1.0
-        if PRECISIONS[cell.precision].integer and saturation.saturate():
-            quantised *= 2  # it is built in two ways
-        return (fixed + each * layers) * quantised * self._speed.python_s / PYTHON_S
+        precision, (macs, layers) = PRECISIONS[cell.precision], _work(cell.model, cell.image_size)
+        (fixed, each), python = BUILT.get(runtime, (5.0, 0.12)), self._speed.python_s / PYTHON_S
+        ways = 2 if precision.integer and saturation.saturate() else 1
+        export = 0.0
+        if runtime not in ONNX or self._new("export", cell.model, cell.image_size, cell.variant):
+            export = fixed + each * layers
+        if not precision.integer:
+            return export * python
+        if runtime not in ONNX:
+            return export * QUANTISED * ways * python
+        one = QUANTISED_S + QUANTISED_LAYER_S * layers + QUANTISED_PARAMETER_S * _parameters(cell.model, cell.image_size)
+        shown = CALIBRATION * precision.calibrated * self._call(macs, layers, 1, "onnxruntime", "fp32")
+        return (export + ways * one) * python + ways * shown
 
     def _weights(self, cell: Cell) -> Weights | None:
         key = (cell.model, cell.image_size)
@@ -201,6 +214,11 @@ def _work(reference: str, image_size: int) -> tuple[float, int]:
     if formula is None:
         return UNKNOWN_MACS * image_size**2, UNKNOWN_LAYERS
     return float(sum(layer.macs for layer in formula)), sum(layer.macs > 0 for layer in formula)
+
+
+@cache
+def _parameters(reference: str, image_size: int) -> int:
+    return sum(layer.parameters for layer in find(reference).formula(image_size) or ())
 
 
 def _counts_s(cell: Cell) -> float:
@@ -279,7 +297,7 @@ def describe(
 
 
 def _earlier_seconds(runs: Path, settings: Settings) -> dict[str, float]:
-    """How long each cell took in the last three runs on this processor with the same settings."""
+    """How long each cell took in the last three runs on this processor with the same settings, without what was built for it."""
     seconds: dict[str, float] = {}
     folders = [folder for folder in runs.glob("*") if (folder / journal.NAME).is_file()]
     for folder in sorted(folders, key=lambda folder: (folder / journal.NAME).stat().st_mtime)[-3:]:
@@ -291,5 +309,6 @@ def _earlier_seconds(runs: Path, settings: Settings) -> dict[str, float]:
             theirs = {**kept.get("settings", {}), "inputs_seed": settings.inputs_seed}  # other pictures take as long
             alike = theirs == settings.without_paths() and kept["machine"]["cpu_model"] == cpu_model()
             if kept["outcome"] == OK and kept["latency"] is not None and alike:
-                seconds[kept["cell"]["id"]] = kept["seconds"]
+                built = kept.get("artefact") or {}
+                seconds[kept["cell"]["id"]] = kept["seconds"] - (0.0 if built.get("cached", True) else built["seconds"])
     return seconds

@@ -30,9 +30,10 @@ def of(one: Cell, tmp_path: Path, settings: Settings = Settings()) -> float:  # 
     return Estimate([one], [], settings, tmp_path).of(one)
 
 
-def earlier(tmp_path: Path, settings: Settings) -> None:
+def earlier(tmp_path: Path, settings: Settings, one: Cell | None = None, **more: object) -> None:
     (tmp_path / "2026-01-01").mkdir()
-    kept = {"cell": cell().as_json(), "outcome": "ok", "seconds": 12.5, "latency": {}, "settings": settings.without_paths()}
+    told = {"outcome": "ok", "seconds": 12.5, "latency": {}, "settings": settings.without_paths()}
+    kept: dict[str, object] = {"cell": (one or cell()).as_json(), **told, **more}
     kept["machine"] = {"cpu_model": cpu_model()}
     (tmp_path / "2026-01-01" / "records.jsonl").write_text(json.dumps(kept) + "\n")
 
@@ -41,6 +42,23 @@ def test_an_earlier_run_is_believed(tmp_path: Path) -> None:
     earlier(tmp_path, Settings())
     assert of(cell(), tmp_path) == 12.5
     assert "1 from an earlier run, 1 guessed" in describe("t", [cell(), cell(batch=2)], [], Settings(), tmp_path)
+
+
+def test_what_an_earlier_run_built_is_paid_for_where_it_is_gone(tmp_path: Path) -> None:
+    one, settings = replace(cell("resnet20", size=32), runtime="onnxruntime"), Settings(cache=tmp_path / "cache")
+    earlier(tmp_path, settings, one, artefact={"cached": False, "seconds": 10.0})
+    gone = of(one, tmp_path, settings)
+    (tmp_path / "cache" / "artefacts" / "resnet20-32px-onnxruntime-fp32-0123456789ab").mkdir(parents=True)
+    assert 2.5 < of(one, tmp_path, settings) < 3 < gone - 3
+
+
+def test_a_net_is_exported_once_for_all_precisions(tmp_path: Path) -> None:
+    first, second = (
+        replace(cell("resnet50", size=224, precision=name), runtime="onnxruntime") for name in ("fp32", "int8-static")
+    )
+    settings = Settings(cache=tmp_path)
+    alone = of(second, tmp_path, settings)
+    assert Estimate([first, second], [], settings, tmp_path).of(second) < alone - 5
 
 
 def test_an_earlier_run_with_other_settings_is_not(tmp_path: Path) -> None:
