@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from models.published import Published, published
 from models.seeding import pictures
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 NAME = "counts.json"
 
@@ -37,7 +38,8 @@ class Module:
     """What torch's counter found in one module over all its calls, its child modules left out.
 
     `outputs` counts the elements of what it returns, `rows` the vectors along the last axis (attention's tokens), and
-    `pairs` those with each row of the same picture: the entries of one head's attention matrices.
+    `pairs` those with each row of the same picture: the entries of one head's attention matrices. `summed` is how many numbers a
+    norm adds up into one.
     """
 
     parameters: int = 0
@@ -45,6 +47,12 @@ class Module:
     outputs: int = 0
     rows: int = 0
     pairs: int = 0
+    summed: int = 0
+
+    @property
+    def fan_in(self) -> int:
+        """As in `models.layers.Layer`."""
+        return self.macs // max(1, self.outputs) or self.summed
 
 
 def count(model: Model, image_size: int) -> dict[str, Any]:
@@ -68,7 +76,7 @@ def count(model: Model, image_size: int) -> dict[str, Any]:
         "differing": {} if formula is None else _differing(formula, modules),
         "published": [_beside(figure, modules, explained) for figure in published(model.name, image_size)],
         "layers": [
-            {"name": name, "parameters": layer.parameters, "macs": layer.macs, "fan_in": layer.macs // max(1, layer.outputs)}
+            {"name": name, "parameters": layer.parameters, "macs": layer.macs, "fan_in": layer.fan_in}
             for name, layer in modules.items()
             if layer.macs or layer.parameters
         ],
@@ -90,6 +98,19 @@ def kept(folder: Path) -> dict[str, Any]:
 def layers(folder: Path) -> list[Layer]:
     """The layers that torch's counter saw, in the form of a formula."""
     return [Layer(**layer) for layer in json.loads((folder / NAME).read_text())["layers"]]
+
+
+def _summed(module: nn.Module, output: Tensor) -> int:
+    """How many numbers a norm adds up for one that it returns, pictures being the first axis; 0 for other modules."""
+    from torch import nn
+
+    if isinstance(module, nn.LayerNorm):
+        return prod(module.normalized_shape)
+    if isinstance(module, nn.GroupNorm):
+        return output[0].numel() // module.num_groups
+    if isinstance(module, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)):
+        return prod(output.shape[2:])
+    return 0
 
 
 def _beside(figure: Published, modules: dict[str, Module], explained: dict[str, int]) -> dict[str, Any]:
@@ -180,7 +201,7 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
         running.append([counter.get_total_flops(), 0])
         names.append(name)
 
-    def end(layer: Module, _module: nn.Module, _arguments: Any, output: Any) -> None:
+    def end(layer: Module, module: nn.Module, _arguments: Any, output: Any) -> None:
         before, below = running.pop()
         names.pop()
         flops = counter.get_total_flops() - before
@@ -195,6 +216,7 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
             layer.outputs += first.numel()
             layer.rows += rows
             layer.pairs += rows * first.shape[-2] if first.dim() > 1 else 0
+            layer.summed = _summed(module, first)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(_attention_as_written())
