@@ -20,7 +20,7 @@ from harness import agreement, latency, runtimes
 from harness.cell import Cell, stem
 from harness.machine import allowed_cpus, cpu_flags
 from harness.outcomes import UNSUPPORTED, CellEnded
-from harness.precisions import PRECISIONS
+from harness.precisions import CALIBRATION, PRECISIONS
 from harness.reference import Progress, Reference, layers, real_images
 from harness.runtimes import Runtime, way
 from harness.settings import Settings
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 Calibration = tuple[str, "Tensor"]  # what the images are, and they themselves
 ALIKE = 1.05  # times of builds between which noise would choose
-CALIBRATION = 64  # images from which static quantisation takes its ranges
 
 
 def name(cell: Cell) -> str:

@@ -22,7 +22,7 @@ from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
 from harness.facts import Memory
 from harness.fastest import TIMES, Way, find, table, times
-from harness.machine import allowed_cpus, cpu_flags, here
+from harness.machine import allowed_cpus, here, limited_as
 from harness.session import lock_machine
 from harness.settings import Settings
 from harness.table import LEFT, NOTHING, compressed, explained, mixed, tabulated
@@ -234,7 +234,7 @@ def mixer(data: Path | None, seconds: float, style: str, progress: Progress) -> 
         for name, told in held.items()
     ]
     words = "Mixer-B/16 at 224 pixels, batch 1, against dense eager fp32"
-    kind = "AVX-512" if "avx512f" in cpu_flags() else "AVX2"
+    kind = limited_as()
     goals = [
         Goal(f"Mixer-B/16, {percent} % zeros, over dense eager fp32, with {kind}", _speedup(found, cell), limit, "x")
         for percent, cell, limit in zip((95, 99), sparse[1:], MIXER_SPEEDUPS[kind])

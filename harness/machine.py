@@ -121,6 +121,11 @@ def described(machine: Mapping[str, Any]) -> str:
     return ", ".join([*parts, *([f"torch {machine['torch']}"] if machine.get("torch") else [])])
 
 
+def limited_as() -> str:
+    """The kind of processor, of those that limits were set for, that this one is held to: `AVX-512` or `AVX2`."""
+    return "AVX-512" if "avx512f" in cpu_flags() else "AVX2"
+
+
 def here() -> str:
     """The machine of this process in a few words."""
     return described({"cpu_model": cpu_model(), "cpu_flags": " ".join(cpu_flags()), "cores_allowed": allowed_cpus()})

@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from harness import journal, latency
-from harness.machine import cpu_flags, here
+from harness.machine import here, limited_as
 from harness.memory import maximum_resident_bytes
 from harness.session import REPOSITORY, lock_machine
 from models import Model
@@ -53,7 +53,7 @@ def report(progress: Callable[[str], None], quick: bool = False, run: Path | Non
         if not (kept or quick):
             missed.append(what)
 
-    kind = "AVX-512" if "avx512f" in cpu_flags() else "AVX2"
+    kind = limited_as()
     most = CELL_S[kind]
     print(f"{here()}; {'under a minute' if quick else 'some 15 minutes'}", flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from harness.cell import Cell, compares_with_parent, stem, without_batch
 from harness.machine import cpu_flags, cpu_model
 from harness.matrix import UNKNOWN_MACS, find, impossible
 from harness.outcomes import OK
-from harness.precisions import PRECISIONS
+from harness.precisions import CALIBRATION, PRECISIONS
 from harness.runtimes import saturation
 from harness.settings import Settings
 from harness.speed import Speed, guessed
@@ -43,9 +43,9 @@ FASTER: Mapping[str, tuple[float, float]] = {"onnxruntime": (2.0, 0.2), "openvin
 BUILT: Mapping[str, tuple[float, float]] = {
     "onnxruntime": (4.0, 0.12), "openvino": (5.0, 0.12), "exported": (20.0, 0.5), "compiled": (15.0, 0.5), "litert": (8.0, 0.2),
 }  # fmt: skip
-# In integers: of an ONNX file, for each way in which it is built, what is fixed, for a layer, for a parameter, and the images
-# that calibrate it; anything else takes that many times as long.
-QUANTISED_S, QUANTISED_LAYER_S, QUANTISED_PARAMETER_S, CALIBRATION = 0.4, 0.045, 0.22e-6, 64
+# In integers: of an ONNX file, for each way in which it is built, what is fixed, for a layer, and for a parameter; anything else
+# takes that many times as long.
+QUANTISED_S, QUANTISED_LAYER_S, QUANTISED_PARAMETER_S = 0.4, 0.045, 0.22e-6
 QUANTISED = 1.4
 MULTIPLY = 3  # operations beside each layer that multiplies: norms, activations
 # A kind is corrected as if so many seconds of it had gone as all kinds together have; and those, as if so many had gone as

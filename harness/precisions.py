@@ -12,6 +12,7 @@ UNIT_ROUNDOFF_FP32 = 2.0**-24
 INT8 = 4 / 255
 # Outputs of whose variance rounding makes up more than a quarter say little; where all are alike the error is 1.
 MOST = 0.5
+CALIBRATION = 64  # images from which static quantisation takes its ranges
 
 
 @dataclass(frozen=True)
