@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from models.published import Published, published
 from models.seeding import pictures
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 NAME = "counts.json"
 
@@ -38,8 +37,8 @@ class Module:
     """What torch's counter found in one module over all its calls, its child modules left out.
 
     `outputs` counts the elements of what it returns, `rows` the vectors along the last axis (attention's tokens), and
-    `pairs` those with each row of the same picture: the entries of one head's attention matrices. `summed` is how many numbers a
-    norm adds up into one.
+    `pairs` those with each row of the same picture: the entries of one head's attention matrices. `summed` is how many numbers
+    are added up into one, of the longest sum without products (a norm, a pooling, a softmax).
     """
 
     parameters: int = 0
@@ -75,12 +74,17 @@ def count(model: Model, image_size: int) -> dict[str, Any]:
         "unexplained": unexplained,
         "differing": {} if formula is None else _differing(formula, modules),
         "published": [_beside(figure, modules, explained) for figure in published(model.name, image_size)],
-        "layers": [
-            {"name": name, "parameters": layer.parameters, "macs": layer.macs, "fan_in": layer.fan_in}
-            for name, layer in modules.items()
-            if layer.macs or layer.parameters
-        ],
+        "layers": as_layers(modules),
     }
+
+
+def as_layers(modules: dict[str, Module]) -> list[dict[str, Any]]:
+    """The fields of `models.layers.Layer` of every module that holds numbers, multiplies, or adds up."""
+    return [
+        {"name": name, "parameters": layer.parameters, "macs": layer.macs, "fan_in": layer.fan_in}
+        for name, layer in modules.items()
+        if layer.macs or layer.parameters or layer.summed
+    ]
 
 
 def keep(model: Model, image_size: int, folder: Path) -> None:
@@ -98,19 +102,6 @@ def kept(folder: Path) -> dict[str, Any]:
 def layers(folder: Path) -> list[Layer]:
     """The layers that torch's counter saw, in the form of a formula."""
     return [Layer(**layer) for layer in json.loads((folder / NAME).read_text())["layers"]]
-
-
-def _summed(module: nn.Module, output: Tensor) -> int:
-    """How many numbers a norm adds up for one that it returns, pictures being the first axis; 0 for other modules."""
-    from torch import nn
-
-    if isinstance(module, nn.LayerNorm):
-        return prod(module.normalized_shape)
-    if isinstance(module, nn.GroupNorm):
-        return output[0].numel() // module.num_groups
-    if isinstance(module, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)):
-        return prod(output.shape[2:])
-    return 0
 
 
 def _beside(figure: Published, modules: dict[str, Module], explained: dict[str, int]) -> dict[str, Any]:
@@ -189,6 +180,7 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
     from torch.utils.flop_counter import FlopCounterMode
 
     from harness.products import Watched, formulas
+    from harness.sums import Sums
 
     modules = {
         name: Module(sum(parameter.numel() for parameter in module.parameters(recurse=False)))
@@ -201,7 +193,11 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
         running.append([counter.get_total_flops(), 0])
         names.append(name)
 
-    def end(layer: Module, module: nn.Module, _arguments: Any, output: Any) -> None:
+    def add_up(terms: int) -> None:
+        module = modules[names[-1] if names else ""]
+        module.summed = max(module.summed, terms)
+
+    def end(layer: Module, _module: nn.Module, _arguments: Any, output: Any) -> None:
         before, below = running.pop()
         names.pop()
         flops = counter.get_total_flops() - before
@@ -216,7 +212,6 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
             layer.outputs += first.numel()
             layer.rows += rows
             layer.pairs += rows * first.shape[-2] if first.dim() > 1 else 0
-            layer.summed = _summed(module, first)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(_attention_as_written())
@@ -227,6 +222,7 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
             if parameter.requires_grad:
                 stack.callback(parameter.requires_grad_, True)
                 parameter.requires_grad_(False)
+        stack.enter_context(Sums(add_up))
         counter = FlopCounterMode(display=False, custom_mapping=formulas())
         stack.enter_context(Watched(counter.flop_registry, lambda: names[-1] or "the model itself"))
         stack.enter_context(counter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.counts import torch_layers
+from harness.counts import as_layers, torch_layers
 from models.compression.sparse import densified
 from models.compression.unstructured import weights
 
@@ -39,9 +39,5 @@ def of(
         "bytes_dense": sum(tensor.numel() * tensor.element_size() for tensor in parent.state_dict().values()),
         "bytes": None if file is None else file.stat().st_size,
         "stages": stages,
-        "layers": [
-            {"name": name, "parameters": layer.parameters, "macs": layer.macs, "fan_in": layer.macs // max(1, layer.outputs)}
-            for name, layer in after.items()
-            if layer.macs or layer.parameters
-        ],
+        "layers": as_layers(after),
     }

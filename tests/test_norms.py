@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from harness.counts import count
-from models import Model
 from models.seeding import pictures, seed_weights, spread
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -67,17 +65,3 @@ def test_a_head_with_weight_norm_is_scaled(norm: Callable[[nn.Module], nn.Module
     net = seed_weights(nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 10))), images)
     with torch.no_grad():
         assert spread(net(images)) == pytest.approx(1, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("norm", "terms"), [(nn.LayerNorm([16, 4, 4]), 256), (nn.GroupNorm(4, 16), 64), (nn.InstanceNorm2d(16, affine=True), 16)]
-)
-def test_the_tolerance_knows_what_a_norm_adds_up(norm: nn.Module, terms: int) -> None:
-    """Without it the verdict on a net without products hangs on the pictures."""
-
-    def build(image_size: int, channels: int, classes: int) -> nn.Module:
-        return nn.Sequential(nn.AvgPool2d(8), nn.Conv2d(3, 16, 1), norm)
-
-    model = Model("normed", build, None, data=("cifar10",), sizes=(32,), source="here")
-    found = {layer["name"]: layer["fan_in"] for layer in count(model, 32)["layers"]}
-    assert found == {"1": 3, "2": terms}
