@@ -46,16 +46,20 @@ from pathlib import Path
 from typing import Any
 
 import models
-from harness import environment, memory, runtimes
+from harness import environment, memory, meters, runtimes
 from harness.cell import Cell
 from harness.machine import allowed_cpus
 from harness.outcomes import FAILED, OUT_OF_MEMORY, UNAVAILABLE, UNSUPPORTED, CellEnded, first_line
-from harness.process import BOOT, die_with_parent, run_forked, run_spawned
+from harness.process import BOOT, Branch, die_with_parent, run_forked, run_spawned
 from harness.settings import Settings
+from models import variants
 from models.variants import DENSE
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
-PRELOAD = ("torchvision.transforms.v2", "timm", "sklearn.datasets", "sklearn.model_selection", "ptflops", "safetensors.torch")
+PRELOAD = (
+    "torchvision.transforms.v2", "timm", "sklearn.datasets", "sklearn.model_selection", "ptflops", "safetensors.torch",
+    "harness.subject",
+)  # fmt: skip
 STEPS = ("counts", "agreement", "accuracy", "latency", "memory", "layers")
 # What a failed allocation says, in small letters: C++, torch on the CPU, the C library, torch on CUDA, cuBLAS, oneDNN.
 NO_MEMORY = (
@@ -255,11 +259,14 @@ class Server:
     def __init__(self, channel: Channel, folder: Path, fork: bool) -> None:
         self._channel, self._folder, self._fork = channel, folder, fork
         self._variants: list[Path] = []  # their folders, the one that was used last at the end
+        self._builder = Branch(_prepare_to_build, partial(_build, channel))
 
     def serve(self) -> None:
         hello = _versions()
         for name in PRELOAD:
             import_module(name)
+        for group in (meters, runtimes, variants):
+            group.announced()  # what other packages bring is looked up once
         gc.freeze()  # what is here now is never garbage; looking through it took 0.15 s a collection
         self._channel.send(hello=hello)
         while (line := self._channel.receive()) is not None:
@@ -339,16 +346,30 @@ class Server:
 
     def _end_of(self, job: str, cell: Cell, settings: Settings, folder: Path) -> dict[str, Any]:
         """Run a job in a fresh process, and tell how that ended."""
-        work = partial(do, job, cell, settings, folder, self._channel)
-        told = {"cell": cell.as_json(), "settings": settings.as_json(), "folder": str(folder), "job": job}
-        spawn = [*BOOT, "--job", json.dumps(told)]
-        pipe = (self._channel.read_end, self._channel.write_end)
-        return run_forked(work, settings.time_limit_s) if self._fork else run_spawned(spawn, pipe, settings.time_limit_s)
+        if not self._fork:
+            told = {"cell": cell.as_json(), "settings": settings.as_json(), "folder": str(folder), "job": job}
+            pipe = (self._channel.read_end, self._channel.write_end)
+            return run_spawned([*BOOT, "--job", json.dumps(told)], pipe, settings.time_limit_s)
+        if job == "artefact":
+            return self._builder.run((cell, settings, folder), settings.time_limit_s)
+        return run_forked(partial(do, job, cell, settings, folder, self._channel), settings.time_limit_s)
+
+    def close(self) -> None:
+        """End what is still running."""
+        self._builder.close()
 
     def _folder_of(self, cell: Cell, settings: Settings) -> Path:
         folder = self._folder / _digest(cell, settings)
         folder.mkdir(exist_ok=True)
         return folder
+
+
+def _prepare_to_build(task: tuple[Cell, Settings, Path]) -> None:
+    runtimes.find(task[0].runtime).adapter.prepare_to_build()
+
+
+def _build(channel: Channel, task: tuple[Cell, Settings, Path]) -> int:
+    return do("artefact", *task, channel)
 
 
 def make_room(folders: Sequence[Path], wanted_bytes: int) -> list[Path]:
@@ -424,10 +445,12 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the scratch folder is removed
     with tempfile.TemporaryDirectory(prefix="plumbline-") as folder:
         tempfile.tempdir = folder  # of every process forked from here
+        server = Server(channel, Path(folder), fork)
         try:
-            Server(channel, Path(folder), fork).serve()
+            server.serve()
         finally:  # a dying near side tells twice, by pipe and by signal: the second must not stop the removing
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            server.close()
     return 0
 
 

@@ -99,9 +99,15 @@ def way(cell: Cell, artefact: Path | None = None, chosen: Mapping[str, str] | No
     return Way(PRECISIONS[cell.precision], cell.target, cell.batch, torch.get_num_threads(), options, artefact)
 
 
+@cache
+def _installed(library: str) -> bool:
+    """Looked up once: it takes 0.1 ms, and a matrix asks for every cell, three times."""
+    return find_spec(library) is not None
+
+
 def missing(adapter: type[Runtime]) -> str | None:
     """What has to be installed for a runtime, in words; None if nothing."""
-    gone = [library for library in adapter.libraries if find_spec(library) is None]
+    gone = [library for library in adapter.libraries if not _installed(library)]
     if not gone:
         return None
     how = f": pip install -e '.[{adapter.extra}]' in the project's folder" if adapter.extra else ""

@@ -69,6 +69,13 @@ class Runtime:
         """One real inference of something tiny; raises what keeps the runtime from working here. Run in its own process."""
 
     @classmethod
+    def prepare_to_build(cls) -> None:
+        """Import what `build` needs and no inference does; called once, in a process that is forked for every build.
+
+        Must start no thread: a fork does not have it.
+        """
+
+    @classmethod
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
         """Write `file`, and return what is to be told of it. Raises ValueError where the model cannot be built.
 

@@ -8,6 +8,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 QUANTISED = ("Conv", "MatMul", "Gemm")
+
+
+@cache
+def prepare() -> None:
+    """Export something tiny: what is imported and looked up for that takes 2.5 s, and serves all forks of this process."""
+    import onnxruntime.quantization  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)  # or torch would start some
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), contextlib.suppress(ValueError):  # the build will say it
+        export(torch.nn.Flatten(), torch.ones(2, 1, 1, 1), Path(scratch) / "tiny.onnx")
 
 
 def export_once(net: nn.Module, images: Tensor, folder: Path, opset: int | None = None) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.runtimes import saturation
 from harness.runtimes.adapter import Runtime, Way
-from harness.runtimes.export import export_once, quantise, store_small, stored_share
+from harness.runtimes.export import export_once, prepare, quantise, store_small, stored_share
 from harness.runtimes.kernels import Kernel, share_in
 from models.onnx.graph import Graph, read
 
@@ -81,6 +81,10 @@ class OnnxRuntime(Runtime):
         (outputs,) = session.run(list(graph_read.outputs), {graph_read.input: images})
         if not (outputs == 2 * images).all():
             raise RuntimeError(f"{session.get_providers()[0]} multiplied wrongly in a trial: 2 x 191 gave {outputs.max():g}")
+
+    @classmethod
+    def prepare_to_build(cls) -> None:
+        prepare()
 
     @classmethod
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:

@@ -63,6 +63,10 @@ class OpenVino(Runtime):
             raise RuntimeError(f"1 + 1 came out as {outputs.max():g} in a trial")
 
     @classmethod
+    def prepare_to_build(cls) -> None:
+        OnnxRuntime.prepare_to_build()
+
+    @classmethod
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
         """The file that ONNX Runtime gets; for int8-dynamic one with small weights: it quantises activations by itself."""
         same = {"bf16": "fp32", "fp16": "fp32", "int8-dynamic": "w8"}.get(way.precision.name, way.precision.name)
