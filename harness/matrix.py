@@ -228,6 +228,8 @@ def left_out(tier: Tier, options: Mapping[str, Sequence[Any]]) -> dict[Cell, Imp
 
 def unmeasured(cells: Iterable[Cell], options: Mapping[str, Sequence[Any]]) -> set[tuple[str, Any]]:
     """The named values, as pairs of axis and value, of which no cell is worth trying."""
+    if not options:
+        return set()
     named = {(axis, value) for axis, values in canonical(options).items() for value in values}
     return named - {(axis, getattr(cell, axis)) for cell in cells if impossible(cell) is None for axis in options}
 
