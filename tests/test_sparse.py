@@ -138,17 +138,39 @@ def test_a_missing_or_broken_compiler_is_named(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.skipif(kernel.missing() is not None, reason=str(kernel.missing()))
 @settings(deadline=None)
-@given(width=st.integers(1, 300), sparsity=sparsities, activation=st.sampled_from(kernel.ACTIVATIONS), seed=st.integers(0, 99))
-def test_the_kernel_has_every_width_and_activation(width: int, sparsity: float, activation: str, seed: int) -> None:
+@given(
+    width=st.integers(1, 300),
+    sparsity=sparsities,
+    activation=st.sampled_from(kernel.ACTIVATIONS),
+    seed=st.integers(0, 99),
+    layout=st.sampled_from(["rows", "columns", "part of rows", "part of columns", "lines"]),
+)
+def test_the_kernel_has_every_width_activation_and_layout(
+    width: int, sparsity: float, activation: str, seed: int, layout: str
+) -> None:
     dense = nn.Linear(17, 9)
     masked(dense, sparsity, seed, empty_row=True)
     layer = SparseLinear.of(dense)
-    inputs = 3 * torch.randn(17, width, generator=torch.Generator().manual_seed(seed))
+    wide = 3 * torch.randn(17 + 3, width + 20, generator=torch.Generator().manual_seed(seed))
+    inputs = {
+        "rows": lambda: wide[:17, :width].contiguous(),
+        "columns": lambda: wide[:17, :width].t().contiguous().t(),
+        "part of rows": lambda: wide[3:, 20:],  # up to the very last number of the storage
+        "part of columns": lambda: wide.t().contiguous().t()[3:, 20:],
+        "lines": lambda: kernel._in_lines(wide[:17, :width], -(-width // kernel.LINE) * kernel.LINE)[:, :width],
+    }[layout]()
+    assert inputs.shape == (17, width)
     with torch.no_grad():
         came = kernel.product(layer.rows, layer.columns, layer.values, layer.bias, inputs, activation)
         summed = dense.weight.double() @ inputs.double() + dense.bias.double().unsqueeze(1)
     wanted = {"none": lambda x: x, "relu": functional.relu, "gelu": functional.gelu}[activation](summed)
     assert torch.allclose(came.double(), wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize(("numbers", "lines"), [(2 * kernel.LINE * 5, True), (2 * kernel.LINE * 5 - 1, False)])
+def test_a_row_without_the_rest_of_its_line_is_not_read_to_its_end(numbers: int, lines: bool) -> None:
+    rows = torch.empty(numbers).as_strided((5, 20), (2 * kernel.LINE, 1))
+    assert kernel._begins_lines(rows, 2 * kernel.LINE) is lines
 
 
 @pytest.mark.skipif(kernel.missing() is not None, reason=str(kernel.missing()))

@@ -121,3 +121,20 @@ void plumbline_sparse_product(int64_t outs, int64_t width, int64_t threads, int6
         }
     }
 }
+
+/* x: width rows that lie `apart` numbers apart, of `ins` each; out: (ins, padded), of which the numbers behind `width` become 0. In
+ * squares of a line of the cache each way; torch's copy takes three times as long. */
+void plumbline_transposed(int64_t ins, int64_t width, int64_t apart, int64_t padded, int64_t threads, const float *x, float *out) {
+    enum { SIDE = 16 };
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t from = 0; from < ins; from += SIDE) {
+        int64_t to = from + SIDE < ins ? from + SIDE : ins;
+        for (int64_t start = 0; start < padded; start += SIDE) {
+            int64_t end = start + SIDE < width ? start + SIDE : width, last = start + SIDE < padded ? start + SIDE : padded;
+            for (int64_t i = from; i < to; i++) {
+                for (int64_t j = start; j < end; j++) out[i * padded + j] = x[j * apart + i];
+                for (int64_t j = end > start ? end : start; j < last; j++) out[i * padded + j] = 0.0f;
+            }
+        }
+    }
+}

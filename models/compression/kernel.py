@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SOURCE = Path(__file__).with_suffix(".c")
+LINE = 16  # numbers in a line of the cache
 ACTIVATIONS = ("none", "relu", "gelu")  # in the order of the enumeration in kernel.c
 
 NARROWER = {"AVX2": ("-mno-avx512f",), "DEFAULT": ("-mno-avx",)}  # by what torch says that it uses
@@ -31,7 +32,7 @@ class NoKernel(RuntimeError):
 
 @cache
 def load() -> Any:
-    """The function `plumbline_sparse_product`. Raises `NoKernel`."""
+    """What kernel.c holds, compiled. Raises `NoKernel`."""
     compiler = shlex.split(os.environ.get("CC", "")) or [next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "")]
     if not compiler[0]:
         raise NoKernel("there is no C compiler: install gcc, or name one in $CC")
@@ -40,13 +41,14 @@ def load() -> Any:
     for openmp in (["-fopenmp"], []):
         command = [*compiler, "-O3", *_processor(), *openmp, "-fPIC", "-Wno-psabi"]
         try:
-            function = ctypes.CDLL(str(_compiled(compiler, command))).plumbline_sparse_product
+            library = ctypes.CDLL(str(_compiled(compiler, command)))
         except (OSError, subprocess.CalledProcessError) as error:
             failed = (getattr(error, "stderr", None) or str(error)).strip()
             continue
-        function.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_void_p] * 6
-        function.restype = None
-        return function
+        library.plumbline_sparse_product.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_void_p] * 6
+        library.plumbline_transposed.argtypes = [ctypes.c_int64] * 5 + [ctypes.c_void_p] * 2
+        library.plumbline_sparse_product.restype = library.plumbline_transposed.restype = None
+        return library
     raise NoKernel(f"{shlex.join(command)} could not compile {SOURCE.name}: {failed.splitlines()[-1] if failed else ''}")
 
 
@@ -61,13 +63,24 @@ def missing() -> str | None:
 
 
 def product(rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: Tensor, activation: str) -> Tensor:
-    """activation(bias + W @ inputs): `inputs` float32 (in, n), contiguous, on the CPU; of W rows, columns (int32) and values."""
+    """activation(bias + W @ inputs): `inputs` float32 (in, n), on the CPU; of W rows, columns (int32) and values.
+
+    Inputs that are not contiguous are copied so that each row begins with a cache line, and the outputs lie so, too (stride(0)
+    is a multiple of `LINE`): of 196 columns three loads in four crossed from one line into the next, and took a third longer.
+    """
     import torch
 
-    outputs = inputs.new_empty(rows.numel() - 1, inputs.shape[1])
-    load()(
+    width = inputs.shape[1]
+    padded = -(-width // LINE) * LINE
+    if not _begins_lines(inputs, padded):
+        if inputs.is_contiguous():
+            padded = width
+        else:
+            inputs = _in_lines(inputs, padded)
+    outputs = inputs.new_empty(rows.numel() - 1, padded)
+    load().plumbline_sparse_product(
         outputs.shape[0],
-        outputs.shape[1],
+        padded,
         torch.get_num_threads(),
         ACTIVATIONS.index(activation),
         rows.data_ptr(),
@@ -77,7 +90,27 @@ def product(rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, 
         inputs.data_ptr(),
         outputs.data_ptr(),
     )
-    return outputs
+    return outputs if padded == width else outputs.as_strided((outputs.shape[0], width), (padded, 1))
+
+
+def _in_lines(inputs: Tensor, padded: int) -> Tensor:
+    """A copy whose rows lie `padded` numbers apart; behind those of the inputs there are zeros."""
+    import torch
+
+    width, copied = inputs.shape[1], inputs.new_empty(inputs.shape[0], padded)
+    if inputs.stride(0) == 1:
+        pointers = inputs.data_ptr(), copied.data_ptr()
+        load().plumbline_transposed(inputs.shape[0], width, inputs.stride(1), padded, torch.get_num_threads(), *pointers)
+    else:
+        copied[:, width:] = 0
+        copied[:, :width] = inputs
+    return copied
+
+
+def _begins_lines(inputs: Tensor, padded: int) -> bool:
+    """Whether rows lie `padded` numbers apart, each at the beginning of a line, and the last one as long as the others."""
+    held = inputs.untyped_storage().nbytes() // inputs.element_size() - inputs.storage_offset()
+    return bool(inputs.stride() == (padded, 1) and inputs.data_ptr() % (4 * LINE) == 0 and held >= inputs.shape[0] * padded)
 
 
 def _processor() -> list[str]:

@@ -61,9 +61,8 @@ class SparseLinear(CompressedRows):
     def forward(self, inputs: Tensor) -> Tensor:
         if inputs.shape[-1] != self.in_features:
             raise ValueError(f"wanted inputs of shape (..., {self.in_features}), came {tuple(inputs.shape)}")
-        channel_major = inputs.movedim(-1, 0)
-        outputs = _multiplied(self, channel_major.reshape(self.in_features, -1))
-        return outputs.reshape(self.out_features, *channel_major.shape[1:]).movedim(0, -1)
+        outputs = _multiplied(self, inputs.reshape(-1, self.in_features).t())
+        return outputs.t().reshape(*inputs.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, stored={self.values.numel()}, activation={self.activation}"
@@ -135,6 +134,9 @@ class SparseConv2d(CompressedRows):
         else:
             unfolded = functional.unfold(inputs, self.kernel_size, self.dilation, self.padding, self.stride)
         outputs = _multiplied(self, unfolded.transpose(0, 1).flatten(1))
+        # of patches, whose features are what comes last in all that follows, they lie side by side
+        patches = self.kernel_size == self.stride != (1, 1)
+        outputs = outputs.t().contiguous().t() if patches else outputs.contiguous()
         return outputs.reshape(self.out_channels, count, height, width).transpose(0, 1)
 
     def extra_repr(self) -> str:
@@ -348,14 +350,14 @@ def product(
     """activation(bias + W @ inputs), (out, n) of (in, n), by our own kernel where it can; else by torch's, for CPUs MKL's."""
     narrow = inputs.dtype
     wide = torch.promote_types(narrow, torch.float32)
-    values, inputs, bias = values.to(wide), inputs.to(wide).contiguous(), None if bias is None else bias.to(wide)
+    values, inputs, bias = values.to(wide), inputs.to(wide), None if bias is None else bias.to(wide)
     if wide == torch.float32 and inputs.device.type == "cpu" and kernel.missing() is None:
         return kernel.product(rows, columns, values, bias, inputs, activation).to(narrow)
     shape = (rows.numel() - 1, inputs.shape[0])
     if 0 in (*shape, inputs.shape[1], values.numel()):  # which MKL does not take
         outputs = inputs.new_zeros(shape[0], inputs.shape[1])
     else:
-        outputs = torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False) @ inputs
+        outputs = torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False) @ inputs.contiguous()
     return _activated(outputs if bias is None else outputs + bias.unsqueeze(1), activation).to(narrow)
 
 
