@@ -51,10 +51,12 @@ MULTIPLY = 3  # operations beside each layer that multiplies: norms, activations
 # A kind is corrected as if so many seconds of it had gone as all kinds together have; and those, as if so many had gone as
 # planned: the first cells are small, and tell more of what is fixed than of the work.
 PRIOR_S, PLANNED_S = 3.0, 20.0
+KNOWN_S = 30.0  # what was measured is not soon taken for wrong
 
 MINUTE_S, SHOWN = 60.0, 4  # cells that take longer are named beforehand, so many of them
 
 Kind = tuple[str, str]
+KNOWN: Kind = "known", ""  # from an earlier run
 
 
 class Estimate:
@@ -75,7 +77,7 @@ class Estimate:
             elif cell in self.known:
                 parts = self._guess(cell)  # what it leaves behind need not be paid for by the others
                 building = {kind: seconds for kind, seconds in parts.items() if kind[0] == "building"}
-                self._parts[cell] = {("known", ""): earlier[cell.id], **building}
+                self._parts[cell] = {KNOWN: earlier[cell.id], **building}
             else:
                 self._parts[cell] = self._guess(cell)
         for cell in counted:
@@ -119,10 +121,11 @@ class Estimate:
         """Seconds for the cells still to come, each kind corrected by how it turned out so far."""
         planned, took = sum(self._planned.values()), sum(self._took.values())
         overall = (took + PLANNED_S) / (planned + PLANNED_S)
-        return sum(
-            seconds * (self._took[kind] + PRIOR_S * overall) / (self._planned[kind] + PRIOR_S)
-            for kind, seconds in list(self._left.items())
-        )
+        seconds = 0.0
+        for kind, left in list(self._left.items()):
+            prior = KNOWN_S if kind == KNOWN else PRIOR_S
+            seconds += left * (self._took[kind] + prior * (1.0 if kind == KNOWN else overall)) / (self._planned[kind] + prior)
+        return seconds
 
     def _new(self, *what: object) -> bool:
         """Whether this is the first cell that wants it: a reference, an artefact, the accuracy of all batches."""

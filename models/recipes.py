@@ -31,6 +31,9 @@ def duration(seconds: float) -> str:
     """Seconds, minutes or hours, in words."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds < 595:
+        minutes, tens = divmod(round(seconds / 10), 6)
+        return f"{minutes} min {tens}0 s" if tens else f"{minutes} min"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 

@@ -31,11 +31,12 @@ def of(one: Cell, tmp_path: Path, settings: Settings = Settings()) -> float:  # 
 
 
 def earlier(tmp_path: Path, settings: Settings, one: Cell | None = None, **more: object) -> None:
-    (tmp_path / "2026-01-01").mkdir()
+    (tmp_path / "2026-01-01").mkdir(exist_ok=True)
     told = {"outcome": "ok", "seconds": 12.5, "latency": {}, "settings": settings.without_paths()}
     kept: dict[str, object] = {"cell": (one or cell()).as_json(), **told, **more}
     kept["machine"] = {"cpu_model": cpu_model()}
-    (tmp_path / "2026-01-01" / "records.jsonl").write_text(json.dumps(kept) + "\n")
+    with (tmp_path / "2026-01-01" / "records.jsonl").open("a") as journal:
+        journal.write(json.dumps(kept) + "\n")
 
 
 def test_an_earlier_run_is_believed(tmp_path: Path) -> None:
@@ -59,6 +60,16 @@ def test_a_net_is_exported_once_for_all_precisions(tmp_path: Path) -> None:
     settings = Settings(cache=tmp_path)
     alone = of(second, tmp_path, settings)
     assert Estimate([first, second], [], settings, tmp_path).of(second) < alone - 5
+
+
+def test_an_earlier_run_is_not_soon_taken_for_wrong(tmp_path: Path) -> None:
+    """The first cell of a second run finds what the first one had to make, and takes less: that says nothing of the others."""
+    earlier(tmp_path, Settings(), cell())
+    earlier(tmp_path, Settings(), cell(batch=2))
+    estimate = Estimate([cell(), cell(batch=2)], [], Settings(), tmp_path)
+    first = estimate.of(cell())
+    estimate.ran(cell(), 0.0)
+    assert estimate.left() > 0.6 * first
 
 
 def test_an_earlier_run_with_other_settings_is_not(tmp_path: Path) -> None:
@@ -115,7 +126,17 @@ def test_emulated_arithmetic_is_not_sampled_for_long(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.25, "0.2 s"), (59.6, "60 s"), (61, "1 min"), (3600, "60 min"), (9000, "2.5 h")]
+    ("seconds", "shown"),
+    [
+        (0.25, "0.2 s"),
+        (59.6, "60 s"),
+        (61, "1 min"),
+        (206, "3 min 30 s"),
+        (594, "9 min 50 s"),
+        (596, "10 min"),
+        (3600, "60 min"),
+        (9000, "2.5 h"),
+    ],
 )
 def test_durations_are_readable(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
