@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -298,11 +299,11 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def _inputs(model: models.Model, image_size: int, settings: Settings, kind: str) -> tuple[str, Tensor]:
-    """Pictures by the seed for inputs: real ones for real weights, where there are any."""
+    """Pictures by the seed for inputs: real ones for real weights, where there are any; several times where there are too few."""
     images = real_images(model, image_size, settings, kind)
     if images is not None:
-        chosen = random.Random(settings.inputs_seed).sample(range(len(images)), INPUTS)
-        return images.name, images.batch(chosen)
+        order = random.Random(settings.inputs_seed).sample(range(len(images)), min(INPUTS, len(images)))
+        return images.name, images.batch(list(islice(cycle(order), INPUTS)))
     return "random pictures", pictures(INPUTS, model.dataset(image_size).channels, image_size, settings.inputs_seed)
 
 

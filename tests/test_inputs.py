@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import models
+from harness import reference
 from harness.ask import Probe, ProbeServer
 from harness.cell import Cell
 from harness.outcomes import FAILED, CellEnded
@@ -75,3 +77,26 @@ def test_a_reference_is_computed_on_a_copy() -> None:
     first = compared(model, net, images)
     assert torch.equal(compared(model, net, images), first)
     assert torch.equal(images, before)
+
+
+class Few:
+    """A handful of pictures, each of one level."""
+
+    name = "a few"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, indices: Sequence[int]) -> torch.Tensor:
+        return torch.tensor(indices).float().view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_a_folder_of_few_pictures_will_do(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(reference, "real_images", lambda *_: Few(count))
+    name, pictures = reference._inputs(models.find("small_cnn"), 8, Settings(), "trained")
+    assert (name, len(pictures)) == ("a few", reference.INPUTS)
+    assert len(pictures[:, 0, 0, 0].unique()) == min(count, reference.INPUTS)
