@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.ask import Probe
-from harness.facts import Counts
+from plumbline.harness.facts import Counts
+from plumbline.harness.session.client import Probe
 
 
 def test_counts(counter: Probe) -> None:

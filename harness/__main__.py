@@ -1,4 +1,4 @@
-"""`python -m harness`: what the suite can say about itself."""
+"""`plumbline`: what the suite can say about itself."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import terminal
+from plumbline.harness.views import terminal
 
 if TYPE_CHECKING:
-    from models import Model
+    from plumbline.models import Model
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
+    parser = argparse.ArgumentParser(prog="plumbline", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser(
         "list", help="models, variants, runtimes, precisions, targets, data, tiers; what is missing here"
@@ -117,16 +117,16 @@ def main() -> int:
         "compress": _compress,
         "compression": _compression,
     }[arguments.command]
-    from harness.journal import RunError
-    from harness.matrix import MatrixError
-    from harness.session import Busy
-    from harness.settings import NoFolder
-    from models import UnknownName
-    from models.checkpoint import BadCheckpoint, NotKept
-    from models.datasets import BadData, NoData
-    from models.recipes import Diverged, NoDevice
-    from models.variants import NotTrained, Unfit
-    from models.weights import NoCache, WrongWeights
+    from plumbline.harness.journal import RunError
+    from plumbline.harness.session.matrix import MatrixError
+    from plumbline.harness.session.session import Busy
+    from plumbline.harness.settings import NoFolder
+    from plumbline.models import UnknownName
+    from plumbline.models.compression.variants import NotTrained, Unfit
+    from plumbline.models.data.datasets import BadData, NoData
+    from plumbline.models.training.checkpoint import BadCheckpoint, NotKept
+    from plumbline.models.training.recipes import Diverged, NoDevice
+    from plumbline.models.weights.weights import NoCache, WrongWeights
 
     refused = (
         Busy,
@@ -154,7 +154,7 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except refused as error:
-        print(f"python -m harness {arguments.command}: {error}", file=sys.stderr)
+        print(f"plumbline {arguments.command}: {error}", file=sys.stderr)
         return 2
 
 
@@ -162,7 +162,8 @@ _progress = terminal.Progress()
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from harness import listing, matrix
+    from plumbline.harness.session import matrix
+    from plumbline.harness.views import listing
 
     root = os.environ.get("PLUMBLINE_DATA")
     print(listing.everything(matrix.load(arguments.matrix or matrix.FILE), Path(root) if root else None))
@@ -170,9 +171,9 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    import models
-    from harness.matrix import MatrixError
-    from models import UnknownName
+    from plumbline import models
+    from plumbline.harness.session.matrix import MatrixError
+    from plumbline.models import UnknownName
 
     try:
         print(_shown(models.find(arguments.model), arguments.image_size))
@@ -186,15 +187,16 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _shown(model: Model, image_size: int | None) -> str:
-    from harness import listing, matrix
+    from plumbline.harness.session import matrix
+    from plumbline.harness.views import listing
 
     size = model.image_size if image_size is None else image_size
     if (unfit := matrix.unfit(model, size)) is not None:
         raise matrix.MatrixError(unfit.reason)
     layers = model.formula(size)
     if layers is None:  # only torch can tell
-        from harness.counts import count
-        from models.layers import Layer
+        from plumbline.harness.probe.counts import count
+        from plumbline.models.layers import Layer
 
         if sys.stderr.isatty():
             print(f"{model.name} has no formula: torch counts it, in some seconds", file=sys.stderr)
@@ -204,7 +206,9 @@ def _shown(model: Model, image_size: int | None) -> str:
 
 
 def _counts(arguments: argparse.Namespace) -> int:
-    from harness import census, listing, matrix
+    from plumbline.harness.session import matrix
+    from plumbline.harness.studies import census
+    from plumbline.harness.views import listing
 
     started = time.perf_counter()
     tiers = matrix.load(arguments.matrix or matrix.FILE)
@@ -220,7 +224,7 @@ def _counts(arguments: argparse.Namespace) -> int:
 
 
 def _overhead(arguments: argparse.Namespace) -> int:
-    from harness.overhead import report
+    from plumbline.harness.studies.overhead import report
 
     missed = report(_progress, quick=arguments.quick, run=arguments.run)
     if missed:
@@ -229,15 +233,15 @@ def _overhead(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from harness import journal
-    from harness.table import matrix
+    from plumbline.harness import journal
+    from plumbline.harness.views.table import matrix
 
     print(matrix(journal.read(arguments.run), "github" if arguments.markdown else "simple"))
     return 0
 
 
 def _check_plugin(arguments: argparse.Namespace) -> int:
-    from harness import conformance
+    from plumbline.harness.studies import conformance
 
     named = [conformance.find(name) for name in arguments.name]
     named = named or [(kind, name) for kind, names in conformance.kinds().items() for name in names]
@@ -257,7 +261,8 @@ def _check_plugin(arguments: argparse.Namespace) -> int:
 
 
 def _layers(arguments: argparse.Namespace) -> int:
-    from harness import journal, layers
+    from plumbline.harness import journal
+    from plumbline.harness.views import layers
 
     records, style = journal.read(arguments.run), "github" if arguments.markdown else "simple"
     record = layers.select(records, arguments.cell)
@@ -269,7 +274,8 @@ def _layers(arguments: argparse.Namespace) -> int:
 
 
 def _fastest(arguments: argparse.Namespace) -> int:
-    from harness import fastest, matrix
+    from plumbline.harness.session import matrix
+    from plumbline.harness.studies import fastest
 
     names = arguments.model or list(dict.fromkeys(cell.model for cell in matrix.expand(matrix.load(matrix.FILE)["default"], {})))
     asked = fastest.Question(
@@ -288,9 +294,9 @@ def _fastest(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    import models
-    from harness import train
-    from harness.settings import Settings
+    from plumbline import models
+    from plumbline.harness.settings import Settings
+    from plumbline.harness.studies import train
 
     settings = Settings.here(arguments.data)
     reference = arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else "")
@@ -314,9 +320,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _compress(arguments: argparse.Namespace) -> int:
-    import models
-    from harness import compress
-    from harness.settings import Settings
+    from plumbline import models
+    from plumbline.harness.settings import Settings
+    from plumbline.harness.studies import compress
 
     settings = Settings.here(arguments.data, arguments.weights, train_minutes=arguments.train_minutes)
     model = models.find(arguments.model)
@@ -324,9 +330,10 @@ def _compress(arguments: argparse.Namespace) -> int:
 
 
 def _compression(arguments: argparse.Namespace) -> int:
-    from harness import compression, journal
-    from harness.matrix import MatrixError
-    from harness.session import run_tier
+    from plumbline.harness import journal
+    from plumbline.harness.session.matrix import MatrixError
+    from plumbline.harness.session.session import run_tier
+    from plumbline.harness.studies import compression
 
     known = (*compression.PARTS, compression.TIER_PART)
     for name in arguments.part:
@@ -344,8 +351,9 @@ def _compression(arguments: argparse.Namespace) -> int:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from harness import journal, reproduction
-    from harness.session import run_tier
+    from plumbline.harness import journal
+    from plumbline.harness.session.session import run_tier
+    from plumbline.harness.studies import reproduction
 
     options = [option for name in arguments.model for option in ("--model", name)]
     options += ["--data", str(arguments.data)] if arguments.data else []
@@ -355,8 +363,8 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _data(arguments: argparse.Namespace) -> int:
-    from models import DATASETS, UnknownName
-    from models.datasets import NoData
+    from plumbline.models import DATASETS, UnknownName
+    from plumbline.models.data.datasets import NoData
 
     known = [data.name for data in DATASETS.values() if data.fetch is not None]
     for name in arguments.name:

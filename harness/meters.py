@@ -6,8 +6,8 @@ import os
 from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
-from models import plugins
-from models.model import UnknownName
+from plumbline.models.model import UnknownName
+from plumbline.models.sources import plugins
 
 GROUP = "plumbline.meters"
 UNITS = ("s", "byte", "J", "W", "Hz", "°C", "1")  # base units, and 1 for a count or a share
@@ -62,7 +62,7 @@ def find(name: str) -> type[Meter]:
     entry = announced()[name]
     meter = plugins.load("meter", entry)
     if not (isinstance(meter, type) and issubclass(meter, Meter)):
-        raise UnknownName(f"meter {name!r}: {entry.value!r} is {meter!r}, wanted a subclass of harness.meters.Meter")
+        raise UnknownName(f"meter {name!r}: {entry.value!r} is {meter!r}, wanted a subclass of {__name__}.Meter")
     return meter
 
 

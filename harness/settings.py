@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from models import Model
-from models.weights import Weights, cache_folder, locate
+from plumbline.models import Model
+from plumbline.models.weights.weights import Weights, cache_folder, locate
 
 PATHS = ("data", "weights", "cache")
 
@@ -68,7 +68,7 @@ class Settings:
         return cls(**paths, cache=cache_folder(), **others)
 
     def locate(self, model: Model, image_size: int) -> Weights:
-        """The weights that a model gets, or would have to be trained to. Raises as `models.weights.locate` does."""
+        """The weights that a model gets, or would have to be trained to. Raises as `models.weights.weights.locate` does."""
         return locate(
             model,
             image_size,

@@ -1,21 +1,17 @@
-"""How fast this machine is, by a third of a second of torch: what an estimate starts from. Importing this imports no torch."""
+"""How fast a machine is: what an estimate starts from. It is measured by harness/probe/speed.py."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-from harness.machine import allowed_cpus, cpu_flags, cpu_model
-from harness.precisions import PRECISIONS
+from plumbline.harness.machine import allowed_cpus, cpu_flags, cpu_model
+from plumbline.harness.precisions import PRECISIONS
 
 MEASURED = ("fp32", "bf16", "fp16")  # what torch's arithmetic on a CPU is; integers are guessed from fp32
-TURNS = 100_000
 
 
 @dataclass(frozen=True)
@@ -38,48 +34,6 @@ def guessed() -> Speed:
     fp32, flags = 20e9 * allowed_cpus(), cpu_flags()
     slower = {name: 50 if PRECISIONS[name].emulated("cpu", flags) else 1 for name in MEASURED}
     return Speed({name: fp32 / slower[name] for name in MEASURED}, measured=False)
-
-
-def measure() -> Speed:
-    """Ask torch, in this process, with the threads that it has. Takes a third of a second where bf16 is emulated."""
-    import torch
-    from torch.nn.functional import conv2d
-
-    def convolution(channels: int, size: int, precision: str) -> Callable[[], Any]:
-        dtype = getattr(torch, PRECISIONS[precision].dtype)
-        image = torch.randn(1, channels, size, size).to(dtype)
-        weight = torch.randn(channels, channels, 3, 3).to(dtype)
-        return lambda: conv2d(image, weight, padding=1)
-
-    found = {}
-    with torch.inference_mode():
-        for precision in MEASURED:
-            channels, size = (64, 28) if precision == "fp32" else (32, 14)
-            try:
-                took = _seconds(convolution(channels, size, precision))
-            except RuntimeError:  # an older torch has no such convolution: the cell will say it
-                continue
-            found[precision] = 9 * channels**2 * size**2 / took
-        layer_s = _seconds(convolution(8, 4, "fp32"))
-    return Speed(found, layer_s, _seconds(_turns))
-
-
-def _turns() -> None:
-    total = 0
-    for number in range(TURNS):
-        total += number
-
-
-def _seconds(call: Callable[[], Any], budget_s: float = 0.05) -> float:
-    """The median of a few calls after two for warm-up."""
-    call()
-    call()
-    samples: list[float] = []
-    while len(samples) < 3 or (sum(samples) < budget_s and len(samples) < 200):
-        start = time.perf_counter()
-        call()
-        samples.append(time.perf_counter() - start)
-    return median(samples)
 
 
 def _place(cache: Path) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from models import (
+from plumbline.models.architectures import (
     alexnet,
     detection,
     mixer,
     mlp,
     mobilenet,
-    outside,
     resnet,
     resnet_cifar,
     small_cnn,
@@ -17,10 +16,11 @@ from models import (
     vit,
     vit_cifar,
 )
-from models.datasets import DATASETS, DataSet
-from models.layers import Layer
-from models.model import Floor, Model, Registry, UnknownName
-from models.outside import is_outside
+from plumbline.models.data.datasets import DATASETS, DataSet
+from plumbline.models.layers import Layer
+from plumbline.models.model import Floor, Model, Registry, UnknownName
+from plumbline.models.sources import outside
+from plumbline.models.sources.outside import is_outside
 
 __all__ = ["DATASETS", "REGISTRY", "DataSet", "Floor", "Layer", "Model", "Registry", "UnknownName", "find", "is_outside"]
 

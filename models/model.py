@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.datasets import AS_USUAL, DATASETS, TREATMENTS, DataSet, Preparation
-from models.layers import Layer, macs
-from models.recipes import USUAL, Recipe
+from plumbline.models.data.datasets import AS_USUAL, DATASETS, TREATMENTS, DataSet, Preparation
+from plumbline.models.layers import Layer, macs
+from plumbline.models.training.recipes import USUAL, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

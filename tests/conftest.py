@@ -13,10 +13,11 @@ import jsonschema
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from harness import journal, record
-from harness.ask import PROBE, ProbeServer
-from harness.session import REPOSITORY
-from harness.settings import Settings
+from plumbline.harness import journal
+from plumbline.harness.session import record
+from plumbline.harness.session.client import PROBE, ProbeServer
+from plumbline.harness.session.session import REPOSITORY
+from plumbline.harness.settings import Settings
 from tests.nursery import Nursery
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import Model
-from models.layers import linear
+from plumbline.models import Model
+from plumbline.models.layers import linear
 
 SAYS_THAT_IT_WAITS = "waits"  # a file in TMPDIR
 

@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 READ_WHEN_LOADED = ("ATEN_", "CUDA_", "CXX", "GOMP_", "KMP_", "LD_", "MKL_", "OMP_", "ONEDNN_", "PYTHON", "TORCH_")
 # Of these, what a fork can still take up, and what scikit-learn sets in whoever imports it.
 KEPT = ("PYTHONPATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
-IMPORTED = ("pytest", "tabulate", "psutil", "filelock", "harness.probe", "harness.subject", "harness.counts")
+PROBE = "plumbline.harness.probe"
+IMPORTED = ("pytest", "tabulate", "psutil", "filelock", f"{PROBE}.server", f"{PROBE}.subject", f"{PROBE}.counts")
 
 # Runs in a Python without site-packages: 0.03 s. {real}, {address} and {loaded} are filled in.
 LAUNCHER = """#!{real} -IS
@@ -80,7 +81,7 @@ def serve(address: str, python: str) -> None:
     sys.executable = python  # what is started from here starts at once, too
     for name in IMPORTED:
         import_module(name)
-    for name in sys.modules["harness.probe"].PRELOAD:
+    for name in sys.modules[f"{PROBE}.server"].PRELOAD:
         import_module(name)
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
@@ -164,7 +165,7 @@ def work(arguments: list[str], folder: str, environment: dict[str, str]) -> int:
 
 
 def _end_with_parent(by: signal.Signals) -> None:
-    from harness.process import die_with_parent
+    from plumbline.harness.probe.process import die_with_parent
 
     die_with_parent(by)
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from harness.artefacts import _sound
-from harness.ask import PROBE, Probe, ProbeServer
-from harness.cell import Cell
-from harness.outcomes import CellEnded
-from harness.settings import Settings
-from models.pretrained import sha256
+from plumbline.harness.cell import Cell
+from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.probe.artefacts import _sound
+from plumbline.harness.session.client import PROBE, Probe, ProbeServer
+from plumbline.harness.settings import Settings
+from plumbline.models.sources.pretrained import sha256
 from tests.conftest import HOUR_S
 
 Ask = Callable[..., Probe]
@@ -133,7 +133,7 @@ def test_a_damaged_entry_is_no_artefact(tmp_path: Path) -> None:
 
 def test_a_net_is_exported_once_for_all_precisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Builds in the session of one net find what another has exported; an unfinished export is none."""
-    from harness.runtimes import export
+    from plumbline.harness.runtimes import export
 
     calls = []
 

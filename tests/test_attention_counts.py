@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.counts import count
-from harness.facts import Counts
-from models import Model
+from plumbline.harness.facts import Counts
+from plumbline.harness.probe.counts import count
+from plumbline.models import Model
 
 WIDTH, TOKENS = 16, 4  # an image of 8 pixels has 4 patches of 4
 PATCHES = TOKENS * 16 * 48

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.process import Branch
+from plumbline.harness.probe.process import Branch
 from tests.conftest import HOUR_S
 
 HEAVY = "antigravity"  # a module that nobody else imports; it would open a browser

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from harness.counts import count
-from models import Model
-from models.model import UnknownName
-from models.outside import find
+from plumbline.harness.probe.counts import count
+from plumbline.models import Model
+from plumbline.models.model import UnknownName
+from plumbline.models.sources.outside import find
 
 
 def model(make: Callable[[], Any]) -> Model:

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from harness.counts import torch_layers
-from models import find, variants
-from models.checkpoint import BadCheckpoint
-from models.compression import coding, lowrank, sharing, sparse, stored, structured, unstructured
-from models.compression.unstructured import weights
-from models.seeding import seed_weights
+from plumbline.harness.probe.counts import torch_layers
+from plumbline.models import find
+from plumbline.models.compression import coding, lowrank, sharing, sparse, stored, structured, unstructured, variants
+from plumbline.models.compression.unstructured import weights
+from plumbline.models.training.checkpoint import BadCheckpoint
+from plumbline.models.weights.seeding import seed_weights
 
 sparsities = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
 

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import models
-from harness import environment, table, threads
-from harness.ask import Probe, ProbeServer
-from harness.cell import Cell
-from harness.machine import allowed_cpus
-from harness.settings import Settings
-from models.process_state import ProcessState
+from plumbline import models
+from plumbline.harness import environment
+from plumbline.harness.cell import Cell
+from plumbline.harness.machine import allowed_cpus
+from plumbline.harness.probe import threads
+from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.settings import Settings
+from plumbline.harness.views import table
+from plumbline.models.sources.process_state import ProcessState
 from tests.conftest import Run
 
 FINE = {"PATH": "/bin", "HOME": "/root", "ONEDNN_MAX_CPU_ISA": "AVX2", "LD_PRELOAD": "libjemalloc.so", "EFFECT": "control"}

@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.cell import Cell
-from harness.reference import Reference, prepare, prepare_parent
-from harness.settings import Settings
-from models import find
-from models.recipes import Recipe, Task
-from models.seeding import changes_in_eval, pictures, seed_weights, spread
-from models.training import train
-from models.weights import weighted
+from plumbline.harness.cell import Cell
+from plumbline.harness.probe.reference import Reference, prepare, prepare_parent
+from plumbline.harness.settings import Settings
+from plumbline.models import find
+from plumbline.models.training.recipes import Recipe, Task
+from plumbline.models.training.training import train
+from plumbline.models.weights.seeding import changes_in_eval, pictures, seed_weights, spread
+from plumbline.models.weights.weights import weighted
 
 
 class Folds(nn.Module):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from harness.session import REPOSITORY
+from plumbline.harness.session.session import REPOSITORY
 from tests.conftest import announce
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text()
@@ -28,7 +28,7 @@ def package(folder: Path, cache: Path, files: dict[str, str], entries: str) -> d
 
 def check(python: str, environment: dict[str, str], *names: str) -> tuple[int, str]:
     told = subprocess.run(
-        [python, "-m", "harness", "check-plugin", *names],
+        [python, "-m", "plumbline.harness", "check-plugin", *names],
         capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=300,
     )  # fmt: skip
     return told.returncode, told.stdout + told.stderr
@@ -55,7 +55,7 @@ def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path, cach
     assert told.count("  ok ") > 15
     assert "\nevery claim holds\n" in told
     trained = subprocess.run(
-        [python, "-m", "harness", "train", "small_cnn", "--variant", "penalised", "--out", str(tmp_path)],
+        [python, "-m", "plumbline.harness", "train", "small_cnn", "--variant", "penalised", "--out", str(tmp_path)],
         capture_output=True, text=True, env=environment | {"PLUMBLINE_LOCK": str(tmp_path / "lock")}, cwd=REPOSITORY, timeout=300,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
@@ -68,7 +68,7 @@ def test_what_breaks_its_contract_is_red(tmp_path: Path, cache: Path, python: st
     files, entries = of_page()
     deaf = '    options = {"layout": ("contiguous", "channels_last")}\n'  # and it goes on as it did
     broken = [
-        ("mypackage/fx.py", "from harness.runtimes", "import torch\nfrom harness.runtimes"),
+        ("mypackage/fx.py", "from plumbline.harness.runtimes", "import torch\nfrom plumbline.harness.runtimes"),
         ("mypackage/fx.py", '    libraries = ("torch",)\n', '    libraries = ("torch",)\n' + deaf),
         ("mypackage/fx.py", "torch.get_num_threads()}", 'torch.get_num_threads(), "layout": "contiguous"}'),
         ("mypackage/faults.py", 'unit = "1"', 'unit = "faults"'),

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.accuracy import classify, judge, subset
-from harness.facts import Accuracy, Agreement, Counts
-from harness.precisions import PRECISIONS
-from harness.settings import Settings
-from models import Floor, find
-from models.datasets import DATASETS, Images
+from plumbline.harness.facts import Accuracy, Agreement, Counts
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.probe.accuracy import classify, judge, subset
+from plumbline.harness.settings import Settings
+from plumbline.models import Floor, find
+from plumbline.models.data.datasets import DATASETS, Images
 
 AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.01, 0.02, 0.0, 0.01, 0.08, 0.001, 1.0)
 

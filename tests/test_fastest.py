@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import fastest
-from harness.cell import Cell
+from plumbline.harness.cell import Cell
+from plumbline.harness.studies import fastest
 from tests.conftest import where
 
 
@@ -42,7 +42,7 @@ def test_what_is_raced_can_be_tried_here() -> None:
 def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path, python: str) -> None:
     asked = ["mlp", "small_cnn", "--runtime", "onnxruntime", "--runtime", "eager", "--precision", "fp32", "--seconds", "0.1"]
     told = subprocess.run(
-        [python, "-m", "harness", "fastest", *asked],
+        [python, "-m", "plumbline.harness", "fastest", *asked],
         capture_output=True,
         text=True,
         **where(tmp_path, cache),
@@ -66,7 +66,9 @@ def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path, python: str
 def test_a_model_or_folder_that_does_not_exist(
     tmp_path: Path, cache: Path, python: str, asked: tuple[str, ...], words: str
 ) -> None:
-    told = subprocess.run([python, "-m", "harness", "fastest", *asked], capture_output=True, text=True, **where(tmp_path, cache))
+    told = subprocess.run(
+        [python, "-m", "plumbline.harness", "fastest", *asked], capture_output=True, text=True, **where(tmp_path, cache)
+    )
     assert told.returncode == 2
     assert words in told.stderr
     assert "Traceback" not in told.stderr

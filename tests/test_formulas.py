@@ -21,11 +21,12 @@ from torchvision.models import mobilenetv2, mobilenetv3
 from torchvision.models import vgg as torchvision_vgg
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-import models
-from harness.counts import count, torch_layers
-from models import DATASETS, REGISTRY, alexnet, layers, mixer, mlp, mobilenet, resnet, resnet_cifar, vgg, vit, vit_cifar
-from models.blocks import Attention
-from models.layers import Layer
+from plumbline import models
+from plumbline.harness.probe.counts import count, torch_layers
+from plumbline.models import DATASETS, REGISTRY, layers
+from plumbline.models.architectures import alexnet, mixer, mlp, mobilenet, resnet, resnet_cifar, vgg, vit, vit_cifar
+from plumbline.models.architectures.blocks import Attention
+from plumbline.models.layers import Layer
 
 # Sizes that no round number hides behind, and options.
 MODELS = [
@@ -434,7 +435,7 @@ def test_a_wrong_formula_is_seen(reference: str, field: str) -> None:
 def test_a_difference_between_formula_and_counter_is_listed() -> None:
     """Red: a layer that the formula has smaller than it is shows up by name, with both counts of parameters and MACs."""
     honest = models.find("mlp")
-    wrong = partial(models.mlp.layers, depth=2, width=1000)
+    wrong = partial(models.architectures.mlp.layers, depth=2, width=1000)
     model = replace(honest, layers=lambda depth, width, **shape: wrong(**shape))
     found = count(model, 8)
     assert found["formula"] != found["flop_counter"]

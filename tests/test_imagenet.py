@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.datasets import DATASETS, BadData, Images
+from plumbline.models.data.datasets import DATASETS, BadData, Images
 
 RED = Image.new("RGB", (40, 40), (255, 0, 0))
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-import models
-from harness import reference
-from harness.ask import Probe, ProbeServer
-from harness.cell import Cell
-from harness.outcomes import FAILED, CellEnded
-from harness.reference import compared
-from harness.runtimes import find
-from harness.settings import Settings
+from plumbline import models
+from plumbline.harness.cell import Cell
+from plumbline.harness.outcomes import FAILED, CellEnded
+from plumbline.harness.probe import reference
+from plumbline.harness.probe.reference import compared
+from plumbline.harness.runtimes import find
+from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.settings import Settings
 
 WRITING = ("DECAYING", "NORMALISING", "FIRST_RELU", "BY_A_VIEW", "RESHAPING", "WRITING_LATER")
 

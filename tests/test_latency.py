@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import latency
-from harness.facts import Timing
-from harness.settings import Settings
+from plumbline.harness.facts import Timing
+from plumbline.harness.probe import latency
+from plumbline.harness.settings import Settings
 
 
 class Machine:

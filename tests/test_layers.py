@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness import journal, layers
-from harness.ask import Probe, ProbeServer
-from harness.cell import Cell
-from harness.journal import RunError
-from harness.precisions import PRECISIONS
-from harness.runtimes import Way
-from harness.runtimes.eager import Eager
-from harness.settings import Settings
+from plumbline.harness import journal
+from plumbline.harness.cell import Cell
+from plumbline.harness.journal import RunError
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.runtimes import Way
+from plumbline.harness.runtimes.eager import Eager
+from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.settings import Settings
+from plumbline.harness.views import layers
 from tests.conftest import Run
 
 
@@ -49,7 +50,7 @@ class Slower(nn.Module):
 
 def test_hooks_give_each_module_what_its_children_did_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow()
-    monkeypatch.setattr("harness.runtimes.eager.perf_counter", slow.clock)
+    monkeypatch.setattr("plumbline.harness.runtimes.eager.perf_counter", slow.clock)
     runtime = Eager(nn.Sequential(slow, nn.Identity()), Way(PRECISIONS["fp32"], "cpu", 1, 1, Eager.usual()))
     parts = {part.name: part.seconds for part in runtime.profile((torch.zeros(1, 1, 2, 2),), 3)}
     assert list(parts.items()) == [("0.child", 5), ("0", 10), ("1", 0), ("(itself)", 0)]  # in the order in which they ended

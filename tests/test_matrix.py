@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import matrix
-from harness.cell import AXES, Cell
-from harness.machine import cuda_device
-from harness.matrix import MatrixError, counted, expand, impossible, load
-from harness.session import REPOSITORY
+from plumbline.harness.cell import AXES, Cell
+from plumbline.harness.machine import cuda_device
+from plumbline.harness.session import matrix
+from plumbline.harness.session.matrix import MatrixError, counted, expand, impossible, load
+from plumbline.harness.session.session import REPOSITORY
 
 ALL_ARITHMETIC = frozenset({"avx512_bf16", "avx512_fp16"})
 

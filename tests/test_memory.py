@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from harness import memory
+from plumbline.harness.probe import memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 PAGES = 64 * 2**20

@@ -15,19 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-import models
-from harness.reference import real_images
-from harness.settings import Settings
-from models import DATASETS, Registry, UnknownName, find
-from models.datasets import NoData
-from models.pretrained import NoWeights, fetch, sha256
-from models.seeding import pictures, seed_weights, spread
-from models.weights import AmbiguousWeights, WrongWeights, load_weights, locate
+from plumbline import models
+from plumbline.harness.probe.reference import real_images
+from plumbline.harness.settings import Settings
+from plumbline.models import DATASETS, Registry, UnknownName, find
+from plumbline.models.data.datasets import NoData
+from plumbline.models.sources.pretrained import NoWeights, fetch, sha256
+from plumbline.models.weights.seeding import pictures, seed_weights, spread
+from plumbline.models.weights.weights import AmbiguousWeights, WrongWeights, load_weights, locate
 
 
 def test_importing_the_models_and_the_plugin_imports_no_torch() -> None:
     """Collection stays fast, and a small device keeps its memory."""
-    code = "import sys, models, harness.plugin, harness.session, harness.table; sys.exit('torch' in sys.modules)"
+    modules = ("models", "harness.plugin", "harness.session.session", "harness.views.table")
+    imports = "; ".join(f"import plumbline.{module}" for module in modules)
+    code = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

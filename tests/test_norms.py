@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from models.seeding import pictures, seed_weights, spread
+from plumbline.models.weights.seeding import pictures, seed_weights, spread
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "instance": nn.InstanceNorm2d,

@@ -23,15 +23,15 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-import models
-from harness.precisions import PRECISIONS
-from harness.runtimes import Way
-from harness.runtimes.onnxruntime import OnnxRuntime
-from models import layers as formulas
-from models.onnx import layers as counting
-from models.onnx.graph import read
-from models.onnx.layers import layers, numbers
-from models.onnx.reference import executed, reference
+from plumbline import models
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.runtimes import Way
+from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
+from plumbline.models import layers as formulas
+from plumbline.models.onnx import layers as counting
+from plumbline.models.onnx.graph import read
+from plumbline.models.onnx.layers import layers, numbers
+from plumbline.models.onnx.reference import executed, reference
 
 OPSET, IR_VERSION = 17, 8  # what the oldest ONNX Runtime of pyproject.toml knows
 Save = Callable[[onnx.ModelProto], Path]
@@ -194,7 +194,8 @@ def test_the_other_exporter_and_weights_beside_the_file(tmp_path: Path) -> None:
 
 
 def test_importing_imports_nothing_heavy() -> None:
-    names = "models.onnx.graph, models.onnx.layers, models.onnx.reference, models.onnx.operators, harness.runtimes"
+    rooms = ("models.onnx.graph", "models.onnx.layers", "models.onnx.reference", "models.onnx.operators", "harness.runtimes")
+    names = ", ".join(f"plumbline.{room}" for room in rooms)
     code = f"import sys, {names}; sys.exit(bool({{'torch', 'onnx', 'onnxruntime'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

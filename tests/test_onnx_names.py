@@ -11,16 +11,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from harness import matrix
-from harness.ask import Probe, ProbeServer
-from harness.cell import Cell, id_of
-from harness.outcomes import CellEnded
-from harness.plugin.options import values
-from harness.settings import Settings
-from models.model import UnknownName, split
-from models.onnx.layers import stored_as
-from models.onnx.reference import reference
-from models.outside import find, is_outside
+from plumbline.harness.cell import Cell, id_of
+from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.plugin.options import values
+from plumbline.harness.session import matrix
+from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.settings import Settings
+from plumbline.models.model import UnknownName, split
+from plumbline.models.onnx.layers import stored_as
+from plumbline.models.onnx.reference import reference
+from plumbline.models.sources.outside import find, is_outside
 
 TIER = matrix.load(matrix.FILE)["smoke"]
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.counts import count
-from harness.precisions import PRECISIONS
-from harness.runtimes import Way
-from harness.runtimes.onnxruntime import OnnxRuntime
-from models.layers import Layer
-from models.onnx.reference import reference
-from models.onnx.sums import sums
-from models.outside import find
-from models.seeding import pictures, spread
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.probe.counts import count
+from plumbline.harness.runtimes import Way
+from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
+from plumbline.models.layers import Layer
+from plumbline.models.onnx.reference import reference
+from plumbline.models.onnx.sums import sums
+from plumbline.models.sources.outside import find
+from plumbline.models.weights.seeding import pictures, spread
 
 SIZE = 256
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.outcomes import first_line
+from plumbline.harness.outcomes import first_line
 
 
 @pytest.mark.parametrize(

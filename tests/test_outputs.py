@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.agreement import judge
-from harness.ask import Probe, ProbeServer
-from harness.cell import Cell
-from harness.facts import Agreement
-from harness.outcomes import FAILED, CellEnded
-from harness.precisions import PRECISIONS
-from harness.reference import Reference, prepare
-from harness.settings import Settings
-from models import find
-from models.layers import Layer, conv2d, linear
-from models.seeding import pictures, seed_weights, spread
+from plumbline.harness.cell import Cell
+from plumbline.harness.facts import Agreement
+from plumbline.harness.outcomes import FAILED, CellEnded
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.probe.agreement import judge
+from plumbline.harness.probe.reference import Reference, prepare
+from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.settings import Settings
+from plumbline.models import find
+from plumbline.models.layers import Layer, conv2d, linear
+from plumbline.models.weights.seeding import pictures, seed_weights, spread
 
 Forward = Callable[["Net", Tensor], Tensor]
 

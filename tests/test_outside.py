@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-import models
-from harness.ask import NotDescribed, Probe, ProbeServer, describe
-from harness.cell import Cell
-from harness.counts import count
-from harness.facts import Counts
-from harness.outcomes import CellEnded
-from harness.settings import Settings
+from plumbline import models
+from plumbline.harness.cell import Cell
+from plumbline.harness.facts import Counts
+from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.probe.counts import count
+from plumbline.harness.session.client import NotDescribed, Probe, ProbeServer, describe
+from plumbline.harness.settings import Settings
 from tests.conftest import Run, announce, command, where
 
 Bench = Callable[..., Run]
@@ -252,10 +252,12 @@ def test_a_strangers_model_from_a_repository_with_our_names(tmp_path: Path, cach
     (stranger / "harness").mkdir()
     (stranger / "harness" / "__init__.py").write_text("raise RuntimeError('somebody else was imported')")
     (stranger / "models" / "blocks.py").write_text("from torch import nn\n\ndef last(n):\n    return nn.Linear(12, n)\n")
+    (stranger / "late.py").write_text("def same(x):\n    return x\n")
     (stranger / "models" / "net.py").write_text(
-        "from torch import nn\nfrom models.blocks import last\n\ndef make(num_classes):\n"
-        "    from models import blocks\n    assert blocks.last is last\n"
-        "    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), last(num_classes))\n"
+        "from torch import nn\nfrom models.blocks import last\n\nclass Late(nn.Module):\n"
+        "    def forward(self, x):\n        import late\n        return late.same(x)\n\n"
+        "def make(num_classes):\n    from models import blocks\n    assert blocks.last is last\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), last(num_classes), Late())\n"
     )
     options = ("--tier", "smoke", "--model", "models.net:make+data=cifar10,models.net:nothing")
     place = {**where(tmp_path, cache), "cwd": stranger}
@@ -275,8 +277,9 @@ def test_an_entry_point_is_a_name_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text("from torch import nn\n\ndef net():\n    return nn.Flatten()\n")
     announce(tmp_path, "[plumbline.models]\ntheir_net = theirs:net\nmlp = theirs:net\n")
     code = (
-        f"import sys; sys.path.append({str(tmp_path)!r}); import models; print(models.find('their_net').source, "
-        "models.is_outside('their_net'), models.is_outside('mlp')); from harness.__main__ import main; "
+        f"import sys; sys.path.append({str(tmp_path)!r}); from plumbline import models; "
+        "print(models.find('their_net').source, models.is_outside('their_net'), models.is_outside('mlp')); "
+        "from plumbline.harness.__main__ import main; "
         "sys.argv = ['harness', 'list']; main()"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -9,15 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import journal, overhead
-from harness.__main__ import main
+from plumbline.harness import journal
+from plumbline.harness.__main__ import main
+from plumbline.harness.studies import overhead
 from tests.conftest import where
 
 
 @pytest.mark.slow
 def test_every_figure_is_printed(tmp_path: Path, cache: Path, python: str) -> None:
     process = subprocess.run(
-        [python, "-m", "harness", "overhead", "--quick"], capture_output=True, text=True, **where(tmp_path, cache)
+        [python, "-m", "plumbline.harness", "overhead", "--quick"], capture_output=True, text=True, **where(tmp_path, cache)
     )
     assert process.returncode == 0, process.stderr
     for figure in (
@@ -65,6 +66,6 @@ def test_shares_add_up_to_the_whole() -> None:
 
 
 def test_the_table_of_a_run_that_is_not_there(tmp_path: Path, python: str) -> None:
-    process = subprocess.run([python, "-m", "harness", "table", str(tmp_path)], capture_output=True, text=True)
+    process = subprocess.run([python, "-m", "plumbline.harness", "table", str(tmp_path)], capture_output=True, text=True)
     assert process.returncode == 2
     assert "holds no run" in process.stderr

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import matrix, plan
-from harness.cell import Cell
-from harness.machine import cpu_flags, cpu_model
-from harness.plan import Estimate, describe, quickest_first
-from harness.precisions import PRECISIONS
-from harness.settings import Settings
-from harness.speed import Speed, keep, kept
-from models import find
-from models.recipes import Task, duration
-from models.weights import WEIGHTS, folder
+from plumbline.harness.cell import Cell
+from plumbline.harness.machine import cpu_flags, cpu_model
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.session import matrix, plan
+from plumbline.harness.session.plan import Estimate, describe, quickest_first
+from plumbline.harness.settings import Settings
+from plumbline.harness.speed import Speed, keep, kept
+from plumbline.models import find
+from plumbline.models.training.recipes import Task, duration
+from plumbline.models.weights.weights import WEIGHTS, folder
 
 
 def cell(model: str = "mlp", batch: int = 1, size: int = 8, precision: str = "fp32") -> Cell:

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-import models
-from harness.ask import PROBE, Probe, ProbeServer
-from harness.cell import Cell
-from harness.outcomes import CellEnded
-from harness.probe import make_room
-from harness.process import run_forked, run_spawned
-from harness.settings import Settings
-from models.layers import macs
+from plumbline import models
+from plumbline.harness.cell import Cell
+from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.probe.process import run_forked, run_spawned
+from plumbline.harness.probe.server import make_room
+from plumbline.harness.session.client import PROBE, Probe, ProbeServer
+from plumbline.harness.settings import Settings
+from plumbline.models.layers import macs
 from tests.conftest import HOUR_S
 
 
@@ -98,8 +98,8 @@ def test_weights_in_bf16_take_half_the_bytes(server: ProbeServer, settings: Sett
 
 
 def test_arithmetic_in_software_is_marked_and_timed_a_few_times(server: ProbeServer, settings: Settings) -> None:
-    from harness.machine import cpu_flags
-    from harness.precisions import PRECISIONS
+    from plumbline.harness.machine import cpu_flags
+    from plumbline.harness.precisions import PRECISIONS
 
     probe = Probe(server, cell("small_cnn", precision="fp16"), settings)
     found = probe.latency()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import models
-from models import layers
-from models.published import PUBLISHED, Published
+from plumbline import models
+from plumbline.models import layers
+from plumbline.models.counting.published import PUBLISHED, Published
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,8 @@ def test_what_rounds_to_a_figure_agrees_with_it(ours: int, digits: int) -> None:
 
 
 def test_every_figure_belongs_to_a_model_and_is_asserted_in_the_default_tier() -> None:
-    from harness import listing, matrix
+    from plumbline.harness.session import matrix
+    from plumbline.harness.views import listing
 
     default = set(listing.sizes([matrix.load(matrix.FILE)["default"]]))
     assert {(figure.model, figure.image_size) for figure in PUBLISHED} <= default

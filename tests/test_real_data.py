@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.ask import Probe, ProbeServer
-from harness.cell import Cell
-from harness.settings import Settings
+from plumbline.harness.cell import Cell
+from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.settings import Settings
 
 ROOT = Path(os.environ.get("PLUMBLINE_DATA") or "/nonexistent")
 pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="no data root: set PLUMBLINE_DATA")
@@ -41,7 +41,7 @@ def test_published_weights_score_as_published(
 
 def test_the_mnist_net_trains_on_demand(server: ProbeServer, cache: Path) -> None:
     """And reaches what the study reported: 97 % (aim: 98)."""
-    from models.datasets import DATASETS
+    from plumbline.models.data.datasets import DATASETS
 
     images = DATASETS["mnist"].load(ROOT, 28)
     assert len(images) == 10_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.matrix import FILE, emulated, expand, load
-from harness.reproduction import TIER, reported, tables
-from models.published import REPORTED
+from plumbline.harness.session.matrix import FILE, emulated, expand, load
+from plumbline.harness.studies.reproduction import TIER, reported, tables
+from plumbline.models.counting.published import REPORTED
 
 
 def record(model: str, top1: float | None, top5: float = 0.99, **more: Any) -> dict[str, Any]:

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from harness import runtimes
-from harness.ask import PROBE, Probe, ProbeServer
-from harness.cell import Cell
-from harness.facts import Agreement
-from harness.outcomes import CellEnded
-from harness.precisions import PRECISIONS
-from harness.runtimes import torch_net
-from harness.runtimes.export import export, quantise
-from harness.runtimes.kernels import Kernel, of_layers, share
-from harness.settings import Settings
-from models import UnknownName
-from models.layers import linear
+from plumbline.harness import runtimes
+from plumbline.harness.cell import Cell
+from plumbline.harness.facts import Agreement
+from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.runtimes import torch_net
+from plumbline.harness.runtimes.export import export, quantise
+from plumbline.harness.runtimes.kernels import Kernel, of_layers, share
+from plumbline.harness.session.client import PROBE, Probe, ProbeServer
+from plumbline.harness.settings import Settings
+from plumbline.models import UnknownName
+from plumbline.models.layers import linear
 from tests.conftest import announce
 
 Ask = Callable[..., Probe]
@@ -32,8 +32,8 @@ THEIRS = '''
 import os
 import signal
 
-from harness.runtimes import Runtime
-from harness.runtimes.eager import Eager
+from plumbline.harness.runtimes import Runtime
+from plumbline.harness.runtimes.eager import Eager
 
 
 class Perturbed(Eager):
@@ -180,7 +180,7 @@ def test_a_runtime_is_found_with_its_options(ask: Ask) -> None:
         "onnxrutime": r"no runtime 'onnxrutime' \(did you mean onnxruntime.*\?\); known: eager",
         "onnxruntime+graf=all": r"no option 'graf' \(did you mean graph\?\); known: arena, graph",
         "onnxruntime+graph=best": r"option 'graph': wanted all, extended, basic, off, came 'best'",
-        "not_a_runtime": r"'theirs:NOT_A_RUNTIME' is 3, wanted a subclass of harness.runtimes.Runtime",
+        "not_a_runtime": r"'theirs:NOT_A_RUNTIME' is 3, wanted a subclass of plumbline.harness.runtimes.Runtime",
         "missing": r"entry point 'theirs:Missing' cannot be loaded",
     }.items():
         with pytest.raises(UnknownName, match=words):

@@ -15,12 +15,13 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from harness import agreement, artefacts, latency, machine, runtimes
-from harness.cell import Cell
-from harness.facts import Agreement
-from harness.runtimes import saturation
-from harness.runtimes.export import export, quantise
-from models.onnx.graph import read
+from plumbline.harness import machine, runtimes
+from plumbline.harness.cell import Cell
+from plumbline.harness.facts import Agreement
+from plumbline.harness.probe import agreement, artefacts, latency
+from plumbline.harness.runtimes import saturation
+from plumbline.harness.runtimes.export import export, quantise
+from plumbline.models.onnx.graph import read
 
 CELL = Cell("small_cnn", "dense", "onnxruntime", "int8-static", 1, 8, "cpu")
 AGREES = Agreement("", 8, "", 1.0, 0.1, 0.2, 0.0, 0.3, 2.4, 0.1, 1.0)

@@ -19,10 +19,11 @@ import jsonschema
 import psutil
 import pytest
 
-from harness import journal, record
-from harness.machine import cuda_device
-from harness.process import BOOT
-from harness.session import lock_machine
+from plumbline.harness import journal
+from plumbline.harness.boot import BOOT
+from plumbline.harness.machine import cuda_device
+from plumbline.harness.session import record
+from plumbline.harness.session.session import lock_machine
 from tests.conftest import HOUR_S, Run, command, where
 from tests.faulty import SAYS_THAT_IT_WAITS
 
@@ -390,7 +391,7 @@ def test_a_test_may_ask_for_fewer_axes(tmp_path: Path) -> None:
         "    assert batch == 3\n"
     )
     process = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "harness.plugin", str(tmp_path), "-v", "--tier", "smoke"],
+        [sys.executable, "-m", "pytest", "-p", "plumbline.harness.plugin", str(tmp_path), "-v", "--tier", "smoke"],
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert process.returncode == 0, process.stdout + process.stderr

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.compression import kernel, sparse
-from models.compression.sparse import (
+from plumbline.models.compression import kernel, sparse
+from plumbline.models.compression.sparse import (
     RowMajorLinear,
     SemiStructuredLinear,
     SparseConv2d,
@@ -27,7 +27,7 @@ from models.compression.sparse import (
     settle,
     sparsified,
 )  # fmt: skip
-from models.compression.unstructured import prune
+from plumbline.models.compression.unstructured import prune
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1.5e-3}
 sparsities = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))

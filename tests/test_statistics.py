@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics import loadgen_bound, median_interval, paired_difference_at_least, percentile, wilson_interval
+from plumbline.harness.statistics import loadgen_bound, median_interval, paired_difference_at_least, percentile, wilson_interval
 
 
 @pytest.mark.parametrize(("fraction", "least"), [(0.5, 11), (0.9, 64), (0.99, 662)])

@@ -8,8 +8,8 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.counts import count
-from models import Model
+from plumbline.harness.probe.counts import count
+from plumbline.models import Model
 
 
 class Calls(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.table import notes
+from plumbline.harness.views.table import notes
 
 
 def record(reason: str | None, source: str = "x") -> dict[str, Any]:

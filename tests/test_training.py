@@ -22,21 +22,24 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness import train as command
-from harness import training
-from harness.__main__ import main
-from harness.ask import Probe, ProbeServer
-from harness.cell import Cell
-from harness.context import Context
-from harness.settings import Settings
-from models import augmentation, checkpoint, find, variants
-from models.addition import Addition
-from models.checkpoint import BadCheckpoint
-from models.datasets import DATASETS, BadData, NoData, held_out
-from models.model import UnknownName
-from models.recipes import Diverged, Recipe, Task
-from models.training import CHECKPOINT, RECORD, Progress, train
-from models.weights import WEIGHTS, WrongWeights, folder, load_weights, locate
+from plumbline.harness.__main__ import main
+from plumbline.harness.cell import Cell
+from plumbline.harness.probe import training
+from plumbline.harness.probe.context import Context
+from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.settings import Settings
+from plumbline.harness.studies import train as command
+from plumbline.models import find
+from plumbline.models.addition import Addition
+from plumbline.models.compression import variants
+from plumbline.models.data import augmentation
+from plumbline.models.data.datasets import DATASETS, BadData, NoData, held_out
+from plumbline.models.model import UnknownName
+from plumbline.models.training import checkpoint
+from plumbline.models.training.checkpoint import BadCheckpoint
+from plumbline.models.training.recipes import Diverged, Recipe, Task
+from plumbline.models.training.training import CHECKPOINT, RECORD, Progress, train
+from plumbline.models.weights.weights import WEIGHTS, WrongWeights, folder, load_weights, locate
 from tests.conftest import HOUR_S
 
 QUICK = Recipe(epochs=3, batch=64, learning_rate=3e-3, augmentation=("crop=1", "flip", "cutmix"))
@@ -453,7 +456,7 @@ def test_a_recipe_that_cannot_be_is_refused(field: str, value: Any, words: str) 
 
 def test_every_recipe_is_known_to_all_its_parts() -> None:
     """Its data are the model's, its changes exist, and no two of one model bear one name."""
-    import models
+    from plumbline import models
 
     for name in models.REGISTRY.names():
         model = find(name)
@@ -573,7 +576,7 @@ def test_batches_of_cifar_are_not_unpickled_before_their_checksum_fits(tmp_path:
 
 
 def test_data_that_are_missing_can_be_had() -> None:
-    with pytest.raises(NoData, match=r"--data ROOT.*cifar-100-python.*Online: python -m harness data cifar100.*Offline: copy"):
+    with pytest.raises(NoData, match=r"--data ROOT.*cifar-100-python.*Online: plumbline data cifar100.*Offline: copy"):
         DATASETS["cifar100"].load(None, 32)
 
 
@@ -632,7 +635,7 @@ def test_trained_weights_are_found_and_others_trained_only_if_that_is_quick(tmp_
     assert locate(find("mlp"), 28, **find_weights).kind == "trained"  # type: ignore[arg-type]
     slow = locate(find("mlp"), 28, **find_weights, train_minutes=0.01)  # type: ignore[arg-type]
     assert slow.kind == "seeded"
-    assert "python -m harness train mlp --image-size 28" in slow.reason
+    assert "plumbline train mlp --image-size 28" in slow.reason
     path = locate(find("mlp"), 28, **find_weights).path  # type: ignore[arg-type]
     assert path is not None
     path.parent.mkdir(parents=True)

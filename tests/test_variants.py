@@ -11,24 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from harness import compress, compression
-from harness.ask import Probe, ProbeServer
-from harness.cell import Cell
-from harness.compression import DEEP, SMALL, THIN, Goal, tables
-from harness.facts import Promise
-from harness.machine import here
-from harness.matrix import FILE, expand, load
-from harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
-from harness.settings import Settings
-from harness.table import explained, kept, matrix
-from models import find as model
-from models import variants
-from models.compression import stored
-from models.compression.distillation import Distillation
-from models.compression.penalties import L1, Sensitivity, sensitivity
-from models.compression.unstructured import Gradual, polynomial, weights
-from models.model import UnknownName
-from models.variants import TECHNIQUES, NotTrained, Unfit, find
+from plumbline.harness.cell import Cell
+from plumbline.harness.facts import Promise
+from plumbline.harness.machine import here
+from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
+from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.session.matrix import FILE, expand, load
+from plumbline.harness.settings import Settings
+from plumbline.harness.studies import compress, compression
+from plumbline.harness.studies.compression import DEEP, SMALL, THIN, Goal, tables
+from plumbline.harness.views.table import explained, kept, matrix
+from plumbline.models import find as model
+from plumbline.models.compression import stored, variants
+from plumbline.models.compression.distillation import Distillation
+from plumbline.models.compression.penalties import L1, Sensitivity, sensitivity
+from plumbline.models.compression.unstructured import Gradual, polynomial, weights
+from plumbline.models.compression.variants import TECHNIQUES, NotTrained, Unfit, find
+from plumbline.models.model import UnknownName
 
 # -- names -----------------------------------------------------------------------------------------------------
 

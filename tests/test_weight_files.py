@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
-from models import find
-from models.weights import WrongWeights, load_weights, locate
+from plumbline.models import find
+from plumbline.models.weights.weights import WrongWeights, load_weights, locate
 
 
 class Tied(nn.Module):

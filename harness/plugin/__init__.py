@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness import matrix
-from harness.plugin.bench import Bench
-from harness.plugin.fixtures import batch, cell, counter, image_size, model, precision, probe, runtime, target, variant
-from harness.plugin.options import pytest_addoption
+from plumbline.harness.plugin.bench import Bench
+from plumbline.harness.plugin.fixtures import batch, cell, counter, image_size, model, precision, probe, runtime, target, variant
+from plumbline.harness.plugin.options import pytest_addoption
+from plumbline.harness.session import matrix
 
 __all__ = [
     "batch", "cell", "counter", "image_size", "model", "precision", "probe", "pytest_addoption", "runtime", "target", "variant",

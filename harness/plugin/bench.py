@@ -13,16 +13,18 @@ from typing import Any
 
 import pytest
 
-from harness import environment, journal, matrix, plan, speed, table, terminal
-from harness.ask import NotDescribed, Probe, describe
-from harness.cell import AXES, Cell, id_of, shown_model
-from harness.journal import Journal, RunError
-from harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
-from harness.plugin import options
-from harness.session import Busy, Session, default_run_dir, known_speed, lock_machine
-from harness.settings import Settings
-from models.recipes import duration
-from models.weights import candidates, file_name
+from plumbline.harness import environment, journal, speed
+from plumbline.harness.cell import AXES, Cell, id_of, shown_model
+from plumbline.harness.journal import Journal, RunError
+from plumbline.harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
+from plumbline.harness.plugin import options
+from plumbline.harness.session import matrix, plan
+from plumbline.harness.session.client import NotDescribed, Probe, describe
+from plumbline.harness.session.session import Busy, Session, default_run_dir, known_speed, lock_machine
+from plumbline.harness.settings import Settings
+from plumbline.harness.views import table, terminal
+from plumbline.models.training.recipes import duration
+from plumbline.models.weights.weights import candidates, file_name
 
 MEASURED, COUNTED = "probe", "counter"  # the fixtures for a tier's cells, and for those that it only counts
 

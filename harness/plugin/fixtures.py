@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-import models
-from harness import matrix
-from harness.ask import Probe
-from harness.cell import Cell
+from plumbline import models
+from plumbline.harness.cell import Cell
+from plumbline.harness.session import matrix
+from plumbline.harness.session.client import Probe
 
 
 @pytest.fixture

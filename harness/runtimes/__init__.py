@@ -9,17 +9,17 @@ from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness.cell import Cell
-from harness.precisions import PRECISIONS
-from harness.runtimes.adapter import Runtime, Way
-from harness.runtimes.compiled import Compiled
-from harness.runtimes.eager import Eager
-from harness.runtimes.exported import Exported
-from harness.runtimes.litert import LiteRT
-from harness.runtimes.onnxruntime import OnnxRuntime
-from harness.runtimes.openvino import OpenVino
-from models import plugins
-from models.model import UnknownName, nearest
+from plumbline.harness.cell import Cell
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.runtimes.adapter import Runtime, Way
+from plumbline.harness.runtimes.compiled import Compiled
+from plumbline.harness.runtimes.eager import Eager
+from plumbline.harness.runtimes.exported import Exported
+from plumbline.harness.runtimes.litert import LiteRT
+from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
+from plumbline.harness.runtimes.openvino import OpenVino
+from plumbline.models.model import UnknownName, nearest
+from plumbline.models.sources import plugins
 
 __all__ = ["GROUP", "RUNTIMES", "Choice", "Runtime", "Way", "announced", "find", "known", "missing", "usual", "way"]
 
@@ -86,7 +86,7 @@ def _adapter(name: str) -> type[Runtime]:
     adapter = plugins.load("runtime", others[name])
     if not (isinstance(adapter, type) and issubclass(adapter, Runtime)):
         raise UnknownName(
-            f"runtime {name!r}: {others[name].value!r} is {adapter!r}, wanted a subclass of harness.runtimes.Runtime"
+            f"runtime {name!r}: {others[name].value!r} is {adapter!r}, wanted a subclass of plumbline.harness.runtimes.Runtime"
         )
     return adapter
 

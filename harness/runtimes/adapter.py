@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.precisions import Precision
-from harness.runtimes.kernels import Kernel
+from plumbline.harness.precisions import Precision
+from plumbline.harness.runtimes.kernels import Kernel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from models.layers import Layer
+    from plumbline.models.layers import Layer
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.outcomes import first_line
-from harness.runtimes.adapter import Way
-from harness.runtimes.eager import Eager
-from harness.runtimes.kernels import Kernel
-from harness.runtimes.torch_net import profiled
+from plumbline.harness.outcomes import first_line
+from plumbline.harness.runtimes.adapter import Way
+from plumbline.harness.runtimes.eager import Eager
+from plumbline.harness.runtimes.kernels import Kernel
+from plumbline.harness.runtimes.torch_net import profiled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.runtimes.adapter import Way
-from harness.runtimes.kernels import Kernel
-from harness.runtimes.torch_net import TorchRuntime, convert, moved, profiled, share_in, stored_bytes
+from plumbline.harness.runtimes.adapter import Way
+from plumbline.harness.runtimes.kernels import Kernel
+from plumbline.harness.runtimes.torch_net import TorchRuntime, convert, moved, profiled, share_in, stored_bytes
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.layers import Layer
+    from plumbline.models.layers import Layer
 
 
 UNTIMED = 2  # inferences before those that are looked into
@@ -36,7 +36,7 @@ class Eager(TorchRuntime):
     def __init__(self, net: nn.Module, way: Way) -> None:
         import torch
 
-        from models.compression.sparse import SETTLED, settle
+        from plumbline.models.compression.sparse import SETTLED, settle
 
         super().__init__(net, way)
         self._settle = settle if any(isinstance(module, SETTLED) for module in net.modules()) else None

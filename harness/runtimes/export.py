@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from harness.outcomes import first_line
+from plumbline.harness.outcomes import first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.outcomes import first_line
-from harness.runtimes import saturation
-from harness.runtimes.adapter import Way
-from harness.runtimes.compiled import find_compiler
-from harness.runtimes.kernels import Kernel
-from harness.runtimes.torch_net import TorchRuntime, convert, in_integers, moved, profiled, share_in, stored_bytes
+from plumbline.harness.outcomes import first_line
+from plumbline.harness.runtimes import saturation
+from plumbline.harness.runtimes.adapter import Way
+from plumbline.harness.runtimes.compiled import find_compiler
+from plumbline.harness.runtimes.kernels import Kernel
+from plumbline.harness.runtimes.torch_net import TorchRuntime, convert, in_integers, moved, profiled, share_in, stored_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from models.layers import Layer
+    from plumbline.models.layers import Layer
 
 TOLD = "plumbline"  # the entry of a package's metadata
 # The calls of a package's C++ code that multiply; those in integers have a q: _qconv_pointwise, _qlinear_pointwise.

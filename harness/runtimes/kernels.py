@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from harness.precisions import Precision
-from models.layers import Layer
+from plumbline.harness.precisions import Precision
+from plumbline.models.layers import Layer
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.outcomes import first_line
-from harness.runtimes.adapter import Runtime, Way
-from harness.runtimes.torch_net import batches
+from plumbline.harness.outcomes import first_line
+from plumbline.harness.runtimes.adapter import Runtime, Way
+from plumbline.harness.runtimes.torch_net import batches
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from models.layers import Layer
+    from plumbline.models.layers import Layer
 
 SIGNATURE, INPUT = "serving_default", "args_0"  # what the converter calls them
 PRODUCTS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL"}

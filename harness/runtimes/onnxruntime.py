@@ -12,16 +12,16 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.runtimes import saturation
-from harness.runtimes.adapter import Runtime, Way
-from harness.runtimes.export import export_once, prepare, quantise, store_small, stored_share
-from harness.runtimes.kernels import Kernel, share_in
-from models.onnx.graph import Graph, read
+from plumbline.harness.runtimes import saturation
+from plumbline.harness.runtimes.adapter import Runtime, Way
+from plumbline.harness.runtimes.export import export_once, prepare, quantise, store_small, stored_share
+from plumbline.harness.runtimes.kernels import Kernel, share_in
+from plumbline.models.onnx.graph import Graph, read
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from models.layers import Layer
+    from plumbline.models.layers import Layer
 
 WIDE_SUMS = "session.x64quantprecision"  # its U8U8 kernels, which add up products in 32 bits
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}

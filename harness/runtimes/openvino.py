@@ -9,18 +9,18 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.precisions import PRECISIONS
-from harness.runtimes import saturation
-from harness.runtimes.adapter import Runtime, Way
-from harness.runtimes.export import stored_share
-from harness.runtimes.kernels import Kernel, share_in
-from harness.runtimes.onnxruntime import OnnxRuntime, arranged
-from models.onnx.graph import read
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.runtimes import saturation
+from plumbline.harness.runtimes.adapter import Runtime, Way
+from plumbline.harness.runtimes.export import stored_share
+from plumbline.harness.runtimes.kernels import Kernel, share_in
+from plumbline.harness.runtimes.onnxruntime import OnnxRuntime, arranged
+from plumbline.models.onnx.graph import read
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from models.layers import Layer
+    from plumbline.models.layers import Layer
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 PRODUCTS = {"Convolution", "GroupConvolution", "FullyConnected", "MatMul", "Deconvolution"}

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.machine import cpu_flags, is_x86
-from harness.runtimes.adapter import Way
+from plumbline.harness.machine import cpu_flags, is_x86
+from plumbline.harness.runtimes.adapter import Way
 
 USUAL, EIGHT_BITS, SEVEN_BITS, WIDE = "usual", "8bit", "7bit", "wide"
 VNNI = frozenset({"avx512_vnni", "avx_vnni"})

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness.precisions import Precision
-from harness.runtimes.adapter import Runtime, Way
-from harness.runtimes.kernels import Kernel
+from plumbline.harness.precisions import Precision
+from plumbline.harness.runtimes.adapter import Runtime, Way
+from plumbline.harness.runtimes.kernels import Kernel
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from models.layers import Layer
+    from plumbline.models.layers import Layer
 
 
 class TorchRuntime(Runtime):

@@ -13,7 +13,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from models.checkpoint import BadCheckpoint
+from plumbline.models.training.checkpoint import BadCheckpoint
 
 MAGIC = b"plumbline coded weights 1\n"
 FAR = 255  # a gap that says: so many zeros, and no weight yet

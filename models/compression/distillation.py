@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.addition import Addition
+from plumbline.models.addition import Addition
 
 
 class Distillation(Addition):

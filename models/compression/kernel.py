@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.weights import cache_folder
+from plumbline.models.weights.weights import cache_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

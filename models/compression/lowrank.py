@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.compression.sparse import replaceable, replaced
+from plumbline.models.compression.sparse import replaceable, replaced
 
 
 def factorise(net: nn.Module, share: float) -> nn.Module:

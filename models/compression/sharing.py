@@ -8,8 +8,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from models.addition import Addition, under
-from models.compression.unstructured import Kept, weights
+from plumbline.models.addition import Addition, under
+from plumbline.models.compression.unstructured import Kept, weights
 
 ITERATIONS = 100  # of k-means, at most
 

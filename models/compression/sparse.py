@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from models.compression import kernel
+from plumbline.models.compression import kernel
 
 
 class CompressedRows(nn.Module):

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import checkpoint
-from models.compression import coding
-from models.compression.sparse import (
+from plumbline.models.compression import coding
+from plumbline.models.compression.sparse import (
     CompressedRows,
     RowMajorLinear,
     SemiStructuredLinear,
@@ -24,8 +23,9 @@ from models.compression.sparse import (
     compressed_rows,
     replaced,
 )
-from models.model import Model
-from models.seeding import changes_in_eval
+from plumbline.models.model import Model
+from plumbline.models.training import checkpoint
+from plumbline.models.weights.seeding import changes_in_eval
 
 # How each kind of module is described: the arguments that make it, which are also its attributes.
 CONVOLUTION = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")

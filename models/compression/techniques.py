@@ -1,20 +1,20 @@
-"""The techniques of `models.variants`, by net, context and options."""
+"""The techniques of `models.compression.variants`, by net, context and options."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from models.addition import Addition
-from models.compression import lowrank, sharing, structured, unstructured
-from models.compression.distillation import Distillation
-from models.compression.penalties import L1, Sensitivity
-from models.compression.sparse import sparsified
+from plumbline.models.addition import Addition
+from plumbline.models.compression import lowrank, sharing, structured, unstructured
+from plumbline.models.compression.distillation import Distillation
+from plumbline.models.compression.penalties import L1, Sensitivity
+from plumbline.models.compression.sparse import sparsified
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.variants import Context
+    from plumbline.models.compression.variants import Context
 
 TAYLOR = 64  # pictures on which the loss is expanded
 

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.onnx.nodes import all_nodes, blame, check, graphs, named, stored
+from plumbline.models.onnx.nodes import all_nodes, blame, check, graphs, named, stored
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto

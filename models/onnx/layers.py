@@ -11,10 +11,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.layers import Layer
-from models.onnx.graph import Graph, Shape, read, resolve
-from models.onnx.nodes import PRODUCTS, all_nodes, attribute, blame, depends, inputs, named, stored, summed
-from models.onnx.shapes import infer
+from plumbline.models.layers import Layer
+from plumbline.models.onnx.graph import Graph, Shape, read, resolve
+from plumbline.models.onnx.nodes import PRODUCTS, all_nodes, attribute, blame, depends, inputs, named, stored, summed
+from plumbline.models.onnx.shapes import infer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,10 +7,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.onnx.graph import Graph, Shape, read, resolve
-from models.onnx.layers import one_image
-from models.onnx.nodes import PRODUCTS, attribute, blame, depends, inputs, named
-from models.onnx.operators import operators
+from plumbline.models.onnx.graph import Graph, Shape, read, resolve
+from plumbline.models.onnx.layers import one_image
+from plumbline.models.onnx.nodes import PRODUCTS, attribute, blame, depends, inputs, named
+from plumbline.models.onnx.operators import operators
 
 if TYPE_CHECKING:
     import numpy as np

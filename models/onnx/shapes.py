@@ -6,8 +6,8 @@ import itertools
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from models.onnx.graph import Graph, Shape
-from models.onnx.nodes import attribute, nested, stored
+from plumbline.models.onnx.graph import Graph, Shape
+from plumbline.models.onnx.nodes import attribute, nested, stored
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -6,10 +6,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.layers import Layer
-from models.onnx.graph import Shape, read, resolve
-from models.onnx.nodes import attribute, depends, named
-from models.onnx.shapes import infer
+from plumbline.models.layers import Layer
+from plumbline.models.onnx.graph import Shape, read, resolve
+from plumbline.models.onnx.nodes import attribute, depends, named
+from plumbline.models.onnx.shapes import infer
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -1,0 +1,270 @@
+"""What a runtime builds from a model before it can run it: an exported, a quantised file; kept by all that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from plumbline import models
+from plumbline.harness import runtimes
+from plumbline.harness.cell import Cell, stem
+from plumbline.harness.machine import allowed_cpus, cpu_flags
+from plumbline.harness.outcomes import UNSUPPORTED, CellEnded
+from plumbline.harness.precisions import CALIBRATION, PRECISIONS
+from plumbline.harness.probe import agreement, latency
+from plumbline.harness.probe.reference import Progress, Reference, layers, real_images
+from plumbline.harness.runtimes import Runtime, way
+from plumbline.harness.settings import Settings
+from plumbline.models.compression import variants
+from plumbline.models.onnx.layers import stored_as
+from plumbline.models.sources.pretrained import sha256
+from plumbline.models.weights.seeding import pictures
+from plumbline.models.weights.weights import sources
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from plumbline.models.layers import Layer
+
+Calibration = tuple[str, "Tensor"]  # what the images are, and they themselves
+ALIKE = 1.05  # times of builds between which noise would choose
+
+
+def name(cell: Cell) -> str:
+    """The file, in a reference's folder, that says where the artefact of a cell is."""
+    own = runtimes.find(cell.runtime).adapter.one_batch or models.outside.is_file(cell.model)  # which may hold a batch inside
+    batch = f"-b{cell.batch}" if own else ""
+    return f"artefact-{cell.runtime}-{cell.precision}{batch}-{cell.target}.json"
+
+
+def kept(cell: Cell, folder: Path) -> dict[str, Any]:
+    """What was built for a cell: `path`, `sha256`, `seconds`, `cached`, `in_precision`, and what its runtime says of it.
+
+    `in_precision` is the share of MACs that is executed in the cell's precision.
+
+    For a model that is a file already, `in_precision` alone.
+    """
+    return json.loads((folder / name(cell)).read_text())
+
+
+def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) -> None:
+    """Build the artefact of a cell, or take it from the cache, and note in `folder` where it is."""
+    started = time.perf_counter()
+    model, reference = models.find(cell.model), Reference.load(folder)
+    if model.file is not None:
+        share = _proven_file(model.file, cell, reference, folder)
+        (folder / name(cell)).write_text(json.dumps({"in_precision": share}))
+        return
+    # of a stranger's code no digest of ours knows all
+    strange = any(part in variants.announced() for part in cell.variant.split("+"))
+    foreign = strange or cell.runtime.partition("+")[0] in runtimes.announced()
+    root = folder if models.is_outside(cell.model) or foreign else settings.cache
+    file = runtimes.find(cell.runtime).adapter.artefact
+    assert file is not None
+    calibrated = PRECISIONS[cell.precision].calibrated
+    calibration = _calibration(model, cell, settings, reference) if calibrated else None
+    place = root / "artefacts" / _key(cell, settings, reference, calibration)
+    found = _sound(place, file)
+    if found is None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+            made = Path(scratch) / place.name
+            made.mkdir()
+            progress(f"building {cell.model} for {cell.runtime} in {cell.precision}")
+            _build(model, cell, settings, folder, reference, calibration, made)
+            shutil.rmtree(place, ignore_errors=True)
+            made.rename(place)
+        built = _sound(place, file)
+        assert built is not None, f"{place} was just written"
+        found = {**built, "cached": False}
+    (folder / name(cell)).write_text(json.dumps({**found, "seconds": round(time.perf_counter() - started, 4)}))
+
+
+def _build(
+    model: models.Model,
+    cell: Cell,
+    settings: Settings,
+    folder: Path,
+    reference: Reference,
+    calibration: Calibration | None,
+    made: Path,
+) -> None:
+    """Build, load and run it once, so that what is kept is known to work and in which precision."""
+    import torch
+
+    runtime = runtimes.find(cell.runtime).adapter
+    assert runtime.artefact is not None
+    if model.inputs is not None or model.outputs is not None:
+        raise CellEnded(UNSUPPORTED, f"{cell.runtime} takes one tensor of pictures, {cell.model} something else", axis="runtime")
+    shown, images = calibration or (None, None)
+    example = reference.batch(cell.batch if runtime.one_batch else 2)
+    choices = runtime.alternatives(way(cell))
+    built = []
+    for number, chosen in enumerate(choices):
+        place = made / str(number)
+        place.mkdir()
+        net, file = reference.net(model, cell, settings.seed), place / runtime.artefact
+        parameters = sum(parameter.numel() for parameter in net.parameters())
+        try:
+            with torch.no_grad():
+                facts = runtime.build(net, example, images, replace(way(cell, file, chosen), shared=folder), file)
+        except ValueError as error:
+            raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
+        runs = reference.net(model, cell, settings.seed) if runtime.runs == "net" else file
+        executable, share = _proven(runs, cell, reference.batch(cell.batch), folder, file, chosen)
+        told = {"parameters": parameters, "calibration": shown, "in_precision": share, **facts}
+        built.append((executable, {**told, "chosen": dict(chosen)} if chosen else told))
+    best, tried = 0, list[dict[str, Any]]()
+    if len(choices) > 1:
+        best, tried = _best([executable for executable, _ in built], choices, model, cell, reference, folder)
+    for path in sorted((made / str(best)).iterdir()):
+        path.rename(made / path.name)
+    for number in range(len(choices)):
+        shutil.rmtree(made / str(number))
+    digests = {path.name: sha256(path) for path in sorted(made.iterdir())}
+    told = {**built[best][1], **({"tried": tried} if tried else {})}
+    (made / "artefact.json").write_text(json.dumps({"files": digests, "facts": told}))
+
+
+def _best(
+    built: Sequence[Runtime],
+    choices: Sequence[Mapping[str, str]],
+    model: models.Model,
+    cell: Cell,
+    reference: Reference,
+    folder: Path,
+) -> tuple[int, list[dict[str, Any]]]:
+    """The number of the fastest build that agrees with the reference, and what is to be said of each that was tried.
+
+    Of those within a twentieth of it, the one with the smallest error; where none agrees, that one of all. They are timed in
+    turns on the cell's batch: what runs beside them slows all alike.
+    """
+    import torch
+
+    tried: list[dict[str, Any]] = []
+    for executable, chosen in zip(built, choices, strict=True):
+
+        def infer(images: Tensor, executable: Runtime = executable) -> Tensor:
+            fetched = executable.fetch(executable.run(executable.place(model.positional(images))))
+            return model.comparable(fetched, len(images))
+
+        with torch.inference_mode():
+            found = agreement.judge(infer, reference, cell.batch, PRECISIONS[cell.precision], layers(folder))
+        tried.append({**chosen, "error": found.error, "agrees": found.same_function, "median_s": None})
+    agreeing = [number for number, told in enumerate(tried) if told["agrees"]]
+    if len(agreeing) > 1:
+        placed = {number: built[number].place(model.positional(reference.batch(cell.batch))) for number in agreeing}
+        calls = {number: (partial(built[number].run, placed[number]), built[number].synchronize) for number in agreeing}
+        with torch.inference_mode():
+            turns = latency.in_turns(calls, 0.0, progress=lambda text: None)
+        for number, medians in turns.items():
+            tried[number]["median_s"] = median(medians)
+        fastest = min(tried[number]["median_s"] for number in agreeing)
+        agreeing = [number for number in agreeing if tried[number]["median_s"] <= ALIKE * fastest]
+    return min(agreeing or range(len(tried)), key=lambda number: tried[number]["error"]), tried
+
+
+def _proven(
+    model: Any, cell: Cell, images: Tensor, folder: Path, file: Path | None = None, chosen: Mapping[str, str] | None = None
+) -> tuple[Runtime, float]:
+    """Load what a cell runs, and let it show its precision, in a process that is not measured."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            executable = runtimes.find(cell.runtime).adapter(model, way(cell, file, chosen))
+            placed = executable.place((images,))
+            executable.ready(placed)
+            return executable, checked_share(executable, cell, placed, layers(folder))
+    except ValueError as error:
+        raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
+
+
+def checked_share(executable: Runtime, cell: Cell, placed: Any, layers: Sequence[Layer]) -> float:
+    """The share of MACs that is executed in the cell's precision. Raises ValueError where that is less than half."""
+    share = executable.share_in_precision(placed, layers)
+    if share < 0.5:
+        raise ValueError(
+            f"asked for {cell.precision}, {cell.runtime} executes {share:.1%} of its MACs in that, and the rest in another; "
+            "wanted half of them at least"
+        )
+    return share
+
+
+def _proven_file(file: Path, cell: Cell, reference: Reference, folder: Path) -> float:
+    """`_proven` of a model that is a file. Where that fails, it is said which precision or batch the file itself has."""
+    try:
+        return _proven(file, cell, reference.batch(cell.batch), folder)[1]
+    except CellEnded as end:
+        reason, fits = end.reason, stored_as(file)
+        if fits != cell.precision:
+            raise CellEnded(UNSUPPORTED, f"{reason}. The file's numbers are {fits}: --precision {fits}", end.axis) from end
+        if cell.batch == 1:
+            raise
+        _proven(file, cell, reference.batch(1), folder)
+        words = f"{file.name} says that it takes any batch, and runs with 1 only, came {cell.batch}; export it for others"
+        raise CellEnded(UNSUPPORTED, f"{words}: {reason}", axis="batch") from end
+
+
+def _sound(place: Path, file: str) -> dict[str, Any] | None:
+    """What is said of an artefact whose files are those that were written; None for any other."""
+    try:
+        told = json.loads((place / "artefact.json").read_text())
+        files = {name: sha256(place / name) for name in told["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if files != told["files"] or file not in files:
+        return None
+    return {"path": str(place / file), "sha256": files[file], "cached": True, **told["facts"]}
+
+
+def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Calibration | None) -> str:
+    """Readable, and a digest of everything that an artefact depends on."""
+    adapter, weights = runtimes.find(cell.runtime).adapter, reference.weights
+    names = ("torch", "torchvision", "timm", "torchao", "onnx", "onnxscript", "onnxruntime", *adapter.libraries)
+    libraries = {name: _version(name) for name in names}
+    data = None if calibration is None else hashlib.sha256(calibration[1].numpy().tobytes()).hexdigest()
+    machine = [sorted(cpu_flags()), allowed_cpus(), cell.target, cell.batch if adapter.one_batch else None]
+    compressed = None if reference.variant is None else reference.variant["sha256"]
+    parts = [
+        cell.model,
+        weights["sha256"],
+        cell.variant,
+        compressed,
+        data,
+        settings.seed,
+        machine,
+        libraries,
+        sources(Path(__file__).parent.parent),
+        sources(),
+    ]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return f"{stem(cell)}{digest}"
+
+
+def _version(library: str) -> str | None:
+    """Of what is installed; None for a module that is no distribution of that name."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _calibration(model: models.Model, cell: Cell, settings: Settings, reference: Reference) -> tuple[str, Tensor]:
+    """Pictures as the weights know them: real ones for real weights, of the training split where there is one."""
+    images = real_images(model, cell.image_size, settings, reference.weights["kind"], split="train")
+    if images is not None:
+        step = max(1, len(images) // CALIBRATION)
+        return f"{min(CALIBRATION, len(images))} of {images.name}", images.batch(range(0, len(images), step)[:CALIBRATION])
+    channels = model.dataset(cell.image_size).channels
+    return f"{CALIBRATION} seeded pictures", pictures(CALIBRATION, channels, cell.image_size, settings.seed + 2)

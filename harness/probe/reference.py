@@ -1,0 +1,316 @@
+"""What a cell's model is compared with, prepared in a process of its own so that it costs the cell neither time nor memory.
+
+One reference serves all cells of a model, variant and image size in a session: the weights, and the outputs in
+float64. The accuracy of the fp32 parent is added when the first cell asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plumbline import models
+from plumbline.harness.cell import Cell
+from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
+from plumbline.harness.probe import accuracy, counts, promise
+from plumbline.harness.probe.context import Context, train
+from plumbline.harness.settings import Settings
+from plumbline.models.compression import stored, variants
+from plumbline.models.compression.sparse import densified
+from plumbline.models.compression.variants import NotTrained
+from plumbline.models.data.datasets import Images, NoData
+from plumbline.models.layers import Layer
+from plumbline.models.model import UnknownName, no_scores
+from plumbline.models.sources.pretrained import NoWeights, fetch, sha256
+from plumbline.models.training.training import finished
+from plumbline.models.weights.seeding import changes_in_eval, normalise, pictures, seed_weights, spread
+from plumbline.models.weights.weights import weighted
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+INPUTS = 8  # pictures on which outputs are compared
+STEP = 2.0**-10  # of the way from a picture to the next one: hardly a class changes, and 4,000 times what fp32 rounds
+ENOUGH = 0.1  # of a response: no precision has a tolerance for which that would be too little
+CALIBRATION = 16  # pictures from which seeded batch norms take their statistics
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`inputs` has shape (INPUTS, channels, height, width), `outputs` (INPUTS, ...), in float64.
+
+    `eager` is what the same net returned eagerly in fp32; None for a model that is a file. `response` is what a small step
+    from each picture towards the next one changes in the outputs (RMS), as a share of the spread and of that step: 1.4 for a
+    linear net, 0 for one whose outputs are all at the ends of what they can be.
+    """
+
+    weights: dict[str, Any]
+    state: Path
+    made_by: str
+    pictures: str
+    inputs: Tensor
+    outputs: Tensor
+    parent_correct: list[bool] | None
+    eager: Tensor | None = None
+    variant: dict[str, Any] | None = None
+    response: float = 1.0
+
+    @property
+    def spread(self) -> float:
+        return spread(self.outputs)
+
+    def net(self, model: models.Model, cell: Cell, seed: int) -> nn.Module:
+        """The cell's variant of a model, with these weights, in eval mode; of a compressed one the parent is not built."""
+        import torch
+
+        torch.manual_seed(seed)
+        if self.variant is not None and self.variant["path"] is not None:
+            return stored.load(model, cell.image_size, Path(self.variant["path"]))
+        return variants.find(cell.variant)(weighted(model, cell.image_size, self.state)).eval()
+
+    def promise(self) -> dict[str, Any] | None:
+        """The fields of `harness.facts.Promise`; None of a dense net."""
+        if self.variant is None:
+            return None
+        return {key: value for key, value in self.variant.items() if key not in ("path", "sha256", "layers")}
+
+    def batch(self, count: int) -> Tensor:
+        """That many of the pictures, the same ones again where there are not so many."""
+        return self.inputs[[index % len(self.inputs) for index in range(count)]]
+
+    def names_a_class(self, model: models.Model, image_size: int) -> bool:
+        """Whether there is one output for each class of the data."""
+        return tuple(self.outputs.shape[1:]) == (model.dataset(image_size).classes,)
+
+    @classmethod
+    def load(cls, folder: Path) -> Reference:
+        from safetensors.torch import load_file
+
+        text = json.loads((folder / "reference.json").read_text())
+        parent = folder / "parent.json"
+        correct = json.loads(parent.read_text()) if parent.exists() else None
+        tensors = load_file(folder / "reference.safetensors")
+        return cls(**{**text, "state": Path(text["state"])}, **tensors, parent_correct=correct)
+
+
+def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) -> None:
+    """Write the reference of a cell into `folder`."""
+    import torch
+    from safetensors.torch import save_file
+
+    from plumbline.harness.probe.float64 import in_float64
+
+    model = models.find(cell.model)
+    progress(f"preparing {cell.model} at {cell.image_size} pixels")
+    if model.file is not None:
+        _prepare_file(model, model.file, cell, settings, folder)
+        return
+    torch.manual_seed(settings.seed)
+    run = partial(compared, model)
+    kind, source, state, digest = _weights(model, cell, settings, folder, progress)
+    calibration = None
+    if kind == "seeded":
+        calibration = pictures(CALIBRATION, model.dataset(cell.image_size).channels, cell.image_size, settings.seed)
+        built = model.instantiate(cell.image_size)
+        again = partial(model.instantiate, cell.image_size)
+        net = seed_weights(built, calibration, run, head=model.outputs is None, again=again)
+        _save(built.state_dict(), state)
+    else:
+        net = weighted(model, cell.image_size, state)
+    shown, inputs = _inputs(model, cell.image_size, settings, kind)
+    compressed = None
+    if cell.variant != variants.DENSE:
+        progress(f"making {cell.variant} of {cell.model}")
+        net, compressed = _compressed(net, model, cell, settings, folder, calibration, progress)
+    with torch.no_grad():
+        eager = run(net, inputs)
+        moving = _response(partial(run, net), inputs, eager, INPUTS)
+        if compressed is None and changes_in_eval(net):  # what it folds is in the number format that its weights had then
+            net = weighted(model, cell.image_size, state, torch.float64)
+        with in_float64():
+            outputs = run(net.double(), inputs.double())
+    _check_scores(model, outputs)
+    tensors = {"inputs": inputs, "outputs": outputs.contiguous(), "eager": eager.contiguous()}
+    save_file(tensors, folder / "reference.safetensors")
+    facts = {
+        "weights": {
+            "kind": kind,
+            "source": source,
+            "sha256": digest or sha256(state),
+            "training": finished(state.parent) if kind == "trained" else None,
+        },
+        "state": str(state),
+        "made_by": "the same weights in eager float64 on the CPU",
+        "pictures": shown,
+        "variant": compressed,
+        "response": moving,
+    }
+    (folder / "reference.json").write_text(json.dumps(facts))
+
+
+def _compressed(
+    net: nn.Module,
+    model: models.Model,
+    cell: Cell,
+    settings: Settings,
+    folder: Path,
+    calibration: Tensor | None,
+    progress: Progress,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A net's variant, with the zeros that are not stored, and what is to be said of it; it lies in `folder`, as a file.
+
+    One of seeded weights gets its batch norms' statistics from the images of `calibration`: without half of its channels what
+    goes through an untrained net would fade, until rounding errors are all that is left.
+    """
+    variant, context = variants.find(cell.variant), Context(model, cell.image_size, settings, progress)
+    try:
+        compressed = variant(net, context).eval()
+    except (NotTrained, NoData) as reason:
+        raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
+    except (variants.Unfit, UnknownName) as reason:
+        raise CellEnded(UNSUPPORTED, str(reason), axis="variant") from reason
+    if calibration is not None:
+        normalise(compressed, calibration, partial(compared, model))
+    file: Path | None = folder / "variant"
+    stages = None
+    try:
+        stages = stored.save(compressed, model, cell.image_size, folder / "variant", coded=variant.has("huffman"))
+    except stored.CannotStore:  # another package's, which is made anew wherever it is wanted
+        file = None
+    promised = promise.of(net, compressed, model.positional(context.example()), file, stages)
+    digest = None if file is None else sha256(file)
+    promised["trainings"] = context.trainings
+    return densified(compressed), {"path": None if file is None else str(file), "sha256": digest, **promised}
+
+
+def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Settings, folder: Path) -> None:
+    """The reference of an ONNX file: its weights are in it, and another program executes it in float64."""
+    import torch
+    from safetensors.torch import save_file
+
+    from plumbline.models.onnx.reference import reference
+
+    def run(images: Tensor) -> Tensor:
+        found = reference(file, images.numpy())
+        parts = found if isinstance(found, tuple) else (found,)
+        whole = tuple(map(torch.from_numpy, parts)) if len(parts) > 1 else torch.from_numpy(parts[0])
+        return model.comparable(whole, len(images))
+
+    shown, inputs = _inputs(model, cell.image_size, settings, "file")
+    outputs = run(inputs)
+    _check_scores(model, outputs)
+    save_file({"inputs": inputs, "outputs": outputs.contiguous()}, folder / "reference.safetensors")
+    facts = {
+        "weights": {"kind": "file", "source": file.name, "sha256": sha256(file)},
+        "state": str(file),
+        "made_by": "the same file in float64 by the ONNX project's reference implementation",
+        "pictures": shown,
+        "response": _response(run, inputs, outputs, model.batch or 1),
+    }
+    (folder / "reference.json").write_text(json.dumps(facts))
+
+
+def _check_scores(model: models.Model, outputs: Tensor) -> None:
+    """Class numbers are none, in whatever type they come."""
+    if spread(outputs) > 0 and bool((outputs == outputs.round()).all()):
+        raise TypeError(no_scores(model.name, "whole numbers"))
+
+
+def _response(run: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor, batch: int) -> float:
+    """`Reference.response`, by `batch` of the pictures at a time; of the first ones that show that it is large enough.
+
+    0 where nothing can be said, as the outputs do not differ or are not finite: that is found out by the agreement.
+    """
+    unit, moved, squares = STEP * spread(outputs), inputs + STEP * (inputs.roll(-1, 0) - inputs), 0.0
+    if not (unit > 0 and isfinite(unit)):
+        return 0.0
+    for start in range(0, len(inputs), batch):
+        part = slice(start, start + batch)
+        change = (run(moved[part]) - outputs[part]).double() / unit
+        squares += float(change.square().flatten(1).mean(1).sum())
+        if squares / len(inputs) > ENOUGH**2:
+            break
+    return (squares / len(inputs)) ** 0.5
+
+
+def layers(folder: Path) -> list[Layer]:
+    """The layers of what a cell runs, in the form of a formula; those of a compressed net are not its model's."""
+    variant = json.loads((folder / "reference.json").read_text()).get("variant")
+    return counts.layers(folder) if variant is None else [Layer(**layer) for layer in variant["layers"]]
+
+
+def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progress) -> None:
+    """Write which images the dense fp32 parent gets right into `folder`; nothing where there are no data or weights."""
+    import torch
+
+    model, reference = models.find(cell.model), Reference.load(folder)
+    images = accuracy.images(model, cell.image_size, settings, reference.weights)
+    # an ONNX file has no parent in torch
+    if isinstance(images, str) or model.file is not None or not reference.names_a_class(model, cell.image_size):
+        (folder / "parent.json").write_text("null")
+        return
+    net = weighted(model, cell.image_size, reference.state)
+    with torch.inference_mode():
+        correct = accuracy.classify(partial(compared, model, net), images, settings, batch=32, progress=progress)
+    (folder / "parent.json").write_text(json.dumps([rank == 0 for rank in correct]))
+
+
+def compared(model: models.Model, net: nn.Module, images: Tensor) -> Tensor:
+    """What is compared of a net's outputs for pictures, shape (batch, ...); it gets a copy of them, which it may write into."""
+    return model.comparable(net(*model.positional(images.clone())), len(images))
+
+
+def _weights(
+    model: models.Model, cell: Cell, settings: Settings, folder: Path, progress: Progress
+) -> tuple[str, str, Path, str | None]:
+    """Kind, source, file and SHA-256 of the weights; the file of seeded ones is still to be written."""
+    state = folder / "state.safetensors"
+    weights = settings.locate(model, cell.image_size)
+    path = weights.path or state
+    if weights.task is not None and not path.exists():
+        place = folder if weights.path is None else weights.path.parent
+        path = train(weights.task, place, settings, progress)
+    if weights.kind == "published":
+        progress(f"fetching the weights of {model.pretrained}")
+        try:
+            tensors, source, digest = fetch(model, cell.image_size)
+        except NoWeights as reason:
+            return "seeded", f"no published weights: {reason}", state, None
+        _save(tensors, state)
+        return "published", source, state, digest
+    return weights.kind, weights.reason, path, None
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def _inputs(model: models.Model, image_size: int, settings: Settings, kind: str) -> tuple[str, Tensor]:
+    """Pictures by the seed for inputs: real ones for real weights, where there are any; several times where there are too few."""
+    images = real_images(model, image_size, settings, kind)
+    if images is not None:
+        order = random.Random(settings.inputs_seed).sample(range(len(images)), min(INPUTS, len(images)))
+        return images.name, images.batch(list(islice(cycle(order), INPUTS)))
+    return "random pictures", pictures(INPUTS, model.dataset(image_size).channels, image_size, settings.inputs_seed)
+
+
+def real_images(model: models.Model, image_size: int, settings: Settings, kind: str, split: str = "test") -> Images | None:
+    """What weights of that kind were made for; None for seeded ones, and where the data are not here."""
+    if kind == "seeded":
+        return None
+    for part in dict.fromkeys([split, "test"]):  # a few pictures of ImageNet are no training split
+        with contextlib.suppress(NoData):
+            return model.dataset(image_size).load(settings.data, image_size, split=part, preparation=model.preparation)
+    return None

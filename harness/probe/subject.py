@@ -1,0 +1,292 @@
+"""Inside the fresh process: one cell, prepared, checked and measured step by step, as the test asks for it.
+
+Nothing is timed unless asked for, and a test asks for the latency last: a wrong model has no speed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from plumbline import models
+from plumbline.harness import environment, meters, runtimes
+from plumbline.harness.cell import Cell, compares_with_parent
+from plumbline.harness.facts import Accuracy, Agreement, Latency, Layers, Memory, Prepared
+from plumbline.harness.machine import allowed_cpus, cpu_flags
+from plumbline.harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.probe import accuracy, agreement, artefacts, latency, memory, threads
+from plumbline.harness.probe.reference import Reference, layers
+from plumbline.harness.runtimes import Runtime, saturation
+from plumbline.harness.runtimes.kernels import of_layers
+from plumbline.harness.runtimes.torch_net import TorchRuntime
+from plumbline.harness.settings import Settings
+from plumbline.harness.statistics import LOADGEN
+from plumbline.models.compression.variants import DENSE
+from plumbline.models.onnx.layers import numbers
+from plumbline.models.sources.process_state import ProcessState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNSAID = ("usual", "newest")  # values of options that leave the choice to the runtime
+PROFILED = 20  # inferences that are looked into
+
+
+class Subject:
+    """The object of a cell. Each method is one step; it returns a fact, or raises what ends the cell."""
+
+    def __init__(self, cell: Cell, settings: Settings, folder: Path, progress: Callable[[str], None]) -> None:
+        import torch
+
+        started = time.perf_counter()
+        self._state = ProcessState()
+        self._base_bytes = memory.resident_bytes()
+        self._peak_bytes = 0
+        self._cell, self._settings, self._progress = cell, settings, progress
+        if cell.target == "cuda" and not torch.cuda.is_available():
+            raise CellEnded(UNAVAILABLE, "torch finds no CUDA device", axis="target")
+        if cell.precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):
+            raise CellEnded(UNAVAILABLE, "this GPU is older than Ampere and has no TF32", axis="precision")
+        self._device = torch.device(cell.target)
+        self._precision = PRECISIONS[cell.precision]
+        self._model = models.find(cell.model)
+        self._reference = Reference.load(folder)
+        self._layers = layers(folder)
+        self._runtime = runtimes.find(cell.runtime).adapter
+        self._artefact = None if self._runtime.artefact is None else artefacts.kept(cell, folder)
+        model, file = self._build()
+        try:
+            chosen = (self._artefact or {}).get("chosen", {})
+            self._executable: Runtime = self._runtime(model, runtimes.way(cell, file, chosen))
+            self._executable.ready(self._place(self._host()))
+            self._in_precision = self._share_in_precision()
+            self._options = self._read_back({**runtimes.find(cell.runtime).options, **chosen})
+        except ValueError as error:
+            raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
+        self._emulated = self._precision.emulated(cell.target, cpu_flags())
+        self._first_s: float | None = None
+        self._structured = False  # whether the net returns something else than one tensor; known after the first inference
+        self._seconds = time.perf_counter() - started
+
+    def _build(self) -> tuple[Any, Path | None]:
+        """The model in the form that its runtime takes, and what was built for it; counts its parameters."""
+        if self._model.file is not None:
+            self._parameters = numbers(self._model.file)["parameters"]
+            return self._model.file, None
+        file = None
+        if self._artefact is not None:
+            self._parameters, file = self._artefact["parameters"], Path(self._artefact.pop("path"))
+            if self._runtime.runs == "file":
+                return file, file
+        net = self._reference.net(self._model, self._cell, self._settings.seed)
+        self._parameters = sum(parameter.numel() for parameter in net.parameters())
+        return net, file
+
+    def _share_in_precision(self) -> float:
+        """Known of what was built; read back from anything else."""
+        if self._artefact is not None:
+            return float(self._artefact.pop("in_precision"))
+        return artefacts.checked_share(self._executable, self._cell, self._place(self._host()), self._layers)
+
+    def _read_back(self, asked: Mapping[str, str]) -> dict[str, Any]:
+        """What the runtime says of itself. Raises ValueError where that is not what was asked for."""
+        import torch
+
+        told = self._executable.read_back()
+        wanted = {key: value for key, value in asked.items() if value not in UNSAID}
+        wanted["threads"] = str(torch.get_num_threads())
+        for key, value in wanted.items():
+            if key not in told or (told[key] is not None and str(told[key]) != value):  # None: it does not apply
+                raise ValueError(f"asked for {key}={value}, {self._cell.runtime} says that it has {told.get(key)}")
+        return told
+
+    def prepared(self) -> Prepared:
+        return Prepared(
+            weights=self._reference.weights,
+            parameters=self._parameters,
+            threads=self._options["threads"],
+            seconds=self._seconds,
+            emulated=self._emulated,
+            options={**self._options, "in_precision": self._in_precision},
+            artefact=self._artefact or None,
+            promise=self._reference.promise(),
+        )
+
+    def agreement(self) -> Agreement:
+        """Compare with the reference on its inputs, in the cell's own batch."""
+        found = agreement.judge(self._infer_checked, self._reference, self._cell.batch, self._precision, self._layers)
+        if self._model.file is not None and (self._precision.integer or self._executable.holds_integers()):
+            found = replace(found, hint=saturation.hint(self._cell.runtime.partition("+")[0], self._runtime.options))
+        return replace(found, top1=None, eager_top1=None) if self._structured else found
+
+    def accuracy(self) -> Accuracy:
+        cell, settings = self._cell, self._settings
+        images = accuracy.images(self._model, cell.image_size, settings, self._reference.weights)
+        if isinstance(images, str):
+            return Accuracy(unavailable=images)
+        if self._first_s is None:
+            self._run(self._place(self._host()))
+        if self._structured:
+            return Accuracy(unavailable=f"{cell.model} returns several tensors, and does not name one class for a picture")
+        if not self._reference.names_a_class(self._model, cell.image_size):
+            shape, classes = tuple(self._reference.outputs.shape[1:]), self._model.dataset(cell.image_size).classes
+            reason = f"{cell.model} returns outputs of shape {shape} for a picture, wanted one for each of {classes} classes"
+            return Accuracy(unavailable=f"{reason} of {images.name}")
+        self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
+        ranks = accuracy.classify(self._infer, images, settings, cell.batch, self._progress)
+        images.close()
+        memory.release_free_memory()
+        memory.reset_peak()  # the data set is no part of the model's process
+        floor = self._model.floor(cell.image_size) if cell.variant == DENSE else None
+        parent = self._reference.parent_correct if compares_with_parent(cell) else None
+        budget = self._precision.accuracy_budget if cell.variant == DENSE else None  # what a compression costs is what is asked
+        return accuracy.judge(ranks, images, settings, floor, parent, budget)
+
+    def latency(self) -> Latency:
+        """Both latencies of the cell's batch, in the object that was checked."""
+        settings, batch = self._settings, self._cell.batch
+        host = self._host()
+        placed = self._place(host)
+        if self._first_s is None:
+            self._run(self._place(self._host()))
+        assert self._first_s is not None
+        few = settings.emulated_samples if self._emulated else None
+        timed = partial(latency.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
+        if watching := environment.watchers():
+            raise CellEnded(FAILED, f"{self._cell.model} has itself watched by {', '.join(watching)}, and is slowed down by that")
+        doubt, reading, workers, written = latency.Doubt(), meters.Reading(), threads.Workers(), _written_bytes()
+        model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
+        telemetry = reading.told(model.warmup + len(model.samples_s))
+        with_transfer = timed(partial(self._whole_way, host), budget_s=settings.sampling_s / 2)
+        for seen in (placed, self._place(host)):  # also by a call later than those that were checked
+            self._check_untouched(seen, self._host())
+        found = doubt.read()
+        remarks = workers.remarks(allowed_cpus(), found["seconds"])
+        remarks += [f"it changes the process that it runs in: {change}" for change in self._state.changed()]
+        if (more := _written_bytes() - written) > 0:
+            remarks.append(f"it prints while it is timed, {more} bytes")
+        if isinstance(self._executable, TorchRuntime) and (used := threads.used(allowed_cpus())) < allowed_cpus():
+            remarks.append(f"{used} of {allowed_cpus()} threads work")
+        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks)
+
+    def call(self) -> tuple[Callable[[], Any], Callable[[], None]]:
+        """One inference, its input on the device, and what waits until it is done."""
+        return partial(self._executable.run, self._place(self._host())), self._executable.synchronize
+
+    def memory(self) -> Memory:
+        """One more inference, under a high-water mark."""
+        import torch
+
+        call = partial(self._once, self._place(self._host()))
+        self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
+        allocated = reserved = None
+        peak: int | None
+        if self._device.type == "cuda" and self._executable.keeps_memory is None:
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            call()
+            peak, reason = torch.cuda.max_memory_allocated() - before, None
+            allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        elif self._executable.keeps_memory is not None:
+            peak, reason = None, self._executable.keeps_memory
+        else:
+            peak, reason = memory.growth(call)
+        return Memory(
+            self._executable.weights_bytes(),
+            peak,
+            max(self._peak_bytes, memory.peak_bytes()),
+            self._base_bytes,
+            allocated,
+            reserved,
+            {} if reason is None else {"peak_bytes": reason},
+        )
+
+    def layers(self) -> Layers:
+        """Where the time goes; last, as looking into a runtime may change it."""
+        placed, repeats = self._place(self._host()), PROFILED
+        call, synchronize = self.call()
+        whole = latency.sample(call, synchronize, repeats)
+        try:
+            parts = of_layers(self._executable.profile(placed, repeats), self._layers)
+        except NotImplementedError as reason:
+            return Layers(unavailable=str(reason))
+        whole += latency.sample(call, synchronize, repeats)
+        whole_s, sum_s = median(whole), sum(part.seconds for part in parts)
+        missed = None
+        if abs(sum_s - whole_s) > 0.1 * whole_s:
+            missed = self._executable.profile_misses if sum_s < whole_s else "looking into it made it slower by that"
+        return Layers(None, [part.told() for part in parts], repeats, sum_s, whole_s, missed)
+
+    def _infer(self, images: Tensor) -> Tensor:
+        """One inference, host to host, and what is compared of it."""
+        return self._model.comparable(self._run(self._place(images)), len(images))
+
+    def _infer_checked(self, images: Tensor) -> Tensor:
+        """The same, and the net must have left its input as it was."""
+        placed = self._place(images.clone())
+        outputs = self._model.comparable(self._run(placed), len(images))
+        self._check_untouched(placed, images)
+        return outputs
+
+    def _run(self, placed: Any) -> Any:
+        """One inference, and what came of it on the host. The process's very first one is timed, cold as it is."""
+        import torch
+
+        if self._first_s is not None:
+            return self._executable.fetch(self._executable.run(placed))
+        outputs: list[Any] = []
+        (self._first_s,) = latency.sample(lambda: outputs.append(self._executable.run(placed)), self._executable.synchronize, 1)
+        fetched = self._executable.fetch(outputs[0])
+        self._structured = not isinstance(fetched, torch.Tensor)
+        return fetched
+
+    def _host(self) -> Tensor:
+        """A batch of the reference's pictures."""
+        return self._reference.batch(self._cell.batch)
+
+    def _place(self, images: Tensor) -> Any:
+        return self._executable.place(self._model.positional(images))
+
+    def _whole_way(self, images: Tensor) -> Any:
+        return self._executable.fetch(self._executable.run(self._place(images)))
+
+    def _once(self, placed: Any) -> None:
+        self._executable.run(placed)
+        self._executable.synchronize()
+
+    def _check_untouched(self, placed: Any, images: Tensor) -> None:
+        """One placed batch is run thousands of times: a net that writes into it gets another one from its second call on."""
+        if not _same(placed, self._place(images)):
+            raise CellEnded(
+                FAILED,
+                f"{self._cell.model} writes into the pictures that it is given, so that each further inference would get others; "
+                "let it work on a copy (x = x * 0.9 instead of x.mul_(0.9), or x = x.clone() first)",
+            )
+
+
+def _written_bytes() -> int:
+    """The length of the file that standard output goes to; 0 where it is no file."""
+    sys.stdout.flush()
+    about = os.fstat(1)
+    return about.st_size if stat.S_ISREG(about.st_mode) else 0
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    """Whether two placed inputs hold the same tensors and arrays; what else a runtime places is not looked into."""
+    import numpy
+    import torch
+    from torch.utils._pytree import tree_flatten
+
+    (left, _), (right, _) = tree_flatten(ours), tree_flatten(theirs)
+    pairs = zip(left, right, strict=True)
+    kinds: tuple[tuple[type, Callable[[Any, Any], bool]], ...] = ((torch.Tensor, torch.equal), (numpy.ndarray, numpy.array_equal))
+    return all(same(one, other) for one, other in pairs for kind, same in kinds if isinstance(one, kind))

@@ -1,0 +1,204 @@
+"""`plumbline fastest`: the fastest correct way to run a model on this machine, against torch's eager fp32."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import IO, Any
+
+from plumbline.harness import runtimes, speed
+from plumbline.harness.cell import Cell
+from plumbline.harness.machine import cpu_flags, here
+from plumbline.harness.outcomes import FAILED, CellEnded
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.session import matrix, plan
+from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.session.session import lock_machine
+from plumbline.harness.settings import Settings
+from plumbline.harness.statistics import median_interval
+from plumbline.harness.views.table import LEFT, NOTHING, tabulated
+from plumbline.models.compression import variants
+from plumbline.models.compression.variants import DENSE
+from plumbline.models.training.recipes import duration
+
+BASELINE = ("eager", "fp32")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a model. `speedup` is how many times as fast as the baseline, in the same rounds, with its 95 % interval.
+
+    `error` is the RMS error as a share of the outputs' spread, `same_class` the share of pictures with the reference's
+    class; `top1` the accuracy where there are weights and images, `loss` what the parent has more. `reason` says why it
+    was not raced.
+    """
+
+    cell: Cell
+    error: float | None = None
+    same_class: float | None = None
+    top1: float | None = None
+    loss: float | None = None
+    median_s: float | None = None
+    speedup: float | None = None
+    interval: tuple[float, float] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to race: variants besides the dense net, runtimes and precisions (none: all there are), batch, image size in pixels
+    (None: the usual one), target, seconds of timing for each way."""
+
+    variants: Sequence[str] = ()
+    runtimes: Sequence[str] = ()
+    precisions: Sequence[str] = ()
+    batch: int = 1
+    image_size: int | None = None
+    target: str = "cpu"
+    seconds: float = 4.0
+    data: Path | None = None
+
+    def settings(self) -> Settings:
+        """Raises NoFolder where there is no such folder of data."""
+        return Settings.here(self.data, inputs_seed=secrets.randbelow(2**31), sampling_s=self.seconds, time_limit_s=900)
+
+    def ways(self, model: str) -> Iterator[Cell]:
+        """The baseline first, then each runtime in each precision that can be tried here and is no emulation."""
+        found = matrix.find(model)
+        size = self.image_size or found.image_size
+        chosen = [runtimes.find(name) for name in self.runtimes or runtimes.known()]
+        pairs = [(choice.name, precision) for choice in chosen for precision in choice.adapter.precisions]
+        for name in self.precisions:
+            matrix.check("precision", name)
+        for name in self.variants:
+            matrix.check("variant", name)
+        names = [DENSE, *(variants.find(name).name for name in self.variants)]
+        asked = [(DENSE, *BASELINE), *((name, *pair) for name in names for pair in pairs)]
+        for variant, runtime, precision in dict.fromkeys(asked):
+            if self.precisions and precision not in self.precisions and (variant, runtime, precision) != asked[0]:
+                continue
+            cell = Cell(found.name, variant, runtime, precision, self.batch, size, self.target)
+            if precision == "tf32":  # a switch of the whole process, in which fp32 runs, too
+                continue
+            if matrix.impossible(cell) is None and not PRECISIONS[precision].emulated(self.target, cpu_flags()):
+                yield cell
+
+
+def report(models: Sequence[str], asked: Question, style: str, progress: Callable[[str], None]) -> None:
+    """Race the ways of each model, print what came out, and at the end the fastest way of each. Raises `Busy`."""
+    best, settings = [], asked.settings()
+    print(f"{here()}; inputs: seed {settings.inputs_seed}\n", flush=True)
+    with lock_machine(0), tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
+        for model in models:
+            try:
+                found = find(list(asked.ways(model)), settings, log, progress)
+            except CellEnded as end:
+                print(f"{model}: {end.outcome}: {end.reason}\n", flush=True)
+                continue
+            progress("")
+            cell = found[0].cell
+            print(f"{model}, batch {cell.batch}, {cell.image_size} pixels, {cell.target}\n\n{table(found, style)}\n", flush=True)
+            best.append(found[0])
+    if len(best) > 1:
+        rows = [[way.cell.model, *_row(way)] for way in best]
+        print(tabulated(rows, ["model", *HEADS], LEFT, style))
+
+
+def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Callable[[str], None]) -> list[Way]:
+    """Check each way in a process of its own, then race those that are right. The fastest comes first, the unfit last.
+
+    Raises CellEnded where the baseline, the first of the cells, is not right, or the race itself does not end well.
+    """
+    estimate = plan.Estimate(cells, [], replace(settings, sampling_s=0.0, warmup_s=0.0), None, speed.kept(settings.cache))
+    checked: list[Way] = []
+
+    def told_of(text: str) -> None:
+        left = f"about {duration(estimate.left() + settings.sampling_s * len(cells))} left"
+        progress(f"{cells[0].model}, {min(len(checked) + 1, len(cells))} of {len(cells)} ways, {left}: {text}")
+
+    server = ProbeServer(log, progress=told_of)
+    try:
+        for cell in cells:
+            started = time.monotonic()
+            checked.append(_checked(server, cell, settings))
+            estimate.ran(cell, time.monotonic() - started)
+        if checked[0].reason is not None:
+            raise CellEnded(FAILED, f"{cells[0].id}, the baseline: {checked[0].reason}")
+        racing = [way for way in checked if way.reason is None]
+        progress(f"{cells[0].model}: {len(racing)} ways take turns, about {duration(settings.sampling_s * len(racing))}")
+        told = Probe(server, racing[0].cell, settings).race([way.cell for way in racing[1:]])
+    finally:
+        server.close()
+    baseline = told[0]["turns_s"]
+    if told[0]["reason"] is not None:
+        raise CellEnded(FAILED, f"{cells[0].id}, the baseline, in the race: {told[0]['reason']}")
+    raced = [_raced(way, outcome, baseline) for way, outcome in zip(racing, told, strict=True)]
+    found = [*raced, *(way for way in checked if way.reason is not None)]
+    return sorted(found, key=lambda way: -(way.speedup or 0.0))
+
+
+def _checked(server: ProbeServer, cell: Cell, settings: Settings) -> Way:
+    """What a benchmark asserts of a cell, and in its own process, as any of it may crash."""
+    probe, way = Probe(server, cell, settings), Way(cell)
+    try:
+        agreement = probe.agreement()
+        accuracy = probe.accuracy()
+    except CellEnded as end:
+        return replace(way, reason=f"{end.outcome}: {end.reason}")
+    finally:
+        probe.close()
+    way = replace(way, error=agreement.error, same_class=agreement.top1, top1=accuracy.top1, loss=accuracy.loss)
+    wrong = agreement.wrong or accuracy.wrong
+    return way if wrong is None else replace(way, reason=f"{FAILED}: {wrong}")
+
+
+def _raced(way: Way, outcome: dict[str, Any], baseline: Sequence[float]) -> Way:
+    if outcome["reason"] is not None:
+        return replace(way, reason=f"{FAILED}: {outcome['reason']}")
+    ratios = sorted(theirs / ours for theirs, ours in zip(baseline, outcome["turns_s"], strict=True))
+    return replace(way, median_s=median(outcome["turns_s"]), speedup=median(ratios), interval=median_interval(ratios))
+
+
+HEADS = ["variant", "runtime", "precision", "ms", "speed-up", "95 %", "error", "same class", "top-1", "points lost"]
+
+
+def table(found: Sequence[Way], style: str = "simple") -> str:
+    """The ways that were raced, as a table for people, and below it why others were not."""
+    body = tabulated([_row(way) for way in found if way.reason is None], HEADS, LEFT, style)
+    unfit = [
+        textwrap.shorten(f"{_name(way.cell)}: {way.reason}", 130, placeholder=" ...") for way in found if way.reason is not None
+    ]
+    return "\n".join([body, *([""] if unfit else []), *unfit])
+
+
+def _name(cell: Cell) -> str:
+    return " ".join([*([] if cell.variant == DENSE else [cell.variant]), cell.runtime, cell.precision])
+
+
+TIMES = ["ms", "speed-up", "95 %"]
+
+
+def times(way: Way) -> list[str]:
+    """Of a way that was raced, the columns `TIMES`."""
+    assert way.median_s is not None and way.speedup is not None
+    interval = f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING
+    return [f"{way.median_s * 1e3:.3g}", f"{way.speedup:.2f}x", interval]
+
+
+def _row(way: Way) -> list[str]:
+    return [
+        NOTHING if way.cell.variant == DENSE else way.cell.variant,
+        way.cell.runtime,
+        way.cell.precision,
+        *times(way),
+        NOTHING if way.error is None else f"{way.error:.2g}",
+        NOTHING if way.same_class is None else f"{way.same_class:.0%}",
+        NOTHING if way.top1 is None else f"{way.top1:.2%}",
+        NOTHING if way.loss is None else f"{100 * way.loss:+.2f}",
+    ]

@@ -1,0 +1,218 @@
+"""What the suite itself costs: `plumbline overhead`. Figures are for this machine, and best when it is idle."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from plumbline.harness import journal
+from plumbline.harness.machine import here, limited_as
+from plumbline.harness.probe import latency
+from plumbline.harness.probe.memory import maximum_resident_bytes
+from plumbline.harness.session.session import REPOSITORY, lock_machine
+
+CELL_S = {"AVX-512": 0.05, "AVX2": 0.1}  # the limits of a cell's fixed cost, by the vectors of the processor
+TIMER_SHARE = 0.005
+SMALLEST = "plumbline.harness.studies.smallest:SMALLEST"
+
+
+def report(progress: Callable[[str], None], quick: bool = False, run: Path | None = None) -> list[str]:
+    """Measure and print every figure beside its limit; returns those that missed it, none of them of a quick run.
+
+    Says to `progress` what it does. Raises `Busy` while a session measures on this machine.
+    """
+    missed: list[str] = []
+
+    def line(what: str, came: str, limit: str, kept: bool = True) -> None:
+        print(f"{what:<52} {came:>24}   limit {limit}{'' if kept or quick else '   missed'}", flush=True)
+        if not (kept or quick):
+            missed.append(what)
+
+    kind = limited_as()
+    most = CELL_S[kind]
+    print(f"{here()}; {'under a minute' if quick else 'some 15 minutes'}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        progress("running cells of the smallest net there is")
+        cost = fixed_cost(4 if quick else 16, Path(folder))
+        progress("")
+        line("fixed cost of a cell, median after the first", f"{cost:.3f} s", f"{most:g} s with {kind}", cost <= most)
+        lock = lock_machine(0)  # the sessions above and below take it themselves
+        iteration = iteration_cost(2000 if quick else 200_000)
+        line("cost of a timed iteration over a bare loop", f"{iteration * 1e6:.2f} µs", "2 µs", iteration <= 2e-6)
+        for cells in (1_000,) if quick else (10_000, 100_000):
+            progress(f"collecting {cells:,} cells")
+            took, peak = collection(cells)
+            progress("")
+            limit = "5 s and 200 MB" if cells == 10_000 else "linear" if cells > 10_000 else "-"
+            kept = cells != 10_000 or (took <= 5 and peak <= 200e6)
+            line(f"collecting {cells:,} cells", f"{took:.1f} s and {peak / 1e6:.0f} MB", limit, kept)
+        for seconds, rounds in ((1e-3, 1500), (30e-3, 150)):  # torch is imported from here on
+            progress(f"timing a product of {seconds * 1e3:g} ms here and by torch's Timer, in turns")
+            difference = against_timer(seconds, 5 if quick else rounds)
+            progress("")
+            what = f"median of {seconds * 1e3:g} ms against torch's Timer"
+            line(what, f"{difference:+.2%}", f"{TIMER_SHARE:.1%}", abs(difference) <= TIMER_SHARE)
+        lock.release()
+        if run is None:
+            what = "a cell of the default tier" if quick else "the default tier, which takes minutes,"
+            print(f"running {what} for its shares; --run DIR takes those of a run that is there", flush=True)
+        selection = ["-k", "small_cnn-dense-eager-fp32-b1"] if quick else []
+        wall, records = (None, journal.read(run)) if run else _measure(Path(folder) / "default", selection, progress)
+        progress("")
+        for name, share in shares(records, wall).items():
+            line(f"share of the default tier's time: {name}", f"{share:.0%}", "-")
+    return missed
+
+
+def _measure(
+    run: Path, options: list[str], progress: Callable[[str], None] = lambda text: None
+) -> tuple[float, list[dict[str, Any]]]:
+    """Run `pytest benchmarks/` into `run`; its wall time in seconds, and its records. Red cells are no hindrance."""
+    command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "-q", "--run-dir", str(run), *options]
+    start, said = time.perf_counter(), ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY) as process:
+        for line in process.stdout or ():
+            said = (said + line)[-500:]
+            if line.startswith("["):  # a cell, and the time left
+                progress(line.strip())
+    wall = time.perf_counter() - start
+    if process.returncode not in (0, 1):
+        raise RuntimeError(f"{' '.join(command[2:])} ended with {process.returncode}: {said.strip()}")
+    return wall, journal.read(run)
+
+
+def fixed_cost(cells: int, folder: Path) -> float:
+    """Seconds of a cell that went neither into building, checks, warm-up nor samples, in a real session of `cells` cells.
+
+    The median over all cells but the first, and what pytest and the session take between two cells: the wall time of
+    this session, less that of one with a single cell, less the cells themselves.
+    """
+    walls: list[float] = []
+    records: list[dict[str, Any]] = []
+    for count in (1, cells + 1):
+        path = folder / f"{count}.toml"
+        batches = ", ".join(str(batch) for batch in range(1, count + 1))
+        text = f'[[tier.default.cells]]\nmodel = ["{SMALLEST}"]\nbatch = [{batches}]\ntarget = ["cpu"]\n'
+        path.write_text(f"[tier.default]\nsampling_s = 0.05\nwarmup_s = 0.05\naccuracy_images = 0\n{text}")
+        wall, records = _measure(folder / str(count), ["--matrix", str(path)])
+        walls.append(wall)
+    between = (walls[1] - walls[0] - sum(kept["seconds"] for kept in records[1:])) / cells
+    return median(kept["seconds"] - sum(_parts(kept).values()) for kept in records[1:]) + max(0.0, between)
+
+
+def _parts(record: dict[str, Any]) -> dict[str, float]:
+    """Seconds of a cell by what they were for."""
+    kinds = [record["latency"][kind] for kind in ("model", "with_transfer")] if record["latency"] else []
+    return {
+        "counted samples": sum(sum(kind["samples_s"]) for kind in kinds),
+        "warm-up": sum(kind["warmup_s"] for kind in kinds),
+        "checks": sum(record["steps_s"].get(step, 0.0) for step in ("counts", "agreement", "accuracy")),
+        "building": record["building_s"] or 0.0,
+    }
+
+
+def iteration_cost(count: int) -> float:
+    """Seconds that timing a call of nothing takes beyond a bare loop over the same call."""
+
+    def nothing() -> None:
+        pass
+
+    def bare() -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            nothing()
+        return time.perf_counter() - start
+
+    def timed() -> float:
+        start = time.perf_counter()
+        latency.sample(nothing, nothing, count)
+        return time.perf_counter() - start
+
+    return median(timed() - bare() for _ in range(5)) / count
+
+
+def against_timer(seconds: float, rounds: int) -> float:
+    """Relative difference of our durations from `torch.utils.benchmark.Timer`'s on a matrix product; median over pairs.
+
+    The two take turns, a call each, in the order ours, theirs, theirs, ours; the untimed calls before are the same in number, and
+    nothing is allocated: a fresh result costs page faults, or none, by what ran before it.
+    """
+    import torch
+    from torch.utils.benchmark import Timer
+
+    torch.set_num_threads(1)
+    call = _workload(seconds)
+    # It makes two untimed calls of its own. Its own clock asks for an accelerator before it looks at the time, and the last of
+    # these questions is inside what it times: 1.6 µs, some 10 when that code has left the caches (1 % of 1 ms).
+    timer = Timer(stmt="call()", globals={"call": call}, num_threads=1, timer=time.perf_counter)
+    ours: list[float] = []
+    theirs: list[float] = []
+
+    def us() -> None:
+        call()
+        call()
+        ours.extend(latency.sample(call, _nothing, 1))
+
+    def them() -> None:
+        theirs.extend(timer.timeit(1).raw_times)
+
+    with latency.quiet():
+        for number in range(rounds):
+            for turn in (us, them) if number % 2 == 0 else (them, us):
+                turn()
+    # pairs share the machine's mood of the moment: their ratio has half the spread of the ratio of medians
+    return median(a / b for a, b in zip(ours, theirs, strict=True)) - 1
+
+
+def _nothing() -> None:
+    pass
+
+
+def _workload(seconds: float) -> Callable[[], Any]:
+    """A matrix product of about that length."""
+    import torch
+
+    size = 64
+    while True:
+        left = torch.randn(size, size)
+        call = partial(torch.mm, left, left, out=torch.empty(size, size))
+        took = median(latency.sample(call, _nothing, 3))
+        if took >= seconds:
+            return call
+        size = max(size + 8, round(size * min(2.0, (seconds / took) ** (1 / 3))))
+
+
+def collection(cells: int) -> tuple[float, int]:
+    """Seconds and peak bytes of a pytest that collects a matrix of that many cells, in a process of its own."""
+    batches = ", ".join(map(str, range(1, cells // 10 + 1)))
+    models = ", ".join(f'"mlp+width={width}"' for width in range(1, 11))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "matrix.toml"
+        path.write_text(f'[[tier.default.cells]]\nmodel = [{models}]\nbatch = [{batches}]\ntarget = ["cpu"]\n')
+        command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "--collect-only", "-qq", "--matrix", str(path)]
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"pytest --collect-only ended with {process.returncode}")
+    return time.perf_counter() - start, maximum_resident_bytes(usage)
+
+
+def shares(records: list[dict[str, Any]], wall: float | None = None) -> dict[str, float]:
+    """What a session of `wall` seconds was spent on; without it, what its cells were.
+
+    Preparing is building, and making the reference (with training, where there was any) for the first cell of a model.
+    """
+    total = wall or sum(kept["seconds"] for kept in records)
+    parts = [{**_parts(kept), "preparing": kept["steps_s"].get("prepared", 0.0)} for kept in records]
+    sums = {name: sum(part[name] for part in parts) for name in ("counted samples", "warm-up", "checks", "preparing")}
+    return {**{name: seconds / total for name, seconds in sums.items()}, "rest": 1 - sum(sums.values()) / total}

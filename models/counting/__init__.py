@@ -1,0 +1,1 @@
+"""What others published of the models' parameters and MACs."""

@@ -1,0 +1,1 @@
+"""Recipes as data, training by them, and checkpoints to go on from."""
