@@ -1,4 +1,4 @@
-"""The far side: `plumbline.probe.server` imports torch once and gives every cell a fresh process.
+"""The far side: `plumbline.harness.probe.server` imports torch once and gives every cell a fresh process.
 
 It speaks JSON lines over stdin and stdout, so that a target is just a command in front of it. The near side
 (harness/session/client.py) sends one line and waits for what it leads to:
@@ -21,7 +21,7 @@ It speaks JSON lines over stdin and stdout, so that a target is just a command i
 At any time the far side may send {"progress": "..."}; a cell that ends by itself sends {"end": {"outcome", "reason",
 "axis"}} first. The process of a cell owns the pipe while it lives; the server reads nothing meanwhile.
 
-`plumbline.probe.server --describe REFERENCE ...` serves nobody: it says of each model from outside the registry what
+`python -m plumbline.harness.probe.server --describe REFERENCE ...` serves nobody: it says of each model from outside the registry what
 the near side has to know, one JSON line each, and ends.
 """
 

@@ -48,7 +48,7 @@ def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[
 
 
 class ProbeServer:
-    """A running `plumbline.probe.server`, started when it is first needed and again after it died."""
+    """A running `plumbline.harness.probe.server`, started when it is first needed and again after it died."""
 
     def __init__(self, log: IO[bytes], command: Sequence[str] = PROBE, progress: Callable[[str], None] = lambda text: None):
         self._log, self._command, self.progress = log, command, progress
