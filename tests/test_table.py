@@ -26,5 +26,5 @@ def test_how_to_get_pictures_and_weights_is_said_in_one_line() -> None:
     lines = [line for line in told if line.startswith("no top-1")]
     assert len(lines) == 2
     assert lines[0].startswith("no top-1 in 4 of 6 rows: ")
-    assert all(words in lines[0] for words in ("harness data ", "--data ROOT", "--weights DIR", "--weights pretrained"))
+    assert all(words in lines[0] for words in ("plumbline data ", "--data ROOT", "--weights DIR", "--weights pretrained"))
     assert lines[1] == "no top-1: ssdlite does not name one class for a picture"

@@ -245,7 +245,7 @@ def test_the_dense_net_promises_nothing(server: ProbeServer, cache: Path) -> Non
         ("distill+teacher=resnet20", UNSUPPORTED, "the teacher resnet20 knows the classes of cifar10, mlp those of digits"),
         ("prune60+pattern=2:4", UNSUPPORTED, "half of the weights go"),
         ("prune50+pattern=2:4+sparse+format=2:4", UNSUPPORTED, "wanted an NVIDIA GPU"),
-        ("prune90+tune+epochs=500", UNAVAILABLE, r"harness train mlp --image-size 8 --variant prune90\+tune\+epochs=500"),
+        ("prune90+tune+epochs=500", UNAVAILABLE, r"plumbline train mlp --image-size 8 --variant prune90\+tune\+epochs=500"),
     ],
 )
 def test_what_cannot_be_made_says_why(server: ProbeServer, cache: Path, variant: str, outcome: str, words: str) -> None:
