@@ -23,3 +23,17 @@ class CellEnded(Exception):
     def __init__(self, outcome: str, reason: str, axis: str | None = None) -> None:
         super().__init__(reason)
         self.outcome, self.reason, self.axis = outcome, reason, axis
+
+
+class Unsupported(CellEnded):
+    """What a library says that it cannot do, or is known not to do here: the cell is skipped, with this reason."""
+
+    def __init__(self, reason: str, axis: str = "runtime") -> None:
+        super().__init__(UNSUPPORTED, reason, axis)
+
+
+class NotAsAsked(CellEnded):
+    """What runs otherwise than it was asked to (precision, threads, options), and the library did not say so: the cell is red."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(FAILED, reason)

@@ -32,7 +32,7 @@ THEIRS = '''
 import os
 import signal
 
-from plumbline.harness.runtimes import Runtime
+from plumbline.harness.runtimes import Runtime, Unsupported
 from plumbline.harness.runtimes.eager import Eager
 
 
@@ -93,13 +93,28 @@ class FailingLater(Eager):
     """Works in a trial, and not with this model."""
 
     def ready(self, placed):
-        raise ValueError("no kernel for Conv on this device")
+        raise Unsupported("no kernel for Conv on this device")
+
+
+class Buggy(Eager):
+    """Its author's mistake, and nothing that a library said."""
+
+    def ready(self, placed):
+        raise ValueError("wanted two values, came three")
+
+
+class OneThread(Eager):
+    """Works with one thread, and says so when it is asked."""
+
+    def read_back(self):
+        return {**super().read_back(), "threads": 77}
 
 
 NOT_A_RUNTIME = 3
 '''
 NAMES = (
-    "Perturbed", "Swapped", "Constant", "Turned", "Disguised", "Crashing", "Refusing", "FailingLater", "NOT_A_RUNTIME", "Missing",
+    "Perturbed", "Swapped", "Constant", "Turned", "Disguised", "Crashing", "Refusing", "FailingLater", "Buggy", "OneThread",
+    "NOT_A_RUNTIME", "Missing",
 )  # fmt: skip
 
 
@@ -153,7 +168,23 @@ def test_coarse_precisions_hide_no_wrong_answers(ask: Ask, runtime: str, precisi
 def test_a_runtime_in_another_precision_is_not_reported(ask: Ask) -> None:
     with pytest.raises(CellEnded, match=r"asked for fp32, disguised executes 0\.0% of its MACs in that") as caught:
         ask("disguised").prepared()
+    assert (caught.value.outcome, caught.value.axis) == ("failed", None)
+
+
+def test_integers_that_a_library_has_no_kernels_for_are_unsupported(ask: Ask) -> None:
+    with pytest.raises(CellEnded, match=r"asked for int8-dynamic, eager executes \d+\.\d% of its MACs in that") as caught:
+        ask("eager", "int8-dynamic").prepared()
     assert (caught.value.outcome, caught.value.axis) == ("unsupported", "runtime")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "reason"),
+    [("onethread", r"asked for threads=\d+, onethread says that it has 77"), ("buggy", "wanted two values, came three")],
+)
+def test_what_ran_otherwise_and_what_is_a_mistake_is_red(ask: Ask, runtime: str, reason: str) -> None:
+    with pytest.raises(CellEnded, match=reason) as caught:
+        ask(runtime).prepared()
+    assert (caught.value.outcome, caught.value.axis) == ("failed", None)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from plumbline import models
 from plumbline.harness import runtimes
 from plumbline.harness.cell import Cell, stem
 from plumbline.harness.machine import allowed_cpus, cpu_flags
-from plumbline.harness.outcomes import UNSUPPORTED, CellEnded
+from plumbline.harness.outcomes import CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import CALIBRATION, PRECISIONS
 from plumbline.harness.probe import agreement, latency
 from plumbline.harness.probe.reference import Progress, Reference, layers, real_images
@@ -105,7 +105,7 @@ def _build(
     runtime = runtimes.find(cell.runtime).adapter
     assert runtime.artefact is not None
     if model.inputs is not None or model.outputs is not None:
-        raise CellEnded(UNSUPPORTED, f"{cell.runtime} takes one tensor of pictures, {cell.model} something else", axis="runtime")
+        raise Unsupported(f"{cell.runtime} takes one tensor of pictures, {cell.model} something else")
     shown, images = calibration or (None, None)
     example = reference.batch(cell.batch if runtime.one_batch else 2)
     choices = runtime.alternatives(way(cell))
@@ -115,11 +115,8 @@ def _build(
         place.mkdir()
         net, file = reference.net(model, cell, settings.seed), place / runtime.artefact
         parameters = sum(parameter.numel() for parameter in net.parameters())
-        try:
-            with torch.no_grad():
-                facts = runtime.build(net, example, images, replace(way(cell, file, chosen), shared=folder), file)
-        except ValueError as error:
-            raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
+        with torch.no_grad():
+            facts = runtime.build(net, example, images, replace(way(cell, file, chosen), shared=folder), file)
         runs = reference.net(model, cell, settings.seed) if runtime.runs == "net" else file
         executable, share = _proven(runs, cell, reference.batch(cell.batch), folder, file, chosen)
         told = {"parameters": parameters, "calibration": shown, "in_precision": share, **facts}
@@ -180,24 +177,24 @@ def _proven(
     """Load what a cell runs, and let it show its precision, in a process that is not measured."""
     import torch
 
-    try:
-        with torch.no_grad():
-            executable = runtimes.find(cell.runtime).adapter(model, way(cell, file, chosen))
-            placed = executable.place((images,))
-            executable.ready(placed)
-            return executable, checked_share(executable, cell, placed, layers(folder))
-    except ValueError as error:
-        raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
+    with torch.no_grad():
+        executable = runtimes.find(cell.runtime).adapter(model, way(cell, file, chosen))
+        placed = executable.place((images,))
+        executable.ready(placed)
+        return executable, checked_share(executable, cell, placed, layers(folder))
 
 
 def checked_share(executable: Runtime, cell: Cell, placed: Any, layers: Sequence[Layer]) -> float:
-    """The share of MACs that is executed in the cell's precision. Raises ValueError where that is less than half."""
-    share = executable.share_in_precision(placed, layers)
+    """The share of MACs that is executed in the cell's precision, half of them at least.
+
+    Raises Unsupported where that are fewer in integers, of which a library multiplies what it has kernels for, and NotAsAsked in
+    floating point, where nothing keeps it from doing as it was asked.
+    """
+    share, precision = executable.share_in_precision(placed, layers), PRECISIONS[cell.precision]
     if share < 0.5:
-        raise ValueError(
-            f"asked for {cell.precision}, {cell.runtime} executes {share:.1%} of its MACs in that, and the rest in another; "
-            "wanted half of them at least"
-        )
+        words = f"asked for {cell.precision}, {cell.runtime} executes {share:.1%} of its MACs in that, and the rest in another"
+        small = precision.integer or precision.weights is not None
+        raise (Unsupported if small else NotAsAsked)(f"{words}; wanted half of them at least")
     return share
 
 
@@ -208,12 +205,12 @@ def _proven_file(file: Path, cell: Cell, reference: Reference, folder: Path) -> 
     except CellEnded as end:
         reason, fits = end.reason, stored_as(file)
         if fits != cell.precision:
-            raise CellEnded(UNSUPPORTED, f"{reason}. The file's numbers are {fits}: --precision {fits}", end.axis) from end
+            raise Unsupported(f"{reason}. The file's numbers are {fits}: --precision {fits}") from end
         if cell.batch == 1:
             raise
         _proven(file, cell, reference.batch(1), folder)
         words = f"{file.name} says that it takes any batch, and runs with 1 only, came {cell.batch}; export it for others"
-        raise CellEnded(UNSUPPORTED, f"{words}: {reason}", axis="batch") from end
+        raise Unsupported(f"{words}: {reason}", axis="batch") from end
 
 
 def _sound(place: Path, file: str) -> dict[str, Any] | None:

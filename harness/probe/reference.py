@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from plumbline import models
 from plumbline.harness.cell import Cell
-from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
+from plumbline.harness.outcomes import UNAVAILABLE, CellEnded, Unsupported
 from plumbline.harness.probe import accuracy, counts, promise
 from plumbline.harness.probe.context import Context, train
 from plumbline.harness.settings import Settings
@@ -178,7 +178,7 @@ def _compressed(
     except (NotTrained, NoData) as reason:
         raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
     except (variants.Unfit, UnknownName) as reason:
-        raise CellEnded(UNSUPPORTED, str(reason), axis="variant") from reason
+        raise Unsupported(str(reason), axis="variant") from reason
     if calibration is not None:
         normalise(compressed, calibration, partial(compared, model))
     file: Path | None = folder / "variant"

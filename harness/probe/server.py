@@ -21,8 +21,8 @@ It speaks JSON lines over stdin and stdout, so that a target is just a command i
 At any time the far side may send {"progress": "..."}; a cell that ends by itself sends {"end": {"outcome", "reason",
 "axis"}} first. The process of a cell owns the pipe while it lives; the server reads nothing meanwhile.
 
-`python -m plumbline.harness.probe.server --describe REFERENCE ...` serves nobody: it says of each model from outside the registry what
-the near side has to know, one JSON line each, and ends.
+`python -m plumbline.harness.probe.server --describe REFERENCE ...` serves nobody: it says of each model from outside the registry
+what the near side has to know, one JSON line each, and ends.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from plumbline.harness import environment, meters, runtimes
 from plumbline.harness.cell import Cell, compares_with_parent
 from plumbline.harness.facts import Accuracy, Agreement, Latency, Layers, Memory, Prepared
 from plumbline.harness.machine import allowed_cpus, cpu_flags
-from plumbline.harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
+from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe import accuracy, agreement, artefacts, latency, memory, threads
 from plumbline.harness.probe.reference import Reference, layers
@@ -64,14 +64,11 @@ class Subject:
         self._runtime = runtimes.find(cell.runtime).adapter
         self._artefact = None if self._runtime.artefact is None else artefacts.kept(cell, folder)
         model, file = self._build()
-        try:
-            chosen = (self._artefact or {}).get("chosen", {})
-            self._executable: Runtime = self._runtime(model, runtimes.way(cell, file, chosen))
-            self._executable.ready(self._place(self._host()))
-            self._in_precision = self._share_in_precision()
-            self._options = self._read_back({**runtimes.find(cell.runtime).options, **chosen})
-        except ValueError as error:
-            raise CellEnded(UNSUPPORTED, str(error), axis="runtime") from error
+        chosen = (self._artefact or {}).get("chosen", {})
+        self._executable: Runtime = self._runtime(model, runtimes.way(cell, file, chosen))
+        self._executable.ready(self._place(self._host()))
+        self._in_precision = self._share_in_precision()
+        self._options = self._read_back({**runtimes.find(cell.runtime).options, **chosen})
         self._emulated = self._precision.emulated(cell.target, cpu_flags())
         self._first_s: float | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
@@ -98,7 +95,7 @@ class Subject:
         return artefacts.checked_share(self._executable, self._cell, self._place(self._host()), self._layers)
 
     def _read_back(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        """What the runtime says of itself. Raises ValueError where that is not what was asked for."""
+        """What the runtime says of itself. Raises NotAsAsked where that is not what was asked for."""
         import torch
 
         told = self._executable.read_back()
@@ -106,7 +103,7 @@ class Subject:
         wanted["threads"] = str(torch.get_num_threads())
         for key, value in wanted.items():
             if key not in told or (told[key] is not None and str(told[key]) != value):  # None: it does not apply
-                raise ValueError(f"asked for {key}={value}, {self._cell.runtime} says that it has {told.get(key)}")
+                raise NotAsAsked(f"asked for {key}={value}, {self._cell.runtime} says that it has {told.get(key)}")
         return told
 
     def prepared(self) -> Prepared:

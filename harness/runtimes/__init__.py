@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from plumbline.harness.cell import Cell
+from plumbline.harness.outcomes import NotAsAsked as NotAsAsked
+from plumbline.harness.outcomes import Unsupported as Unsupported
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.runtimes.adapter import Runtime, Way
 from plumbline.harness.runtimes.compiled import Compiled

@@ -62,7 +62,7 @@ class Runtime:
         return {name: values[0] for name, values in cls.options.items()}
 
     def __init__(self, model: Any, way: Way) -> None:
-        """Raises ValueError where the runtime cannot run the model, RuntimeError where it does not do as it was told."""
+        """Raises Unsupported where the runtime cannot run the model, NotAsAsked where it does not do as it was told."""
 
     @classmethod
     def trial(cls, way: Way) -> None:
@@ -77,7 +77,7 @@ class Runtime:
 
     @classmethod
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
-        """Write `file`, and return what is to be told of it. Raises ValueError where the model cannot be built.
+        """Write `file`, and return what is to be told of it. Raises Unsupported where the model cannot be built.
 
         `example` are pictures, float32, of shape (batch, channels, height, width), `calibration` more of them, where the
         precision is calibrated.

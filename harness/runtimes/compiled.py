@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from plumbline.harness.outcomes import first_line
+from plumbline.harness.outcomes import NotAsAsked, Unsupported, first_line
 from plumbline.harness.runtimes.adapter import Way
 from plumbline.harness.runtimes.eager import Eager
 from plumbline.harness.runtimes.kernels import Kernel
@@ -70,17 +70,17 @@ class Compiled(Eager):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
     def ready(self, placed: Any) -> None:
-        """Compile. Raises ValueError, with inductor's reason, where it cannot."""
+        """Compile. Raises Unsupported, with inductor's reason, where it cannot, NotAsAsked where it did not."""
         from torch._dynamo.exc import TorchDynamoException
         from torch._dynamo.utils import counters
 
         try:
             self.run(placed)
         except TorchDynamoException as error:  # inductor's errors are its children
-            raise ValueError(f"torch.compile: {first_line(error)}") from error
+            raise Unsupported(f"torch.compile: {first_line(error)}") from error
         self.synchronize()
         if not counters["stats"]["unique_graphs"]:
-            raise ValueError("torch.compile left it as it was; is TORCH_COMPILE_DISABLE set?")
+            raise NotAsAsked("torch.compile left it as it was; is TORCH_COMPILE_DISABLE set?")
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
         return profiled(self.run, placed, repeats)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from plumbline.harness.outcomes import Unsupported
 from plumbline.harness.runtimes.adapter import Way
 from plumbline.harness.runtimes.kernels import Kernel
 from plumbline.harness.runtimes.torch_net import TorchRuntime, convert, moved, profiled, share_in, stored_bytes
@@ -50,9 +51,14 @@ class Eager(TorchRuntime):
         return moved(arguments, self._device, self._dtype, self._format)
 
     def ready(self, placed: Any) -> None:
-        """Of sparse layers those that are slower than dense ones become dense."""
+        """Of sparse layers those that are slower than dense ones become dense. Raises Unsupported where 2:4 has no product."""
+        from plumbline.models.compression.sparse import NoProduct
+
         if self._settle is not None:
-            self._sparse = self._settle(self._net, *placed)
+            try:
+                self._sparse = self._settle(self._net, *placed)
+            except NoProduct as reason:
+                raise Unsupported(str(reason)) from reason
 
     def run(self, placed: Any) -> Any:
         return self._call(*placed)

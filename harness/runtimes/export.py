@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from plumbline.harness.outcomes import first_line
+from plumbline.harness.outcomes import NotAsAsked, Unsupported, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,7 +30,7 @@ def prepare() -> None:
     import torch
 
     torch.set_num_threads(1)  # or torch would start some
-    with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), contextlib.suppress(ValueError):  # the build will say it
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), contextlib.suppress(Unsupported):  # the build will say it
         export(torch.nn.Flatten(), torch.ones(2, 1, 1, 1), Path(scratch) / "tiny.onnx")
 
 
@@ -50,7 +50,7 @@ def export(net: nn.Module, images: Tensor, path: Path, opset: int | None = None)
     """Write a net in eval mode, by torch's own exporter, its batch left open. `images`: an example, two or more.
 
     With `opset`, by torch's older exporter, which can still write it, with the IR version that belongs to it: the newer one
-    writes 18 without a word. Raises ValueError with torch's reason where it cannot be exported.
+    writes 18 without a word. Raises Unsupported with torch's reason where it cannot be exported.
     """
     import torch
 
@@ -63,7 +63,7 @@ def export(net: nn.Module, images: Tensor, path: Path, opset: int | None = None)
             captured = torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
             program = torch.onnx.export(captured, dynamo=True, input_names=["images"])
         except (RuntimeError, ValueError) as error:  # OnnxExporterError is a RuntimeError
-            raise ValueError(f"torch {torch.__version__} cannot export it to ONNX: {_reason(error)}") from error
+            raise Unsupported(f"torch {torch.__version__} cannot export it to ONNX: {_reason(error)}") from error
     assert program is not None
     program.save(str(path), external_data=_large(net))
 
@@ -92,7 +92,7 @@ def _export_traced(net: nn.Module, images: Tensor, path: Path, opset: int) -> No
     onnx.checker.check_model(str(path), full_check=True)
     found = {entry.domain: entry.version for entry in onnx.load(path, load_external_data=False).opset_import}
     if found != {"": opset}:
-        raise ValueError(f"asked for opset {opset}, torch {torch.__version__} wrote {found}")
+        raise NotAsAsked(f"asked for opset {opset}, torch {torch.__version__} wrote {found}")
 
 
 def store_small(path: Path, small: Path, weights: str) -> None:
@@ -152,7 +152,7 @@ def quantise(path: Path, quantised: Path, images: Tensor | None, *, seven_bits: 
     dynamic: found out anew in every inference, for matrix products only, as ONNX Runtime has no fast dynamic convolution
     (ResNet-50, 2 cores: 110 ms, static 7, fp32 21).
     With `seven_bits` weights lie between -64 and 64, so that no pair of products saturates (harness/runtimes/saturation.py).
-    Raises ValueError, with ONNX Runtime's reason, where it cannot; where there are no images, or they do not fit.
+    Raises Unsupported, with ONNX Runtime's reason, where it cannot, and ValueError where there are no images.
     """
     import onnx
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
@@ -182,7 +182,7 @@ def quantise(path: Path, quantised: Path, images: Tensor | None, *, seven_bits: 
                     **weights,
                 )
     except (errors.InvalidArgument, errors.Fail, errors.RuntimeException, errors.NotImplemented) as error:
-        raise ValueError(f"ONNX Runtime cannot quantise it: {_reason(error)}") from error
+        raise Unsupported(f"ONNX Runtime cannot quantise it: {_reason(error)}") from error
 
 
 class _Batches:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from plumbline.harness.outcomes import first_line
+from plumbline.harness.outcomes import Unsupported, first_line
 from plumbline.harness.runtimes import saturation
 from plumbline.harness.runtimes.adapter import Way
 from plumbline.harness.runtimes.compiled import find_compiler
@@ -75,7 +75,7 @@ class Exported(TorchRuntime):
             settings = {"freezing": True, "compile_threads": 1, "aot_inductor.metadata": metadata}
             torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=settings)
         except (RuntimeError, ValueError, getattr(torch._inductor.exc, "InductorError", RuntimeError)) as error:
-            raise ValueError(f"torch.export: {first_line(error)}") from error
+            raise Unsupported(f"torch.export: {first_line(error)}") from error
         return {}
 
     def __init__(self, file: Path, way: Way) -> None:

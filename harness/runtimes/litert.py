@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.harness.outcomes import first_line
+from plumbline.harness.outcomes import Unsupported, first_line
 from plumbline.harness.runtimes.adapter import Runtime, Way
 from plumbline.harness.runtimes.torch_net import batches
 
@@ -54,7 +54,7 @@ class LiteRT(Runtime):
         try:
             litert_torch.convert(net, (example,)).export(str(file))
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-            raise ValueError(f"LiteRT's converter: {first_line(error)}") from error
+            raise Unsupported(f"LiteRT's converter: {first_line(error)}") from error
         recipe = _recipe(way)
         if recipe is None:
             return {}

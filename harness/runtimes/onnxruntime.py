@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from plumbline.harness.outcomes import NotAsAsked, Unsupported
 from plumbline.harness.runtimes import saturation
 from plumbline.harness.runtimes.adapter import Runtime, Way
 from plumbline.harness.runtimes.export import export_once, prepare, quantise, store_small, stored_share
@@ -174,10 +175,15 @@ class OnnxRuntime(Runtime):
         precision = self._way.precision
         if precision.weights is not None:
             return stored_share(self._graph.path, precision.weights)
-        return share_in(self.profile(placed, 1), precision, layers)
+        share = share_in(self.profile(placed, 1), precision, layers)
+        if share < 0.5 and precision.dtype == "float16" and self._way.target == "cpu":
+            raise Unsupported(f"ONNX Runtime's CPU provider casts fp16 to fp32 and back: {share:.1%} of its MACs are in that")
+        if share < 0.5 and self._way.options["provider"] == "tensorrt":
+            raise Unsupported("TensorRT makes one kernel of a net, whose number format its profile does not show")
+        return share
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
-        """Raises ValueError for images that the file does not take: some hold other sizes inside, and only a run shows it."""
+        """Raises Unsupported for images that the file does not take: some hold other sizes inside, and only a run shows it."""
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         with tempfile.TemporaryDirectory() as scratch:
@@ -186,7 +192,7 @@ class OnnxRuntime(Runtime):
                 session.run(self._outputs, {self._graph.input: placed})
             except (errors.InvalidArgument, errors.Fail, errors.RuntimeException) as error:
                 shown = f"{self._graph.path.name} fails with images of shape {tuple(placed.shape)}"
-                raise ValueError(f"{shown}: {str(error).strip().splitlines()[0]}") from error
+                raise Unsupported(f"{shown}: {str(error).strip().splitlines()[0]}") from error
             for _ in range(repeats):
                 session.run(self._outputs, {self._graph.input: placed})
             events = json.loads(Path(session.end_profiling()).read_text())
@@ -199,7 +205,7 @@ def arranged(graph: Graph, images: Tensor) -> Any:
     wanted = (graph.batch, graph.channels, graph.image_size, graph.image_size)
     if any(ours not in (None, theirs) for ours, theirs in zip(wanted, images.shape, strict=True)):
         fixed = f"a batch of {graph.batch} and no other" if graph.batch not in (None, len(images)) else "other images"
-        raise ValueError(
+        raise Unsupported(
             f"{graph.path}: wanted images of shape {wanted} (None: any), came {tuple(images.shape)}; the file takes {fixed}, "
             "so ask for that, or export it with this dimension left open"
         )
@@ -227,7 +233,7 @@ def _session(graph: Graph, way: Way, *, fallback: bool = True, profile: Path | N
     try:
         session = onnxruntime.InferenceSession(str(graph.path), options, providers=[(provider, settings)])
     except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as error:
-        raise ValueError(
+        raise Unsupported(
             f"{graph.path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. Wanted operators, an opset and "
             f"an IR version that it knows (these are {graph.opset} and {graph.ir_version}); export for older ones"
         ) from error
@@ -235,7 +241,7 @@ def _session(graph: Graph, way: Way, *, fallback: bool = True, profile: Path | N
     wanted = (provider, way.threads, 1)
     got = (session.get_providers()[0], came.intra_op_num_threads, came.inter_op_num_threads)
     if got != wanted:
-        raise RuntimeError(f"wanted a session with provider, threads in and between operators {wanted}, came {got}")
+        raise NotAsAsked(f"wanted a session with provider, threads in and between operators {wanted}, came {got}")
     return session
 
 

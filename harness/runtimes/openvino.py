@@ -9,6 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from plumbline.harness.machine import cpu_flags
+from plumbline.harness.outcomes import NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.runtimes import saturation
 from plumbline.harness.runtimes.adapter import Runtime, Way
@@ -90,7 +92,9 @@ class OpenVino(Runtime):
         self._compiled = self._compile(placed.shape)
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if hint != self._hint:
-            raise ValueError(f"OpenVINO was asked for {self._hint} and took {hint}: this processor lacks {self._hint}")
+            if self._way.precision.emulated(self._way.target, cpu_flags()):
+                raise Unsupported(f"OpenVINO was asked for {self._hint} and took {hint}: this processor lacks {self._hint}")
+            raise NotAsAsked(f"OpenVINO was asked for {self._hint} and took {hint}")
         self._request = self._compiled.create_infer_request()
 
     @property
@@ -112,10 +116,10 @@ class OpenVino(Runtime):
             model.reshape(list(shape))
             compiled = openvino.Core().compile_model(model, "CPU", {**asked, **settings})
         except RuntimeError as error:
-            raise ValueError(f"OpenVINO {openvino.__version__} cannot compile it: {_reason(error)}") from error
+            raise Unsupported(f"OpenVINO {openvino.__version__} cannot compile it: {_reason(error)}") from error
         threads = compiled.get_property("INFERENCE_NUM_THREADS")
         if threads != self._way.threads:
-            raise RuntimeError(f"wanted {self._way.threads} threads, OpenVINO took {threads}")
+            raise NotAsAsked(f"wanted {self._way.threads} threads, OpenVINO took {threads}")
         return compiled
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
@@ -143,7 +147,7 @@ class OpenVino(Runtime):
         ask = self._compiled.get_property
         group = str(ask("DYNAMIC_QUANTIZATION_GROUP_SIZE"))
         if self._way.precision.weights and group != "0":
-            raise RuntimeError(f"asked to leave activations as they are, OpenVINO quantises {group} of them together")
+            raise NotAsAsked(f"asked to leave activations as they are, OpenVINO quantises {group} of them together")
         return {
             "threads": int(ask("INFERENCE_NUM_THREADS")),
             "streams": int(ask("NUM_STREAMS")),

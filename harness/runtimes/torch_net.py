@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from plumbline.harness.outcomes import Unsupported
 from plumbline.harness.precisions import Precision
 from plumbline.harness.runtimes.adapter import Runtime, Way
 from plumbline.harness.runtimes.kernels import Kernel
@@ -52,7 +53,7 @@ def convert(net: nn.Module, precision: Precision) -> None:
 
     Integer arithmetic is torchao's, for linear layers: weights per channel, activations quantised anew for each token. Where
     only the weights are small, every matrix and kernel is stored so, and made large again before each use.
-    Raises ValueError where that needs torchao, and it is missing.
+    Raises Unsupported where that needs torchao, and it is missing.
     """
     import torch
     from torch import nn
@@ -112,11 +113,11 @@ def in_integers(net: nn.Module, example: Tensor, calibration: Tensor, *, seven_b
 
 @contextmanager
 def _torchao() -> Iterator[None]:
-    """What is imported from torchao; raises ValueError where that is missing."""
+    """What is imported from torchao; raises Unsupported where that is missing."""
     try:
         yield
     except ImportError as error:
-        raise ValueError(
+        raise Unsupported(
             f"integers in torch are torchao's: {error}; pip install -e '.[torchao]' in the project's folder"
         ) from error
 

@@ -16,6 +16,10 @@ from torch.nn import functional
 from plumbline.models.compression import kernel
 
 
+class NoProduct(Exception):
+    """The device or the type has no product of a matrix of this format."""
+
+
 class CompressedRows(nn.Module):
     """A layer whose matrix is in compressed sparse rows (CSR), and the activation behind it."""
 
@@ -218,16 +222,16 @@ class SemiStructuredLinear(nn.Module):
         return layer.train(self.training)
 
     def pack(self) -> None:
-        """Leave the zeros out. Raises ValueError where the device or the type has no such product."""
+        """Leave the zeros out. Raises NoProduct where the device or the type has none."""
         if self._packed:
             return
         from torch.sparse import to_sparse_semi_structured
 
         device = self.weight.device
         if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
-            raise ValueError("2:4 sparsity: wanted an NVIDIA GPU of compute capability 8.0 or newer; sparse runs anywhere")
+            raise NoProduct("2:4 sparsity: wanted an NVIDIA GPU of compute capability 8.0 or newer; sparse runs anywhere")
         if self.weight.dtype not in (torch.float16, torch.bfloat16):
-            raise ValueError(f"2:4 sparsity: wanted fp16 or bf16, came {self.weight.dtype}")
+            raise NoProduct(f"2:4 sparsity: wanted fp16 or bf16, came {self.weight.dtype}")
         self.weight, self._packed = nn.Parameter(to_sparse_semi_structured(self.weight.detach()), requires_grad=False), True
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -423,8 +427,8 @@ WARM_S = 0.01
 @torch.inference_mode()
 def settle(net: nn.Module, *inputs: Any) -> int:
     """Choose for each sparse layer, by timing it on what it gets in this net, whether it leaves its zeros out or is a dense
-    layer, in place; then let those in CSR do the activation behind them. Returns how many are sparse. Raises ValueError for 2:4
-    where the device or the type has no such product."""
+    layer, in place; then let those in CSR do the activation behind them. Returns how many are sparse. Raises NoProduct for 2:4
+    where the device or the type has none."""
     kept: dict[str, Any] = {path: module for path, module in net.named_modules() if isinstance(module, SETTLED)}
     changed = True
     while changed:  # what a layer gets lies in memory as the layer before leaves it, and that one may be dense now
