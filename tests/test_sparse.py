@@ -25,6 +25,7 @@ from plumbline.models.compression.sparse import (
     SparseLinear,
     densified,
     settle,
+    settled,
     sparsified,
 )  # fmt: skip
 from plumbline.models.compression.unstructured import prune
@@ -260,7 +261,7 @@ def test_two_of_four_is_for_gpus_and_only_where_two_are_zero() -> None:
     assert [type(module) for module in compressed.children()] == [SemiStructuredLinear, nn.Linear]
     with torch.no_grad():
         assert torch.equal(densified(compressed)(inputs), halved(inputs))
-        with pytest.raises(ValueError, match=r"wanted an NVIDIA GPU of compute capability 8.0"):
+        with pytest.raises(sparse.NoProduct, match=r"wanted an NVIDIA GPU of compute capability 8.0"):
             settle(compressed, inputs)
 
 
@@ -300,12 +301,17 @@ def test_layers_that_gain_nothing_are_dense_again_and_the_function_stays(monkeyp
     net = nn.Sequential(first, nn.GELU(), nn.Linear(128, 64)).eval()
     inputs = torch.randn(16, 64)
     monkeypatch.setattr(sparse, "_faster", lambda layer, dense, _: layer.values.numel() < 0.1 * dense.weight.numel())
-    compressed = sparsified(net)
+    compressed, again = sparsified(net), sparsified(net)
     with torch.no_grad():
         wanted = net(inputs)
         kept = settle(compressed, inputs)
         came = compressed(inputs)
-    assert kept == 1
+    assert kept == ["0"]
+    monkeypatch.setattr(sparse, "_faster", None)  # the same choice is made again without a clock
+    settled(again, kept)
+    assert str(again) == str(compressed)
+    with torch.no_grad():
+        assert torch.equal(again(inputs), came)
     zeros, activation, last = compressed.children()
     assert isinstance(zeros, SparseLinear)
     assert zeros.activation == "gelu"

@@ -69,7 +69,7 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     strange = any(part in variants.announced() for part in cell.variant.split("+"))
     foreign = strange or cell.runtime.partition("+")[0] in runtimes.announced()
     root = folder if models.is_outside(cell.model) or foreign else settings.cache
-    file = runtimes.find(cell.runtime).adapter.artefact
+    file = runtimes.find(cell.runtime).adapter.artefact_for(cell.variant)
     assert file is not None
     calibrated = PRECISIONS[cell.precision].calibrated
     calibration = _calibration(model, cell, settings, reference) if calibrated else None
@@ -103,7 +103,8 @@ def _build(
     import torch
 
     runtime = runtimes.find(cell.runtime).adapter
-    assert runtime.artefact is not None
+    artefact = runtime.artefact_for(cell.variant)
+    assert artefact is not None
     if model.inputs is not None or model.outputs is not None:
         raise Unsupported(f"{cell.runtime} takes one tensor of pictures, {cell.model} something else")
     shown, images = calibration or (None, None)
@@ -113,7 +114,7 @@ def _build(
     for number, chosen in enumerate(choices):
         place = made / str(number)
         place.mkdir()
-        net, file = reference.net(model, cell, settings.seed), place / runtime.artefact
+        net, file = reference.net(model, cell, settings.seed), place / artefact
         parameters = sum(parameter.numel() for parameter in net.parameters())
         with torch.no_grad():
             facts = runtime.build(net, example, images, replace(way(cell, file, chosen), shared=folder), file)

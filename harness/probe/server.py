@@ -313,7 +313,7 @@ class Server:
 
         folder = self._folder_of(cell, settings)
         made = {"count": counts.NAME, "reference": "reference.json"}
-        if runtimes.find(cell.runtime).adapter.artefact is not None:
+        if runtimes.find(cell.runtime).adapter.artefact_for(cell.variant) is not None:
             made["artefact"] = artefacts.name(cell)
         if compare_with_parent:
             made["parent"] = "parent.json"

@@ -62,7 +62,7 @@ class Subject:
         self._reference = Reference.load(folder)
         self._layers = layers(folder)
         self._runtime = runtimes.find(cell.runtime).adapter
-        self._artefact = None if self._runtime.artefact is None else artefacts.kept(cell, folder)
+        self._artefact = None if self._runtime.artefact_for(cell.variant) is None else artefacts.kept(cell, folder)
         model, file = self._build()
         chosen = (self._artefact or {}).get("chosen", {})
         self._executable: Runtime = self._runtime(model, runtimes.way(cell, file, chosen))

@@ -69,6 +69,11 @@ class Runtime:
         """One real inference of something tiny; raises what keeps the runtime from working here. Run in its own process."""
 
     @classmethod
+    def artefact_for(cls, variant: str) -> str | None:
+        """The file that `build` makes of a net of that variant; None where it is run as it is."""
+        return cls.artefact
+
+    @classmethod
     def prepare_to_build(cls) -> None:
         """Import what `build` needs and no inference does; called once, in a process that is forked for every build.
 

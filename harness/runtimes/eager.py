@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,12 +14,13 @@ from plumbline.harness.runtimes.kernels import Kernel
 from plumbline.harness.runtimes.torch_net import TorchRuntime, convert, moved, profiled, share_in, stored_bytes
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from plumbline.models.layers import Layer
 
 
 UNTIMED = 2  # inferences before those that are looked into
+SPARSE = "sparse_layers.json"  # the paths of those that are faster so
 
 
 class Eager(TorchRuntime):
@@ -27,6 +30,7 @@ class Eager(TorchRuntime):
     """
 
     libraries = ("torch",)
+    one_batch = True  # where there is something to build: which layers are faster sparse depends on the batch
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "tf32", "bf16", "fp16", "int8-dynamic", "w8", "w16")
     targets = ("cpu", "cuda")
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -34,31 +38,50 @@ class Eager(TorchRuntime):
         "mode": ("inference", "no_grad"),
     }
 
+    @classmethod
+    def artefact_for(cls, variant: str) -> str | None:
+        from plumbline.models.compression import variants
+
+        parts = variant.split("+")
+        sparse = variants.find(variant).has("sparse") or any(part in variants.announced() for part in parts)
+        return SPARSE if cls.artefact is None and sparse else cls.artefact
+
+    @classmethod
+    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+        """Decide which sparse layers are faster than dense ones, once: no run of a cell is to measure another net than the last.
+
+        Raises Unsupported where 2:4 has no product.
+        """
+        from plumbline.models.compression.sparse import NoProduct, settle
+
+        runtime = cls(net, way)
+        try:
+            file.write_text(json.dumps(settle(runtime._net, *runtime.place((example,)))))
+        except NoProduct as reason:
+            raise Unsupported(str(reason)) from reason
+        return {}
+
     def __init__(self, net: nn.Module, way: Way) -> None:
         import torch
 
-        from plumbline.models.compression.sparse import SETTLED, settle
-
         super().__init__(net, way)
-        self._settle = settle if any(isinstance(module, SETTLED) for module in net.modules()) else None
         self._sparse: int | None = None
         self._format = torch.channels_last if way.options["layout"] == "channels_last" else torch.contiguous_format
         convert(net, way.precision)
         self._net = net.to(device=self._device, memory_format=self._format)  # type: ignore[call-overload]
+        if way.artefact is not None and way.artefact.name == SPARSE and way.artefact.exists():
+            self._settle(json.loads(way.artefact.read_text()))
         self._call: Callable[..., Any] = self._net
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
         return moved(arguments, self._device, self._dtype, self._format)
 
-    def ready(self, placed: Any) -> None:
-        """Of sparse layers those that are slower than dense ones become dense. Raises Unsupported where 2:4 has no product."""
-        from plumbline.models.compression.sparse import NoProduct
+    def _settle(self, layers: list[str]) -> None:
+        from plumbline.models.compression.sparse import SETTLED, settled
 
-        if self._settle is not None:
-            try:
-                self._sparse = self._settle(self._net, *placed)
-            except NoProduct as reason:
-                raise Unsupported(str(reason)) from reason
+        if any(isinstance(module, SETTLED) for module in self._net.modules()):
+            self._sparse = len(layers)
+        settled(self._net, layers)
 
     def run(self, placed: Any) -> Any:
         return self._call(*placed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from copy import deepcopy
 from time import perf_counter
 from typing import Any
@@ -425,10 +425,10 @@ WARM_S = 0.01
 
 
 @torch.inference_mode()
-def settle(net: nn.Module, *inputs: Any) -> int:
+def settle(net: nn.Module, *inputs: Any) -> list[str]:
     """Choose for each sparse layer, by timing it on what it gets in this net, whether it leaves its zeros out or is a dense
-    layer, in place; then let those in CSR do the activation behind them. Returns how many are sparse. Raises NoProduct for 2:4
-    where the device or the type has none."""
+    layer, in place; then let those in CSR do the activation behind them. Returns the paths of those that are sparse, for
+    `settled`. Raises NoProduct for 2:4 where the device or the type has none."""
     kept: dict[str, Any] = {path: module for path, module in net.named_modules() if isinstance(module, SETTLED)}
     changed = True
     while changed:  # what a layer gets lies in memory as the layer before leaves it, and that one may be dense now
@@ -442,7 +442,19 @@ def settle(net: nn.Module, *inputs: Any) -> int:
                 del kept[path]
                 changed = True
     _fuse(net)
-    return len(kept)
+    return list(kept)
+
+
+def settled(net: nn.Module, sparse: Container[str]) -> None:
+    """Make a choice of `settle` again in another copy of the net, in place, and time nothing. Raises NoProduct as it does."""
+    for path, module in list(net.named_modules()):
+        if not isinstance(module, SETTLED):
+            continue
+        if path not in sparse:
+            replaced(net, path, _dense(module))
+        elif isinstance(module, SemiStructuredLinear):
+            module.pack()
+    _fuse(net)
 
 
 def _inputs(net: nn.Module, layers: Mapping[str, nn.Module], inputs: tuple[Any, ...]) -> dict[str, Tensor]:
