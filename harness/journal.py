@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "records.jsonl"
+SCHEMA = 1  # of a record: within it fields are only added, and readers ignore what they do not know
 ROOM = 1 << 20  # bytes that must fit before the first cell
 
 
@@ -77,5 +78,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise RunError(f"{path}, line {number}: not JSON ({error.msg}); was it edited by hand?") from error
+        if (got := record.get("schema", SCHEMA)) != SCHEMA:
+            advice = "read it with the plumbline that wrote it"
+            raise RunError(f"{path}, line {number}: expected a record of schema {SCHEMA}, got {got}; {advice}")
         records[record["cell"]["id"]] = record
     return list(records.values())

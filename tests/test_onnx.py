@@ -24,6 +24,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from plumbline import models
+from plumbline.harness.outcomes import NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.runtimes import Way
 from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
@@ -554,7 +555,7 @@ def test_figures_are_for_one_image_whatever_the_batch(tmp_path: Path) -> None:
     whole = reference(tmp_path / "n.onnx", images.numpy())
     np.testing.assert_allclose(whole, reference(tmp_path / "4.onnx", images.numpy()), rtol=1e-12)
     torch.testing.assert_close(run(tmp_path / "4.onnx", images[:4]).double(), torch.from_numpy(whole[:4]), rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match=r"\(4, 3, 8, 8\).*came \(6, 3, 8, 8\).*takes a batch of 4 and no other"):
+    with pytest.raises(Unsupported, match=r"\(4, 3, 8, 8\).*came \(6, 3, 8, 8\).*takes a batch of 4 and no other"):
         run(tmp_path / "4.onnx", images)
 
 
@@ -576,7 +577,7 @@ def test_an_open_size_is_set_and_a_fixed_one_kept(save: Save) -> None:
     for call in (layers, executed):
         with pytest.raises(ValueError, match="wanted images of 20 pixels, it takes 8"):
             call(path, 20)
-    with pytest.raises(ValueError, match="the file takes other images"):
+    with pytest.raises(Unsupported, match="the file takes other images"):
         run(path, pixels(2, 3, 12, 12))
 
 
@@ -797,12 +798,12 @@ def test_a_session_is_what_was_asked_for(save: Save, recwarn: pytest.WarningsRec
     came = session(path, **asked).read_back()
     assert {name: came[name] for name in asked} == asked
     assert (session(path).keeps_memory is None, session(path, **asked).keeps_memory) == (False, None)
-    with pytest.raises(RuntimeError, match=r"wanted a session with .*CUDAExecutionProvider.*came \('CPUExecutionProvider'"):
+    with pytest.raises(NotAsAsked, match=r"wanted a session with .*CUDAExecutionProvider.*came \('CPUExecutionProvider'"):
         session(path, target="cuda")
 
 
 def test_a_file_that_onnx_runtime_does_not_know(save: Save, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     shutil.copy(save(net([node("Foo", "x", domain="far")], opset_imports=[helper.make_opsetid("far", 1)])), path)
-    with pytest.raises(ValueError, match=r"net\.onnx: ONNX Runtime .* cannot load it: .*Foo.*export for older ones"):
+    with pytest.raises(Unsupported, match=r"net\.onnx: ONNX Runtime .* cannot load it: .*Foo.*export for older ones"):
         session(path)

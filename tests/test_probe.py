@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import select
 import signal
@@ -310,6 +311,16 @@ def test_a_probe_that_cannot_start_says_why(tmp_path: Path, settings: Settings) 
         server = ProbeServer(log, command=["sh", "-c", "echo no torch here >&2; exit 3"])
         with pytest.raises(CellEnded, match="did not start: no torch here"):
             Probe(server, faulty("GOOD"), settings).prepared()
+
+
+@pytest.mark.parametrize("hello", ['{"hello": {"torch": "2.15.0"}, "protocol": 99}', '{"hello": {"torch": "2.15.0"}}'])
+def test_a_probe_of_another_version_is_refused_by_name(tmp_path: Path, settings: Settings, hello: str) -> None:
+    got = json.loads(hello).get("protocol")
+    with (tmp_path / "probe.log").open("wb") as log:
+        server = ProbeServer(log, command=["sh", "-c", f"echo '{hello}'; cat"])
+        with pytest.raises(CellEnded, match=rf"expected a probe that speaks protocol 1, got {got}; install the same") as caught:
+            Probe(server, faulty("GOOD"), settings).prepared()
+    assert (caught.value.outcome, caught.value.axis) == ("unavailable", "target")
 
 
 def test_folders_go_until_there_is_room_the_oldest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ from plumbline.harness.machine import allowed_cpus
 from plumbline.harness.outcomes import FAILED, OUT_OF_MEMORY, UNAVAILABLE, UNSUPPORTED, CellEnded, first_line
 from plumbline.harness.probe import memory
 from plumbline.harness.probe.process import Branch, die_with_parent, run_forked, run_spawned
+from plumbline.harness.protocol import PROTOCOL
 from plumbline.harness.settings import Settings
 from plumbline.models.compression import variants
 from plumbline.models.compression.variants import DENSE
@@ -270,7 +271,7 @@ class Server:
         for group in (meters, runtimes, variants):
             group.announced()  # what other packages bring is looked up once
         gc.freeze()  # what is here now is never garbage; looking through it took 0.15 s a collection
-        self._channel.send(hello=hello)
+        self._channel.send(hello=hello, protocol=PROTOCOL)
         while (line := self._channel.receive()) is not None:
             if "count" in line:
                 self._serve_counts(line)

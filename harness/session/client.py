@@ -20,7 +20,8 @@ from plumbline.harness import environment
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
 from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Memory, Prepared, Promise
-from plumbline.harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, CellEnded
+from plumbline.harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, CellEnded
+from plumbline.harness.protocol import PROTOCOL
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed
 from plumbline.harness.statistics import median_interval
@@ -71,6 +72,11 @@ class ProbeServer:
             line = self.receive()
             if line is None:
                 raise CellEnded(CRASHED, f"the probe did not start: {self.last_words()}")
+            if (got := line.get("protocol")) != PROTOCOL:
+                self.kill()
+                advice = "install the same revision of plumbline on both sides"
+                words = f"expected a probe that speaks protocol {PROTOCOL}, got {got}; {advice}"
+                raise CellEnded(UNAVAILABLE, words, axis="target")
             self.versions = line["hello"]
         return self.versions
 

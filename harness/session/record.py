@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.harness.cell import shown_model
+from plumbline.harness.journal import SCHEMA
 from plumbline.harness.session.client import Probe
-
-SCHEMA = 1
 
 
 def of_probe(probe: Probe, outcome: str, reason: str | None, machine: dict[str, Any]) -> dict[str, Any]:
