@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plumbline import PlumblineError
 from plumbline.harness.views import terminal
 
 if TYPE_CHECKING:
@@ -117,34 +118,6 @@ def main() -> int:
         "compress": _compress,
         "compression": _compression,
     }[arguments.command]
-    from plumbline.harness.journal import RunError
-    from plumbline.harness.session.matrix import MatrixError
-    from plumbline.harness.session.session import Busy
-    from plumbline.harness.settings import NoFolder
-    from plumbline.models import UnknownName
-    from plumbline.models.compression.variants import NotTrained, Unfit
-    from plumbline.models.data.datasets import BadData, NoData
-    from plumbline.models.training.checkpoint import BadCheckpoint, NotKept
-    from plumbline.models.training.recipes import Diverged, NoDevice
-    from plumbline.models.weights.weights import NoCache, WrongWeights
-
-    refused = (
-        Busy,
-        MatrixError,
-        NoCache,
-        NoFolder,
-        RunError,
-        UnknownName,
-        NoData,
-        NoDevice,
-        NotTrained,
-        Unfit,
-        BadData,
-        BadCheckpoint,
-        NotKept,
-        WrongWeights,
-        Diverged,
-    )
     try:
         with _progress:
             code = commanded(arguments)
@@ -153,7 +126,7 @@ def main() -> int:
     except BrokenPipeError:  # who read the output has seen enough: show MODEL | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except refused as error:
+    except PlumblineError as error:
         print(f"plumbline {arguments.command}: {error}", file=sys.stderr)
         return 2
 

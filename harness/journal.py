@@ -8,12 +8,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from plumbline import PlumblineError
+
 NAME = "records.jsonl"
 SCHEMA = 1  # of a record: within it fields are only added, and readers ignore what they do not know
 ROOM = 1 << 20  # bytes that must fit before the first cell
 
 
-class RunError(OSError):
+class RunError(PlumblineError, OSError):
     """A run that cannot be written, or not continued."""
 
 

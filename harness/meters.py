@@ -6,6 +6,7 @@ import os
 from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
+from plumbline import PlumblineError
 from plumbline.models.model import UnknownName
 from plumbline.models.sources import plugins
 
@@ -13,7 +14,7 @@ GROUP = "plumbline.meters"
 UNITS = ("s", "byte", "J", "W", "Hz", "°C", "1")  # base units, and 1 for a count or a share
 
 
-class Unavailable(Exception):
+class Unavailable(PlumblineError):
     """Why a meter reads nothing here: the message goes into the record."""
 
 

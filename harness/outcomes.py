@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from plumbline import PlumblineError
+
 OK, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED = "ok", "failed", "out_of_memory", "timed_out", "crashed"
 UNSUPPORTED, UNAVAILABLE = "unsupported", "unavailable"
 OUTCOMES = (OK, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED, UNSUPPORTED, UNAVAILABLE)
@@ -13,7 +15,7 @@ def first_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *lines[:1]])
 
 
-class CellEnded(Exception):
+class CellEnded(PlumblineError):
     """A cell that came to its end before it was measured.
 
     `axis` names the part of the cell that is to blame for `unsupported` and `unavailable`: a person who named it in

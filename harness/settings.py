@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from plumbline import PlumblineError
 from plumbline.models import Model
 from plumbline.models.weights.weights import Weights, cache_folder, locate
 
 PATHS = ("data", "weights", "cache")
 
 
-class NoFolder(ValueError):
+class NoFolder(PlumblineError, ValueError):
     """A folder of data or weights that is none."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline import PlumblineError
 from plumbline.models.data.datasets import AS_USUAL, DATASETS, TREATMENTS, DataSet, Preparation
 from plumbline.models.layers import Layer, macs
 from plumbline.models.training.recipes import USUAL, Recipe
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 ANY_MODEL = ("data", "treatment", "recipe")  # options that are not the architecture's own
 
 
-class UnknownName(LookupError):
+class UnknownName(PlumblineError, LookupError):
     """A name that no registry has; the message lists those it has."""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
-from plumbline import models
+from plumbline import PlumblineError, models
 from plumbline.harness import environment
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
@@ -31,7 +31,7 @@ PROBE = BOOT
 DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is told is a ratio, and their moods are shared
 
 
-class NotDescribed(LookupError):
+class NotDescribed(PlumblineError, LookupError):
     """A model from outside the registry that the probe does not find either."""
 
 

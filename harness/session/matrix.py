@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from plumbline import models
+from plumbline import PlumblineError, models
 from plumbline.harness import runtimes
 from plumbline.harness.cell import AXES, Cell, shown_model
 from plumbline.harness.machine import cpu_flags, cuda_device
@@ -64,7 +64,7 @@ TIER_KEYS: dict[str, tuple[Any, ...]] = {
 }
 
 
-class MatrixError(ValueError):
+class MatrixError(PlumblineError, ValueError):
     """Something in the matrix file or an option is not right; the message says where, what came and what is known."""
 
 

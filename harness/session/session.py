@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from plumbline import PlumblineError
 from plumbline.harness import machine, speed
 from plumbline.harness.cell import Cell, without_batch
 from plumbline.harness.journal import NAME, Journal, RunError
@@ -37,7 +38,7 @@ def run_tier(tier: str, folder: Path, options: Sequence[str]) -> int:
     return subprocess.run(command).returncode
 
 
-class Busy(RuntimeError):
+class Busy(PlumblineError, RuntimeError):
     """Somebody else measures on this machine."""
 
 

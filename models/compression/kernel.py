@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline import PlumblineError
 from plumbline.models.weights.weights import cache_folder
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ ACTIVATIONS = ("none", "relu", "gelu")  # in the order of the enumeration in ker
 NARROWER = {"AVX2": ("-mno-avx512f",), "DEFAULT": ("-mno-avx",)}  # by what torch says that it uses
 
 
-class NoKernel(RuntimeError):
+class NoKernel(PlumblineError, RuntimeError):
     """There is no compiler, or it failed; the message says which it was and what it said."""
 
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from plumbline import PlumblineError
 from plumbline.models.compression import kernel
 
 
-class NoProduct(Exception):
+class NoProduct(PlumblineError):
     """The device or the type has no product of a matrix of this format."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plumbline import PlumblineError
 from plumbline.models.compression import coding
 from plumbline.models.compression.sparse import (
     CompressedRows,
@@ -43,7 +44,7 @@ KINDS: dict[type[nn.Module], tuple[str, ...]] = {
 }
 
 
-class CannotStore(TypeError):
+class CannotStore(PlumblineError, TypeError):
     """A technique made something of a net that has no description here."""
 
 

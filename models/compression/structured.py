@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from plumbline import PlumblineError
+
 LAYERS = (nn.Conv2d, nn.Linear)
 UNIT = 16  # channels that go together, so that what is left still fills vectors; fewer where there are few
 
 
-class TooMuch(ValueError):
+class TooMuch(PlumblineError, ValueError):
     """More is to be removed than the groups allow."""
 
 

@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Protocol
 
+from plumbline import PlumblineError
 from plumbline.models.model import UnknownName, nearest
 from plumbline.models.sources import plugins
 
@@ -48,11 +49,11 @@ class Context(Protocol):
         """A net, trained as a variant whose last technique trains. Raises `NotTrained`."""
 
 
-class Unfit(ValueError):
+class Unfit(PlumblineError, ValueError):
     """A technique cannot do to this net what it was asked to; the message names it and says what would work."""
 
 
-class NotTrained(LookupError):
+class NotTrained(PlumblineError, LookupError):
     """A technique needs training that has not been done, and that takes too long to be done by the way; says what to do."""
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline import PlumblineError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -19,11 +21,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TREATMENTS = ("resize", "crop")
 
 
-class NoData(LookupError):
+class NoData(PlumblineError, LookupError):
     """A data set that is not on this machine; the message says where it was looked for, and how to get it."""
 
 
-class BadData(RuntimeError):
+class BadData(PlumblineError, RuntimeError):
     """A data set that is there, and incomplete or damaged; the message names the file."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from plumbline import PlumblineError
+
 # Those of 32 bits first: the little-endian one begins with that of 16. The last two are the first letter of text without a mark.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
@@ -12,7 +14,7 @@ MARKS = (
 )  # fmt: skip
 
 
-class NotText(ValueError):
+class NotText(PlumblineError, ValueError):
     """Bytes that are no text; the message says in which line, counted from 1."""
 
 

@@ -9,15 +9,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline import PlumblineError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class BadCheckpoint(ValueError):
+class BadCheckpoint(PlumblineError, ValueError):
     """A file that is no safetensors file of ours, is cut off, or has been changed since it was written."""
 
 
-class NotKept(OSError):
+class NotKept(PlumblineError, OSError):
     """A file that cannot be written: no right to, or no room."""
 
 

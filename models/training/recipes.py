@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline import PlumblineError
 from plumbline.models.data import augmentation
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ OPTIMISERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("one-cycle", "constant")
 
 
-class NoDevice(LookupError):
+class NoDevice(PlumblineError, LookupError):
     """A GPU that was asked for, and is not here."""
 
 
-class Diverged(ArithmeticError):
+class Diverged(PlumblineError, ArithmeticError):
     """A loss that is no number; the message names the step and the last good checkpoint."""
 
 

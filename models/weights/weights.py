@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plumbline import PlumblineError
 from plumbline.models.model import Model, UnknownName
 from plumbline.models.sources.outside import is_outside
 from plumbline.models.training import checkpoint
@@ -27,15 +28,15 @@ WITHOUT = re.compile(r"[-.]without=(.+)$")  # in the name of a file: what is to 
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
 
 
-class AmbiguousWeights(LookupError):
+class AmbiguousWeights(PlumblineError, LookupError):
     """Several files fit one model."""
 
 
-class NoCache(LookupError):
+class NoCache(PlumblineError, LookupError):
     """There is no place for what is kept between sessions; the message names the variable that says another one."""
 
 
-class WrongWeights(ValueError):
+class WrongWeights(PlumblineError, ValueError):
     """A file that is no safetensors file, or whose tensors are not the model's."""
 
 

@@ -1,1 +1,10 @@
 """What is installed: `plumbline.harness` and `plumbline.models` are the folders harness/ and models/ of the repository."""
+
+from __future__ import annotations
+
+
+class PlumblineError(Exception):
+    """What was asked for cannot be, or what is needed is not here: what was expected, what came, what to do.
+
+    The base of all errors that are told in a sentence; a command prints it and ends with code 2, without a traceback.
+    """
