@@ -279,7 +279,7 @@ def test_an_entry_point_is_a_name_like_any_other(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.append({str(tmp_path)!r}); from plumbline import models; "
         "print(models.find('their_net').source, models.is_outside('their_net'), models.is_outside('mlp')); "
-        "from plumbline.harness.__main__ import main; "
+        "from plumbline.harness.cli import main; "
         "sys.argv = ['harness', 'list']; main()"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

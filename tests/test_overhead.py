@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from plumbline.harness import journal
-from plumbline.harness.__main__ import main
+from plumbline.harness.cli import main
 from plumbline.harness.studies import overhead
 from tests.conftest import where
 

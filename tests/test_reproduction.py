@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from plumbline.harness.session.matrix import FILE, emulated, expand, load
-from plumbline.harness.studies.reproduction import TIER, reported, tables
+from plumbline.harness.studies.reproduction import TIER, missed, reported, tables
 from plumbline.models.counting.published import REPORTED
 
 
@@ -49,6 +49,12 @@ def test_each_figure_is_reached_missed_unavailable_or_not_run() -> None:
     assert "unavailable: no weights" in row(table, "mixer_s16+data=cifar10")
     assert "not run yet" in row(table, "resnet56")
     assert "not run yet" in row(table, "alexnet_cifar ", "w16")  # another precision of a net that was run
+
+
+def test_what_is_less_than_was_reported_is_named_for_the_exit_code() -> None:
+    less = [record("vit_cifar", 0.6, 0.96), record("alexnet_cifar", 0.5386)]
+    assert missed(less) == ["vit_cifar (4.97 points of top-1 less, 0.86 points of top-5 less)"]
+    assert missed([]) == []
 
 
 def test_a_cell_that_ended_badly_says_why() -> None:

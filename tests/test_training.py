@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plumbline.harness.__main__ import main
 from plumbline.harness.cell import Cell
+from plumbline.harness.cli import main
 from plumbline.harness.probe import training
 from plumbline.harness.probe.context import Context
 from plumbline.harness.session.client import Probe, ProbeServer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from plumbline.harness.cell import Cell
+from plumbline.harness.cli import main
 from plumbline.harness.facts import Promise
 from plumbline.harness.machine import here
 from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
@@ -423,3 +425,13 @@ def test_a_compressed_net_is_written_and_built_again(cache: Path, tmp_path: Path
 def test_a_model_without_a_recipe_cannot_be_tuned() -> None:
     with pytest.raises(UnknownName, match="has no recipe"):
         variants.find("prune50+tune").recipe(model("squeezenet1_1"), 224)
+
+
+@pytest.mark.parametrize(("came", "code"), [(1.0, 1), (2.0, 0), (None, 0)])
+def test_a_missed_limit_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], came: float | None, code: int
+) -> None:
+    monkeypatch.setattr(compression, "PARTS", {"one": lambda *_: ("first", [Goal("figure", came, 2, "x")])})
+    monkeypatch.setattr(sys, "argv", ["plumbline", "compression", "one"])
+    assert main() == code
+    assert ("over or under the limit: figure" in capsys.readouterr().err) is bool(code)

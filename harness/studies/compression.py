@@ -76,8 +76,11 @@ MIXER_SPEEDUPS = {"AVX-512": (10, 20), "AVX2": (4.5, 9)}  # at 95 and 99 % zeros
 Part = Callable[[Path | None, float, str, Progress], tuple[str, list[Goal]]]
 
 
-def report(parts: Sequence[str], data: Path | None, seconds: float, style: str, progress: Progress) -> None:
-    """Measure and print the parts that are asked for, each as soon as it is there, then what was to be reached. Raises `Busy`."""
+def report(parts: Sequence[str], data: Path | None, seconds: float, style: str, progress: Progress) -> list[Goal]:
+    """Measure and print the parts that are asked for, each as soon as it is there, then what was to be reached; returns that.
+
+    Raises `Busy`.
+    """
     goals: list[Goal] = []
     print(f"{here()}\n", flush=True)
     try:
@@ -92,6 +95,12 @@ def report(parts: Sequence[str], data: Path | None, seconds: float, style: str, 
     finally:  # what was measured before a part failed
         if goals:
             print(f"{scored(goals, style)}\n", flush=True)
+    return goals
+
+
+def missed(goals: Iterable[Goal]) -> list[str]:
+    """The figures that were measured and did not reach their limit."""
+    return [goal.figure for goal in goals if goal.came is not None and not goal.reached]
 
 
 def scored(goals: Sequence[Goal], style: str) -> str:
@@ -364,7 +373,7 @@ def tables(records: Iterable[dict[str, Any]], style: str = "simple") -> str:
     told = list(records)
     unfit = [f"- {record['cell']['id']}: {record['outcome']}: {record['reason']}" for record in told if record["reason"]]
     words = "\n".join([*(f"- {line}" for line in [*explained(told), *mixed(told)]), *unfit])
-    shown = [compressed(told, style), words, _sweep(told, style), _stages(told, style), scored(_goals(told), style)]
+    shown = [compressed(told, style), words, _sweep(told, style), _stages(told, style), scored(goals_of(told), style)]
     return "\n\n".join(part for part in shown if part)
 
 
@@ -373,7 +382,7 @@ THIN = ("resnet56", 32, "filter50+tune+epochs=8")
 SMALL = ("alexnet_cifar", 32, "gradual90+layers=linear+share+huffman")
 
 
-def _goals(records: Iterable[dict[str, Any]]) -> list[Goal]:
+def goals_of(records: Iterable[dict[str, Any]]) -> list[Goal]:
     """What was to be reached by cells of the tier, of those that were run."""
     goals = []
     for record in records:

@@ -41,6 +41,12 @@ def reported(records: Sequence[Record], style: str = "simple") -> str:
     return tabulated([_beside(figure, records) for figure in REPORTED], HEADS, LEFT, style)
 
 
+def missed(records: Sequence[Record]) -> list[str]:
+    """The reported accuracies that were measured here, and not reached."""
+    rows = [dict(zip(HEADS, _beside(figure, records), strict=True)) for figure in REPORTED]
+    return [f"{row['model']} ({row['verdict']})" for row in rows if " points of top-" in row["verdict"]]
+
+
 def _beside(figure: Reported, records: Sequence[Record]) -> list[str]:
     place = (figure.model, figure.image_size, figure.runtime, figure.precision)
     fits = [kept for kept in records if _place(kept) == place]

@@ -1,0 +1,39 @@
+"""`plumbline`: what the suite can say about itself. A file a command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+
+from plumbline import PlumblineError
+from plumbline.harness.views import terminal
+
+COMMANDS = (
+    "list", "show", "counts", "overhead", "table", "check-plugin", "layers", "fastest", "train", "compression", "compress",
+    "reproduce", "data",
+)  # fmt: skip
+
+
+def main() -> int:
+    """Run a command. Returns its exit code: 1 where something is red or missed, 2 where what was asked for cannot be."""
+    parser = argparse.ArgumentParser(prog="plumbline", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    modules = {name: import_module(f"{__name__}.{name.replace('-', '_')}") for name in COMMANDS}
+    for name, module in modules.items():
+        module.arguments_of(commands.add_parser(name, help=module.HELP))
+    for stream in (sys.stdout, sys.stderr):
+        terminal.readable(stream)
+    arguments = parser.parse_args()
+    try:
+        with terminal.Progress() as progress:
+            code: int = modules[arguments.command].run(arguments, progress)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read the output has seen enough: show MODEL | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except PlumblineError as error:
+        print(f"plumbline {arguments.command}: {error}", file=sys.stderr)
+        return 2

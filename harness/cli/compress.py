@@ -1,0 +1,31 @@
+"""`plumbline compress`: write a compressed model, as small as it is, to a file that runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from plumbline.harness.views.terminal import Progress
+
+HELP = "write a compressed model, as small as it is, to a file that runs"
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", help="a name of the list, with +option=value")
+    parser.add_argument("variant", help="a chain of techniques, as prune90+tune+share+bits=4+huffman")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: its usual one")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="of the dense model (default: ROOT/weights, or its recipe)")
+    parser.add_argument("--train-minutes", type=float, default=15, metavar="MIN", help="train no longer than that (default: 15)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+
+def run(arguments: argparse.Namespace, progress: Progress) -> int:
+    from plumbline import models
+    from plumbline.harness.settings import Settings
+    from plumbline.harness.studies import compress
+
+    settings = Settings.here(arguments.data, arguments.weights, train_minutes=arguments.train_minutes)
+    model = models.find(arguments.model)
+    return compress.command(model, arguments.image_size, arguments.variant, settings, arguments.out, progress)

@@ -1,0 +1,55 @@
+"""`plumbline show`: a model: layers, parameters, MACs, shapes, data, floors, source."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from plumbline.harness.views.terminal import Progress
+
+if TYPE_CHECKING:
+    from plumbline.models import Model
+
+HELP = "a model: layers, parameters, MACs, shapes, data, floors, source"
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", help="a name of the list, with +option=value; or timm:NAME, torchvision:NAME, ...")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: its usual one")
+
+
+def run(arguments: argparse.Namespace, progress: Progress) -> int:
+    from plumbline import models
+    from plumbline.harness.session.matrix import MatrixError
+    from plumbline.models import UnknownName
+
+    try:
+        print(_shown(models.find(arguments.model), arguments.image_size))
+    except (MatrixError, UnknownName, BrokenPipeError):
+        raise
+    except (Exception, SystemExit) as error:
+        if not models.is_outside(arguments.model):
+            raise
+        raise UnknownName(f"{arguments.model}: {type(error).__name__}: {error}") from error
+    return 0
+
+
+def _shown(model: Model, image_size: int | None) -> str:
+    from plumbline.harness.session import matrix
+    from plumbline.harness.views import listing
+
+    size = model.image_size if image_size is None else image_size
+    if (unfit := matrix.unfit(model, size)) is not None:
+        raise matrix.MatrixError(unfit.reason)
+    layers = model.formula(size)
+    if layers is None:  # only torch can tell
+        from plumbline.harness.probe.counts import count
+        from plumbline.models.layers import Layer
+
+        if sys.stderr.isatty():
+            print(f"{model.name} has no formula: torch counts it, in some seconds", file=sys.stderr)
+        counted = (Layer(**layer) for layer in count(model, size)["layers"])
+        layers = tuple(layer for layer in counted if layer.macs or layer.parameters)
+    return listing.one(model, size, layers)

@@ -1,0 +1,56 @@
+"""`plumbline train`: train a model by its recipe, or go on with it; benchmarks find the weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from plumbline.harness.views.terminal import Progress
+
+HELP = "train a model by its recipe, or go on with it; benchmarks find the weights"
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", help="a name of the list, with +option=value (data, treatment, recipe, its own)")
+    parser.add_argument("--variant", default="dense", metavar="NAME")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: its usual one")
+    parser.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
+    parser.add_argument("--recipe", metavar="NAME", help="of those that plumbline show MODEL names (default: usual)")
+    for number, kind in (("epochs", int), ("seed", int), ("batch", int), ("learning-rate", float)):
+        parser.add_argument(f"--{number}", type=kind, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--from", dest="start", type=Path, metavar="FILE", help="begin with the weights of this safetensors file")
+    parser.add_argument("--new-head", action="store_true", help="with --from: all but the last layer, for other classes")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument(
+        "--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="besides each epoch (default: 60)"
+    )
+    parser.add_argument("--anew", action="store_true", help="forget what an earlier training of this kind has left")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="put a copy of the weights there, to be given as --weights DIR")
+    parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
+
+
+def run(arguments: argparse.Namespace, progress: Progress) -> int:
+    from plumbline import models
+    from plumbline.harness.settings import Settings
+    from plumbline.harness.studies import train
+
+    settings = Settings.here(arguments.data)
+    reference = arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else "")
+    changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
+    asked = train.Question(
+        image_size=arguments.image_size,
+        variant=arguments.variant,
+        changes={key: value for key, value in changed.items() if value is not None},
+        start=arguments.start,
+        new_head=arguments.new_head,
+        device=arguments.device,
+    )
+    return train.command(
+        asked.task(models.find(reference), settings),
+        settings,
+        anew=arguments.anew,
+        out=arguments.out,
+        checkpoint_s=arguments.checkpoint_every,
+        wait_s=arguments.wait,
+    )
