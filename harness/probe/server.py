@@ -63,7 +63,6 @@ PRELOAD = (
     "torchvision.transforms.v2", "timm", "sklearn.datasets", "sklearn.model_selection", "ptflops", "safetensors.torch",
     "plumbline.harness.probe.subject",
 )  # fmt: skip
-STEPS = ("counts", "agreement", "accuracy", "latency", "memory", "layers")
 # What a failed allocation says, in small letters: C++, torch on the CPU, the C library, torch on CUDA, cuBLAS, oneDNN.
 NO_MEMORY = (
     "bad_alloc", "t allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "alloc_failed",
@@ -118,7 +117,7 @@ def attend(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> No
     import torch
 
     from plumbline.harness.probe import counts
-    from plumbline.harness.probe.subject import Subject
+    from plumbline.harness.probe.subject import QUESTIONS, Subject
 
     if settings.memory_limit_bytes is not None:
         memory.limit(settings.memory_limit_bytes)
@@ -126,9 +125,9 @@ def attend(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> No
     with torch.no_grad() if kept_back else torch.inference_mode():
         subject = Subject(cell, settings, folder, channel.progress)
         channel.send(fact="prepared", value=asdict(subject.prepared()))
-        while (line := channel.receive()) is not None and line["ask"] in STEPS:
-            answer = counts.kept(folder) if line["ask"] == "counts" else asdict(getattr(subject, line["ask"])())
-            channel.send(fact=line["ask"], value=answer)
+        while (line := channel.receive()) is not None and (question := line["ask"]) in ("counts", *QUESTIONS):
+            answer = counts.kept(folder) if question == "counts" else asdict(QUESTIONS[question](subject))
+            channel.send(fact=question, value=answer)
 
 
 def _count(cell: Cell, settings: Settings, folder: Path, channel: Channel) -> None:

@@ -270,6 +270,16 @@ class Subject:
             )
 
 
+# What `harness.session.client.Probe` asks, by the name in the line that it sends.
+QUESTIONS: Mapping[str, Callable[[Subject], Any]] = {
+    "agreement": Subject.agreement,
+    "accuracy": Subject.accuracy,
+    "latency": Subject.latency,
+    "memory": Subject.memory,
+    "layers": Subject.layers,
+}
+
+
 def _written_bytes() -> int:
     """The length of the file that standard output goes to; 0 where it is no file."""
     sys.stdout.flush()

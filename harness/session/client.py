@@ -202,6 +202,7 @@ class Probe:
         return Accuracy(**self._ask("accuracy"))
 
     def latency(self) -> Latency:
+        """Measured by `harness.probe.subject.Subject.latency`, by way of its QUESTIONS."""
         return Latency.from_json(self._ask("latency"))
 
     def memory(self) -> Memory:
