@@ -34,7 +34,7 @@ def test_every_figure_is_printed(tmp_path: Path, cache: Path, python: str) -> No
 
 def test_a_missed_limit_is_named_and_no_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["plumbline", "overhead", "--run", "run"])
-    cost, difference = 0.04, 0.004
+    cost, difference = 0.04, (0.006, 0.004, 0.008)  # its interval does not lie beyond half a per cent
     monkeypatch.setattr(overhead, "fixed_cost", lambda *_: cost)
     monkeypatch.setattr(overhead, "iteration_cost", lambda *_: 1e-7)
     monkeypatch.setattr(overhead, "collection", lambda cells: (1.0, 10**8))
@@ -43,7 +43,7 @@ def test_a_missed_limit_is_named_and_no_success(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(journal, "read", lambda run: [])
     monkeypatch.setattr(overhead, "shares", lambda *_: {})
     assert main() == 0
-    cost, difference = 0.2, -0.009
+    cost, difference = 0.2, (-0.009, -0.011, -0.006)
     assert main() == 1
     told = capsys.readouterr()
     assert told.out.count("missed") == 3
