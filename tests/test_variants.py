@@ -230,6 +230,13 @@ def test_a_sparse_cell_and_its_parent_take_turns(server: ProbeServer, cache: Pat
     assert delivery.reaches(delivery.interval[0]) and not delivery.reaches(delivery.interval[0] + 0.01)
 
 
+def test_sparse_layers_of_a_net_with_several_inputs_are_chosen_too(server: ProbeServer, settings: Settings) -> None:
+    probe = Probe(server, Cell("tests.faulty:PAIR", "prune50+sparse", "eager", "fp32", 2, 8, "cpu"), settings)
+    assert "sparse_layers" in probe.prepared().options
+    assert probe.agreement().same_function
+    probe.close()
+
+
 def test_the_dense_net_promises_nothing(server: ProbeServer, cache: Path) -> None:
     probe = Probe(server, cell("dense"), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
     assert probe.promise() is None

@@ -66,8 +66,7 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         (folder / name(cell)).write_text(json.dumps({"in_precision": share}))
         return
     # of a stranger's code no digest of ours knows all
-    strange = any(part in variants.announced() for part in cell.variant.split("+"))
-    foreign = strange or cell.runtime.partition("+")[0] in runtimes.announced()
+    foreign = variants.is_outside(cell.variant) or cell.runtime.partition("+")[0] in runtimes.announced()
     root = folder if models.is_outside(cell.model) or foreign else settings.cache
     file = runtimes.find(cell.runtime).adapter.artefact_for(cell.variant)
     assert file is not None
@@ -105,10 +104,11 @@ def _build(
     runtime = runtimes.find(cell.runtime).adapter
     artefact = runtime.artefact_for(cell.variant)
     assert artefact is not None
-    if model.inputs is not None or model.outputs is not None:
+    if not runtime.any_inputs and (model.inputs is not None or model.outputs is not None):
         raise Unsupported(f"{cell.runtime} takes one tensor of pictures, {cell.model} something else")
     shown, images = calibration or (None, None)
     example = reference.batch(cell.batch if runtime.one_batch else 2)
+    given: Any = model.positional(example) if runtime.any_inputs else example
     choices = runtime.alternatives(way(cell))
     built = []
     for number, chosen in enumerate(choices):
@@ -117,9 +117,9 @@ def _build(
         net, file = reference.net(model, cell, settings.seed), place / artefact
         parameters = sum(parameter.numel() for parameter in net.parameters())
         with torch.no_grad():
-            facts = runtime.build(net, example, images, replace(way(cell, file, chosen), shared=folder), file)
+            facts = runtime.build(net, given, images, replace(way(cell, file, chosen), shared=folder), file)
         runs = reference.net(model, cell, settings.seed) if runtime.runs == "net" else file
-        executable, share = _proven(runs, cell, reference.batch(cell.batch), folder, file, chosen)
+        executable, share = _proven(runs, cell, model.positional(reference.batch(cell.batch)), folder, file, chosen)
         told = {"parameters": parameters, "calibration": shown, "in_precision": share, **facts}
         built.append((executable, {**told, "chosen": dict(chosen)} if chosen else told))
     best, tried = 0, list[dict[str, Any]]()
@@ -173,14 +173,19 @@ def _best(
 
 
 def _proven(
-    model: Any, cell: Cell, images: Tensor, folder: Path, file: Path | None = None, chosen: Mapping[str, str] | None = None
+    model: Any,
+    cell: Cell,
+    arguments: tuple[Any, ...],
+    folder: Path,
+    file: Path | None = None,
+    chosen: Mapping[str, str] | None = None,
 ) -> tuple[Runtime, float]:
     """Load what a cell runs, and let it show its precision, in a process that is not measured."""
     import torch
 
     with torch.no_grad():
         executable = runtimes.find(cell.runtime).adapter(model, way(cell, file, chosen))
-        placed = executable.place((images,))
+        placed = executable.place(arguments)
         executable.ready(placed)
         return executable, checked_share(executable, cell, placed, layers(folder))
 
@@ -202,14 +207,14 @@ def checked_share(executable: Runtime, cell: Cell, placed: Any, layers: Sequence
 def _proven_file(file: Path, cell: Cell, reference: Reference, folder: Path) -> float:
     """`_proven` of a model that is a file. Where that fails, it is said which precision or batch the file itself has."""
     try:
-        return _proven(file, cell, reference.batch(cell.batch), folder)[1]
+        return _proven(file, cell, (reference.batch(cell.batch),), folder)[1]
     except CellEnded as end:
         reason, fits = end.reason, stored_as(file)
         if fits != cell.precision:
             raise Unsupported(f"{reason}. The file's numbers are {fits}: --precision {fits}") from end
         if cell.batch == 1:
             raise
-        _proven(file, cell, reference.batch(1), folder)
+        _proven(file, cell, (reference.batch(1),), folder)
         words = f"{file.name} says that it takes any batch, and runs with 1 only, came {cell.batch}; export it for others"
         raise Unsupported(f"{words}: {reason}", axis="batch") from end
 

@@ -38,7 +38,8 @@ class Runtime:
 
     `libraries` are what it imports, `extra` what to install for that. `formats` says what it runs: torch modules, ONNX files.
     `options` names what a cell may ask of it, each with its values, the usual one first. Where `artefact` names a file,
-    `build` makes it before the cell's process starts, and it is kept; `one_batch` where it fits one batch only. `runs` is
+    `build` makes it before the cell's process starts, and it is kept; `one_batch` where it fits one batch only, and
+    `any_inputs` where it is made for nets of several inputs, too, which `build` then gets as a tuple. `runs` is
     what an instance is made from: the net, or the file (that of `build`, or a model that is a file itself).
     `keeps_memory` says why nothing is learned from what another inference takes; None where it is. `profile_misses` says what
     the parts of a `profile` leave out.
@@ -52,6 +53,7 @@ class Runtime:
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     artefact: ClassVar[str | None] = None
     one_batch: ClassVar[bool] = False
+    any_inputs: ClassVar[bool] = False
     runs: ClassVar[str] = "net"
     keeps_memory: ClassVar[str | None] = None
     profile_misses: ClassVar[str] = "the rest is between the parts"

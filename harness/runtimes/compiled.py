@@ -30,6 +30,7 @@ class Compiled(Eager):
     precisions = ("fp32", "tf32", "bf16", "fp16", "int8-dynamic")  # weights that are stored small would be frozen large
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {**Eager.options, "freezing": ("on", "off")}
     artefact = "inductor.tar"
+    any_inputs = False
     one_batch = True
     profile_misses = "what inductor compiled itself shows as one call"
 

@@ -30,6 +30,7 @@ class Eager(TorchRuntime):
     """
 
     libraries = ("torch",)
+    any_inputs = True
     one_batch = True  # where there is something to build: which layers are faster sparse depends on the batch
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "tf32", "bf16", "fp16", "int8-dynamic", "w8", "w16")
     targets = ("cpu", "cuda")
@@ -42,12 +43,11 @@ class Eager(TorchRuntime):
     def artefact_for(cls, variant: str) -> str | None:
         from plumbline.models.compression import variants
 
-        parts = variant.split("+")
-        sparse = variants.find(variant).has("sparse") or any(part in variants.announced() for part in parts)
+        sparse = variants.find(variant).has("sparse") or variants.is_outside(variant)
         return SPARSE if cls.artefact is None and sparse else cls.artefact
 
     @classmethod
-    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+    def build(cls, net: nn.Module, example: Any, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
         """Decide which sparse layers are faster than dense ones, once: no run of a cell is to measure another net than the last.
 
         Raises Unsupported where 2:4 has no product.
@@ -56,7 +56,7 @@ class Eager(TorchRuntime):
 
         runtime = cls(net, way)
         try:
-            file.write_text(json.dumps(settle(runtime._net, *runtime.place((example,)))))
+            file.write_text(json.dumps(settle(runtime._net, *runtime.place(example))))
         except NoProduct as reason:
             raise Unsupported(str(reason)) from reason
         return {}

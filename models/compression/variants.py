@@ -282,6 +282,11 @@ def announced() -> dict[str, EntryPoint]:
     return plugins.announced(GROUP, (DENSE, *TECHNIQUES))
 
 
+def is_outside(variant: str) -> bool:
+    """Whether a technique of the chain is another package's."""
+    return any(part in announced() for part in variant.split("+"))
+
+
 def find(reference: str) -> Variant:
     """The chain of a reference. Raises `UnknownName`; of another package's technique nothing is loaded yet."""
     if reference == DENSE:
