@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from plumbline.harness.facts import Counts
-from plumbline.harness.session.client import Probe
+from plumbline.harness.session.client import CellProbe
+from plumbline.harness.verdicts import qualification
 
 
-def test_counts(counter: Probe) -> None:
+def test_counts(counter: CellProbe) -> None:
     """What is too large to be timed in this tier is counted all the same."""
-    counts_agree(counter.counts())
+    for claim in qualification.counted(counter.counts()):
+        assert claim.holds, claim.found
 
 
-def test_cell(probe: Probe) -> None:
-    counts = probe.counts()
-    counts_agree(counts)
-    promise = probe.promise()
-    if promise is None:
-        assert probe.prepared().parameters == counts.parameters
-    else:
-        assert probe.prepared().parameters == promise.parameters_stored
-        assert promise.keeps_to(counts), promise.explanation
-
-    agreement = probe.agreement()
-    assert agreement.repeatable, agreement.explanation
-    assert agreement.same_function, agreement.explanation
-
-    accuracy = probe.accuracy()
-    assert accuracy.reaches_floor, accuracy.explanation
-    assert accuracy.keeps_to_parent, accuracy.explanation
+def test_cell(probe: CellProbe) -> None:
+    """Counts, size, outputs and accuracy first (harness/verdicts/qualification.py); the probe times nothing that fails."""
+    for claim in qualification.claims(probe):
+        assert claim.holds, claim.found
 
     probe.latency()
     probe.memory()
     probe.layers()
     probe.delivery()
-
-
-def counts_agree(counts: Counts) -> None:
-    assert counts.formula_holds, counts.explanation
-    assert counts.counters_agree, counts.explanation
-    assert counts.as_published, counts.explanation

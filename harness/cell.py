@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from msgspec import Struct
+
+from plumbline.harness.target import Target
 
 AXES = ("model", "variant", "runtime", "precision", "batch", "image_size", "target")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """`batch` counts images; `image_size` is the height and width of the input, in pixels."""
+class Cell(Struct, frozen=True):
+    """Seven axes. `batch` counts images; `image_size` is the height and width of the input, in pixels.
+
+    `target` names a place and a device there, as `cpu`, `cuda:1` or `board@cuda` (harness/target.py).
+    """
 
     model: str
     variant: str
@@ -26,15 +31,23 @@ class Cell:
     def id(self) -> str:
         return id_of(AXES, self.values(AXES))
 
+    @property
+    def device(self) -> str:
+        """The device as torch names it: `cpu`, `cuda` or `cuda:1`."""
+        return Target.parse(self.target).device
+
+    @property
+    def device_kind(self) -> str:
+        """`cpu` or `cuda`."""
+        return self.device.partition(":")[0]
+
+    @property
+    def place(self) -> str:
+        """The name of the place; empty for this machine."""
+        return Target.parse(self.target).place
+
     def values(self, axes: Iterable[str]) -> tuple[Any, ...]:
         return tuple(getattr(self, axis) for axis in axes)
-
-    def as_json(self) -> dict[str, Any]:
-        return {"id": self.id, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Cell:
-        return cls(**{axis: fields[axis] for axis in AXES})
 
 
 def without_batch(cell: Cell) -> tuple[Any, ...]:

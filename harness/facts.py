@@ -1,4 +1,4 @@
-"""What a probe learns about a cell. Plain data that travels as JSON; units are base units, named in the field.
+"""What a probe learns about a cell: typed data that travels as JSON. Units are base units, named in the field.
 
 Each fact can say what a benchmark asserts of it, one claim a property, and what is `wrong` where one of them does not hold;
 nothing else is computed here.
@@ -7,12 +7,29 @@ nothing else is computed here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class Counts:
+from plumbline.harness.readings import Readings
+
+
+class PublishedFigure(Struct, frozen=True):
+    """A figure that a source has published, in the digits that it gives, and `ours`, counted as the source counted.
+
+    `metric` is `parameters` or `macs`, `layer` the layer that it is about; None for the whole model.
+    """
+
+    metric: str
+    value: str
+    source: str
+    ours: int
+    agrees: bool
+    layer: str | None = None
+    note: str | None = None
+
+
+class Counts(Struct, frozen=True):
     """Parameters and MACs of one image, by three routes.
 
     `parameters` and `macs` are the formula's, or torch's counter's where there is none. `differing` lists the layers
@@ -30,7 +47,7 @@ class Counts:
     explained: dict[str, int]
     unexplained: dict[str, list[int]]
     differing: dict[str, list[list[int]]]
-    published: list[dict[str, Any]]
+    published: list[PublishedFigure]
     graph: dict[str, int] | None = None
     executed: dict[str, int] | None = None
 
@@ -51,7 +68,7 @@ class Counts:
 
     @property
     def as_published(self) -> bool:
-        return all(figure["agrees"] for figure in self.published)
+        return all(figure.agrees for figure in self.published)
 
     @property
     def wrong(self) -> str | None:
@@ -74,33 +91,22 @@ class Counts:
             )
             parts.append(f"{counters}; without a known reason in {layers or 'the sum, though each layer agrees'}")
         for figure in self.published:
-            if not figure["agrees"]:
-                where = f" of {figure['layer']}" if figure["layer"] else ""
-                parts.append(f"{figure['source']} reports {figure['value']} {figure['metric']}{where}, ours are {figure['ours']}")
+            if not figure.agrees:
+                where = f" of {figure.layer}" if figure.layer else ""
+                parts.append(f"{figure.source} reports {figure.value} {figure.metric}{where}, ours are {figure.ours}")
         return "; ".join(parts) or "all routes agree"
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The model as it stands in the fresh process. `weights` says where they come from, with a SHA-256.
+class WeightsUsed(Struct, frozen=True):
+    """Where weights come from: `kind` is file, published, trained or seeded. `training` is the record of those trained here."""
 
-    `parameters` are those of the very object that is measured, or of the net from which its `artefact` was exported.
-    `promise` has the fields of `Promise`, of a compressed net. `options` are the runtime's, as it says itself that they are; of
-    them, `in_precision` is the share of MACs that is executed in the cell's precision.
-    """
-
-    weights: dict[str, Any]
-    parameters: int
-    threads: int
-    seconds: float
-    emulated: bool
-    options: dict[str, Any]
-    artefact: dict[str, Any] | None = None
-    promise: dict[str, Any] | None = None
+    kind: str
+    source: str
+    sha256: str
+    training: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Promise:
+class Promise(Struct, frozen=True):
     """What a compressed net promises, beside its dense parent.
 
     `parameters` are those of its layers with their zeros, `parameters_stored` those that it keeps; `macs` all products of its
@@ -119,7 +125,7 @@ class Promise:
     bytes_dense: int
     bytes: int | None
     stages: dict[str, int] | None
-    trainings: list[dict[str, Any]] = field(default_factory=list)
+    trainings: list[dict[str, Any]] = []
 
     @property
     def speedup(self) -> float:
@@ -140,13 +146,30 @@ class Promise:
         )
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Prepared(Struct, frozen=True):
+    """The model as it stands in the fresh process. `weights` says where they come from, with a SHA-256.
+
+    `parameters` are those of the very object that is measured, or of the net from which its `artefact` was exported.
+    `promise` is that of a compressed net. `options` are the runtime's, as it says itself that they are; of
+    them, `in_precision` is the share of MACs that is executed in the cell's precision.
+    """
+
+    weights: WeightsUsed
+    parameters: int
+    threads: int
+    seconds: float
+    emulated: bool
+    options: dict[str, Any]
+    artefact: dict[str, Any] | None = None
+    promise: Promise | None = None
+
+
+class Delivery(Struct, frozen=True):
     """How much faster a variant is than its dense parent, on the same runtime, timed in turns in one process: the median over
     rounds, and its 95 % interval. `unavailable` says why there is none."""
 
     speedup: float | None = None
-    interval: list[float] | None = None
+    interval: tuple[float, float] | None = None
     rounds: int = 0
     unavailable: str | None = None
 
@@ -162,8 +185,7 @@ class Delivery:
         return f"{self.speedup:.2f}x its dense parent{between}, in {self.rounds} rounds"
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(Struct, frozen=True):
     """Outputs against the same weights in eager float64, as a share of the outputs' spread between inputs.
 
     `error` is the root mean square, `max_error` the largest, `column_error` the root mean square of the worst output: two
@@ -225,8 +247,7 @@ class Agreement:
         return f"against {self.reference}, as shares of the outputs' spread: {text}; {same}{hint}"
 
 
-@dataclass(frozen=True)
-class Accuracy:
+class Accuracy(Struct, frozen=True):
     """Share of images classified rightly, on `images` of the `of` images that the data set has.
 
     `interval` is Wilson's for top-1, at 95 %. `loss` is the top-1 that the fp32 parent has more on the same
@@ -291,8 +312,15 @@ class Accuracy:
         return text if self.budget is None else f"{text}, budget {self.budget:.2%}"
 
 
-@dataclass(frozen=True)
-class Timing:
+class Percentile(Struct, frozen=True):
+    """A percentile of samples, and its upper bound at 99 %; None for the `reason`."""
+
+    value_s: float
+    bound_s: float | None = None
+    reason: str | None = None
+
+
+class Timing(Struct, frozen=True):
     """Durations of single inferences in the order in which they were taken. `steady` says whether warm-up converged."""
 
     samples_s: list[float]
@@ -301,15 +329,14 @@ class Timing:
     steady: bool
     median_s: float
     interval_s: tuple[float, float] | None
-    percentiles: dict[str, dict[str, Any]]
+    percentiles: dict[str, Percentile]
     images_per_s: float
 
 
-@dataclass(frozen=True)
-class Latency:
+class Latency(Struct, frozen=True):
     """`first_s` is the process's very first inference. `model`: input on the device; `with_transfer`: host to host.
 
-    `doubt` is what else happened while the samples were taken, `telemetry` what each meter read meanwhile, warm-up included.
+    `disturbance` is what else happened while samples were taken, `telemetry` what each meter read meanwhile, warm-up included.
     `remarks` say in words why the figure is not that of the net alone, with all the threads that it may have.
     """
 
@@ -318,44 +345,32 @@ class Latency:
     with_transfer: Timing
     emulated: bool
     rule: str
-    doubt: dict[str, Any]
-    telemetry: dict[str, dict[str, Any]] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Latency:
-        kinds = {kind: Timing(**fields[kind]) for kind in ("model", "with_transfer")}
-        return cls(**{**fields, **kinds})
+    disturbance: Readings
+    telemetry: Readings = {}
+    remarks: list[str] = []
 
 
-@dataclass(frozen=True)
-class Memory:
-    """`peak_bytes` is what one inference needs beyond what was held before it; `process_peak_bytes` the process's most, ever.
+class Part(Struct, frozen=True):
+    """A part of an inference, by the runtime's own account: its operator, seconds, the format of what it multiplies, and the
+    layer of the model that it is, with its MACs of one image."""
 
-    `process_base_bytes` is the process before it built the model: Python and torch. `allocated` and `reserved`
-    are CUDA's peaks. What cannot be read is None, with the reason in `unavailable`.
-    """
-
-    weights_bytes: int
-    peak_bytes: int | None
-    process_peak_bytes: int
-    process_base_bytes: int
-    cuda_allocated_bytes: int | None = None
-    cuda_reserved_bytes: int | None = None
-    unavailable: dict[str, str] = field(default_factory=dict)
+    name: str
+    operator: str
+    seconds: float
+    number_format: str | None = None
+    layer: str | None = None
+    macs: int | None = None
 
 
-@dataclass(frozen=True)
-class Layers:
-    """Where the time of an inference goes: `parts`, in the order in which they ran, each with `name`, `operator`, `seconds`,
-    `number_format` of what it multiplies, and the `layer` of the model that it is, with its `macs` (of one image).
+class Layers(Struct, frozen=True):
+    """Where the time of an inference goes: `parts`, in the order in which they ran.
 
     `whole_s` is the median of inferences that were not looked into, taken in between. `missed` says what the sum misses, or
     has too much, where that is more than a tenth; `unavailable` why there are no parts.
     """
 
     unavailable: str | None = None
-    parts: list[dict[str, Any]] = field(default_factory=list)
+    parts: list[Part] = []
     repeats: int | None = None
     sum_s: float | None = None
     whole_s: float | None = None

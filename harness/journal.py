@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from pathlib import Path
-from typing import Any
+
+from msgspec import Struct
 
 from plumbline import PlumblineError
+from plumbline.harness import messages
+from plumbline.harness.record import SCHEMA, Record
 
 NAME = "records.jsonl"
-SCHEMA = 1  # of a record: within it fields are only added, and readers ignore what they do not know
 ROOM = 1 << 20  # bytes that must fit before the first cell
 
 
@@ -38,16 +39,16 @@ class Journal:
             raise RunError(
                 f"the run directory {str(folder)!r} cannot hold a run: {error.strerror}; choose another with --run-dir"
             ) from error
-        if not resume and self.path.exists():
+        if not resume and self.path.exists() and self.path.stat().st_size:
             raise RunError(f"{str(folder)!r} holds a run already; continue it with --resume, or choose another --run-dir")
         self._file = self.path.open("ab", buffering=0)
         if resume:
             self._cut_torn_line()
         self._length = self.path.stat().st_size
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Raises RunError where the disk does not take it."""
-        data = json.dumps(record, allow_nan=False).encode() + b"\n"
+    def append(self, record: Record) -> None:
+        """Write a record. Raises RunError where the disk does not take it."""
+        data = messages.encode(record) + b"\n"
         try:
             if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -55,7 +56,7 @@ class Journal:
             self._length += len(data)
         except OSError as error:
             self._file.truncate(self._length)  # no half line
-            raise RunError(f"the record of {record['cell']['id']} could not be kept: {error.strerror}") from error
+            raise RunError(f"the record of {record.id} could not be kept: {error.strerror}") from error
 
     def close(self) -> None:
         self._file.close()
@@ -67,21 +68,31 @@ class Journal:
             self._file.truncate(len(whole[0]) + len(whole[1]))
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run, the last one of each cell. Raises RunError where there is no journal or a line is damaged."""
+class _Header(Struct):
+    """What tells which schema a line has; the first versions wrote none."""
+
+    schema: int = 1
+
+
+def read(folder: Path) -> list[Record]:
+    """Read the records of a run, the last one of each cell, revision and session.
+
+    Raises RunError where there is no journal, where a line is damaged, and where a line has another schema.
+    """
     path = folder / NAME
     try:
-        lines = path.read_text().split("\n")
+        lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise RunError(f"{str(folder)!r} holds no run: {NAME}: {error.strerror}") from error
-    records = {}
+    records: dict[tuple[str, str | None, str], Record] = {}
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last line break was never completed
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise RunError(f"{path}, line {number}: not JSON ({error.msg}); was it edited by hand?") from error
-        if (got := record.get("schema", SCHEMA)) != SCHEMA:
-            advice = "read it with the plumbline that wrote it"
-            raise RunError(f"{path}, line {number}: expected a record of schema {SCHEMA}, got {got}; {advice}")
-        records[record["cell"]["id"]] = record
+            got = messages.decode(line, _Header).schema
+            if got != SCHEMA:
+                advice = "read it with the plumbline that wrote it (its line names the revision), or measure anew"
+                raise RunError(f"{path}, line {number}: expected a record of schema {SCHEMA}, got {got}; {advice}")
+            record = messages.decode(line, Record)
+        except messages.BadMessage as error:
+            raise RunError(f"{path}, line {number}: not a record ({error}); was it edited by hand?") from error
+        records[record.key] = record
     return list(records.values())

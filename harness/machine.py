@@ -16,54 +16,111 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+
+from plumbline.harness.readings import Readings, read
+
+SOURCES = Path(__file__).resolve().parents[1]  # the checkout or the installed package that measures
 
 # What may change between two sessions without making their figures incomparable.
-STATE = ("state_at_start", "state_at_end", "git_revision", "git_dirty")
+STATE = ("id", "git_revision", "git_dirty")
 
 
-def fingerprint(probe: dict[str, Any], repository: Path) -> dict[str, Any]:
-    """Everything about the machine that a latency depends on. `probe` is what the far side says of its torch."""
-    facts: dict[str, Any] = {
-        "cpu_model": cpu_model(),
-        "cpu_flags": " ".join(sorted(cpu_flags())),
-        "cores_physical": psutil.cpu_count(logical=False),
-        "cores_logical": psutil.cpu_count(),
-        "cores_allowed": allowed_cpus(),
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "clock_max_hz": _maximum_clock(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "memory_limit_bytes": memory_limit(),
-        "accelerator": accelerator(),
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "kernel": platform.release(),
-        "container": _container(),
-        "python": platform.python_version(),
-        **probe,
-    }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    revision = _git(repository, "rev-parse", "HEAD")
-    changes = _git(repository, "status", "--porcelain", "--untracked-files=no")
-    dirty = bool(changes) if revision else None
-    return {"id": digest, **facts, "git_revision": revision, "git_dirty": dirty, "state_at_start": state()}
+class Machine(Struct, frozen=True):
+    """The fingerprint: everything about a machine that a latency depends on. `id` is a digest of it, less the revision.
+
+    Versions of libraries are None where no probe was started. `git_revision` is the revision of plumbline that measures there,
+    None where it is not a checkout.
+    """
+
+    id: str = ""
+    cpu_model: str = ""
+    cpu_flags: str = ""
+    cores_physical: int | None = None
+    cores_logical: int | None = None
+    cores_allowed: int = 1
+    governor: str | None = None
+    clock_max_hz: int | None = None
+    memory_bytes: int = 0
+    memory_limit_bytes: int | None = None
+    accelerator: str | None = None
+    system: str = ""
+    architecture: str = ""
+    kernel: str = ""
+    container: str | None = None
+    python: str = ""
+    torch: str | None = None
+    torch_cuda: str | None = None
+    torch_cpu_capability: str | None = None
+    blas: str | None = None
+    onednn: bool | None = None
+    threads: int | None = None
+    libraries: dict[str, str] = {}
+    git_revision: str | None = None
+    git_dirty: bool | None = None
+
+    @property
+    def revision(self) -> str | None:
+        """The revision of plumbline, with a + where files differ from it."""
+        return None if self.git_revision is None else self.git_revision[:12] + ("+" if self.git_dirty else "")
 
 
-def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """What differs between two fingerprints, apart from the state the machine happens to be in."""
-    keys = [key for key in {**ours, **theirs} if key not in (*STATE, "id")]
-    return [f"{key}: {theirs.get(key)!r} then, {ours.get(key)!r} now" for key in keys if ours.get(key) != theirs.get(key)]
+def fingerprint(software: Mapping[str, Any] | None = None) -> Machine:
+    """Look at this machine. `software` is what a process that has imported torch says of it, by the fields of Machine."""
+    here = Machine(
+        cpu_model=cpu_model(),
+        cpu_flags=" ".join(sorted(cpu_flags())),
+        cores_physical=psutil.cpu_count(logical=False),
+        cores_logical=psutil.cpu_count(),
+        cores_allowed=allowed_cpus(),
+        governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        clock_max_hz=_maximum_clock(),
+        memory_bytes=psutil.virtual_memory().total,
+        memory_limit_bytes=memory_limit(),
+        accelerator=accelerator(),
+        system=platform.system(),
+        architecture=platform.machine(),
+        kernel=platform.release(),
+        container=_container(),
+        python=platform.python_version(),
+        **(software or {}),
+    )
+    digest = hashlib.sha256(json.dumps(asdict(here), sort_keys=True).encode()).hexdigest()[:12]
+    ours = _git("ls-files", "--error-unmatch", "harness/machine.py")  # an installed package may lie in a stranger's checkout
+    revision = _git("rev-parse", "HEAD") if ours else None
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return replace(here, id=digest, git_revision=revision, git_dirty=bool(changes) if revision else None)
 
 
-def state() -> dict[str, Any]:
-    """Clock in Hz, the hottest temperature in degrees Celsius, load; None where the machine does not tell."""
+def differences(ours: Machine, theirs: Machine) -> list[str]:
+    """Say what differs between two fingerprints, apart from the revision."""
+    now, then = asdict(ours), asdict(theirs)
+    return [f"{key}: {then[key]!r} then, {now[key]!r} now" for key in now if key not in STATE and now[key] != then[key]]
+
+
+def state() -> Readings:
+    """Read clock, hottest temperature and load of this machine."""
     clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     sensors = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
     hottest = max((sensor.current for group in sensors.values() for sensor in group), default=None)
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {
-        "clock_hz": round(clock.current * 1e6) if clock and clock.current else None,
-        "temperature_celsius": hottest,
-        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "clock": read("Hz", "machine", round(clock.current * 1e6) if clock and clock.current else None),
+        "temperature": read("°C", "machine", hottest, "no sensor"),
+        "load_1min": read("1", "machine", load),
     }
+
+
+class Capabilities(Struct, frozen=True):
+    """What decides beforehand which cells a place can run: flags of its processor, why it has no CUDA device (None: it may have
+    one), and the runtimes whose libraries are missing, each with what to install."""
+
+    cpu_flags: list[str]
+    cuda: str | None
+    runtimes: dict[str, str]
+    cpu_model: str
+    cpus: int
 
 
 @cache
@@ -114,11 +171,10 @@ def cpu_class(flags: Collection[str]) -> str:
     return f"{vectors} with {words}" if more else vectors
 
 
-def described(machine: Mapping[str, Any]) -> str:
+def described(machine: Machine) -> str:
     """A fingerprint in a few words, for the head of a table."""
-    flags = str(machine.get("cpu_flags") or "").split()
-    parts = [f"{machine['cpu_model']} ({cpu_class(flags)})", f"{machine['cores_allowed']} cores"]
-    return ", ".join([*parts, *([f"torch {machine['torch']}"] if machine.get("torch") else [])])
+    parts = [f"{machine.cpu_model} ({cpu_class(machine.cpu_flags.split())})", f"{machine.cores_allowed} cores"]
+    return ", ".join([*parts, *([f"torch {machine.torch}"] if machine.torch else [])])
 
 
 def limited_as() -> str:
@@ -128,7 +184,7 @@ def limited_as() -> str:
 
 def here() -> str:
     """The machine of this process in a few words."""
-    return described({"cpu_model": cpu_model(), "cpu_flags": " ".join(cpu_flags()), "cores_allowed": allowed_cpus()})
+    return described(Machine(cpu_model=cpu_model(), cpu_flags=" ".join(cpu_flags()), cores_allowed=allowed_cpus()))
 
 
 def is_x86() -> bool:
@@ -221,9 +277,9 @@ def accelerator() -> str | None:
     return board.rstrip("\0") if board else None
 
 
-def _git(repository: Path, *arguments: str) -> str | None:
+def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(["git", "-C", str(SOURCES), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

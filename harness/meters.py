@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from plumbline import PlumblineError
+from plumbline.harness.readings import UNITS as UNITS
+from plumbline.harness.readings import Reading, Readings, samples_of
 from plumbline.models.model import UnknownName
 from plumbline.models.sources import plugins
 
 GROUP = "plumbline.meters"
-UNITS = ("s", "byte", "J", "W", "Hz", "°C", "1")  # base units, and 1 for a count or a share
 
 
 class Unavailable(PlumblineError):
@@ -19,15 +21,20 @@ class Unavailable(PlumblineError):
 
 
 class Meter:
-    """A subclass reads one quantity. `begin` and `end` are called just before and after the samples, never while one is taken."""
+    """A subclass reads one quantity. `begin` and `end` are called just before and after the samples, never while one is taken.
+
+    `unit` is one of UNITS, `scope` whose quantity it is: `process` or `machine`. One that takes samples at a rate sets `rate_hz`.
+    """
 
     unit: ClassVar[str] = "1"
+    scope: ClassVar[str] = "process"
+    rate_hz: ClassVar[float | None] = None
 
     def begin(self) -> None:
         """Start reading. Raises Unavailable, with the reason, where there is nothing to read."""
 
-    def end(self) -> float:
-        """What came since `begin`, in `unit`."""
+    def end(self) -> float | Sequence[float]:
+        """Return what was read since `begin`, in `unit`: one value, or samples. Raises Unavailable."""
         raise NotImplementedError
 
 
@@ -67,38 +74,34 @@ def find(name: str) -> type[Meter]:
     return meter
 
 
-class Reading:
-    """All meters there are, reading from now on until they are asked."""
+class Running:
+    """All meters there are, running from now on until they are read."""
 
     def __init__(self) -> None:
         self._running: dict[str, Meter] = {}
-        self._units: dict[str, str] = {}
+        self._found: dict[str, type[Meter]] = {}
         self._reasons: dict[str, str] = {}
         self._names = (*METERS, *announced())
         for name in self._names:
             try:
-                meter = find(name)
-                self._units[name] = meter.unit
-                begun = meter()
+                self._found[name] = find(name)
+                begun = self._found[name]()
                 begun.begin()
                 self._running[name] = begun
             except (UnknownName, Unavailable) as reason:
                 self._reasons[name] = str(reason)
 
-    def told(self, inferences: int) -> dict[str, dict[str, Any]]:
-        """What each read over that many inferences, or why it did not."""
-        values: dict[str, float] = {}
-        for name, meter in self._running.items():
-            try:
-                values[name] = float(meter.end())
-            except Unavailable as reason:
-                self._reasons[name] = str(reason)
-        return {
-            name: {
-                "unit": self._units.get(name),
-                "value": values.get(name),
-                "inferences": inferences if name in values else None,
-                "unavailable": self._reasons.get(name),
-            }
-            for name in self._names
-        }
+    def read(self, inferences: int) -> Readings:
+        """Read each over that many inferences, or say why it is unavailable."""
+        found: Readings = {}
+        for name in self._names:
+            meter = self._found.get(name, Meter)
+            values: list[float] = []
+            if name in self._running:
+                try:
+                    values = samples_of(self._running[name].end())
+                except Unavailable as reason:
+                    self._reasons[name] = str(reason)
+            window = inferences if values else None
+            found[name] = Reading(meter.unit, meter.scope, values, meter.rate_hz, window, self._reasons.get(name))
+        return found

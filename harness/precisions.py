@@ -20,7 +20,7 @@ class Precision:
     """`unit_roundoff` is half the distance from 1 to the next number: 2^-p for p bits of significand.
 
     `accuracy_budget` is the share of images that a model may lose against its fp32 parent.
-    `native` are the processor flags, any of which means that the arithmetic is done in hardware; `targets` those that have
+    `native` are the processor flags, any of which means that the arithmetic is done in hardware; `devices` those that have
     it at all. An `integer` one multiplies integers; one that is `calibrated` takes their ranges from images. `weights` is
     the format of weights that are stored small and multiplied in `dtype`.
     """
@@ -33,7 +33,7 @@ class Precision:
     integer: bool = False
     calibrated: bool = False
     weights: str | None = None
-    targets: tuple[str, ...] = ("cpu", "cuda")
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
     def tolerance(self, formula: Iterable[Layer], magnitude: float = 1.0, grain: float = 0.0) -> float:
         """The RMS error, relative to the spread of the outputs, that rounding explains.
@@ -50,9 +50,9 @@ class Precision:
         inside = max(inside, self.unit_roundoff)  # without products it rounds, too
         return min(MOST, inside + self.unit_roundoff * magnitude + grain / 2)
 
-    def emulated(self, target: str, cpu_flags: Collection[str]) -> bool:
-        """Whether the target's processor lacks this arithmetic, and software stands in for it."""
-        return target == "cpu" and bool(self.native) and self.native.isdisjoint(cpu_flags)
+    def emulated(self, device_kind: str, cpu_flags: Collection[str]) -> bool:
+        """Whether the processor lacks this arithmetic, and software stands in for it."""
+        return device_kind == "cpu" and bool(self.native) and self.native.isdisjoint(cpu_flags)
 
 
 PRECISIONS = {
@@ -63,7 +63,7 @@ PRECISIONS = {
         Precision("fp16", "float16", 2.0**-11, 0.005, frozenset({"avx512_fp16", "amx_fp16", "asimdhp"})),
         Precision("int8-dynamic", "float32", INT8, 0.01, frozenset(), integer=True),
         Precision("int8-static", "float32", INT8, 0.01, frozenset(), integer=True, calibrated=True),
-        Precision("tf32", "float32", 2.0**-11, 0.005, frozenset(), targets=("cuda",)),  # 10 bits of significand are stored
+        Precision("tf32", "float32", 2.0**-11, 0.005, frozenset(), devices=("cuda",)),  # 10 bits of significand are stored
         Precision("w8", "float32", INT8, 0.01, frozenset(), weights="int8"),
         Precision("w16", "float32", 2.0**-11, 0.005, frozenset(), weights="float16"),
     )

@@ -1,17 +1,19 @@
-"""How a cell is to be measured: what the near side decides and the probe obeys."""
+"""How a cell is to be measured: what a session decides and the probe obeys."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from plumbline import PlumblineError
 from plumbline.models import Model
 from plumbline.models.weights.weights import Weights, cache_folder, locate
 
-PATHS = ("data", "weights", "cache")
+UNKNOWN = Path()  # the cache of whichever machine runs the cell
 
 
 class NoFolder(PlumblineError, ValueError):
@@ -33,12 +35,14 @@ def folders(data: Path | None, weights: Path | None = None) -> dict[str, Path]:
     return {key: folder.resolve() for key, folder in named.items() if folder is not None}
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """Times in seconds. `inputs_seed` chooses the pictures on which outputs are compared, `seed` everything else.
     `pretrained`: take the weights that torchvision or timm publish. `accuracy_images`: how many images a subset has, None
     for all of them, 0 for no accuracy. `layers`: find out where the time goes. `train_minutes`: a model without weights is
     trained when its recipe takes no longer than that on two cores.
+
+    `data`, `weights` and `cache` are folders of the place where the cell runs; where `cache` is UNKNOWN, that place finds all
+    three for itself (`located`).
 
     Sampling ends when the median's 95 % interval is within `median_within` of it and there are `min_samples`, or
     when `sampling_s` is spent; the second latency, with transfers, gets half of that.
@@ -49,7 +53,7 @@ class Settings:
     data: Path | None = None
     weights: Path | None = None
     pretrained: bool = False
-    cache: Path = Path()
+    cache: Path = field(default_factory=lambda: UNKNOWN)
     warmup_s: float = 0.5
     sampling_s: float = 1.0
     min_samples: int = 64
@@ -80,14 +84,10 @@ class Settings:
             train_minutes=self.train_minutes,
         )
 
-    def as_json(self) -> dict[str, Any]:
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+    def located(self) -> Settings:
+        """Fill in the folders of this machine, where the session has left that to it. Raises NoFolder."""
+        return self if self.cache != UNKNOWN else replace(self, **folders(self.data, self.weights), cache=cache_folder())
 
-    def without_paths(self) -> dict[str, Any]:
-        """What stands in the record, and must be the same for a run to be resumed."""
-        return {key: value for key, value in asdict(self).items() if key not in PATHS}
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Settings:
-        paths = {key: Path(fields[key]) for key in PATHS if fields[key] is not None}
-        return cls(**{**fields, **paths})
+    def without_paths(self) -> Settings:
+        """Return what stands in the record, and must be the same for a run to be resumed."""
+        return replace(self, data=None, weights=None, cache=UNKNOWN)

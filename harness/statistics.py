@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
+from statistics import NormalDist, median
 
+from msgspec import Struct
 from scipy.special import bdtr, bdtrik
 
 LOADGEN = "loadgen-early-stopping-99"
@@ -29,6 +30,23 @@ def median_interval(ordered: Sequence[float], confidence: float = 0.95) -> tuple
     if outside < 0:
         return None
     return ordered[outside], ordered[count - 1 - outside]
+
+
+class Ratio(Struct, frozen=True):
+    """The median of ratios of pairs, and its 95 % interval; None with fewer than six pairs."""
+
+    median: float
+    interval: tuple[float, float] | None
+    pairs: int
+
+
+def paired_ratio(base: Sequence[float], other: Sequence[float]) -> Ratio:
+    """How many times as fast `other` is as `base`, whose durations were taken in turns: the n-th of each are one pair.
+
+    A pair shares what the machine was doing at that moment, so their ratio has less spread than the ratio of medians.
+    """
+    ratios = sorted(theirs / ours for theirs, ours in zip(base, other, strict=True))
+    return Ratio(median(ratios), median_interval(ratios), len(ratios))
 
 
 def loadgen_bound(ordered: Sequence[float], fraction: float, confidence: float = 0.99) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,9 +14,8 @@ import jsonschema
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from plumbline.harness import journal
-from plumbline.harness.session import record
-from plumbline.harness.session.client import PROBE, ProbeServer
+from plumbline.harness import journal, record
+from plumbline.harness.session.client import PROBE, Connection
 from plumbline.harness.session.session import REPOSITORY
 from plumbline.harness.settings import Settings
 from tests.nursery import Nursery
@@ -61,9 +61,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, python: str) -> Iterator[ProbeServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, python: str) -> Iterator[Connection]:
     with (tmp_path_factory.mktemp("probe") / "probe.log").open("wb") as log:
-        server = ProbeServer(log, command=[python, *PROBE[1:]])
+        server = Connection(log, command=[python, *PROBE[1:]])
         yield server
         server.close()
 
@@ -83,8 +83,9 @@ class Run:
         self.code, self.output, self.folder = process.returncode, process.stdout + process.stderr, folder
 
     @property
-    def records(self) -> dict[str, dict[str, Any]]:
-        return {kept["cell"]["id"]: kept for kept in journal.read(self.folder)}
+    def records(self) -> dict[str, Any]:
+        """The records by the cell's id; a test says of which fields it knows that they are there."""
+        return {kept.id: kept for kept in journal.read(self.folder)}
 
 
 @pytest.fixture
@@ -101,8 +102,8 @@ def bench(tmp_path: Path, cache: Path, python: str) -> Callable[..., Run]:
         )
         ended = Run(process, tmp_path / folder)
         if (ended.folder / journal.NAME).exists():
-            for kept in ended.records.values():
-                jsonschema.validate(kept, record.schema(), jsonschema.Draft202012Validator)
+            for line in (ended.folder / journal.NAME).read_text().splitlines():
+                jsonschema.validate(json.loads(line), record.schema(), jsonschema.Draft202012Validator)
         return ended
 
     return run

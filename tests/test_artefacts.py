@@ -14,25 +14,25 @@ from onnx import numpy_helper
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import CellEnded
 from plumbline.harness.probe.artefacts import _sound
-from plumbline.harness.session.client import PROBE, Probe, ProbeServer
+from plumbline.harness.session.client import PROBE, CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.models.sources.pretrained import sha256
 from tests.conftest import HOUR_S
 
-Ask = Callable[..., Probe]
+Ask = Callable[..., CellProbe]
 
 
 @pytest.fixture
 def ask(tmp_path: Path, python: str) -> Iterator[Ask]:
     """Probes of cells run by ONNX Runtime, `again` by a new server; all with one cache."""
-    servers: list[ProbeServer] = []
+    servers: list[Connection] = []
     log = (tmp_path / "probe.log").open("wb")
 
-    def ask(model: str, precision: str = "fp32", image_size: int = 32, batch: int = 2, again: bool = False) -> Probe:
+    def ask(model: str, precision: str = "fp32", image_size: int = 32, batch: int = 2, again: bool = False) -> CellProbe:
         if again or not servers:  # a server keeps what it has built
-            servers.append(ProbeServer(log, command=[python, *PROBE[1:]]))
+            servers.append(Connection(log, command=[python, *PROBE[1:]]))
         settings = Settings(cache=tmp_path / "cache", sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=HOUR_S)
-        return Probe(servers[-1], Cell(model, "dense", "onnxruntime", precision, batch, image_size, "cpu"), settings)
+        return CellProbe(servers[-1], Cell(model, "dense", "onnxruntime", precision, batch, image_size, "cpu"), settings)
 
     yield ask
     for server in servers:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from plumbline.harness import messages
 from plumbline.harness.facts import Counts
 from plumbline.harness.probe.counts import count
 from plumbline.models import Model
@@ -20,7 +21,7 @@ PATCHES = TOKENS * 16 * 48
 def counted(make: Callable[[], nn.Module]) -> Counts:
     found = count(Model("net", lambda **_: make(), None, ("cifar10",), (8,), "tests"), 8)
     del found["layers"]
-    return Counts(**found)
+    return messages.convert(found, Counts)
 
 
 class Tokens(nn.Module):

@@ -44,8 +44,8 @@ def test_what_it_is_made_ready_with_is_there_once_and_not_here(branch: Callable[
         return 3
 
     ready = branch(prepare, work)
-    ends = [ready.run(task, HOUR_S) for task in ("a", "b")]
-    assert [end["code"] for end in ends] == [3, 3]
+    ends = [ready.run(task, "job", HOUR_S) for task in ("a", "b")]
+    assert [end.code for end in ends] == [3, 3]
     assert (tmp_path / "prepared").read_text() == "False True "
     assert HEAVY not in sys.modules
     told = {(tmp_path / task).read_text() for task in ("a", "b")}
@@ -59,8 +59,8 @@ def test_the_time_of_the_work_is_limited_and_the_next_is_done(branch: Callable[.
         return 0
 
     ready = branch(lambda task: None, work)
-    assert ready.run(ENDLESS_S, 0.01)["timed_out"]
-    assert ready.run(0, HOUR_S)["code"] == 0
+    assert ready.run(ENDLESS_S, "job", 0.01).timed_out
+    assert ready.run(0, "job", HOUR_S).code == 0
 
 
 def test_where_it_dies_itself_the_next_work_gets_another(branch: Callable[..., Branch]) -> None:
@@ -69,9 +69,9 @@ def test_where_it_dies_itself_the_next_work_gets_another(branch: Callable[..., B
             os.kill(os.getpid(), task)
 
     ready = branch(prepare, lambda task: 0)
-    assert ready.run(0, HOUR_S)["code"] == 0
-    assert ready.run(signal.SIGKILL, HOUR_S)["signal"] == "SIGKILL"
-    assert ready.run(0, HOUR_S)["code"] == 0
+    assert ready.run(0, "job", HOUR_S).code == 0
+    assert ready.run(signal.SIGKILL, "job", HOUR_S).signal == "SIGKILL"
+    assert ready.run(0, "job", HOUR_S).code == 0
 
 
 def test_asked_to_stop_it_ends_what_it_runs(branch: Callable[..., Branch], tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_asked_to_stop_it_ends_what_it_runs(branch: Callable[..., Branch], tmp_p
         return 0
 
     ready = branch(lambda task: None, work)
-    waiting = threading.Thread(target=ready.run, args=(None, HOUR_S), daemon=True)
+    waiting = threading.Thread(target=ready.run, args=(None, "job", HOUR_S), daemon=True)
     waiting.start()
     while not (tmp_path / "running").exists():
         time.sleep(0.01)

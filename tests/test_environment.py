@@ -16,13 +16,14 @@ import torch
 from plumbline import models
 from plumbline.harness import environment
 from plumbline.harness.cell import Cell
-from plumbline.harness.machine import allowed_cpus
+from plumbline.harness.machine import Machine, allowed_cpus
 from plumbline.harness.probe import threads
-from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.harness.views import table
 from plumbline.models.sources.process_state import ProcessState
 from tests.conftest import Run
+from tests.records import cell_of, latency_of, record_of, replace
 
 FINE = {"PATH": "/bin", "HOME": "/root", "ONEDNN_MAX_CPU_ISA": "AVX2", "LD_PRELOAD": "libjemalloc.so", "EFFECT": "control"}
 
@@ -158,23 +159,12 @@ def test_threads_that_share_one_processor_and_one_that_runs_beside_are_said(monk
 
 
 def test_a_remark_is_seen_in_the_cell_and_below_the_table() -> None:
-    timing = {"median_s": 0.002, "interval_s": None, "steady": True, "images_per_s": 500.0,
-              "percentiles": {name: {"bound_s": None} for name in ("p90", "p99")}}  # fmt: skip
-    doubt = {"involuntary_switches": 0, "cpu_pressure": 0.0}
-    latency = {"first_s": 0.1, "model": timing, "with_transfer": timing, "emulated": False, "doubt": doubt}
-    cell = Cell("theirs:net", "dense", "eager", "fp32", 1, 32, "cpu").as_json()
-    blank = dict.fromkeys(("reason", "accuracy", "agreement", "counts", "memory"))
-    record = {
-        "cell": cell,
-        "outcome": "ok",
-        "machine": {"git_revision": None, "cpu_model": "X", "cpu_flags": "avx2", "cores_allowed": 2},
-        **blank,
-        "latency": latency,
-    }
-    said = table.matrix([{**record, "latency": {**latency, "remarks": ["1 of 2 threads work"]}}])
+    latency, here = latency_of(0.002), Machine(cpu_model="X", cpu_flags="avx2", cores_allowed=2)
+    record = record_of(cell_of("theirs:net"), machine=here, latency=latency)
+    said = table.matrix([replace(record, latency=replace(latency, remarks=["1 of 2 threads work"]))])
     assert "2!" in said
     assert said.startswith("X (AVX2), 2 cores; variant dense; ")
-    assert f"{cell['id']}: !: 1 of 2 threads work" in said
+    assert f"{record.id}: !: 1 of 2 threads work" in said
     assert "!" not in table.matrix([record]).partition("\nMACs of one")[0]
 
 
@@ -195,8 +185,8 @@ def test_a_probe_has_all_threads_and_no_tracer_whatever_the_caller_has(
     for name, value in given.items():
         monkeypatch.setitem(os.environ, name, value)
     with (tmp_path / "probe.log").open("wb") as log:
-        server = ProbeServer(log)
-        probe = Probe(server, Cell("tests.faulty:GOOD", "dense", "eager", "fp32", 1, 8, "cpu"), settings)
+        server = Connection(log)
+        probe = CellProbe(server, Cell("tests.faulty:GOOD", "dense", "eager", "fp32", 1, 8, "cpu"), settings)
         found = probe.latency()
         probe.close()
         server.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,12 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.harness.facts import Accuracy, Agreement, Counts
+from plumbline.harness.facts import Accuracy, Agreement, Counts, PublishedFigure
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe.accuracy import classify, judge, subset
 from plumbline.harness.settings import Settings
 from plumbline.models import Floor, find
 from plumbline.models.data.datasets import DATASETS, Images
+from tests.records import replace
 
 AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.01, 0.02, 0.0, 0.01, 0.08, 0.001, 1.0)
 
@@ -35,7 +35,7 @@ AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.01, 0.02, 0.0, 0.01, 0.08, 
     ],
 )
 def test_agreement_and_nan_never_passes(changes: dict[str, float], same: bool, repeatable: bool) -> None:
-    agreement = replace(AGREEMENT, **changes)  # type: ignore[arg-type]
+    agreement = replace(AGREEMENT, **changes)
     assert (agreement.same_function, agreement.repeatable) == (same, repeatable)
     assert agreement.wrong == (None if same and repeatable else agreement.explanation)
 
@@ -86,7 +86,7 @@ def test_a_formula_must_hold_in_total_and_layer_by_layer() -> None:
 
 
 def test_a_published_figure_that_is_not_ours_is_named() -> None:
-    figure = {"metric": "macs", "layer": None, "value": "0.2e3", "source": "a paper", "ours": 100, "agrees": False}
+    figure = PublishedFigure("macs", "0.2e3", "a paper", 100, False)
     wrong = replace(COUNTS, published=[figure])
     assert not wrong.as_published
     assert "a paper reports 0.2e3 macs, ours are 100" in wrong.explanation

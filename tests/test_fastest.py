@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 
 from plumbline.harness.cell import Cell
+from plumbline.harness.messages import Contender
 from plumbline.harness.studies import fastest
 from tests.conftest import where
 
 
-def way(runtime: str, **fields: object) -> fastest.Way:
-    return fastest.Way(Cell("mlp", "dense", runtime, "fp32", 1, 8, "cpu"), **fields)  # type: ignore[arg-type]
+def candidate(runtime: str, **fields: object) -> fastest.Candidate:
+    return fastest.Candidate(Cell("mlp", "dense", runtime, "fp32", 1, 8, "cpu"), **fields)  # type: ignore[arg-type]
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:
     """The machine is twice as slow in half of the rounds; the ratio does not notice."""
     baseline, ours = [2.0, 4.0, 2.0, 4.0, 2.0, 4.0, 2.0], [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0]
-    raced = fastest._raced(way("onnxruntime"), {"reason": None, "turns_s": ours}, baseline)
+    raced = fastest._raced(candidate("onnxruntime"), Contender(turns_s=ours), baseline)
     assert (raced.speedup, raced.interval, raced.median_s) == (2.0, (2.0, 2.0), 1.0)
-    refused = fastest._raced(way("onnxruntime"), {"reason": "wrong", "turns_s": []}, baseline)
+    refused = fastest._raced(candidate("onnxruntime"), Contender("wrong"), baseline)
     assert (refused.speedup, refused.reason) == (None, "failed: wrong")
     table = fastest.table([raced, refused]).splitlines()
     assert table[2].split() == ["onnxruntime", "fp32", "1e+03", "2.00x", "2.00-2.00"]
@@ -30,11 +31,11 @@ def test_a_ratio_is_taken_round_by_round() -> None:
 
 
 def test_what_is_raced_can_be_tried_here() -> None:
-    cells = list(fastest.Question().ways("mlp"))
+    cells = list(fastest.Question().candidates("mlp"))
     assert (cells[0].runtime, cells[0].precision) == ("eager", "fp32")
     assert len(cells) == len(set(cells)) > 8
     assert not {"tf32"} & {cell.precision for cell in cells}
-    few = list(fastest.Question(runtimes=("onnxruntime",), precisions=("w8",)).ways("mlp"))
+    few = list(fastest.Question(runtimes=("onnxruntime",), precisions=("w8",)).candidates("mlp"))
     assert [(cell.runtime, cell.precision) for cell in few] == [("eager", "fp32"), ("onnxruntime", "w8")]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,7 @@ from plumbline.models import DATASETS, REGISTRY, layers
 from plumbline.models.architectures import alexnet, mixer, mlp, mobilenet, resnet, resnet_cifar, vgg, vit, vit_cifar
 from plumbline.models.architectures.blocks import Attention
 from plumbline.models.layers import Layer
+from tests.records import replace
 
 # Sizes that no round number hides behind, and options.
 MODELS = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,18 @@ from torch import Tensor, nn
 
 from plumbline.harness import journal
 from plumbline.harness.cell import Cell
+from plumbline.harness.facts import Layers, Part
 from plumbline.harness.journal import RunError
 from plumbline.harness.precisions import PRECISIONS
-from plumbline.harness.runtimes import Way
+from plumbline.harness.record import Record
+from plumbline.harness.runtimes import RunConfig
 from plumbline.harness.runtimes.eager import Eager
-from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
+from plumbline.harness.timing import Spans
 from plumbline.harness.views import layers
 from tests.conftest import Run
+from tests.records import cell_of, record_of, replace
 
 
 class Slow(nn.Module):
@@ -50,31 +53,31 @@ class Slower(nn.Module):
 
 def test_hooks_give_each_module_what_its_children_did_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow()
-    monkeypatch.setattr("plumbline.harness.runtimes.eager.perf_counter", slow.clock)
-    runtime = Eager(nn.Sequential(slow, nn.Identity()), Way(PRECISIONS["fp32"], "cpu", 1, 1, Eager.usual()))
+    monkeypatch.setattr("plumbline.harness.runtimes.eager.Spans", lambda: Spans(slow.clock))
+    runtime = Eager(nn.Sequential(slow, nn.Identity()), RunConfig(PRECISIONS["fp32"], "cpu", 1, 1, Eager.usual()))
     parts = {part.name: part.seconds for part in runtime.profile((torch.zeros(1, 1, 2, 2),), 3)}
     assert list(parts.items()) == [("0.child", 5), ("0", 10), ("1", 0), ("(itself)", 0)]  # in the order in which they ended
     assert runtime.profile((torch.zeros(1, 1, 2, 2),), 1)[0].name == "0.child"  # no hook was left behind
 
 
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
-def test_the_layers_of_a_cell_are_the_models(server: ProbeServer, settings: Settings, runtime: str) -> None:
+def test_the_layers_of_a_cell_are_the_models(server: Connection, settings: Settings, runtime: str) -> None:
     cell = Cell("resnet20", "dense", runtime, "fp32", 2, 32, "cpu")
-    probe = Probe(server, cell, replace(settings, layers=True))
+    probe = CellProbe(server, cell, replace(settings, layers=True))
     counts, told = probe.counts(), probe.layers()
     probe.close()
     assert told is not None
     assert told.unavailable is None
-    assert told.sum_s == pytest.approx(sum(part["seconds"] for part in told.parts))
-    assert sum(part["macs"] or 0 for part in told.parts) == counts.macs
-    named = [part["layer"] for part in told.parts if part["macs"]]
+    assert told.sum_s == pytest.approx(sum(part.seconds for part in told.parts))
+    assert sum(part.macs or 0 for part in told.parts) == counts.macs
+    named = [part.layer for part in told.parts if part.macs]
     assert len(named) == len(set(named)) == 20  # 19 convolutions and a linear layer
     assert told.whole_s is not None and told.sum_s is not None
     assert (told.missed is None) == (abs(told.sum_s - told.whole_s) <= 0.1 * told.whole_s)
 
 
-def test_layers_are_asked_for(server: ProbeServer, settings: Settings) -> None:
-    probe = Probe(server, Cell("small_cnn", "dense", "eager", "fp32", 1, 8, "cpu"), settings)
+def test_layers_are_asked_for(server: Connection, settings: Settings) -> None:
+    probe = CellProbe(server, Cell("small_cnn", "dense", "eager", "fp32", 1, 8, "cpu"), settings)
     assert probe.layers() is None
     probe.close()
 
@@ -95,17 +98,13 @@ def test_a_run_shows_them(bench: Any, tmp_path: Path) -> None:
     changed = layers.difference(layers.select(records, "onnxruntime"), eager)
     assert changed.startswith("small_cnn-dense-onnxruntime-fp32-b1-8px-cpu\nagainst small_cnn-dense-eager-fp32-b1-8px-cpu")
     with pytest.raises(RunError, match="measure with pytest benchmarks --layers"):
-        layers.select([{**record, "layers": None} for record in records], None)
+        layers.select([replace(record, layers=None) for record in records], None)
 
 
-def record(name: str, parts: dict[str, float], missed: str | None = None) -> dict[str, Any]:
-    told = [
-        {"name": f"node_{key}", "operator": "Conv", "seconds": value, "number_format": "float32", "macs": 10**6, "layer": key}
-        for key, value in parts.items()
-    ]
-    told.append({"name": "add", "operator": "Add", "seconds": 1e-3, "number_format": None, "macs": None, "layer": None})
-    whole = {"parts": told, "sum_s": sum(parts.values()) + 1e-3, "whole_s": 10e-3, "missed": missed}
-    return {"cell": {"id": name, "batch": 2}, "layers": {"unavailable": None, "repeats": 20, **whole}}
+def record(name: str, parts: dict[str, float], missed: str | None = None) -> Record:
+    told = [Part(f"node_{key}", "Conv", seconds, "float32", key, 10**6) for key, seconds in parts.items()]
+    told.append(Part("add", "Add", 1e-3))
+    return record_of(cell_of(batch=2), id=name, layers=Layers(None, told, 20, sum(parts.values()) + 1e-3, 10e-3, missed))
 
 
 def test_the_difference_of_two_cells_is_that_of_their_layers() -> None:
@@ -117,4 +116,4 @@ def test_the_difference_of_two_cells_is_that_of_their_layers() -> None:
     assert "1e+03" not in layers.table(ours)
     row = next(line.split() for line in layers.table(ours).splitlines() if line.startswith("a "))
     assert row == ["a", "Conv", "float32", "2.000", "33.3%", "1", "1"]  # a million MACs, twice in two milliseconds
-    assert layers.summary(record("x", {"a": 8e-3}, missed="it")["layers"]).endswith("90.0% (20 inferences): it")
+    assert layers.summary(layers._layers(record("x", {"a": 8e-3}, missed="it"))).endswith("90.0% (20 inferences): it")

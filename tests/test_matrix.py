@@ -11,19 +11,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plumbline.harness import messages
 from plumbline.harness.cell import AXES, Cell
 from plumbline.harness.machine import cuda_device
-from plumbline.harness.session import matrix
+from plumbline.harness.session import matrix, places
 from plumbline.harness.session.matrix import MatrixError, counted, expand, impossible, load
 from plumbline.harness.session.session import REPOSITORY
+from plumbline.harness.target import HERE
+from tests.records import replace
 
 ALL_ARITHMETIC = frozenset({"avx512_bf16", "avx512_fp16"})
+
+
+def has(monkeypatch: pytest.MonkeyPatch, flags: frozenset[str]) -> None:
+    here = places.find(HERE)
+    monkeypatch.setattr(here, "capabilities", replace(here.capabilities, cpu_flags=sorted(flags)))
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is left out on a processor without some arithmetic has a test of its own."""
-    monkeypatch.setattr(matrix, "cpu_flags", lambda: ALL_ARITHMETIC)
+    has(monkeypatch, ALL_ARITHMETIC)
     matrix._too_slow.cache_clear()
     yield
     matrix._too_slow.cache_clear()
@@ -253,8 +261,8 @@ def test_cuda_is_unavailable_where_there_is_no_driver() -> None:
     )
 )
 def test_a_cell_survives_json_and_has_a_plain_id(cell: Cell) -> None:
-    assert Cell.from_json(cell.as_json()) == cell
-    assert set(cell.as_json()) == {"id", *AXES}
+    assert messages.decode(messages.encode(cell), Cell) == cell
+    assert set(messages.plain(cell)) == {*AXES}
     assert not set(cell.id) & set(" []/:'\"*?&;|<>()$")
 
 
@@ -345,7 +353,7 @@ def test_a_value_by_another_name_is_the_same_value() -> None:
 
 def test_what_is_emulated_is_measured_for_small_nets_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small is decided for the processor at hand; who names model and precision gets it all the same."""
-    monkeypatch.setattr(matrix, "cpu_flags", lambda: frozenset({"avx2"}))
+    has(monkeypatch, frozenset({"avx2"}))
     matrix._too_slow.cache_clear()
     tier = TIERS["default"]
     cells, out = matrix.expand(tier, {}), matrix.emulated(tier, {})
@@ -359,7 +367,7 @@ def test_what_is_emulated_is_measured_for_small_nets_only(monkeypatch: pytest.Mo
     only: dict[str, list[Any]] = {"precision": ["bf16"], "image_size": [224]}  # small nets have no such pictures
     assert {cell.image_size for cell in matrix.expand(tier, only)} == {224}
 
-    monkeypatch.setattr(matrix, "cpu_flags", lambda: ALL_ARITHMETIC)
+    has(monkeypatch, ALL_ARITHMETIC)
     matrix._too_slow.cache_clear()
     assert matrix.emulated(tier, {}) == []
     assert set(matrix.expand(tier, {})) == {*cells, *out}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -23,6 +22,7 @@ from plumbline.models.data.datasets import NoData
 from plumbline.models.sources.pretrained import NoWeights, fetch, sha256
 from plumbline.models.weights.seeding import pictures, seed_weights, spread
 from plumbline.models.weights.weights import AmbiguousWeights, WrongWeights, load_weights, locate
+from tests.records import replace
 
 
 def test_importing_the_models_and_the_plugin_imports_no_torch() -> None:

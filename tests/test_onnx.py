@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from plumbline import models
 from plumbline.harness.outcomes import NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
-from plumbline.harness.runtimes import Way
+from plumbline.harness.runtimes import RunConfig
 from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
 from plumbline.models import layers as formulas
 from plumbline.models.onnx import layers as counting
@@ -103,7 +103,9 @@ def agree(path: Path, image_size: int) -> tuple[int, int]:
 
 
 def session(path: Path, target: str = "cpu", **options: str) -> OnnxRuntime:
-    return OnnxRuntime(path, Way(PRECISIONS["fp32"], target, 1, torch.get_num_threads(), {**OnnxRuntime.usual(), **options}))
+    return OnnxRuntime(
+        path, RunConfig(PRECISIONS["fp32"], target, 1, torch.get_num_threads(), {**OnnxRuntime.usual(), **options})
+    )
 
 
 def run(path: Path, images: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from plumbline.harness.cell import Cell, id_of
 from plumbline.harness.outcomes import CellEnded
 from plumbline.harness.plugin.options import values
 from plumbline.harness.session import matrix
-from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.models.model import UnknownName, split
 from plumbline.models.onnx.layers import stored_as
@@ -144,17 +144,17 @@ def test_what_numbers_a_file_holds(tmp_path: Path) -> None:
         assert stored_as(tmp_path / "integers.onnx") == name
 
 
-def ended(server: ProbeServer, settings: Settings, file: Path, precision: str, batch: int) -> tuple[str, str | None, str]:
+def ended(server: Connection, settings: Settings, file: Path, precision: str, batch: int) -> tuple[str, str | None, str]:
     """Outcome, axis and reason of a cell that has to end early."""
     matrix.learn(str(file), find(f"{file}+data=cifar10"))
-    probe = Probe(server, Cell(f"{file}+data=cifar10", "dense", "onnxruntime", precision, batch, 8, "cpu"), settings)
+    probe = CellProbe(server, Cell(f"{file}+data=cifar10", "dense", "onnxruntime", precision, batch, 8, "cpu"), settings)
     with pytest.raises(CellEnded) as caught:
         probe.agreement()
     probe.close()
     return caught.value.outcome, caught.value.axis, caught.value.reason
 
 
-def test_a_batch_that_is_closed_inside_is_refused_by_name(server: ProbeServer, settings: Settings, tmp_path: Path) -> None:
+def test_a_batch_that_is_closed_inside_is_refused_by_name(server: Connection, settings: Settings, tmp_path: Path) -> None:
     """A file that says any batch and reshapes to one row; with one picture it runs. Of numbers in another precision the name is
     told."""
     model = onnx.load(written(tmp_path / "net.onnx"))
@@ -162,7 +162,7 @@ def test_a_batch_that_is_closed_inside_is_refused_by_name(server: ProbeServer, s
     model.graph.initializer.append(numpy_helper.from_array(np.array([1, 3], np.int64), "shape"))
     file = tmp_path / "one.onnx"
     onnx.save(model, file)
-    probe = Probe(server, Cell(f"{file}+data=cifar10", "dense", "onnxruntime", "fp32", 1, 8, "cpu"), settings)
+    probe = CellProbe(server, Cell(f"{file}+data=cifar10", "dense", "onnxruntime", "fp32", 1, 8, "cpu"), settings)
     assert probe.agreement().same_function
     probe.close()
     outcome, axis, reason = ended(server, settings, file, "fp32", 2)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe.counts import count
-from plumbline.harness.runtimes import Way
+from plumbline.harness.runtimes import RunConfig
 from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
 from plumbline.models.layers import Layer
 from plumbline.models.onnx.reference import reference
@@ -61,7 +61,7 @@ def test_a_mean_over_a_whole_picture_is_within_its_bound_and_a_perturbed_layer_i
     tolerance = PRECISIONS["fp32"].tolerance(layers, magnitude)
 
     def error(path: Path) -> float:
-        runtime = OnnxRuntime(path, Way(PRECISIONS["fp32"], "cpu", 8, torch.get_num_threads(), OnnxRuntime.usual()))
+        runtime = OnnxRuntime(path, RunConfig(PRECISIONS["fp32"], "cpu", 8, torch.get_num_threads(), OnnxRuntime.usual()))
         outputs = runtime.fetch(runtime.run(runtime.place((images,)))).double()
         return float((outputs - exact).square().mean().sqrt()) / spread(exact)
 

@@ -17,7 +17,7 @@ from plumbline.harness.outcomes import FAILED, CellEnded
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe.agreement import judge
 from plumbline.harness.probe.reference import Reference, prepare
-from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.models import find
 from plumbline.models.layers import Layer, conv2d, linear
@@ -211,8 +211,8 @@ def test_what_a_net_rounds_to_half_stays_rounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "where"), [("forced_float", "in module 'head', a Linear: "), ("half_attention", "in the net itself, a Net: ")]
 )
-def test_in_bf16_the_module_is_named_that_does_not_follow(server: ProbeServer, settings: Settings, name: str, where: str) -> None:
-    probe = Probe(server, Cell(f"tests.test_outputs:{name}+data=cifar10", "dense", "eager", "bf16", 1, 32, "cpu"), settings)
+def test_in_bf16_the_module_is_named_that_does_not_follow(server: Connection, settings: Settings, name: str, where: str) -> None:
+    probe = CellProbe(server, Cell(f"tests.test_outputs:{name}+data=cifar10", "dense", "eager", "bf16", 1, 32, "cpu"), settings)
     with pytest.raises(CellEnded, match=rf"{where}") as caught:
         probe.agreement()
     assert caught.value.outcome == FAILED

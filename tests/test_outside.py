@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from plumbline import models
+from plumbline.harness import messages
 from plumbline.harness.cell import Cell
 from plumbline.harness.facts import Counts
 from plumbline.harness.outcomes import CellEnded
 from plumbline.harness.probe.counts import count
-from plumbline.harness.session.client import NotDescribed, Probe, ProbeServer, describe
+from plumbline.harness.session.client import CellProbe, Connection, NotDescribed, describe
 from plumbline.harness.settings import Settings
 from tests.conftest import Run, announce, command, where
 
@@ -45,7 +46,7 @@ def test_timms_models_are_counted_by_two_routes_that_agree_or_say_why(architectu
     model = models.find(f"timm:{architecture}")
     found = count(model, model.image_size)
     del found["layers"]
-    counts = Counts(**found)
+    counts = messages.convert(found, Counts)
     assert model.image_size == ARCHITECTURES[architecture]
     assert counts.formula is None
     assert counts.macs > 10**7
@@ -146,8 +147,8 @@ def cell(model: str, image_size: int, precision: str = "fp32") -> Cell:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_several_inputs_and_structured_outputs_fit(server: ProbeServer, settings: Settings, precision: str) -> None:
-    probe = Probe(server, cell("tests.faulty:PAIR", 8, precision), settings)
+def test_several_inputs_and_structured_outputs_fit(server: Connection, settings: Settings, precision: str) -> None:
+    probe = CellProbe(server, cell("tests.faulty:PAIR", 8, precision), settings)
     assert probe.counts().counters_agree
     assert probe.agreement().same_function
     assert probe.agreement().top1 is None
@@ -156,15 +157,15 @@ def test_several_inputs_and_structured_outputs_fit(server: ProbeServer, settings
     probe.close()
 
 
-def test_structured_outputs_that_nobody_explains_fail_with_advice(server: ProbeServer, settings: Settings) -> None:
+def test_structured_outputs_that_nobody_explains_fail_with_advice(server: Connection, settings: Settings) -> None:
     with pytest.raises(CellEnded, match=r"wanted one, or a models.Model that names `outputs`") as caught:
-        Probe(server, cell("tests.faulty:UNNAMED_PAIR", 8), settings).prepared()
+        CellProbe(server, cell("tests.faulty:UNNAMED_PAIR", 8), settings).prepared()
     assert caught.value.outcome == "failed"
 
 
-def test_a_callable_that_returns_no_module(server: ProbeServer, settings: Settings) -> None:
+def test_a_callable_that_returns_no_module(server: Connection, settings: Settings) -> None:
     with pytest.raises(CellEnded, match=r"no_module returned a dict, wanted a torch.nn.Module"):
-        Probe(server, cell("tests.faulty:no_module", 8), settings).counts()
+        CellProbe(server, cell("tests.faulty:no_module", 8), settings).counts()
 
 
 def test_a_net_that_multiplies_nothing_is_judged_and_shown(bench: Bench) -> None:
@@ -172,8 +173,8 @@ def test_a_net_that_multiplies_nothing_is_judged_and_shown(bench: Bench) -> None
     run = bench("--tier", "smoke", "--model", "tests.test_outside:shifted+data=digits", "--precision", "fp32", "--batch", "1")
     assert run.code == 0, run.output
     (kept,) = run.records.values()
-    assert (kept["counts"]["macs"], kept["outcome"]) == (0, "ok")
-    assert kept["accuracy"]["unavailable"].startswith("no weights for tests.test_outside:shifted")
+    assert (kept.counts.macs, kept.outcome) == (0, "ok")
+    assert kept.accuracy.unavailable.startswith("no weights for tests.test_outside:shifted")
 
 
 def shifted() -> object:
@@ -182,8 +183,8 @@ def shifted() -> object:
     return nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.LayerNorm(16))
 
 
-def test_a_detector_is_checked_and_timed_like_any_other(server: ProbeServer, settings: Settings) -> None:
-    probe = Probe(server, Cell("ssdlite320_mobilenet_v3_large", "dense", "eager", "fp32", 1, 320, "cpu"), settings)
+def test_a_detector_is_checked_and_timed_like_any_other(server: Connection, settings: Settings) -> None:
+    probe = CellProbe(server, Cell("ssdlite320_mobilenet_v3_large", "dense", "eager", "fp32", 1, 320, "cpu"), settings)
     assert probe.counts().as_published
     agreement = probe.agreement()
     assert agreement.same_function, agreement.explanation
@@ -191,9 +192,9 @@ def test_a_detector_is_checked_and_timed_like_any_other(server: ProbeServer, set
     probe.close()
 
 
-def test_an_operation_that_a_precision_lacks_is_unsupported_there(server: ProbeServer, settings: Settings) -> None:
+def test_an_operation_that_a_precision_lacks_is_unsupported_there(server: Connection, settings: Settings) -> None:
     """torchvision suppresses boxes in fp32 only."""
-    probe = Probe(server, Cell("ssdlite320_mobilenet_v3_large", "dense", "eager", "bf16", 1, 320, "cpu"), settings)
+    probe = CellProbe(server, Cell("ssdlite320_mobilenet_v3_large", "dense", "eager", "bf16", 1, 320, "cpu"), settings)
     with pytest.raises(CellEnded, match=r"nms_kernel.* not implemented for 'BFloat16'") as caught:
         probe.agreement()
     assert (caught.value.outcome, caught.value.axis) == ("unsupported", "precision")
@@ -225,17 +226,17 @@ def test_an_onnx_file_of_tensorflows_layout_and_one_batch(bench: Bench, tmp_path
     run = bench("--tier", "smoke", "--model", f"{file}+data=cifar10", "-rs")
     assert run.code == 0, run.output
     assert "1 passed" in run.output
-    (kept,) = (record for record in run.records.values() if record["outcome"] == "ok")
-    assert (kept["cell"]["runtime"], kept["cell"]["batch"], kept["cell"]["image_size"]) == ("onnxruntime", 2, 16)
-    assert kept["counts"]["parameters"] == 4 * 27 + 40
-    assert kept["counts"]["macs"] == 4 * 27 * 16 * 16 + 40
-    assert kept["counts"]["graph"] == kept["counts"]["executed"]
-    assert kept["agreement"]["top1"] == 1
-    assert "no data root" in kept["accuracy"]["unavailable"]
-    assert (kept["memory"]["peak_bytes"], list(kept["memory"]["unavailable"])) == (None, ["peak_bytes"])
+    (kept,) = (record for record in run.records.values() if record.outcome == "ok")
+    assert (kept.cell.runtime, kept.cell.batch, kept.cell.image_size) == ("onnxruntime", 2, 16)
+    assert kept.counts.parameters == 4 * 27 + 40
+    assert kept.counts.macs == 4 * 27 * 16 * 16 + 40
+    assert kept.counts.graph == kept.counts.executed
+    assert kept.agreement.top1 == 1
+    assert "no data root" in kept.accuracy.unavailable
+    assert (kept.memory["inference"].value, bool(kept.memory["inference"].unavailable)) == (None, True)
     name = f"net.onnx+data=cifar10+sha256={hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
-    assert (kept["cell"]["id"], kept["cell"]["model"]) == (f"{name}-dense-onnxruntime-fp32-b2-16px-cpu", name)
-    assert {"onnx", "onnxruntime"} <= set(kept["machine"])
+    assert (kept.cell.id, kept.cell.model) == (f"{name}-dense-onnxruntime-fp32-b2-16px-cpu", name)
+    assert {"onnx", "onnxruntime"} <= set(kept.machine.libraries)
     no_weights = bench("--tier", "smoke", "--model", f"{file}+data=cifar10", "--weights", str(tmp_path), folder="weights")
     assert no_weights.code == pytest.ExitCode.USAGE_ERROR
     assert "fits no model of these cells; wanted any of none, as ONNX files have their own" in no_weights.output
@@ -266,10 +267,10 @@ def test_a_strangers_model_from_a_repository_with_our_names(tmp_path: Path, cach
     assert "no model 'models.net:nothing'" in missing.stdout + missing.stderr
     process = subprocess.run(command(tmp_path / "run", *options[:-1], options[-1].partition(",")[0]), timeout=120, **place)
     (record,) = Run(subprocess.CompletedProcess([], process.returncode, "", ""), tmp_path / "run").records.values()
-    assert (record["outcome"], record["cell"]["model"]) == ("ok", "models.net:make+data=cifar10")
-    assert record["counts"]["parameters"] == 130
-    assert record["counts"]["formula"] is None
-    assert record["latency"]["model"]["samples_s"]
+    assert (record.outcome, record.cell.model) == ("ok", "models.net:make+data=cifar10")
+    assert record.counts.parameters == 130
+    assert record.counts.formula is None
+    assert record.latency.model.samples_s
 
 
 def test_an_entry_point_is_a_name_like_any_other(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from plumbline.harness import journal
 from plumbline.harness.cli import main
 from plumbline.harness.studies import overhead
 from tests.conftest import where
+from tests.records import latency_of, prepared_of, record_of, replace
 
 
 @pytest.mark.slow
@@ -51,14 +52,13 @@ def test_a_missed_limit_is_named_and_no_success(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_shares_add_up_to_the_whole() -> None:
-    timing = {"samples_s": [1.0, 1.0], "warmup_s": 0.5}
-    record = {
-        "seconds": 10.0,
-        "latency": {"model": timing, "with_transfer": timing},
-        "steps_s": {"agreement": 1.0, "prepared": 2.0},
-    }
-    record["building_s"] = 0.5
-    found = overhead.shares([record, {**record, "latency": None, "seconds": 2.0}])
+    record = record_of(
+        seconds=10.0,
+        latency=latency_of(1.0, samples=2, warmup_s=0.5),
+        steps_s={"agreement": 1.0, "prepared": 2.0},
+        prepared=prepared_of(seconds=0.5),
+    )
+    found = overhead.shares([record, replace(record, latency=None, seconds=2.0)])
     assert sum(found.values()) == pytest.approx(1)
     assert found["counted samples"] == pytest.approx(4 / 12)
     assert found["warm-up"] == pytest.approx(1 / 12)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from plumbline.harness import messages
 from plumbline.harness.cell import Cell
-from plumbline.harness.machine import cpu_flags, cpu_model
+from plumbline.harness.machine import Machine, cpu_flags, cpu_model
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.session import matrix, plan
 from plumbline.harness.session.plan import Estimate, describe, quickest_first
@@ -20,6 +19,7 @@ from plumbline.harness.speed import Speed, keep, kept
 from plumbline.models import find
 from plumbline.models.training.recipes import Task, duration
 from plumbline.models.weights.weights import WEIGHTS, folder
+from tests.records import latency_of, prepared_of, record_of, replace
 
 
 def cell(model: str = "mlp", batch: int = 1, size: int = 8, precision: str = "fp32") -> Cell:
@@ -32,11 +32,10 @@ def of(one: Cell, tmp_path: Path, settings: Settings = Settings()) -> float:  # 
 
 def earlier(tmp_path: Path, settings: Settings, one: Cell | None = None, **more: object) -> None:
     (tmp_path / "2026-01-01").mkdir(exist_ok=True)
-    told = {"outcome": "ok", "seconds": 12.5, "latency": {}, "settings": settings.without_paths()}
-    kept: dict[str, object] = {"cell": (one or cell()).as_json(), **told, **more}
-    kept["machine"] = {"cpu_model": cpu_model()}
-    with (tmp_path / "2026-01-01" / "records.jsonl").open("a") as journal:
-        journal.write(json.dumps(kept) + "\n")
+    told = {"seconds": 12.5, "latency": latency_of(), "settings": settings.without_paths(), "prepared": prepared_of(), **more}
+    kept = record_of(one or cell(), machine=Machine(cpu_model=cpu_model()), **told)
+    with (tmp_path / "2026-01-01" / "records.jsonl").open("ab") as journal:
+        journal.write(messages.encode(kept) + b"\n")
 
 
 def test_an_earlier_run_is_believed(tmp_path: Path) -> None:
@@ -47,7 +46,7 @@ def test_an_earlier_run_is_believed(tmp_path: Path) -> None:
 
 def test_what_an_earlier_run_built_is_paid_for_where_it_is_gone(tmp_path: Path) -> None:
     one, settings = replace(cell("resnet20", size=32), runtime="onnxruntime"), Settings(cache=tmp_path / "cache")
-    earlier(tmp_path, settings, one, artefact={"cached": False, "seconds": 10.0})
+    earlier(tmp_path, settings, one, prepared=prepared_of(artefact={"cached": False, "seconds": 10.0}))
     gone = of(one, tmp_path, settings)
     (tmp_path / "cache" / "artefacts" / "resnet20-32px-onnxruntime-fp32-0123456789ab").mkdir(parents=True)
     assert 2.5 < of(one, tmp_path, settings) < 3 < gone - 3

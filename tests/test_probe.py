@@ -7,7 +7,6 @@ import re
 import select
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +14,16 @@ import pytest
 
 from plumbline import models
 from plumbline.harness.cell import Cell
+from plumbline.harness.messages import PROTOCOL
 from plumbline.harness.outcomes import CellEnded
 from plumbline.harness.probe.process import run_forked, run_spawned
 from plumbline.harness.probe.server import make_room
-from plumbline.harness.session.client import PROBE, Probe, ProbeServer
+from plumbline.harness.session.client import PROBE, CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.models.layers import macs
+from plumbline.models.sources.pretrained import sha256
 from tests.conftest import HOUR_S
+from tests.records import replace
 
 
 def cell(model: str, precision: str = "fp32", batch: int = 1) -> Cell:
@@ -32,7 +34,7 @@ def faulty(name: str) -> Cell:
     return cell(f"tests.faulty:{name}")
 
 
-def ask_all(probe: Probe) -> None:
+def ask_all(probe: CellProbe) -> None:
     probe.counts()
     probe.agreement()
     probe.accuracy()
@@ -41,14 +43,14 @@ def ask_all(probe: Probe) -> None:
     probe.close()
 
 
-def end_of(server: ProbeServer, settings: Settings, name: str) -> CellEnded:
+def end_of(server: Connection, settings: Settings, name: str) -> CellEnded:
     with pytest.raises(CellEnded) as caught:
-        ask_all(Probe(server, faulty(name), settings))
+        ask_all(CellProbe(server, faulty(name), settings))
     return caught.value
 
 
-def test_a_good_cell_is_checked_and_measured(server: ProbeServer, settings: Settings) -> None:
-    probe = Probe(server, cell("small_cnn", batch=3), settings)
+def test_a_good_cell_is_checked_and_measured(server: Connection, settings: Settings) -> None:
+    probe = CellProbe(server, cell("small_cnn", batch=3), settings)
     ask_all(probe)
     assert probe.prepared().parameters == probe.counts().parameters == 38_282
     agreement = probe.agreement()
@@ -64,9 +66,9 @@ def test_a_good_cell_is_checked_and_measured(server: ProbeServer, settings: Sett
     assert min(found.model.samples_s) > 0
     assert found.first_s > 0
     memory = probe.memory()
-    assert memory.weights_bytes == 4 * 38_282
-    assert memory.process_peak_bytes > memory.process_base_bytes > 10**7
-    assert probe.exit["code"] == 0
+    assert memory["weights"].value == 4 * 38_282
+    assert (memory["process_peak"].value or 0) > (memory["process_base"].value or 0) > 10**7
+    assert probe.exit is not None and probe.exit.code == 0
 
 
 def _small() -> list[str]:
@@ -77,32 +79,32 @@ def _small() -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [*_small(), "timm:mobilenetv2_100", "torchvision:alexnet", "torchvision:shufflenet_v2_x0_5"])
-def test_seeded_nets_agree_in_bf16_with_room_to_spare(server: ProbeServer, settings: Settings, model: str) -> None:
+def test_seeded_nets_agree_in_bf16_with_room_to_spare(server: Connection, settings: Settings, model: str) -> None:
     """Nets that amplify rounding errors, as untrained ones do, would make this a lottery. That grows with the depth of a net,
     which the size of the pictures leaves as it is."""
     found = models.find(model)
     image_size = next(
         size for size in (*range(min(64, found.image_size), found.image_size), found.image_size) if size in found.sizes
     )
-    probe = Probe(server, Cell(found.name, "dense", "eager", "bf16", 4, image_size, "cpu"), settings)
+    probe = CellProbe(server, Cell(found.name, "dense", "eager", "bf16", 4, image_size, "cpu"), settings)
     agreement = probe.agreement()
     probe.close()
     assert agreement.error < 0.9 * agreement.tolerance
     assert agreement.same_function
 
 
-def test_weights_in_bf16_take_half_the_bytes(server: ProbeServer, settings: Settings) -> None:
-    probe = Probe(server, cell("mlp", precision="bf16"), settings)
-    assert probe.memory().weights_bytes == 2 * probe.counts().parameters
+def test_weights_in_bf16_take_half_the_bytes(server: Connection, settings: Settings) -> None:
+    probe = CellProbe(server, cell("mlp", precision="bf16"), settings)
+    assert probe.memory()["weights"].value == 2 * probe.counts().parameters
     assert probe.accuracy().loss is not None
     probe.close()
 
 
-def test_arithmetic_in_software_is_marked_and_timed_a_few_times(server: ProbeServer, settings: Settings) -> None:
+def test_arithmetic_in_software_is_marked_and_timed_a_few_times(server: Connection, settings: Settings) -> None:
     from plumbline.harness.machine import cpu_flags
     from plumbline.harness.precisions import PRECISIONS
 
-    probe = Probe(server, cell("small_cnn", precision="fp16"), settings)
+    probe = CellProbe(server, cell("small_cnn", precision="fp16"), settings)
     found = probe.latency()
     probe.close()
     assert found.emulated == PRECISIONS["fp16"].emulated("cpu", cpu_flags())
@@ -123,17 +125,17 @@ def test_arithmetic_in_software_is_marked_and_timed_a_few_times(server: ProbeSer
     ],
 )
 def test_a_model_that_goes_wrong_ends_its_own_cell(
-    server: ProbeServer, settings: Settings, name: str, outcome: str, says: str
+    server: Connection, settings: Settings, name: str, outcome: str, says: str
 ) -> None:
     end = end_of(server, settings, name)
     assert end.outcome == outcome
     assert re.search(says, end.reason)
-    good = Probe(server, faulty("GOOD"), settings)  # the next cell is unharmed
+    good = CellProbe(server, faulty("GOOD"), settings)  # the next cell is unharmed
     assert good.agreement().same_function
     good.close()
 
 
-def test_a_cell_over_its_time_limit_is_ended(server: ProbeServer, settings: Settings) -> None:
+def test_a_cell_over_its_time_limit_is_ended(server: Connection, settings: Settings) -> None:
     """The alarm rings in the first call, as if the limit had passed then."""
     end = end_of(server, replace(settings, time_limit_s=4000.0), "OVERDUE")
     assert end.outcome == "timed_out"
@@ -146,45 +148,45 @@ def _endless() -> int:
 
 def test_the_time_of_a_process_is_limited() -> None:
     """The limit itself, on work that would never end: however slow the machine is, it strikes in the middle."""
-    end = run_forked(_endless, 0.01)
-    assert (end["timed_out"], end["signal"], end["code"]) == (True, "SIGKILL", None)
-    spawned = run_spawned([sys.executable, "-c", "import select; select.select([], [], [])"], (0, 1), 0.01)
-    assert (spawned["timed_out"], spawned["signal"]) == (True, "SIGKILL")
-    assert run_forked(lambda: 3, HOUR_S)["code"] == 3
+    end = run_forked(_endless, "job", 0.01)
+    assert (end.timed_out, end.signal, end.code) == (True, "SIGKILL", None)
+    spawned = run_spawned([sys.executable, "-c", "import select; select.select([], [], [])"], "job", (0, 1), 0.01)
+    assert (spawned.timed_out, spawned.signal) == (True, "SIGKILL")
+    assert run_forked(lambda: 3, "job", HOUR_S).code == 3
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)  # nothing strikes later
 
 
-def test_a_cell_over_its_memory_limit_is_ended(server: ProbeServer, settings: Settings) -> None:
+def test_a_cell_over_its_memory_limit_is_ended(server: Connection, settings: Settings) -> None:
     end = end_of(server, replace(settings, memory_limit_bytes=3 << 30), "HUNGRY")
     assert end.outcome == "out_of_memory"
     assert "limit 3221225472 bytes" in end.reason
 
 
 @pytest.mark.parametrize("mebibytes", [1, 100, 600, 700])
-def test_a_small_memory_limit_is_not_taken_for_a_failure(server: ProbeServer, settings: Settings, mebibytes: int) -> None:
+def test_a_small_memory_limit_is_not_taken_for_a_failure(server: Connection, settings: Settings, mebibytes: int) -> None:
     """Whichever allocation fails, torch's, oneDNN's or the mapping of a file: there was not enough memory."""
     limited = replace(settings, memory_limit_bytes=mebibytes << 20)
     big = Cell("mlp+width=9000", "dense", "eager", "fp32", 1, 28, "cpu")
     with pytest.raises(CellEnded) as caught:
-        Probe(server, big, limited).agreement()
+        CellProbe(server, big, limited).agreement()
     assert caught.value.outcome == "out_of_memory", caught.value.reason
 
 
-def test_a_memory_limit_above_what_is_needed_does_not_matter(server: ProbeServer, settings: Settings) -> None:
+def test_a_memory_limit_above_what_is_needed_does_not_matter(server: Connection, settings: Settings) -> None:
     limited = replace(settings, memory_limit_bytes=1500 << 20)
-    probe = Probe(server, cell("small_cnn"), limited)
+    probe = CellProbe(server, cell("small_cnn"), limited)
     ask_all(probe)
-    assert probe.memory().process_peak_bytes < 1500 << 20
+    assert (probe.memory()["process_peak"].value or 0) < 1500 << 20
 
 
-def test_what_was_learned_before_the_end_is_kept(server: ProbeServer, settings: Settings) -> None:
-    probe = Probe(server, faulty("KILLED"), settings)
+def test_what_was_learned_before_the_end_is_kept(server: Connection, settings: Settings) -> None:
+    probe = CellProbe(server, faulty("KILLED"), settings)
     probe.counts()
     with pytest.raises(CellEnded):
         probe.agreement()
-    assert probe.facts["counts"]["parameters"] == 650
-    assert probe.facts["prepared"]["weights"]["kind"] == "trained"
-    assert probe.exit["process_peak_bytes"] > 10**7
+    assert probe.counts().parameters == 650
+    assert probe.prepared().weights.kind == "trained"
+    assert probe.exit is not None and (probe.exit.process_peak_bytes or 0) > 10**7
     with pytest.raises(CellEnded, match="has ended"):
         probe.latency()
 
@@ -200,10 +202,10 @@ def test_what_was_learned_before_the_end_is_kept(server: ProbeServer, settings: 
     ],
 )
 def test_agreement_is_red_for_every_kind_of_wrong_output(
-    server: ProbeServer, settings: Settings, name: str, holds: tuple[bool, bool]
+    server: Connection, settings: Settings, name: str, holds: tuple[bool, bool]
 ) -> None:
     """Swapped classes, a constant answer, chance, outputs a thousandth too large: none passes in fp32."""
-    probe = Probe(server, faulty(name), settings)
+    probe = CellProbe(server, faulty(name), settings)
     agreement = probe.agreement()
     probe.close()
     assert (agreement.same_function, agreement.repeatable) == holds
@@ -212,10 +214,10 @@ def test_agreement_is_red_for_every_kind_of_wrong_output(
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize(("name", "repeatable"), [("GOOD", True), ("JITTERY", False)])
 def test_two_calls_must_agree_in_every_precision(
-    server: ProbeServer, settings: Settings, name: str, repeatable: bool, precision: str
+    server: Connection, settings: Settings, name: str, repeatable: bool, precision: str
 ) -> None:
     """A hundredth of the spread of noise is below what rounding explains, and still no two calls may differ by it."""
-    probe = Probe(server, replace(faulty(name), precision=precision), settings)
+    probe = CellProbe(server, replace(faulty(name), precision=precision), settings)
     agreement = probe.agreement()
     probe.close()
     assert agreement.repeatable == repeatable
@@ -223,19 +225,20 @@ def test_two_calls_must_agree_in_every_precision(
 
 @pytest.mark.parametrize(("precision", "scale"), [("fp32", 1.0001), ("fp16", 1.1), ("bf16", 1.2)])
 @pytest.mark.parametrize("tensor", ["conv1.weight", "conv2.weight", "linear1.weight", "linear2.weight"])
-def test_a_perturbed_layer_is_seen(server: ProbeServer, settings: Settings, tensor: str, precision: str, scale: float) -> None:
+def test_a_perturbed_layer_is_seen(server: Connection, settings: Settings, tensor: str, precision: str, scale: float) -> None:
     """The cell loads weights of which one layer is not the reference's."""
     from safetensors.torch import load_file, save_file
 
-    probe = Probe(server, cell("small_cnn", precision), settings)
-    probe.prepared()
+    probe = CellProbe(server, cell("small_cnn", precision), settings)
+    used = probe.prepared().weights.sha256
     probe.close()
-    (path,) = (settings.cache / "training").glob("digits_small_cnn-8px-*/weights.safetensors")
+    trained = (settings.cache / "training").glob("digits_small_cnn-8px-*/weights.safetensors")
+    (path,) = (path for path in trained if sha256(path) == used)  # other tests train variants of it
     whole = path.read_bytes()
     state = load_file(path)
     try:
         save_file({**state, tensor: state[tensor] * scale}, path)  # the reference of the good ones is kept by the server
-        probe = Probe(server, cell("small_cnn", precision), settings)
+        probe = CellProbe(server, cell("small_cnn", precision), settings)
         agreement = probe.agreement()
         probe.close()
     finally:
@@ -243,8 +246,8 @@ def test_a_perturbed_layer_is_seen(server: ProbeServer, settings: Settings, tens
     assert not agreement.same_function
 
 
-def test_a_wrong_formula_is_seen(server: ProbeServer, settings: Settings) -> None:
-    probe = Probe(server, faulty("MISCOUNTED"), settings)
+def test_a_wrong_formula_is_seen(server: Connection, settings: Settings) -> None:
+    probe = CellProbe(server, faulty("MISCOUNTED"), settings)
     counts = probe.counts()
     parameters = probe.prepared().parameters
     probe.close()
@@ -254,34 +257,34 @@ def test_a_wrong_formula_is_seen(server: ProbeServer, settings: Settings) -> Non
     assert counts.differing == {"linear": [[11 * 65, 11 * 64], [10 * 65, 10 * 64]]}
 
 
-def test_counting_starts_no_process_of_the_cell(server: ProbeServer, settings: Settings) -> None:
+def test_counting_starts_no_process_of_the_cell(server: Connection, settings: Settings) -> None:
     """Counts need no weights; they can be asked for before and after the cell's process is there."""
-    probe = Probe(server, cell("mlp+width=64"), settings)
+    probe = CellProbe(server, cell("mlp+width=64"), settings)
     before = probe.counts()
     assert set(probe.facts) == {"counts"}
     probe.close()
-    late = Probe(server, cell("mlp+width=64"), settings)
+    late = CellProbe(server, cell("mlp+width=64"), settings)
     late.prepared()
     assert late.counts() == before
     late.close()
 
 
-def test_a_model_that_needs_another_input_shape_fails_with_torchs_reason(server: ProbeServer, settings: Settings) -> None:
+def test_a_model_that_needs_another_input_shape_fails_with_torchs_reason(server: Connection, settings: Settings) -> None:
     with pytest.raises(CellEnded, match=r"same reduction dim|shapes cannot be multiplied") as caught:
-        Probe(server, replace(faulty("OTHER_SHAPE"), image_size=9), settings).counts()
+        CellProbe(server, replace(faulty("OTHER_SHAPE"), image_size=9), settings).counts()
     assert caught.value.outcome == "failed"
 
 
 @pytest.mark.slow
 def test_the_probe_works_where_nothing_can_be_forked(tmp_path: Path, python: str, settings: Settings) -> None:
     with (tmp_path / "probe.log").open("wb") as log:
-        server = ProbeServer(log, command=[python, *PROBE[1:], "--no-fork"])
-        probe = Probe(server, faulty("GOOD"), settings)
+        server = Connection(log, command=[python, *PROBE[1:], "--no-fork"])
+        probe = CellProbe(server, faulty("GOOD"), settings)
         assert probe.agreement().same_function
         probe.close()
-        assert probe.exit["code"] == 0
+        assert probe.exit is not None and probe.exit.code == 0
         with pytest.raises(CellEnded) as caught:
-            Probe(server, faulty("SEGMENTATION"), settings).agreement()
+            CellProbe(server, faulty("SEGMENTATION"), settings).agreement()
         server.close()
     assert caught.value.outcome == "crashed"
     assert "SIGSEGV" in caught.value.reason
@@ -290,8 +293,8 @@ def test_the_probe_works_where_nothing_can_be_forked(tmp_path: Path, python: str
 @pytest.mark.slow
 def test_a_server_that_dies_is_started_again(tmp_path: Path, python: str, settings: Settings) -> None:
     with (tmp_path / "probe.log").open("wb") as log:
-        server = ProbeServer(log, command=[python, *PROBE[1:]])
-        probe = Probe(server, faulty("GOOD"), settings)
+        server = Connection(log, command=[python, *PROBE[1:]])
+        probe = CellProbe(server, faulty("GOOD"), settings)
         probe.prepared()
         process = server._process
         assert process is not None
@@ -300,7 +303,7 @@ def test_a_server_that_dies_is_started_again(tmp_path: Path, python: str, settin
         with pytest.raises(CellEnded, match="the probe server died") as caught:
             ask_all(probe)
         assert caught.value.outcome == "crashed"
-        again = Probe(server, faulty("GOOD"), settings)
+        again = CellProbe(server, faulty("GOOD"), settings)
         assert again.agreement().same_function
         again.close()
         server.close()
@@ -308,18 +311,22 @@ def test_a_server_that_dies_is_started_again(tmp_path: Path, python: str, settin
 
 def test_a_probe_that_cannot_start_says_why(tmp_path: Path, settings: Settings) -> None:
     with (tmp_path / "probe.log").open("wb") as log:
-        server = ProbeServer(log, command=["sh", "-c", "echo no torch here >&2; exit 3"])
+        server = Connection(log, command=["sh", "-c", "echo no torch here >&2; exit 3"])
         with pytest.raises(CellEnded, match="did not start: no torch here"):
-            Probe(server, faulty("GOOD"), settings).prepared()
+            CellProbe(server, faulty("GOOD"), settings).prepared()
 
 
-@pytest.mark.parametrize("hello", ['{"hello": {"torch": "2.15.0"}, "protocol": 99}', '{"hello": {"torch": "2.15.0"}}'])
+@pytest.mark.parametrize(
+    "hello", ['{"type": "Hello", "protocol": 99, "new": {}}', '{"hello": {"torch": "2.15.0"}, "protocol": 1}', "{}", "[]"]
+)
 def test_a_probe_of_another_version_is_refused_by_name(tmp_path: Path, settings: Settings, hello: str) -> None:
-    got = json.loads(hello).get("protocol")
+    got = json.loads(hello)["protocol"] if "protocol" in hello else None
     with (tmp_path / "probe.log").open("wb") as log:
-        server = ProbeServer(log, command=["sh", "-c", f"echo '{hello}'; cat"])
-        with pytest.raises(CellEnded, match=rf"expected a probe that speaks protocol 1, got {got}; install the same") as caught:
-            Probe(server, faulty("GOOD"), settings).prepared()
+        server = Connection(log, command=["sh", "-c", f"echo '{hello}'; cat"])
+        with pytest.raises(
+            CellEnded, match=rf"expected a probe that speaks protocol {PROTOCOL}, got {got}; install the same"
+        ) as caught:
+            CellProbe(server, faulty("GOOD"), settings).prepared()
     assert (caught.value.outcome, caught.value.axis) == ("unavailable", "target")
 
 

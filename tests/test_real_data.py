@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.harness.cell import Cell
-from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
 
 ROOT = Path(os.environ.get("PLUMBLINE_DATA") or "/nonexistent")
@@ -26,20 +26,20 @@ pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="no data root: set PLU
     ],
 )
 def test_published_weights_score_as_published(
-    server: ProbeServer, cache: Path, model: str, image_size: int, images: int, of: int, top1: float
+    server: Connection, cache: Path, model: str, image_size: int, images: int, of: int, top1: float
 ) -> None:
     settings = Settings(data=ROOT, weights=ROOT / "weights", cache=cache, accuracy_images=images)
-    probe = Probe(server, Cell(model, "dense", "eager", "fp32", 64, image_size, "cpu"), settings)
+    probe = CellProbe(server, Cell(model, "dense", "eager", "fp32", 64, image_size, "cpu"), settings)
     assert probe.agreement().same_function
     accuracy = probe.accuracy()
     probe.close()
     assert (accuracy.images, accuracy.of) == (images, of)
     assert accuracy.top1 == top1
     assert accuracy.reaches_floor
-    assert probe.prepared().weights["kind"] == "file"
+    assert probe.prepared().weights.kind == "file"
 
 
-def test_the_mnist_net_trains_on_demand(server: ProbeServer, cache: Path) -> None:
+def test_the_mnist_net_trains_on_demand(server: Connection, cache: Path) -> None:
     """And reaches what the study reported: 97 % (aim: 98)."""
     from plumbline.models.data.datasets import DATASETS
 
@@ -48,10 +48,10 @@ def test_the_mnist_net_trains_on_demand(server: ProbeServer, cache: Path) -> Non
     assert images.labels[:5] == [7, 2, 1, 0, 4]
     assert images.batch([0, 1]).shape == (2, 1, 28, 28)
     settings = Settings(data=ROOT, cache=cache, accuracy_images=None)
-    probe = Probe(server, Cell("mlp", "dense", "eager", "fp32", 64, 28, "cpu"), settings)
+    probe = CellProbe(server, Cell("mlp", "dense", "eager", "fp32", 64, 28, "cpu"), settings)
     weights, accuracy = probe.prepared().weights, probe.accuracy()
     probe.close()
-    assert len(weights["training"]["curves"]) == 2
+    assert weights.training is not None and len(weights.training["curves"]) == 2
     assert accuracy.images == accuracy.of == 10_000
     assert accuracy.top1 is not None and accuracy.top1 >= 0.975
     assert accuracy.reaches_floor

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from plumbline.harness.record import Record
 from plumbline.harness.session.matrix import FILE, emulated, expand, load
 from plumbline.harness.studies.reproduction import TIER, missed, reported, tables
 from plumbline.models.counting.published import REPORTED
+from tests.records import accuracy_of, cell_of, counts_of, latency_of, prepared_of, record_of, replace
 
 
-def record(model: str, top1: float | None, top5: float = 0.99, **more: Any) -> dict[str, Any]:
-    cell = {"model": model, "image_size": 32, "runtime": "eager", "precision": "fp32", "batch": 1, **more}
+def record(model: str, top1: float | None, top5: float = 0.99, **more: Any) -> Record:
     training = {
         "seconds": 420.0,
         "curves": [{"seconds": 42.0, "top1": 0.1 * n} for n in range(10)],
         "machine": {"cpu_model": "a processor", "cores_allowed": 2},
     }
-    return {
-        "cell": cell,
-        "outcome": "ok",
-        "reason": None,
-        "accuracy": {"top1": top1, "top5": top5, "loss": 0.001, "budget": 0.005, "unavailable": None if top1 else "no weights"},
-        "weights": {"training": training if top1 else None},
-        "counts": {"parameters": 2_913_290, "macs": 2_910_208},
-        "latency": {"model": {"median_s": 0.000123}},
-    }
+    return record_of(
+        cell_of(model, **{"image_size": 32, **more}),
+        accuracy=accuracy_of(top1, top5=top5, loss=0.001, budget=0.005),
+        prepared=prepared_of(training=training if top1 else None),
+        counts=counts_of(2_913_290, 2_910_208),
+        latency=latency_of(0.000123),
+    )
 
 
 def row(table: str, *words: str) -> str:
@@ -32,7 +31,7 @@ def row(table: str, *words: str) -> str:
     return found
 
 
-def test_each_figure_is_reached_missed_unavailable_or_not_run() -> None:
+def test_each_figure_passes_fails_or_is_missing() -> None:
     records = [
         record("alexnet_cifar", 0.5386),
         record("vit_cifar", 0.6, 0.96),
@@ -40,30 +39,30 @@ def test_each_figure_is_reached_missed_unavailable_or_not_run() -> None:
         record("mixer_s16+data=cifar10", None, image_size=224),
     ]
     table = reported(records)
-    assert "reached" in row(table, "alexnet_cifar ", "eager", "fp32")
+    assert "passed" in row(table, "alexnet_cifar ", "eager", "fp32")
     assert "7 min, 10 epochs" in row(table, "alexnet_cifar ", "eager", "fp32")
     assert "  4 min 50 s  " in row(table, "alexnet_cifar ", "eager", "fp32"), "above 53.86 % after seven epochs of 42 s"
     assert "a processor, 2 cores" in row(table, "alexnet_cifar ", "eager", "fp32")
-    assert "4.97 points of top-1 less, 0.86 points of top-5 less" in row(table, "vit_cifar")
-    assert "0.27 points of top-5 less" in row(table, "alexnet_cifar_residual")
-    assert "unavailable: no weights" in row(table, "mixer_s16+data=cifar10")
-    assert "not run yet" in row(table, "resnet56")
-    assert "not run yet" in row(table, "alexnet_cifar ", "w16")  # another precision of a net that was run
+    assert "failed: 4.97 points of top-1 less, 0.86 points of top-5 less" in row(table, "vit_cifar")
+    assert "failed: 0.27 points of top-5 less" in row(table, "alexnet_cifar_residual")
+    assert "missing: no weights" in row(table, "mixer_s16+data=cifar10")
+    assert "missing: not run yet" in row(table, "resnet56")
+    assert "missing: not run yet" in row(table, "alexnet_cifar ", "w16")  # another precision of a net that was run
 
 
 def test_what_is_less_than_was_reported_is_named_for_the_exit_code() -> None:
     less = [record("vit_cifar", 0.6, 0.96), record("alexnet_cifar", 0.5386)]
-    assert missed(less) == ["vit_cifar (4.97 points of top-1 less, 0.86 points of top-5 less)"]
+    assert missed(less) == ["vit_cifar (failed: 4.97 points of top-1 less, 0.86 points of top-5 less)"]
     assert missed([]) == []
 
 
 def test_a_cell_that_ended_badly_says_why() -> None:
-    failed = {**record("vit_cifar", None), "outcome": "timed_out", "reason": "it took too long", "accuracy": None}
-    assert "unavailable: it took too long" in row(reported([failed]), "vit_cifar")
+    failed = replace(record("vit_cifar", None), outcome="timed_out", reason="it took too long", accuracy=None)
+    assert "missing: it took too long" in row(reported([failed]), "vit_cifar")
 
 
 def test_a_sweep_is_in_order_and_needs_accuracy_and_latency() -> None:
-    def net(options: str, size: int = 28, **more: Any) -> list[dict[str, Any]]:
+    def net(options: str, size: int = 28, **more: Any) -> list[Record]:
         name = f"mlp+{options}"
         return [record(name, 0.97, image_size=size, batch=64), record(name, 0.97, image_size=size, batch=1)]
 
@@ -88,11 +87,11 @@ def test_a_sweep_is_in_order_and_needs_accuracy_and_latency() -> None:
 
 
 def test_ways_stand_side_by_side_and_say_why_not() -> None:
-    refused = {**record("resnet20", None, runtime="openvino", precision="fp16", batch=64), "outcome": "unsupported"}
+    refused = record("resnet20", None, runtime="openvino", precision="fp16", batch=64)
     records = [
         record("resnet20", 0.9173, batch=64),
         record("resnet56", 0.9339, batch=64, runtime="onnxruntime", precision="int8-static"),
-        {**refused, "reason": "this processor lacks f16"},
+        replace(refused, outcome="unsupported", reason="this processor lacks f16"),
         record("resnet20", 0.5, batch=1),
     ]
     table = tables(records).partition("Every runtime")[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,14 @@ from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.runtimes import torch_net
 from plumbline.harness.runtimes.export import export, quantise
 from plumbline.harness.runtimes.kernels import Kernel, of_layers, share
-from plumbline.harness.session.client import PROBE, Probe, ProbeServer
+from plumbline.harness.session.client import PROBE, CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.models import UnknownName
 from plumbline.models.layers import linear
 from tests.conftest import announce
+from tests.records import replace
 
-Ask = Callable[..., Probe]
+Ask = Callable[..., CellProbe]
 
 THEIRS = '''
 """Runtimes that go wrong, each in one way."""
@@ -34,6 +34,7 @@ import signal
 
 from plumbline.harness.runtimes import Runtime, Unsupported
 from plumbline.harness.runtimes.eager import Eager
+from tests.records import replace
 
 
 class Perturbed(Eager):
@@ -119,7 +120,7 @@ NAMES = (
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory, python: str) -> Iterator[ProbeServer]:
+def theirs(tmp_path_factory: pytest.TempPathFactory, python: str) -> Iterator[Connection]:
     """A server that also finds the runtimes above, as another package's; so does this process."""
     folder = tmp_path_factory.mktemp("theirs")
     (folder / "theirs.py").write_text(THEIRS)
@@ -128,21 +129,21 @@ def theirs(tmp_path_factory: pytest.TempPathFactory, python: str) -> Iterator[Pr
     with pytest.MonkeyPatch.context() as patch, (folder / "probe.log").open("wb") as log:
         patch.syspath_prepend(str(folder))
         patch.setenv("PYTHONPATH", str(folder))
-        server = ProbeServer(log, command=[python, *PROBE[1:]])
+        server = Connection(log, command=[python, *PROBE[1:]])
         yield server
         server.close()
 
 
 @pytest.fixture
-def ask(theirs: ProbeServer, settings: Settings) -> Ask:
-    def ask(runtime: str, precision: str = "fp32", model: str = "small_cnn", batch: int = 2, image_size: int = 8) -> Probe:
+def ask(theirs: Connection, settings: Settings) -> Ask:
+    def ask(runtime: str, precision: str = "fp32", model: str = "small_cnn", batch: int = 2, image_size: int = 8) -> CellProbe:
         cell = Cell(model, "dense", runtimes.find(runtime).name, precision, batch, image_size, "cpu")
-        return Probe(theirs, cell, settings)
+        return CellProbe(theirs, cell, settings)
 
     return ask
 
 
-def agrees(probe: Probe) -> Agreement:
+def agrees(probe: CellProbe) -> Agreement:
     agreement = probe.agreement()
     probe.close()
     return agreement
@@ -241,7 +242,7 @@ def test_eager_weights_are_stored_as_asked(ask: Ask, precision: str) -> None:
     accuracy = probe.accuracy()
     assert accuracy.keeps_to_parent
     bytes_of_fp32 = 4 * probe.prepared().parameters
-    assert probe.memory().weights_bytes < (0.6 if precision != "w8" else 0.3) * bytes_of_fp32
+    assert (probe.memory()["weights"].value or 0) < (0.6 if precision != "w8" else 0.3) * bytes_of_fp32
     assert agrees(probe).same_function
 
 
@@ -292,8 +293,8 @@ def test_compiled_nets_compile_before_the_first_inference(
 
     monkeypatch.setenv("CXX", str(counting))
     with (tmp_path / "probe.log").open("wb") as log:
-        server = ProbeServer(log, command=[python, *PROBE[1:]])
-        probe = Probe(server, Cell("small_cnn", "dense", "compiled", "fp32", 2, 8, "cpu"), settings)
+        server = Connection(log, command=[python, *PROBE[1:]])
+        probe = CellProbe(server, Cell("small_cnn", "dense", "compiled", "fp32", 2, 8, "cpu"), settings)
         prepared = probe.prepared()
         before = files()
         assert before > 0
@@ -301,7 +302,7 @@ def test_compiled_nets_compile_before_the_first_inference(
         assert prepared.artefact is not None
         assert probe.latency().first_s > 0
         assert agrees(probe).same_function
-        again = Probe(server, Cell("small_cnn", "dense", "compiled", "fp32", 2, 8, "cpu"), settings)
+        again = CellProbe(server, Cell("small_cnn", "dense", "compiled", "fp32", 2, 8, "cpu"), settings)
         assert again.prepared().artefact is not None
         again.close()
         assert files() == before  # it was kept in the server's folder
@@ -315,7 +316,7 @@ def test_exported_programs_run(ask: Ask, runtime: str, precision: str) -> None:
     probe = ask(runtime, precision)
     assert probe.prepared().options["in_precision"] > 0.5
     assert probe.accuracy().keeps_to_parent
-    assert probe.memory().weights_bytes > 0
+    assert (probe.memory()["weights"].value or 0) > 0
     assert agrees(probe).same_function
 
 
@@ -334,9 +335,9 @@ def test_without_a_compiler_compiled_is_unavailable(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with (tmp_path / "probe.log").open("wb") as log:
-        server = ProbeServer(log, command=[python, *PROBE[1:]])
+        server = Connection(log, command=[python, *PROBE[1:]])
         with pytest.raises(CellEnded, match=r"compiled does not work .*no working C\+\+ compiler; install g\+\+") as caught:
-            Probe(server, Cell("small_cnn", "dense", "compiled", "fp32", 1, 8, "cpu"), settings).prepared()
+            CellProbe(server, Cell("small_cnn", "dense", "compiled", "fp32", 1, 8, "cpu"), settings).prepared()
         server.close()
     assert caught.value.outcome == "unavailable"
 

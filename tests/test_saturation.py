@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +14,14 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from plumbline.harness import machine, runtimes
+from plumbline.harness import machine, runtimes, timing
 from plumbline.harness.cell import Cell
 from plumbline.harness.facts import Agreement
-from plumbline.harness.probe import agreement, artefacts, latency
+from plumbline.harness.probe import agreement, artefacts
 from plumbline.harness.runtimes import saturation
 from plumbline.harness.runtimes.export import export, quantise
 from plumbline.models.onnx.graph import read
+from tests.records import replace
 
 CELL = Cell("small_cnn", "dense", "onnxruntime", "int8-static", 1, 8, "cpu")
 AGREES = Agreement("", 8, "", 1.0, 0.1, 0.2, 0.0, 0.3, 2.4, 0.1, 1.0)
@@ -70,8 +70,8 @@ def test_what_is_built_depends_on_the_processor(
     monkeypatch.setattr(saturation, "saturate", lambda: saturates)
     cell = replace(CELL, runtime=runtime)
     adapter = runtimes.find(runtime).adapter
-    assert [chosen.get("products") for chosen in adapter.alternatives(runtimes.way(cell))] == built
-    assert list(adapter.alternatives(runtimes.way(replace(cell, precision="fp32")))) == [{}]
+    assert [chosen.get("products") for chosen in adapter.alternatives(runtimes.config(cell))] == built
+    assert list(adapter.alternatives(runtimes.config(replace(cell, precision="fp32")))) == [{}]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_fastest_that_agrees_is_kept(
     found = iter(replace(AGREES, error=error, tolerance=1.0 if agrees else 0.0) for error, agrees in zip(errors, agreeing))
     monkeypatch.setattr(agreement, "judge", lambda *_: next(found))
     monkeypatch.setattr(artefacts, "layers", lambda folder: [])
-    monkeypatch.setattr(latency, "in_turns", lambda calls, *_, **__: {number: [medians[number]] for number in calls})
+    monkeypatch.setattr(timing, "interleave_calls", lambda calls, *_, **__: {number: [medians[number]] for number in calls})
     executable: Any = SimpleNamespace(place=lambda arguments: arguments, run=print, synchronize=print)
     model: Any = SimpleNamespace(positional=lambda images: (images,))
     reference: Any = SimpleNamespace(batch=lambda count: None)

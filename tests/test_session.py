@@ -19,13 +19,14 @@ import jsonschema
 import psutil
 import pytest
 
-from plumbline.harness import journal
+from plumbline.harness import journal, messages, record
 from plumbline.harness.boot import BOOT
+from plumbline.harness.lock import lock_machine
 from plumbline.harness.machine import cuda_device
-from plumbline.harness.session import record
-from plumbline.harness.session.session import lock_machine
+from plumbline.harness.session.session import without_paths
 from tests.conftest import HOUR_S, Run, command, where
 from tests.faulty import SAYS_THAT_IT_WAITS
+from tests.records import record_of, replace
 
 Bench = Callable[..., Run]
 QUICK = ("--tier", "smoke", "--model", "small_cnn", "--runtime", "eager", "--batch", "1", "--target", "cpu")
@@ -38,10 +39,10 @@ def test_a_session_measures_records_and_shows(bench: Bench, tmp_path: Path) -> N
     assert run.code == 0, run.output
     assert set(run.records) == {f"small_cnn-dense-eager-{precision}-b1-8px-cpu" for precision in ("fp32", "bf16", "fp16")}
     kept = run.records["small_cnn-dense-eager-fp32-b1-8px-cpu"]
-    assert kept["outcome"] == "ok"
-    assert kept["accuracy"]["seed"] == 5
-    assert kept["counts"]["macs"] == 337_536
-    assert kept["weights"]["training"]["recipe"]["epochs"] == len(kept["weights"]["training"]["curves"]) == 20
+    assert kept.outcome == "ok"
+    assert kept.accuracy.seed == 5
+    assert kept.counts.macs == 337_536
+    assert kept.weights.training["recipe"]["epochs"] == len(kept.weights.training["curves"]) == 20
     assert "[3/3] small_cnn-dense-eager-fp16-b1-8px-cpu  ok" in run.output
     assert "evaluation matrix" in run.output
     assert run.output.count("\nsmall_cnn  ") == 3
@@ -50,15 +51,15 @@ def test_a_session_measures_records_and_shows(bench: Bench, tmp_path: Path) -> N
     replayed = {entry["extra_info"]["cell"]: entry for entry in json.loads(text)["benchmarks"]}
     assert set(replayed) == set(run.records)
     for cell, entry in replayed.items():
-        samples = run.records[cell]["latency"]["model"]["samples_s"]
+        samples = run.records[cell].latency.model.samples_s
         assert entry["stats"]["data"] == pytest.approx(samples, abs=1e-12)
-        assert entry["extra_info"]["fingerprint"] == run.records[cell]["machine"]["id"]
+        assert entry["extra_info"]["fingerprint"] == run.records[cell].machine.id
         assert entry["extra_info"]["target"] == "cpu"
 
 
 def test_a_record_tells_nothing_about_the_person(bench: Bench) -> None:
     run = bench(*QUICK, "--precision", "fp32")
-    text = json.dumps(list(run.records.values()))
+    text = (run.folder / journal.NAME).read_text()
     for secret in (str(Path.home()), str(Path.cwd()), f'"{platform.node()}"', f'"{getpass.getuser()}"'):
         assert secret not in text
 
@@ -73,11 +74,11 @@ def test_benchmark_only_measures_cells_and_leaves_out_the_rest(bench: Bench, tmp
 
 def test_other_batches_refer_to_one_accuracy(bench: Bench) -> None:
     run = bench("--tier", "smoke", "--model", "small_cnn", "--precision", "bf16", "--target", "cpu")
-    first, second = (run.records[f"small_cnn-dense-eager-bf16-b{batch}-8px-cpu"]["accuracy"] for batch in (8, 1))
-    assert first["measured_by"] is None
-    assert second["measured_by"] == "small_cnn-dense-eager-bf16-b8-8px-cpu"
-    assert second["top1"] == first["top1"]
-    assert first["loss"] is not None
+    first, second = (run.records[f"small_cnn-dense-eager-bf16-b{batch}-8px-cpu"].accuracy for batch in (8, 1))
+    assert first.measured_by is None
+    assert second.measured_by == "small_cnn-dense-eager-bf16-b8-8px-cpu"
+    assert second.top1 == first.top1
+    assert first.loss is not None
 
 
 @pytest.mark.slow
@@ -97,10 +98,10 @@ def test_what_goes_wrong_is_red_and_the_rest_goes_on(bench: Bench) -> None:
     assert "9 failed, 1 passed" in run.output
     for name, (outcome, says) in expected.items():
         kept = run.records[f"tests.faulty:{name}-dense-eager-fp32-b1-8px-cpu"]
-        assert kept["outcome"] == outcome, kept
-        assert (kept["latency"] is not None) == (outcome == "ok")
+        assert kept.outcome == outcome, kept
+        assert (kept.latency is not None) == (outcome == "ok")
         if says is not None:
-            assert says in kept["reason"]
+            assert says in kept.reason
 
 
 @pytest.mark.slow
@@ -113,8 +114,8 @@ def test_what_a_tier_only_counts_is_checked_and_shown(bench: Bench, tmp_path: Pa
     assert run.code == 1
     assert "1 failed, 2 passed" in run.output
     large = run.records["vgg16-dense-eager-fp32-b1-224px-cpu"]
-    assert (large["outcome"], large["counts"]["parameters"], large["latency"]) == ("ok", 138_357_544, None)
-    assert run.records["tests.faulty:MISCOUNTED-dense-eager-fp32-b1-8px-cpu"]["outcome"] == "failed"
+    assert (large.outcome, large.counts.parameters, large.latency) == ("ok", 138_357_544, None)
+    assert run.records["tests.faulty:MISCOUNTED-dense-eager-fp32-b1-8px-cpu"].outcome == "failed"
     assert "counted, not timed" in run.output
 
 
@@ -126,7 +127,7 @@ def test_a_tier_may_say_that_a_cell_need_not_fit(bench: Bench, tmp_path: Path) -
     run = bench("--matrix", str(tmp_path / "m.toml"), "--memory-limit", "3GiB")
     assert run.code == 0
     assert "1 passed, 1 xfailed" in run.output
-    assert run.records["tests.faulty:HUNGRY-dense-eager-fp32-b1-8px-cpu"]["outcome"] == "out_of_memory"
+    assert run.records["tests.faulty:HUNGRY-dense-eager-fp32-b1-8px-cpu"].outcome == "out_of_memory"
 
 
 @pytest.mark.slow
@@ -137,7 +138,7 @@ def test_the_impossible_is_skipped_unless_it_was_named(bench: Bench, tmp_path: P
     assert run.code == 0
     assert "1 passed, 1 skipped" in run.output
     assert "takes images of 8 pixels, came 9" in run.output
-    assert run.records["tests.faulty:GOOD-dense-eager-fp32-b1-9px-cpu"]["outcome"] == "unsupported"
+    assert run.records["tests.faulty:GOOD-dense-eager-fp32-b1-9px-cpu"].outcome == "unsupported"
     named = bench("--matrix", str(tmp_path / "m.toml"), "--image-size", "9", folder="named")
     assert named.code == 1
     assert "1 failed" in named.output
@@ -169,8 +170,8 @@ def test_resume_runs_what_is_missing_or_not_ok(bench: Bench, tmp_path: Path) -> 
     again = bench(*QUICK, "--resume", str(run.folder))
     assert again.code == 0, again.output
     assert "2 passed, 1 deselected" in again.output
-    assert {kept["outcome"] for kept in again.records.values()} == {"ok"}
-    (seed,) = {kept["settings"]["inputs_seed"] for kept in again.records.values()}  # the pictures with which it began
+    assert {kept.outcome for kept in again.records.values()} == {"ok"}
+    (seed,) = {kept.settings.inputs_seed for kept in again.records.values()}  # the pictures with which it began
     assert f"inputs: seed {seed} (--inputs-seed repeats them)" in run.output
     assert f"inputs: seed {seed} " in again.output
     assert len((run.folder / journal.NAME).read_text().splitlines()) == 4
@@ -184,10 +185,9 @@ def test_resume_runs_what_is_missing_or_not_ok(bench: Bench, tmp_path: Path) -> 
 
     kept = again.records
     other = [
-        {**one, "machine": {**one["machine"], "cpu_model": "another"}, "outcome": "failed", "reason": "x"}
-        for one in kept.values()
+        replace(one, machine=replace(one.machine, cpu_model="another"), outcome="failed", reason="x") for one in kept.values()
     ]
-    (run.folder / journal.NAME).write_text("".join(json.dumps(one) + "\n" for one in other))
+    (run.folder / journal.NAME).write_text("".join(messages.encode(one).decode() + "\n" for one in other))
     refused = bench(*QUICK, "--resume", str(run.folder))
     assert refused.code == pytest.ExitCode.USAGE_ERROR
     assert "another machine" in refused.output
@@ -213,8 +213,8 @@ def test_ctrl_c_leaves_a_whole_journal_and_a_table(tmp_path: Path, cache: Path) 
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "evaluation matrix" in output
     kept = journal.read(folder)
-    assert [(one["cell"]["model"], one["outcome"]) for one in kept] == [("tests.faulty:GOOD", "ok")]
-    jsonschema.validate(kept[0], record.schema())
+    assert [(one.cell.model, one.outcome) for one in kept] == [("tests.faulty:GOOD", "ok")]
+    jsonschema.validate(messages.plain(kept[0]), record.schema())
     assert processes_of(tmp_path) == []
     assert list(tmp_path.glob("plumbline-*")) == []  # the probe's scratch
 
@@ -356,25 +356,26 @@ def test_a_full_disk_is_said_before_the_first_cell(bench: Bench, tmp_path: Path)
 def test_a_disk_that_fills_up_midway_loses_nothing_before(tmp_path: Path) -> None:
     """Known truth: the kernel lets this process write no more than 8 KiB."""
     code = (
-        "import resource, signal, sys; from pathlib import Path; from harness import journal\n"
+        "import resource, signal, sys; from pathlib import Path; from plumbline.harness import journal\n"
+        "from tests.records import cell_of, record_of\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); journal.ROOM = 100\n"
         "kept = journal.Journal(Path(sys.argv[1])); resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
-        "for number in range(100): kept.append({'cell': {'id': str(number)}, 'text': 'x' * 1000})\n"
+        "for number in range(100): kept.append(record_of(cell_of(str(number))))\n"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert "RunError: the record of 7 could not be kept: No space left on device" in ended.stderr
-    assert [one["cell"]["id"] for one in journal.read(tmp_path)] == list("0123456")
+    assert "RunError: the record of 6-dense-eager-fp32-b1-8px-cpu could not be kept: No space left on device" in ended.stderr
+    assert [one.cell.id for one in journal.read(tmp_path)] == list("012345")
     assert (tmp_path / journal.NAME).read_text().endswith("\n")
 
 
 def test_a_reason_has_no_paths() -> None:
     text = "RuntimeError: unable to mmap 102 bytes from file </home/ann/.cache/plumbline/w.safetensors>: a/b 1/2 (12)"
-    assert record.without_paths(text) == "RuntimeError: unable to mmap 102 bytes from file <w.safetensors>: a/b 1/2 (12)"
+    assert without_paths(text) == "RuntimeError: unable to mmap 102 bytes from file <w.safetensors>: a/b 1/2 (12)"
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     first = journal.Journal(tmp_path)
-    first.append({"cell": {"id": "a"}})
+    first.append(record_of())
     first.close()
     with pytest.raises(journal.RunError, match="holds a run already; continue it with --resume"):
         journal.Journal(tmp_path)

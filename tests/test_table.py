@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from plumbline.harness.facts import Accuracy
+from plumbline.harness.record import Record
 from plumbline.harness.views.table import notes
+from tests.records import prepared_of, record_of
 
 
-def record(reason: str | None, source: str = "x") -> dict[str, Any]:
-    return {
-        "cell": {"id": "a", "model": "mlp", "precision": "fp32"},
-        "outcome": "ok",
-        "latency": None,
-        "accuracy": {"unavailable": reason, "top1": None},
-        "weights": {"source": source},
-        "machine": {"git_revision": "0"},
-    }
+def record(reason: str | None, source: str = "x") -> Record:
+    return record_of(accuracy=Accuracy(unavailable=reason), prepared=prepared_of(source=source))
 
 
 def test_how_to_get_pictures_and_weights_is_said_in_one_line() -> None:

@@ -10,7 +10,6 @@ import signal
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +25,7 @@ from plumbline.harness.cell import Cell
 from plumbline.harness.cli import main
 from plumbline.harness.probe import training
 from plumbline.harness.probe.context import Context
-from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies import train as command
 from plumbline.models import find
@@ -41,6 +40,7 @@ from plumbline.models.training.recipes import Diverged, Recipe, Task
 from plumbline.models.training.training import CHECKPOINT, RECORD, Progress, train
 from plumbline.models.weights.weights import WEIGHTS, WrongWeights, folder, load_weights, locate
 from tests.conftest import HOUR_S
+from tests.records import replace
 
 QUICK = Recipe(epochs=3, batch=64, learning_rate=3e-3, augmentation=("crop=1", "flip", "cutmix"))
 NET = "small_cnn+width=4"
@@ -355,7 +355,7 @@ def test_weights_that_were_changed_are_refused(tmp_path: Path, whole: Path) -> N
         load_weights(find(NET).instantiate(8), tmp_path / WEIGHTS)
 
 
-def test_a_benchmark_begins_anew_where_a_checkpoint_cannot_be_continued(tmp_path: Path, server: ProbeServer) -> None:
+def test_a_benchmark_begins_anew_where_a_checkpoint_cannot_be_continued(tmp_path: Path, server: Connection) -> None:
     """By other code, say: nobody wants every session to fail until a file is deleted by hand."""
     asked = Task(find("small_cnn"), 8, find("small_cnn").recipe(8))
     place = folder(asked, tmp_path)
@@ -364,8 +364,10 @@ def test_a_benchmark_begins_anew_where_a_checkpoint_cannot_be_continued(tmp_path
     kept, facts = checkpoint.load(place / CHECKPOINT)
     checkpoint.save(place / CHECKPOINT, kept, {**facts, "made_by": {**facts["made_by"], "code": "another"}})
     cell = Cell("small_cnn", "dense", "eager", "fp32", 1, 8, "cpu")
-    probe = Probe(server, cell, Settings(seed=7, cache=tmp_path, accuracy_images=100, time_limit_s=HOUR_S))  # the server knows 0
-    assert probe.prepared().weights["training"]["sessions"] == 1
+    probe = CellProbe(
+        server, cell, Settings(seed=7, cache=tmp_path, accuracy_images=100, time_limit_s=HOUR_S)
+    )  # the server knows 0
+    assert (probe.prepared().weights.training or {})["sessions"] == 1
     probe.close()
     assert sorted(path.name for path in place.iterdir()) == [RECORD, WEIGHTS]
 
@@ -730,7 +732,7 @@ def test_the_command_says_when_a_floor_is_missed(plumbline: Callable[..., int], 
         (["train", "mlp+data=mnist"], "no data root was given"),
         (["train", "mlp", "--data", "nowhere"], "--data: 'nowhere' is not a folder"),
         (["train", "mlp", "--from", "nothing.safetensors"], "--from: 'nothing.safetensors' is no file"),
-        (["train", "mlp", "--new-head"], "--new-head: wanted with --from FILE"),
+        (["train", "mlp", "--new-head"], "--new-head: expected with --from FILE"),
         (["train", "mlp", "--variant", "thin"], "no variant 'thin'"),
         (["train", "mlp", "--image-size", "300"], "mlp takes images of 1 to 224 pixels, came 300"),
         (["data", "imagenet", "--data", "."], "no data set 'imagenet' that can be fetched; known: mnist"),

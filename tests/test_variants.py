@@ -14,22 +14,27 @@ from torch import nn
 
 from plumbline.harness.cell import Cell
 from plumbline.harness.cli import main
-from plumbline.harness.facts import Promise
+from plumbline.harness.facts import Delivery, Promise
 from plumbline.harness.machine import here
+from plumbline.harness.messages import Compress
 from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
-from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.record import Record
+from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.session.matrix import FILE, expand, load
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies import compress, compression
-from plumbline.harness.studies.compression import DEEP, SMALL, THIN, Goal, tables
-from plumbline.harness.views.table import explained, kept, matrix
+from plumbline.harness.studies.compression import DEEP, SMALL, THIN, tables
+from plumbline.harness.verdicts.limits import Limit, failed
+from plumbline.harness.verdicts.realised import explained, shortfalls
+from plumbline.harness.views.table import matrix
 from plumbline.models import find as model
 from plumbline.models.compression import stored, variants
 from plumbline.models.compression.distillation import Distillation
 from plumbline.models.compression.penalties import L1, Sensitivity, sensitivity
 from plumbline.models.compression.unstructured import Gradual, polynomial, weights
-from plumbline.models.compression.variants import TECHNIQUES, NotTrained, Unfit, find
+from plumbline.models.compression.variants import TECHNIQUES, find
 from plumbline.models.model import UnknownName
+from tests.records import accuracy_of, cell_of, prepared_of, record_of, replace
 
 # -- names -----------------------------------------------------------------------------------------------------
 
@@ -204,9 +209,9 @@ QUICK = {"sampling_s": 0.05, "warmup_s": 0.05, "accuracy_images": 100}
     ],
 )
 def test_a_variant_is_the_same_function_and_its_promise_is_counted(
-    server: ProbeServer, cache: Path, variant: str, stored: float, macs: float
+    server: Connection, cache: Path, variant: str, stored: float, macs: float
 ) -> None:
-    probe = Probe(server, cell(variant), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
+    probe = CellProbe(server, cell(variant), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
     counts, promise, agreement = probe.counts(), probe.promise(), probe.agreement()
     accuracy = probe.accuracy()
     probe.close()
@@ -219,8 +224,8 @@ def test_a_variant_is_the_same_function_and_its_promise_is_counted(
     assert accuracy.parent_top1 is not None and accuracy.floor is None
 
 
-def test_a_sparse_cell_and_its_parent_take_turns(server: ProbeServer, cache: Path) -> None:
-    probe = Probe(server, cell("prune99+sparse", batch=32), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
+def test_a_sparse_cell_and_its_parent_take_turns(server: Connection, cache: Path) -> None:
+    probe = CellProbe(server, cell("prune99+sparse", batch=32), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
     probe.latency()
     delivery = probe.delivery()
     assert delivery is not None and delivery.unavailable is None
@@ -230,15 +235,15 @@ def test_a_sparse_cell_and_its_parent_take_turns(server: ProbeServer, cache: Pat
     assert delivery.reaches(delivery.interval[0]) and not delivery.reaches(delivery.interval[0] + 0.01)
 
 
-def test_sparse_layers_of_a_net_with_several_inputs_are_chosen_too(server: ProbeServer, settings: Settings) -> None:
-    probe = Probe(server, Cell("tests.faulty:PAIR", "prune50+sparse", "eager", "fp32", 2, 8, "cpu"), settings)
+def test_sparse_layers_of_a_net_with_several_inputs_are_chosen_too(server: Connection, settings: Settings) -> None:
+    probe = CellProbe(server, Cell("tests.faulty:PAIR", "prune50+sparse", "eager", "fp32", 2, 8, "cpu"), settings)
     assert "sparse_layers" in probe.prepared().options
     assert probe.agreement().same_function
     probe.close()
 
 
-def test_the_dense_net_promises_nothing(server: ProbeServer, cache: Path) -> None:
-    probe = Probe(server, cell("dense"), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
+def test_the_dense_net_promises_nothing(server: Connection, cache: Path) -> None:
+    probe = CellProbe(server, cell("dense"), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
     assert probe.promise() is None
     assert probe.delivery() is None
     probe.close()
@@ -257,8 +262,8 @@ def test_the_dense_net_promises_nothing(server: ProbeServer, cache: Path) -> Non
         ("prune90+tune+epochs=500", UNAVAILABLE, r"plumbline train mlp --image-size 8 --variant prune90\+tune\+epochs=500"),
     ],
 )
-def test_what_cannot_be_made_says_why(server: ProbeServer, cache: Path, variant: str, outcome: str, words: str) -> None:
-    probe = Probe(server, cell(variant), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
+def test_what_cannot_be_made_says_why(server: Connection, cache: Path, variant: str, outcome: str, words: str) -> None:
+    probe = CellProbe(server, cell(variant), Settings(cache=cache, **QUICK))  # type: ignore[arg-type]
     with pytest.raises(CellEnded, match=words) as ended:
         probe.prepared()
     assert ended.value.outcome == outcome
@@ -273,10 +278,10 @@ def test_what_cannot_be_made_says_why(server: ProbeServer, cache: Path, variant:
     ],
 )  # fmt: skip
 def test_a_variant_that_trains_does_so_on_demand_and_is_kept(
-    server: ProbeServer, cache: Path, variant: str, nonzero: float, macs: float
+    server: Connection, cache: Path, variant: str, nonzero: float, macs: float
 ) -> None:
     settings = Settings(cache=cache, sampling_s=0.05, warmup_s=0.05, accuracy_images=None)
-    probe = Probe(server, cell(variant, batch=64), settings)
+    probe = CellProbe(server, cell(variant, batch=64), settings)
     promise, accuracy = probe.promise(), probe.accuracy()
     probe.close()
     assert promise is not None and len(promise.trainings) == 1
@@ -287,45 +292,47 @@ def test_a_variant_that_trains_does_so_on_demand_and_is_kept(
     assert len(kept) == 1
 
 
+def shown(promise: Promise, speedup: float | None, **options: int) -> Record:
+    delivery = None if speedup is None else Delivery(speedup)
+    return record_of(prepared=prepared_of(promise, options=options), delivery=delivery)
+
+
 @pytest.mark.parametrize(
-    ("effective", "delivered", "word"),
+    ("effective", "realised", "words"),
     [
-        (1000, 1.0, "yes"), (1000, 0.9, "slower"), (750, 1.3, "yes"), (750, 1.1, "half the gain"), (500, 1.0, "no faster"),
-        (500, 1.04, "no faster"), (500, 1.2, "half the gain"), (500, 1.6, "yes"), (970, 0.5, "slower"),
-        (100, 4.0, "half the gain"), (100, 6.0, "yes"),
+        (1000, 1.0, []), (1000, 0.9, ["slower"]), (750, 1.3, []), (750, 1.1, ["under-delivers"]), (500, 1.0, ["no faster"]),
+        (500, 1.04, ["no faster"]), (500, 1.2, ["under-delivers"]), (500, 1.6, []), (970, 0.5, ["slower"]),
+        (100, 4.0, ["under-delivers"]), (100, 6.0, []),
     ],
 )  # fmt: skip
-def test_less_than_half_of_the_gain_is_a_broken_promise(effective: int, delivered: float, word: str) -> None:
+def test_less_than_half_of_the_theoretical_gain_is_flagged(effective: int, realised: float, words: list[str]) -> None:
     promise = Promise(100, 100, 95, 95, 1000, effective, effective, 400, 100, None)
-    assert kept({"promise": vars(promise), "delivery": {"speedup": delivered}}) == word
+    assert shortfalls(shown(promise, realised)) == words
 
 
 def test_a_variant_whose_layers_are_all_dense_again_is_called_so() -> None:
     promise = Promise(100, 100, 5, 5, 1000, 1000, 50, 400, 20, None)
     for speedup in (0.9, 0.99, 1.1):
-        record = {"promise": vars(promise), "delivery": {"speedup": speedup}, "options": {"sparse_layers": 0}}
-        assert kept(record) == "dense again"
-        assert explained([record])[0].startswith("dense again: none of its sparse layers was faster")
-    assert kept({**record, "options": {"sparse_layers": 1}}) == "half the gain"
+        found = shown(promise, speedup, sparse_layers=0)
+        assert shortfalls(found) == ["dense again"]
+        assert explained([found])[0].startswith("dense again: none of its sparse layers was faster")
+    assert shortfalls(shown(promise, 1.1, sparse_layers=1)) == ["under-delivers"]
 
 
-def test_a_promise_that_is_not_kept_is_told_in_plain_words() -> None:
+def test_a_shortfall_is_told_in_plain_words() -> None:
     promise = Promise(100, 100, 10, 100, 1000, 1000, 100, 400, 400, None)
-    record = {"promise": vars(promise), "delivery": {"speedup": 1.0}}
-    assert kept(record) == "no faster, no smaller"
-    assert [line.partition(":")[0] for line in explained([record, {"promise": None}])] == ["no faster", "no smaller"]
-    coded = {**record, "delivery": {"speedup": 9.0}, "promise": {**vars(promise), "bytes": 50}}
-    assert (kept(coded), explained([coded])) == ("yes", [])
-    assert kept({**record, "delivery": None}) == "no smaller"
-    assert kept({"promise": None}) == "-"
+    found = shown(promise, 1.0)
+    assert shortfalls(found) == ["no faster", "no smaller"]
+    assert [line.partition(":")[0] for line in explained([found, record_of()])] == ["no faster", "no smaller"]
+    coded = shown(replace(promise, bytes=50), 9.0)
+    assert (shortfalls(coded), explained([coded])) == ([], [])
+    assert shortfalls(shown(promise, None)) == ["no smaller"]
+    assert shortfalls(record_of()) == []
 
 
-def record(variant: str, nonzero: int = 25, stages: dict[str, int] | None = None, top1: float = 0.97) -> dict[str, Any]:
+def record(variant: str, nonzero: int = 25, stages: dict[str, int] | None = None, top1: float = 0.97) -> Record:
     promise = Promise(100, 100, nonzero, 100, 1000, 1000, 250, 400, 400, stages, [{"epochs": 4, "seconds": 3.0}])
-    named = {"model": "mlp", "variant": variant, "id": f"mlp-{variant}", "image_size": 8, "runtime": "eager", "precision": "fp32"}
-    named |= {"batch": 32}
-    machine = {"git_revision": "5ca1ab1e"}
-    return {"cell": named, "promise": vars(promise), "accuracy": {"top1": top1, "loss": 0.01}, "reason": None, "machine": machine}
+    return record_of(cell_of(variant=variant, batch=32), prepared=prepared_of(promise), accuracy=accuracy_of(top1, loss=0.01))
 
 
 def test_the_tables_say_what_was_swept_and_what_each_stage_took() -> None:
@@ -338,16 +345,14 @@ def test_the_tables_say_what_was_swept_and_what_each_stage_took() -> None:
     assert ["mlp", "prune90+huffman", "40", "8", "3", "1.25", "32.0x"] in rows
     assert "stage by stage" not in tables([record("prune90")])
     assert "revisions" not in text
-    other = {**record("share"), "machine": {"git_revision": "f00dbabe"}}
-    assert "- measured by 2 revisions of this project (5ca1ab1, f00dbab): rows may" in tables([*swept, other])
+    other = replace(record("share"), revision="f00dbabe")
+    assert "- measured by 2 revisions of this project (5ca1ab1e, f00dbabe): rows may" in tables([*swept, other])
 
 
 def test_the_matrix_has_a_table_of_its_own_for_what_is_compressed() -> None:
-    nothing = dict.fromkeys(("latency", "counts", "memory", "agreement", "accuracy", "promise"))
-    cell = {**record("dense")["cell"], "target": "cpu"}
-    dense = {**record("dense"), **nothing, "cell": cell, "outcome": "failed", "reason": "so"}
-    pruned = {**dense, "cell": {**cell, "variant": "prune75"}, "promise": record("prune75")["promise"]}
-    whole, _, below = matrix([dense, pruned]).partition("compressed: promised, and delivered in turns with the dense net")
+    dense = record_of(cell_of(batch=32), outcome="failed", reason="so")
+    pruned = record_of(cell_of(variant="prune75", batch=32), outcome="failed", reason="so", prepared=record("prune75").prepared)
+    whole, _, below = matrix([dense, pruned]).partition("compressed: theoretical gain, and the gain realised in turns with")
     assert "prune75" in whole and "4.00x" not in whole
     row = below.splitlines()[4].split()
     assert row[:8] == ["mlp", "prune75", "8", "eager", "fp32", "b32", "0.0001", "25.0%"]
@@ -357,36 +362,41 @@ def test_the_matrix_has_a_table_of_its_own_for_what_is_compressed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("came", "most", "words"),
+    ("got", "most", "interval", "verdict"),
     [
-        (4.5, False, ["4.5x", "at least 4.5x", "reached"]), (4.4, False, ["4.4x", "at least 4.5x", "missed"]),
-        (4.5, True, ["4.5x", "at most 4.5x", "reached"]), (4.6, True, ["4.6x", "at most 4.5x", "missed"]),
-        (None, True, ["-", "at most 4.5x", "not measured"]),
+        (4.5, False, None, "passed"), (4.4, False, None, "failed"), (4.5, True, None, "passed"), (4.6, True, None, "failed"),
+        (None, True, None, "missing"), (4.6, True, (4.4, 4.8), "passed"), (4.6, True, (4.55, 4.8), "failed"),
+        (4.4, False, (4.2, 4.6), "passed"), (4.4, False, (4.2, 4.45), "failed"),
     ],
 )  # fmt: skip
-def test_a_goal_is_reached_or_missed(came: float | None, most: bool, words: list[str]) -> None:
-    assert Goal("faster", came, 4.5, "x", most).row() == ["faster", *words]
+def test_a_figure_passes_or_fails_its_limit(
+    got: float | None, most: bool, interval: tuple[float, float] | None, verdict: str
+) -> None:
+    limit = Limit("faster", got, 4.5, "x", most, interval)
+    assert limit.verdict == verdict
+    assert failed([limit]) == (["faster"] if verdict == "failed" else [])
 
 
 def test_the_tier_says_what_its_cells_were_to_reach() -> None:
-    def scores(which: tuple[str, int, str], **changed: Any) -> list[str]:
+    def scores(which: tuple[str, int, str], top1: float | None, loss: float | None, **promised: Any) -> list[str]:
         name, size, variant = which
-        told = record(variant)
-        shown = tables([{**told, "cell": {**told["cell"], "model": name, "image_size": size}, **changed}]).splitlines()
-        return [line.split("  ")[-1].strip() for line in shown[shown.index("What was to be reached") + 4 :]]
+        told = record(variant).promise
+        assert told is not None
+        found = record_of(
+            cell_of(name, image_size=size, variant=variant),
+            prepared=prepared_of(replace(told, **promised)),
+            accuracy=None if top1 is None else accuracy_of(top1, loss=loss),
+        )
+        lines = tables([found]).splitlines()
+        return [line.split("  ")[-1].strip() for line in lines[lines.index("Limits") + 4 :]]
 
-    promise = {**record(DEEP[2])["promise"], "bytes_dense": 3000}
-    assert scores(DEEP, promise={**promise, "bytes": 100}, accuracy={"top1": 0.9, "loss": 0.003}) == ["reached", "reached"]
-    assert scores(DEEP, promise={**promise, "bytes": 101}, accuracy={"top1": 0.9, "loss": 0.0031}) == ["missed", "missed"]
-    assert scores(DEEP, promise={**promise, "bytes": None}, accuracy=None) == ["not measured", "not measured"]
-    assert scores(THIN, accuracy={"top1": 0.9, "loss": 0.01}) == ["reached"]
-    assert scores(THIN, accuracy={"top1": 0.9, "loss": 0.011}) == ["missed"]
-    assert scores(THIN, promise=None, accuracy=None, outcome="unavailable", reason="no data") == ["not measured"]
-    assert scores(SMALL, promise={**promise, "bytes": 94_000_000}, accuracy={"top1": 0.5386, "loss": 0.0}) == [
-        "reached",
-        "missed",
-    ]
-    assert "What was to be reached" not in tables([record(THIN[2])])
+    assert scores(DEEP, 0.9, 0.003, bytes_dense=3000, bytes=100) == ["passed", "passed"]
+    assert scores(DEEP, 0.9, 0.0031, bytes_dense=3000, bytes=101) == ["failed", "failed"]
+    assert scores(DEEP, None, None, bytes=None) == ["missing", "missing"]
+    assert scores(THIN, 0.9, 0.01) == ["passed"]
+    assert scores(THIN, 0.9, 0.011) == ["failed"]
+    assert scores(SMALL, 0.5386, 0.0, bytes=94_000_000) == ["passed", "failed"]
+    assert "Limits" not in tables([record(THIN[2])])
     cells = {(cell.model, cell.image_size, cell.variant) for cell in expand(load(FILE)["compression"], {})}
     assert {DEEP, THIN, SMALL} <= cells
 
@@ -395,13 +405,13 @@ def test_goals_are_told_also_when_a_later_part_fails(monkeypatch: pytest.MonkeyP
     def fails(*_: Any) -> Any:
         raise ValueError("so")
 
-    parts = {"one": lambda *_: ("first", [Goal("figure", 1, 2, "x")]), "two": fails, "three": lambda *_: ("third", [])}
+    parts = {"one": lambda *_: ("first", [Limit("figure", 1, 2, "x")]), "two": fails, "three": lambda *_: ("third", [])}
     monkeypatch.setattr(compression, "PARTS", parts)
     with pytest.raises(ValueError, match="so"):
         compression.report([], None, 0.1, "simple", lambda text: None)
     said = capsys.readouterr().out
     assert "first" in said and "third" not in said
-    assert said.split()[-6:] == ["figure", "1x", "at", "least", "2x", "missed"]
+    assert said.split()[-6:] == ["figure", "1x", "at", "least", "2x", "failed"]
     told: list[str] = []
     compression.report(["three"], None, 0.1, "simple", told.append)
     assert capsys.readouterr().out == f"{here()}\n\nthird\n\n"
@@ -418,15 +428,20 @@ def test_a_student_is_trained_by_the_whole_recipe_and_a_pruned_net_for_a_fifth()
 
 def test_a_compressed_net_is_written_and_built_again(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, settings = tmp_path / "new" / "mlp.plumbline", Settings(cache=cache)
-    assert compress.command(model("mlp"), 8, "prune95+share+bits=4+huffman", settings, out, print) == 0
+
+    def compressed(name: str, variant: str, size: int) -> int:
+        request = Compress(cell_of(name, variant=variant, image_size=size), settings, str(out))
+        return compress.command(request, print)
+
+    assert compressed("mlp", "prune95+share+bits=4+huffman", 8) == 0
     net = stored.load(model("mlp"), 8, out)
     said = capsys.readouterr().out
     assert f"{sum(int(parameter.count_nonzero()) for parameter in net.parameters()):,} of 2,176,010 parameters left" in said
     assert f"coded: {out.stat().st_size:>13,} bytes" in said
-    with pytest.raises(Unfit, match=r"filter99: .*groups of channels that can be pruned allow"):
-        compress.command(model("mlp"), 8, "filter99", settings, out, print)
-    with pytest.raises(NotTrained, match="trained weights of squeezenet1_1 are wanted, and there are none"):
-        compress.command(model("squeezenet1_1"), 224, "prune50", settings, out, print)
+    with pytest.raises(CellEnded, match=r"filter99: .*groups of channels that can be pruned allow"):
+        compressed("mlp", "filter99", 8)
+    with pytest.raises(CellEnded, match="trained weights of squeezenet1_1 are"):
+        compressed("squeezenet1_1", "prune50", 224)
 
 
 def test_a_model_without_a_recipe_cannot_be_tuned() -> None:
@@ -438,7 +453,7 @@ def test_a_model_without_a_recipe_cannot_be_tuned() -> None:
 def test_a_missed_limit_is_no_success(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], came: float | None, code: int
 ) -> None:
-    monkeypatch.setattr(compression, "PARTS", {"one": lambda *_: ("first", [Goal("figure", came, 2, "x")])})
+    monkeypatch.setattr(compression, "PARTS", {"one": lambda *_: ("first", [Limit("figure", came, 2, "x")])})
     monkeypatch.setattr(sys, "argv", ["plumbline", "compression", "one"])
     assert main() == code
-    assert ("over or under the limit: figure" in capsys.readouterr().err) is bool(code)
+    assert ("beyond the limit: figure" in capsys.readouterr().err) is bool(code)

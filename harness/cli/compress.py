@@ -18,14 +18,20 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="of the dense model (default: ROOT/weights, or its recipe)")
     parser.add_argument("--train-minutes", type=float, default=15, metavar="MIN", help="train no longer than that (default: 15)")
+    parser.add_argument("--target", default="cpu", metavar="PLACE", help="where (default: here)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
-    from plumbline import models
+    """Run the command."""
+    from plumbline.harness.cell import Cell
+    from plumbline.harness.messages import Compress
+    from plumbline.harness.session import matrix
     from plumbline.harness.settings import Settings
     from plumbline.harness.studies import compress
+    from plumbline.models.compression import variants
 
     settings = Settings.here(arguments.data, arguments.weights, train_minutes=arguments.train_minutes)
-    model = models.find(arguments.model)
-    return compress.command(model, arguments.image_size, arguments.variant, settings, arguments.out, progress)
+    model, variant = matrix.find(arguments.model), variants.find(arguments.variant).name
+    cell = Cell(model.name, variant, "eager", "fp32", 1, arguments.image_size or model.image_size, arguments.target)
+    return compress.command(Compress(cell, settings, str(arguments.out)), progress)

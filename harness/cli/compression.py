@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     from plumbline.harness.session.matrix import MatrixError
     from plumbline.harness.session.session import run_tier
     from plumbline.harness.studies import compression
+    from plumbline.harness.verdicts.limits import failed
 
     known = (*compression.PARTS, compression.TIER_PART)
     for name in arguments.part:
@@ -43,6 +44,6 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         records = journal.read(arguments.run_dir)
         goals += compression.goals_of(records)
         print(compression.tables(records, style))
-    if missed := compression.missed(goals):
-        print(f"over or under the limit: {'; '.join(missed)}", file=sys.stderr)
+    if missed := failed(goals):
+        print(f"beyond the limit: {'; '.join(missed)}", file=sys.stderr)
     return code or int(bool(missed))

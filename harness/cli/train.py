@@ -21,6 +21,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{number}", type=kind, metavar="N", help="instead of the recipe's")
     parser.add_argument("--from", dest="start", type=Path, metavar="FILE", help="begin with the weights of this safetensors file")
     parser.add_argument("--new-head", action="store_true", help="with --from: all but the last layer, for other classes")
+    parser.add_argument("--target", default="cpu", metavar="PLACE", help="where (default: here)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument(
         "--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="besides each epoch (default: 60)"
@@ -31,26 +32,26 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
-    from plumbline import models
+    """Run the command."""
+    from plumbline.harness.cell import Cell
+    from plumbline.harness.messages import Train
+    from plumbline.harness.session import matrix
     from plumbline.harness.settings import Settings
     from plumbline.harness.studies import train
+    from plumbline.models.compression import variants
 
-    settings = Settings.here(arguments.data)
-    reference = arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else "")
+    model = matrix.find(arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else ""))
+    size, variant = arguments.image_size or model.image_size, variants.find(arguments.variant).name
     changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
-    asked = train.Question(
-        image_size=arguments.image_size,
-        variant=arguments.variant,
-        changes={key: value for key, value in changed.items() if value is not None},
-        start=arguments.start,
-        new_head=arguments.new_head,
-        device=arguments.device,
+    request = Train(
+        Cell(model.name, variant, "eager", "fp32", 1, size, arguments.target),
+        Settings.here(arguments.data),
+        arguments.device,
+        {key: value for key, value in changed.items() if value is not None},
+        None if arguments.start is None else str(arguments.start),
+        arguments.new_head,
+        arguments.anew,
+        None if arguments.out is None else str(arguments.out),
+        arguments.checkpoint_every,
     )
-    return train.command(
-        asked.task(models.find(reference), settings),
-        settings,
-        anew=arguments.anew,
-        out=arguments.out,
-        checkpoint_s=arguments.checkpoint_every,
-        wait_s=arguments.wait,
-    )
+    return train.command(request, arguments.wait)

@@ -7,7 +7,7 @@ import pytest
 from plumbline.harness.plugin.bench import Bench
 from plumbline.harness.plugin.fixtures import batch, cell, counter, image_size, model, precision, probe, runtime, target, variant
 from plumbline.harness.plugin.options import pytest_addoption
-from plumbline.harness.session import matrix
+from plumbline.harness.session import matrix, places
 
 __all__ = [
     "batch", "cell", "counter", "image_size", "model", "precision", "probe", "pytest_addoption", "runtime", "target", "variant",
@@ -26,5 +26,5 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     try:
         config.pluginmanager.register(Bench(config), "plumbline-bench")
-    except matrix.MatrixError as error:
+    except (matrix.MatrixError, places.BadPlace) as error:
         raise pytest.UsageError(str(error)) from error

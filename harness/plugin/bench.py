@@ -6,21 +6,23 @@ import os
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from plumbline.harness import environment, journal, speed
 from plumbline.harness.cell import AXES, Cell, id_of, shown_model
 from plumbline.harness.journal import Journal, RunError
+from plumbline.harness.lock import Busy
 from plumbline.harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
 from plumbline.harness.plugin import options
-from plumbline.harness.session import matrix, plan
-from plumbline.harness.session.client import NotDescribed, Probe, describe
-from plumbline.harness.session.session import Busy, Session, default_run_dir, known_speed, lock_machine
+from plumbline.harness.record import Record
+from plumbline.harness.session import matrix, places, plan
+from plumbline.harness.session.client import CellProbe, NotDescribed, describe
+from plumbline.harness.session.session import Session, default_run_dir, known_speed
 from plumbline.harness.settings import Settings
 from plumbline.harness.views import table, terminal
 from plumbline.models.training.recipes import duration
@@ -39,6 +41,7 @@ class Bench:
         config.option.benchmark_only = False
         self.options = {axis: options.values(axis, config.getoption(f"axis_{axis}")) for axis in AXES}
         self.options = {axis: values for axis, values in self.options.items() if values}
+        places.load(config.getoption("targets") or places.FILE)
         path = config.getoption("matrix") or matrix.FILE
         tiers = matrix.load(path)
         name = config.getoption("tier")
@@ -79,8 +82,7 @@ class Bench:
             earlier = journal.read(self.run_dir)
         except RunError:
             return settings  # what is wrong with it is said when it is opened
-        seeds = [kept["settings"]["inputs_seed"] for kept in earlier if "inputs_seed" in kept["settings"]]
-        return replace(settings, inputs_seed=seeds[0]) if seeds else settings
+        return replace(settings, inputs_seed=earlier[0].settings.inputs_seed) if earlier else settings
 
     def _ask_about_models_from_outside(self) -> None:
         """Only the probe's side imports a stranger's code; it says here what there is to know of its models."""
@@ -133,10 +135,10 @@ class Bench:
             items[:] = [item for item in items if item not in others]
         if self.config.getoption("resume"):
             try:
-                ended = [kept for kept in journal.read(self.run_dir) if kept["outcome"] == OK]
+                ended = [kept for kept in journal.read(self.run_dir) if kept.outcome == OK]
             except RunError as error:
                 raise pytest.UsageError(str(error)) from error
-            done = {(kind, kept["cell"]["id"]) for kept in ended for kind in (COUNTED, *([MEASURED] if kept["latency"] else []))}
+            done = {(kind, kept.id) for kept in ended for kind in (COUNTED, *([MEASURED] if kept.latency else []))}
             self._finished = [item for item in items if _opens(item) and (_opens(item), _cell(item).id) in done]
             self.config.hook.pytest_deselected(items=self._finished)
             finished = set(self._finished)
@@ -164,7 +166,7 @@ class Bench:
         if self.config.getoption("plan"):
             self._say_what_is_left_out()
             possible = self._possible()
-            found = known_speed(possible[0], self.settings) if possible else None
+            found = known_speed(self.settings) if possible else None
             self._write(plan.describe(self.tier.name, *self._selected_cells(), self.settings, self.run_dir.parent, found))
             return True
         if self._selected and not self.config.option.collectonly:
@@ -189,14 +191,13 @@ class Bench:
                 self._write(without)
             self._say_what_is_left_out()
             self._check_weights()
-            self._finishers.callback(lock_machine(self.config.getoption("wait")).release)
             kept = Journal(self.run_dir, resume=bool(self.config.getoption("resume")))
             log = self._finishers.enter_context((self.run_dir / "probe.log").open("ab"))
-            self.session = Session(self.settings, kept, log, self._progress)
+            self.session = Session(self.settings, kept, log, self._progress, lock_s=self.config.getoption("wait"))
             self._finishers.callback(self.session.close)
             possible = self._possible()
-            self.session.start(bool(possible))
-            found = self.session.speed(possible[0]) if possible else None
+            self.session.start(cell.place for cell in possible)
+            found = self.session.speed()
             self._estimate = plan.Estimate(*self._selected_cells(), self.settings, self.run_dir.parent, found)
             self._write(f"{len(self._selected)} cells, about {duration(self._estimate.left())}")
             if warned := plan.slow(possible, self._estimate, self.settings):
@@ -220,7 +221,7 @@ class Bench:
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Run the test of a cell and keep its record, whatever becomes of it."""
         opened = getattr(item, "funcargs", {})
-        probe: Probe | None = opened.get(MEASURED) or opened.get(COUNTED)
+        probe: CellProbe | None = opened.get(MEASURED) or opened.get(COUNTED)
         if probe is None:
             return (yield)
         assert self.session is not None
@@ -239,7 +240,7 @@ class Bench:
         except Exception as failure:  # noqa: BLE001 - a broken test is that cell's failure; it is raised again below
             outcome, reason, error = FAILED, f"{type(failure).__name__}: {failure}", failure
         except BaseException:  # Ctrl-C, pytest.exit: nothing became of this cell
-            self.session.server.kill()
+            self.session.kill()
             raise
         try:
             record = self.session.finish(probe, outcome, reason)
@@ -250,7 +251,7 @@ class Bench:
         if error is not None:
             raise error
         if "latency" in probe.facts:
-            _replay(item, probe, self.session.machine_id)
+            _replay(item, probe, record.machine.id)
         return result
 
     def _verdict(self, cell: Cell, end: CellEnded) -> BaseException:
@@ -275,12 +276,12 @@ class Bench:
         category = "xfailed" if hasattr(report, "wasxfail") else report.outcome
         return category, "", ""
 
-    def _report(self, cell: Cell, record: dict[str, Any]) -> None:
+    def _report(self, cell: Cell, record: Record) -> None:
         assert self._estimate is not None
-        self._estimate.ran(cell, record["seconds"], record["steps_s"])
+        self._estimate.ran(cell, record.seconds, record.steps_s)
         left = f"{duration(self._estimate.left())} left" if self._done < len(self._selected) else "done"
         count = len(str(len(self._selected)))
-        self._write(f"[{self._done:{count}}/{len(self._selected)}] {table.line(record)}  ({record['seconds']:.1f} s, {left})")
+        self._write(f"[{self._done:{count}}/{len(self._selected)}] {table.line(record)}  ({record.seconds:.1f} s, {left})")
 
     def _progress(self, text: str) -> None:
         """What goes on right now: a line that is overwritten on a terminal; elsewhere before the first cell, and where nothing
@@ -361,7 +362,7 @@ class ReplayClock:
         self._now += next(self._samples, 0.0)
 
 
-def _replay(item: pytest.Item, probe: Probe, machine_id: str) -> None:
+def _replay(item: pytest.Item, probe: CellProbe, machine_id: str) -> None:
     if not item.config.pluginmanager.hasplugin("benchmark"):
         return
     samples = probe.latency().model.samples_s

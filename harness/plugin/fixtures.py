@@ -9,7 +9,7 @@ import pytest
 from plumbline import models
 from plumbline.harness.cell import Cell
 from plumbline.harness.session import matrix
-from plumbline.harness.session.client import Probe
+from plumbline.harness.session.client import CellProbe
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def cell(model: models.Model, variant: str, runtime: str, precision: str, batch:
 
 
 @pytest.fixture
-def probe(request: pytest.FixtureRequest, cell: Cell) -> Probe:
+def probe(request: pytest.FixtureRequest, cell: Cell) -> CellProbe:
     """The cell's fresh process, to be asked for counts, agreement, accuracy, latency and memory."""
     bench: Any = request.config.pluginmanager.get_plugin("plumbline-bench")
     request.node.keywords["measuring"] = True
@@ -63,6 +63,6 @@ def probe(request: pytest.FixtureRequest, cell: Cell) -> Probe:
 
 
 @pytest.fixture
-def counter(request: pytest.FixtureRequest, cell: Cell) -> Probe:
+def counter(request: pytest.FixtureRequest, cell: Cell) -> CellProbe:
     """The same for a cell that the tier only counts: to be asked for counts."""
     return request.getfixturevalue("probe")

@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         words = f"only this {axis.replace('_', ' ')}; several with commas, or the option again"
         group.addoption(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
     group.addoption("--matrix", type=Path, metavar="FILE", help="another matrix file")
+    group.addoption("--targets", type=Path, metavar="FILE", help="another file of places (default: benchmarks/targets.toml)")
     group.addoption("--plan", action="store_true", help="run nothing; say how many cells, how long, and what is impossible")
     group.addoption("--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME)")
     group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")

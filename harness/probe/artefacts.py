@@ -16,14 +16,14 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from plumbline import models
-from plumbline.harness import runtimes
+from plumbline.harness import runtimes, timing
 from plumbline.harness.cell import Cell, stem
 from plumbline.harness.machine import allowed_cpus, cpu_flags
 from plumbline.harness.outcomes import CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import CALIBRATION, PRECISIONS
-from plumbline.harness.probe import agreement, latency
+from plumbline.harness.probe import agreement
 from plumbline.harness.probe.reference import Progress, Reference, layers, real_images
-from plumbline.harness.runtimes import Runtime, way
+from plumbline.harness.runtimes import Runtime, config
 from plumbline.harness.settings import Settings
 from plumbline.models.compression import variants
 from plumbline.models.onnx.layers import stored_as
@@ -44,7 +44,7 @@ def name(cell: Cell) -> str:
     """The file, in a reference's folder, that says where the artefact of a cell is."""
     own = runtimes.find(cell.runtime).adapter.one_batch or models.outside.is_file(cell.model)  # which may hold a batch inside
     batch = f"-b{cell.batch}" if own else ""
-    return f"artefact-{cell.runtime}-{cell.precision}{batch}-{cell.target}.json"
+    return f"artefact-{cell.runtime}-{cell.precision}{batch}-{cell.device}.json"
 
 
 def kept(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _build(
     shown, images = calibration or (None, None)
     example = reference.batch(cell.batch if runtime.one_batch else 2)
     given: Any = model.positional(example) if runtime.any_inputs else example
-    choices = runtime.alternatives(way(cell))
+    choices = runtime.alternatives(config(cell))
     built = []
     for number, chosen in enumerate(choices):
         place = made / str(number)
@@ -117,7 +117,7 @@ def _build(
         net, file = reference.net(model, cell, settings.seed), place / artefact
         parameters = sum(parameter.numel() for parameter in net.parameters())
         with torch.no_grad():
-            facts = runtime.build(net, given, images, replace(way(cell, file, chosen), shared=folder), file)
+            facts = runtime.build(net, given, images, replace(config(cell, file, chosen), shared=folder), file)
         runs = reference.net(model, cell, settings.seed) if runtime.runs == "net" else file
         executable, share = _proven(runs, cell, model.positional(reference.batch(cell.batch)), folder, file, chosen)
         told = {"parameters": parameters, "calibration": shown, "in_precision": share, **facts}
@@ -164,7 +164,7 @@ def _best(
         placed = {number: built[number].place(model.positional(reference.batch(cell.batch))) for number in agreeing}
         calls = {number: (partial(built[number].run, placed[number]), built[number].synchronize) for number in agreeing}
         with torch.inference_mode():
-            turns = latency.in_turns(calls, 0.0, progress=lambda text: None)
+            turns = timing.interleave_calls(calls)
         for number, medians in turns.items():
             tried[number]["median_s"] = median(medians)
         fastest = min(tried[number]["median_s"] for number in agreeing)
@@ -184,7 +184,7 @@ def _proven(
     import torch
 
     with torch.no_grad():
-        executable = runtimes.find(cell.runtime).adapter(model, way(cell, file, chosen))
+        executable = runtimes.find(cell.runtime).adapter(model, config(cell, file, chosen))
         placed = executable.place(arguments)
         executable.ready(placed)
         return executable, checked_share(executable, cell, placed, layers(folder))
@@ -237,7 +237,7 @@ def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Cali
     names = ("torch", "torchvision", "timm", "torchao", "onnx", "onnxscript", "onnxruntime", *adapter.libraries)
     libraries = {name: _version(name) for name in names}
     data = None if calibration is None else hashlib.sha256(calibration[1].numpy().tobytes()).hexdigest()
-    machine = [sorted(cpu_flags()), allowed_cpus(), cell.target, cell.batch if adapter.one_batch else None]
+    machine = [sorted(cpu_flags()), allowed_cpus(), cell.device, cell.batch if adapter.one_batch else None]
     compressed = None if reference.variant is None else reference.variant["sha256"]
     parts = [
         cell.model,

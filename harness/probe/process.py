@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.harness.machine import oom_kills
+from plumbline.harness.messages import Exited
 from plumbline.harness.probe.memory import maximum_resident_bytes
 
 
-def run_forked(work: Callable[[], int], time_limit_s: float) -> dict[str, Any]:
+def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None) -> Exited:
     """Fork, let the child do the work, and kill it when the time is up. `work` returns the child's exit code."""
     kills, started, timed_out = oom_kills(), time.monotonic(), False
 
@@ -38,7 +39,7 @@ def run_forked(work: Callable[[], int], time_limit_s: float) -> dict[str, Any]:
             os.kill(child, signal.SIGKILL)
 
     signal.signal(signal.SIGALRM, kill)
-    signal.setitimer(signal.ITIMER_REAL, time_limit_s)
+    signal.setitimer(signal.ITIMER_REAL, time_limit_s or 0)
     try:
         _, status, usage = os.wait4(child, 0)
     except SystemExit:  # the caller was asked to stop, and may remove what the child writes into
@@ -49,7 +50,7 @@ def run_forked(work: Callable[[], int], time_limit_s: float) -> dict[str, Any]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     code = os.waitstatus_to_exitcode(status)
-    return _ending(code, timed_out, oom_kills() > kills, time.monotonic() - started, maximum_resident_bytes(usage))
+    return _ending(job, code, timed_out, oom_kills() > kills, time.monotonic() - started, maximum_resident_bytes(usage))
 
 
 def _fork(work: Callable[[], int]) -> int:
@@ -80,7 +81,7 @@ class Branch:
         self._prepare, self._work = prepare, work
         self._child: int | None = None
 
-    def run(self, task: Any, time_limit_s: float) -> dict[str, Any]:
+    def run(self, task: Any, job: str, time_limit_s: float | None) -> Exited:
         """As `run_forked`. Where the branch itself dies, the work did; the next one gets another branch."""
         started = time.monotonic()
         if self._child is None:
@@ -88,13 +89,13 @@ class Branch:
             self._child = _fork(partial(self._serve, theirs))
             theirs.close()
         try:
-            self._pipe.send((task, time_limit_s))
-            found: dict[str, Any] = self._pipe.recv()
+            self._pipe.send((task, job, time_limit_s))
+            found: Exited = self._pipe.recv()
         except (EOFError, OSError):
             self._pipe.close()
             _, status = os.waitpid(self._child, 0)
             self._child = None
-            return _ending(os.waitstatus_to_exitcode(status), False, False, time.monotonic() - started, None)
+            return _ending(job, os.waitstatus_to_exitcode(status), False, False, time.monotonic() - started, None)
         return found
 
     def _serve(self, pipe: Connection) -> int:
@@ -102,12 +103,12 @@ class Branch:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the fork that is at work ends first
         while True:
             try:
-                task, time_limit_s = pipe.recv()
+                task, job, time_limit_s = pipe.recv()
             except EOFError:
                 return 0
             self._prepare(task)
             gc.freeze()
-            pipe.send(run_forked(partial(self._work, task), time_limit_s))
+            pipe.send(run_forked(partial(self._work, task), job, time_limit_s))
 
     def close(self) -> None:
         """End it, and what it runs."""
@@ -118,7 +119,7 @@ class Branch:
             self._child = None
 
 
-def run_spawned(command: list[str], pipe: tuple[int, int], time_limit_s: float) -> dict[str, Any]:
+def run_spawned(command: list[str], job: str, pipe: tuple[int, int], time_limit_s: float | None) -> Exited:
     """The same where nothing can be forked: run a command, `pipe` being its stdin and stdout."""
     kills, started, timed_out = oom_kills(), time.monotonic(), False
     with subprocess.Popen(command, stdin=pipe[0], stdout=pipe[1]) as process:
@@ -130,19 +131,20 @@ def run_spawned(command: list[str], pipe: tuple[int, int], time_limit_s: float) 
             code = process.wait()
         finally:
             process.kill()  # also when the caller was asked to stop
-    return _ending(code, timed_out, oom_kills() > kills, time.monotonic() - started, None)
+    return _ending(job, code, timed_out, oom_kills() > kills, time.monotonic() - started, None)
 
 
-def _ending(code: int, timed_out: bool, memory_ran_out: bool, seconds: float, peak_bytes: int | None) -> dict[str, Any]:
-    """What the `exit` line of the protocol says; `code` is negative for a signal, as subprocess has it."""
-    return {
-        "code": code if code >= 0 else None,
-        "signal": _signal_name(-code) if code < 0 else None,
-        "timed_out": timed_out,
-        "out_of_memory": code == -signal.SIGKILL and not timed_out and memory_ran_out,
-        "process_peak_bytes": peak_bytes,
-        "seconds": seconds,
-    }
+def _ending(job: str, code: int, timed_out: bool, memory_ran_out: bool, seconds: float, peak_bytes: int | None) -> Exited:
+    """Say how a process ended; `code` is negative for a signal, as subprocess has it."""
+    return Exited(
+        job,
+        code if code >= 0 else None,
+        _signal_name(-code) if code < 0 else None,
+        timed_out,
+        code == -signal.SIGKILL and not timed_out and memory_ran_out,
+        peak_bytes,
+        seconds,
+    )
 
 
 def die_with_parent(by: signal.Signals) -> None:

@@ -1,38 +1,27 @@
-"""Several ways to run one model, in one process and taking turns: what they share, the machine's moods, cancels out."""
+"""Time several configurations of one model in turns in one process: drift affects all alike and cancels in the ratio."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from plumbline.harness import timing
 from plumbline.harness.cell import Cell
+from plumbline.harness.messages import Contender
 from plumbline.harness.outcomes import CellEnded
-from plumbline.harness.probe import latency
 from plumbline.harness.probe.subject import Subject
 from plumbline.harness.settings import Settings
 
 
-def run(
-    cells: Sequence[Cell], settings: Settings, folders: Sequence[Path], progress: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Check the very objects, then time them in turns for `sampling_s` seconds each. Each cell was prepared in its folder.
-
-    Returns for each cell the medians of its turns, in seconds, the n-th of all cells being of one round, in which their
-    order is random; or the `reason` for which it did not take part.
-    """
-    told: list[dict[str, Any]] = []
-    calls: dict[int, latency.Call] = {}
+def run(cells: Sequence[Cell], settings: Settings, folders: Sequence[Path], progress: Callable[[str], None]) -> list[Contender]:
+    """Qualify the very objects, then time them in turns for `sampling_s` seconds each. Each cell was prepared in its folder."""
+    calls: dict[int, timing.Call] = {}
+    reasons: dict[int, str] = {}
     for number, (cell, folder) in enumerate(zip(cells, folders, strict=True)):
         progress(f"checking {cell.id}")
         try:
-            subject = Subject(cell, settings, folder, progress)
-            reason = subject.agreement().wrong
-            if reason is None:
-                calls[number] = subject.call()
+            calls[number] = Subject(cell, settings, folder, progress).call()
         except CellEnded as end:
-            reason = end.reason
-        told.append({"reason": reason, "turns_s": []})
-    for number, turns in latency.in_turns(calls, settings.sampling_s * len(calls), progress).items():
-        told[number]["turns_s"] = turns
-    return told
+            reasons[number] = end.reason
+    turns = timing.interleave_calls(calls, seconds=settings.sampling_s * len(calls), progress=progress)
+    return [Contender(reasons.get(number), turns.get(number, [])) for number in range(len(cells))]

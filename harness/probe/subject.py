@@ -1,6 +1,6 @@
 """Inside the fresh process: one cell, prepared, checked and measured step by step, as the test asks for it.
 
-Nothing is timed unless asked for, and a test asks for the latency last: a wrong model has no speed.
+Nothing is timed before the very object has qualified, whoever asks: a wrong model has no speed.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from plumbline import models
-from plumbline.harness import environment, meters, runtimes
+from plumbline.harness import environment, messages, meters, runtimes, timing
 from plumbline.harness.cell import Cell, compares_with_parent
-from plumbline.harness.facts import Accuracy, Agreement, Latency, Layers, Memory, Prepared
+from plumbline.harness.facts import Accuracy, Agreement, Latency, Layers, Part, Prepared, Promise, WeightsUsed
 from plumbline.harness.machine import allowed_cpus, cpu_flags
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked
 from plumbline.harness.precisions import PRECISIONS
-from plumbline.harness.probe import accuracy, agreement, artefacts, latency, memory, threads
+from plumbline.harness.probe import accuracy, agreement, artefacts, memory, threads
+from plumbline.harness.probe.disturbance import Disturbance
 from plumbline.harness.probe.reference import Reference, layers
+from plumbline.harness.readings import Readings, read
 from plumbline.harness.runtimes import Runtime, saturation
 from plumbline.harness.runtimes.kernels import of_layers
 from plumbline.harness.runtimes.torch_net import TorchRuntime
@@ -52,11 +55,13 @@ class Subject:
         self._base_bytes = memory.resident_bytes()
         self._peak_bytes = 0
         self._cell, self._settings, self._progress = cell, settings, progress
-        if cell.target == "cuda" and not torch.cuda.is_available():
+        if cell.device_kind == "cuda" and not torch.cuda.is_available():
             raise CellEnded(UNAVAILABLE, "torch finds no CUDA device", axis="target")
         if cell.precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):
             raise CellEnded(UNAVAILABLE, "this GPU is older than Ampere and has no TF32", axis="precision")
-        self._device = torch.device(cell.target)
+        self._device = torch.device(cell.device)
+        if cell.device_kind == "cuda":
+            torch.cuda.set_device(self._device)  # what waits, and the peaks, are of the current one
         self._precision = PRECISIONS[cell.precision]
         self._model = models.find(cell.model)
         self._reference = Reference.load(folder)
@@ -65,12 +70,13 @@ class Subject:
         self._artefact = None if self._runtime.artefact_for(cell.variant) is None else artefacts.kept(cell, folder)
         model, file = self._build()
         chosen = (self._artefact or {}).get("chosen", {})
-        self._executable: Runtime = self._runtime(model, runtimes.way(cell, file, chosen))
+        self._executable: Runtime = self._runtime(model, runtimes.config(cell, file, chosen))
         self._executable.ready(self._place(self._host()))
         self._in_precision = self._share_in_precision()
         self._options = self._read_back({**runtimes.find(cell.runtime).options, **chosen})
-        self._emulated = self._precision.emulated(cell.target, cpu_flags())
+        self._emulated = self._precision.emulated(cell.device_kind, cpu_flags())
         self._first_s: float | None = None
+        self._agreement: Agreement | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
         self._seconds = time.perf_counter() - started
 
@@ -108,18 +114,28 @@ class Subject:
 
     def prepared(self) -> Prepared:
         return Prepared(
-            weights=self._reference.weights,
+            weights=messages.convert(self._reference.weights, WeightsUsed),
             parameters=self._parameters,
             threads=self._options["threads"],
             seconds=self._seconds,
             emulated=self._emulated,
             options={**self._options, "in_precision": self._in_precision},
             artefact=self._artefact or None,
-            promise=self._reference.promise(),
+            promise=None if (told := self._reference.promise()) is None else messages.convert(told, Promise),
         )
 
     def agreement(self) -> Agreement:
-        """Compare with the reference on its inputs, in the cell's own batch."""
+        """Compare with the reference on its inputs, in the cell's own batch; once."""
+        if self._agreement is None:
+            self._agreement = self._compare()
+        return self._agreement
+
+    def qualify(self) -> None:
+        """Let nothing be timed that is wrong. Raises CellEnded where this object computes another function than its reference."""
+        if (wrong := self.agreement().wrong) is not None:
+            raise CellEnded(FAILED, wrong)
+
+    def _compare(self) -> Agreement:
         found = agreement.judge(self._infer_checked, self._reference, self._cell.batch, self._precision, self._layers)
         if self._model.file is not None and (self._precision.integer or self._executable.holds_integers()):
             found = replace(found, hint=saturation.hint(self._cell.runtime.partition("+")[0], self._runtime.options))
@@ -149,7 +165,8 @@ class Subject:
         return accuracy.judge(ranks, images, settings, floor, parent, budget)
 
     def latency(self) -> Latency:
-        """Both latencies of the cell's batch, in the object that was checked."""
+        """Measure both latencies of the cell's batch, in the object that has qualified."""
+        self.qualify()
         settings, batch = self._settings, self._cell.batch
         host = self._host()
         placed = self._place(host)
@@ -157,17 +174,17 @@ class Subject:
             self._run(self._place(self._host()))
         assert self._first_s is not None
         few = settings.emulated_samples if self._emulated else None
-        timed = partial(latency.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
+        timed = partial(timing.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
         if watching := environment.watchers():
             raise CellEnded(FAILED, f"{self._cell.model} has itself watched by {', '.join(watching)}, and is slowed down by that")
-        doubt, reading, workers, written = latency.Doubt(), meters.Reading(), threads.Workers(), _written_bytes()
+        disturbance, reading, workers, written = Disturbance(), meters.Running(), threads.Workers(), _written_bytes()
         model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
-        telemetry = reading.told(model.warmup + len(model.samples_s))
+        telemetry = reading.read(model.warmup + len(model.samples_s))
         with_transfer = timed(partial(self._whole_way, host), budget_s=settings.sampling_s / 2)
         for seen in (placed, self._place(host)):  # also by a call later than those that were checked
             self._check_untouched(seen, self._host())
-        found = doubt.read()
-        remarks = workers.remarks(allowed_cpus(), found["seconds"])
+        found = disturbance.read()
+        remarks = workers.remarks(allowed_cpus(), found["seconds"].value or 0.0)
         remarks += [f"it changes the process that it runs in: {change}" for change in self._state.changed()]
         if (more := _written_bytes() - written) > 0:
             remarks.append(f"it prints while it is timed, {more} bytes")
@@ -176,52 +193,69 @@ class Subject:
         return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks)
 
     def call(self) -> tuple[Callable[[], Any], Callable[[], None]]:
-        """One inference, its input on the device, and what waits until it is done."""
+        """Return one inference, its input on the device, and what waits until it is done; of an object that has qualified."""
+        self.qualify()
         return partial(self._executable.run, self._place(self._host())), self._executable.synchronize
 
-    def memory(self) -> Memory:
-        """One more inference, under a high-water mark."""
+    def turn(self) -> float:
+        """Take one turn of an interleaving with other processes; the median of a few inferences, in seconds."""
+        with timing.quiet():
+            return timing.turn(*self.call())
+
+    def memory(self) -> Readings:
+        """Read what the process holds, and under a high-water mark what one more inference needs beyond that.
+
+        `process_base` is the process before it built the model: Python and torch. `cuda_allocated` and `cuda_reserved` are peaks.
+        """
         import torch
 
         call = partial(self._once, self._place(self._host()))
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
-        allocated = reserved = None
+        cuda: Readings = {}
         peak: int | None
         if self._device.type == "cuda" and self._executable.keeps_memory is None:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             call()
             peak, reason = torch.cuda.max_memory_allocated() - before, None
-            allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+            cuda = {
+                "cuda_allocated": read("byte", "process", torch.cuda.max_memory_allocated()),
+                "cuda_reserved": read("byte", "process", torch.cuda.max_memory_reserved()),
+            }
         elif self._executable.keeps_memory is not None:
             peak, reason = None, self._executable.keeps_memory
         else:
             peak, reason = memory.growth(call)
-        return Memory(
-            self._executable.weights_bytes(),
-            peak,
-            max(self._peak_bytes, memory.peak_bytes()),
-            self._base_bytes,
-            allocated,
-            reserved,
-            {} if reason is None else {"peak_bytes": reason},
-        )
+        return {
+            "weights": read("byte", "model", self._executable.weights_bytes()),
+            "inference": read("byte", "inference", peak, reason or ""),
+            "process_peak": read("byte", "process", max(self._peak_bytes, memory.peak_bytes())),
+            "process_base": read("byte", "process", self._base_bytes),
+            **cuda,
+        }
 
     def layers(self) -> Layers:
         """Where the time goes; last, as looking into a runtime may change it."""
         placed, repeats = self._place(self._host()), PROFILED
         call, synchronize = self.call()
-        whole = latency.sample(call, synchronize, repeats)
+        whole = timing.sample(call, synchronize, repeats)
         try:
             parts = of_layers(self._executable.profile(placed, repeats), self._layers)
         except NotImplementedError as reason:
             return Layers(unavailable=str(reason))
-        whole += latency.sample(call, synchronize, repeats)
+        whole += timing.sample(call, synchronize, repeats)
         whole_s, sum_s = median(whole), sum(part.seconds for part in parts)
         missed = None
         if abs(sum_s - whole_s) > 0.1 * whole_s:
             missed = self._executable.profile_misses if sum_s < whole_s else "looking into it made it slower by that"
-        return Layers(None, [part.told() for part in parts], repeats, sum_s, whole_s, missed)
+        return Layers(
+            None,
+            [Part(part.name, part.operator, part.seconds, part.number_format, part.layer, part.macs) for part in parts],
+            repeats,
+            sum_s,
+            whole_s,
+            missed,
+        )
 
     def _infer(self, images: Tensor) -> Tensor:
         """One inference, host to host, and what is compared of it."""
@@ -241,7 +275,7 @@ class Subject:
         if self._first_s is not None:
             return self._executable.fetch(self._executable.run(placed))
         outputs: list[Any] = []
-        (self._first_s,) = latency.sample(lambda: outputs.append(self._executable.run(placed)), self._executable.synchronize, 1)
+        (self._first_s,) = timing.sample(lambda: outputs.append(self._executable.run(placed)), self._executable.synchronize, 1)
         fetched = self._executable.fetch(outputs[0])
         self._structured = not isinstance(fetched, torch.Tensor)
         return fetched
@@ -270,11 +304,12 @@ class Subject:
             )
 
 
-# What `harness.session.client.Probe` asks, by the name in the line that it sends.
+# What `harness.session.client.CellProbe` asks, by the name in the message that it sends.
 QUESTIONS: Mapping[str, Callable[[Subject], Any]] = {
     "agreement": Subject.agreement,
     "accuracy": Subject.accuracy,
     "latency": Subject.latency,
+    "turn": Subject.turn,
     "memory": Subject.memory,
     "layers": Subject.layers,
 }

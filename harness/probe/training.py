@@ -1,19 +1,124 @@
-"""A training on this machine, asked for or on demand: with its processors, and with the machine in the record."""
+"""A training on this machine, asked for by a request or on demand: with its processors, and with the machine in the record."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from plumbline.harness import machine
+from plumbline import PlumblineError, models
+from plumbline.harness import machine, messages
+from plumbline.harness.messages import Train, Trained
+from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe import memory
-from plumbline.models.compression.variants import Context
+from plumbline.harness.readings import value_of
+from plumbline.models.compression import variants
+from plumbline.models.compression.variants import Context, NotTrained
 from plumbline.models.training.recipes import NoDevice, Task, duration
-from plumbline.models.training.training import Progress, Watcher, train
+from plumbline.models.training.training import Progress, Watcher, finished, train
+from plumbline.models.weights.weights import WEIGHTS, file_name, folder
+
+if TYPE_CHECKING:
+    from plumbline.harness.probe import context as here
+    from plumbline.harness.probe.channel import Channel
+
+SAID_S = 0.2  # between two lines of progress within an epoch
+
+
+def serve(request: Train, channel: Channel) -> Trained:
+    """Train what a session asks for. Raises CellEnded where that cannot be."""
+    try:
+        return _trained(request, channel)
+    except NotTrained as reason:
+        raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
+    except (PlumblineError, ValueError) as reason:
+        raise CellEnded(FAILED, str(reason)) from reason
+
+
+def _trained(request: Train, channel: Channel) -> Trained:
+    from plumbline.harness.probe.context import Context
+
+    settings, model, size = request.settings, models.find(request.cell.model), request.cell.image_size
+    context = Context(model, size, settings, channel.progress)
+    task = _task(request, model, context)
+    place = folder(task, settings.cache)
+    try:
+        if request.anew and place.exists():
+            shutil.rmtree(place)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".room").touch()
+        (place / ".room").unlink()
+    except OSError as error:
+        reason = f"the cache {str(place)!r} cannot be written: {error.strerror}; name another with $XDG_CACHE_HOME"
+        raise CellEnded(FAILED, reason) from error
+    record = finished(place)
+    before = record is not None
+    if record is None:
+        channel.progress(f"training {model.name} at {size} pixels on {model.dataset(size).name}: {task.recipe}")
+        record = run(task, place, settings.data, _every_epoch(channel), context, checkpoint_s=request.checkpoint_s)
+    copy = None
+    if request.out is not None:
+        stem = file_name(model, size).removesuffix(".safetensors")
+        copy = Path(request.out) / f"{stem}{'' if task.variant == variants.DENSE else f'_{task.variant}'}.safetensors"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(place / WEIGHTS, copy)
+    floor = model.floor(size) if task.variant == variants.DENSE else None
+    return Trained(
+        task.name,
+        record,
+        str(place / WEIGHTS),
+        None if copy is None else str(copy),
+        _usual(task, context),
+        None if floor is None else floor.top1,
+        None if floor is None else floor.source,
+        before,
+    )
+
+
+def _task(request: Train, model: models.Model, context: here.Context) -> Task:
+    """Tell what is to be trained. Raises ValueError, UnknownName, and NotTrained where a variant has no weights to start from."""
+    variant, start, size = variants.find(request.cell.variant), request.start, request.cell.image_size
+    if model.file is not None:
+        raise ValueError(f"{model.name} is an ONNX file, and cannot be trained; expected a torch model")
+    if not variant.trainable:
+        raise ValueError(f"--variant {variant.name}: nothing in it trains; expected {variant.name}+tune, say")
+    usual = variant.recipe(model, size)
+    recipe = replace(usual.of_epochs(request.changes.get("epochs", usual.epochs)), **request.changes)
+    if start is not None and not Path(start).is_file():
+        raise ValueError(f"--from: {start!r} is no file")
+    if request.new_head and start is None:
+        raise ValueError("--new-head: expected with --from FILE, whose last layer is left out")
+    if start is not None:
+        return Task(model, size, recipe, variant.name, Path(start), request.new_head, request.device)
+    return replace(context.task(variant), recipe=recipe, device=request.device)
+
+
+def _usual(task: Task, context: here.Context) -> bool:
+    """Whether it is what benchmarks train on demand, and look for."""
+    variant = variants.find(task.variant)
+    if not (variant.trains or task.variant == variants.DENSE):
+        return False
+    try:
+        return task.name == context.task(variant).name
+    except NotTrained:  # of a parent without weights, which it was given by --from
+        return False
+
+
+def _every_epoch(channel: Channel) -> Watcher:
+    """Say where training is after each epoch, and in between a few times a second."""
+    said = [0.0]
+
+    def watch(now: Progress) -> None:
+        ended = now.step * now.epochs % now.steps == 0
+        if ended or time.monotonic() - said[0] >= SAID_S:
+            said[0] = time.monotonic()
+            channel.send(messages.Progress(line(now), now.step, now.steps, ended))
+
+    return watch
 
 
 def run(
@@ -54,10 +159,11 @@ def line(now: Progress) -> str:
 
 def _machine() -> dict[str, Any]:
     """What a time depends on."""
+    state = machine.state()
     return {
         "cpu_model": machine.cpu_model(),
         "accelerator": machine.accelerator(),
         "cores_allowed": machine.allowed_cpus(),
         "process_peak_bytes": memory.peak_bytes(),
-        **machine.state(),
+        **{quantity: value_of(state, quantity) for quantity in state},
     }

@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from plumbline.harness.cell import Cell
+from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
 from plumbline.harness.outcomes import NotAsAsked as NotAsAsked
 from plumbline.harness.outcomes import Unsupported as Unsupported
 from plumbline.harness.precisions import PRECISIONS
-from plumbline.harness.runtimes.adapter import Runtime, Way
+from plumbline.harness.runtimes.adapter import RunConfig, Runtime
 from plumbline.harness.runtimes.compiled import Compiled
 from plumbline.harness.runtimes.eager import Eager
 from plumbline.harness.runtimes.exported import Exported
@@ -23,7 +24,20 @@ from plumbline.harness.runtimes.openvino import OpenVino
 from plumbline.models.model import UnknownName, nearest
 from plumbline.models.sources import plugins
 
-__all__ = ["GROUP", "RUNTIMES", "Choice", "Runtime", "Way", "announced", "find", "known", "missing", "usual", "way"]
+__all__ = [
+    "GROUP",
+    "RUNTIMES",
+    "Choice",
+    "RunConfig",
+    "Runtime",
+    "announced",
+    "capabilities",
+    "config",
+    "find",
+    "known",
+    "missing",
+    "usual",
+]
 
 GROUP = "plumbline.runtimes"
 # The first that takes a model's format is its usual one (`usual`).
@@ -93,12 +107,25 @@ def _adapter(name: str) -> type[Runtime]:
     return adapter
 
 
-def way(cell: Cell, artefact: Path | None = None, chosen: Mapping[str, str] | None = None) -> Way:
+def config(cell: Cell, artefact: Path | None = None, chosen: Mapping[str, str] | None = None) -> RunConfig:
     """How a cell is to be executed, in this process; `chosen` are options that a build has decided. Imports torch."""
     import torch
 
     options = {**find(cell.runtime).options, **(chosen or {})}
-    return Way(PRECISIONS[cell.precision], cell.target, cell.batch, torch.get_num_threads(), options, artefact)
+    return RunConfig(PRECISIONS[cell.precision], cell.device, cell.batch, torch.get_num_threads(), options, artefact)
+
+
+def capabilities() -> Capabilities:
+    """Tell what this machine can run, without trying it."""
+    gone = {}
+    for name in known():
+        try:
+            reason = missing(_adapter(name))
+        except UnknownName as error:
+            reason = str(error)
+        if reason is not None:
+            gone[name] = reason
+    return Capabilities(sorted(cpu_flags()), cuda_device(), gone, cpu_model(), allowed_cpus())
 
 
 @cache

@@ -17,17 +17,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a model is to be executed. `options` are the runtime's own, all of them; `artefact` is what its `build` made, and
-    `shared` a folder in which builds of the same net in other precisions find what they have in common."""
+class RunConfig:
+    """How a model is to be executed.
+
+    `device` is `cpu`, `cuda` or `cuda:1`. `options` are the runtime's own, all of them; `artefact` is what its `build` made, and
+    `shared` a folder in which builds of the same net in other precisions find what they have in common.
+    """
 
     precision: Precision
-    target: str
+    device: str
     batch: int
     threads: int
     options: Mapping[str, str] = field(default_factory=dict)
     artefact: Path | None = None
     shared: Path | None = None
+
+    @property
+    def device_kind(self) -> str:
+        """`cpu` or `cuda`."""
+        return self.device.partition(":")[0]
 
 
 class Runtime:
@@ -49,7 +57,7 @@ class Runtime:
     extra: ClassVar[str | None] = None
     formats: ClassVar[tuple[str, ...]] = ("torch",)
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
-    targets: ClassVar[tuple[str, ...]] = ("cpu",)
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     artefact: ClassVar[str | None] = None
     one_batch: ClassVar[bool] = False
@@ -63,11 +71,11 @@ class Runtime:
         """The options that a cell has which asks for none."""
         return {name: values[0] for name, values in cls.options.items()}
 
-    def __init__(self, model: Any, way: Way) -> None:
+    def __init__(self, model: Any, config: RunConfig) -> None:
         """Raises Unsupported where the runtime cannot run the model, NotAsAsked where it does not do as it was told."""
 
     @classmethod
-    def trial(cls, way: Way) -> None:
+    def trial(cls, config: RunConfig) -> None:
         """One real inference of something tiny; raises what keeps the runtime from working here. Run in its own process."""
 
     @classmethod
@@ -83,7 +91,7 @@ class Runtime:
         """
 
     @classmethod
-    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
         """Write `file`, and return what is to be told of it. Raises Unsupported where the model cannot be built.
 
         `example` are pictures, float32, of shape (batch, channels, height, width), `calibration` more of them, where the
@@ -92,7 +100,7 @@ class Runtime:
         raise NotImplementedError
 
     @classmethod
-    def alternatives(cls, way: Way) -> Sequence[Mapping[str, str]]:
+    def alternatives(cls, config: RunConfig) -> Sequence[Mapping[str, str]]:
         """Options that complete those of `way` where they leave the choice open, in each way that is worth building here.
 
         Of several builds the fastest that agrees with the reference is kept, and its options are those of the cell.

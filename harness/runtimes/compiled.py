@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from plumbline.harness.outcomes import NotAsAsked, Unsupported, first_line
-from plumbline.harness.runtimes.adapter import Way
+from plumbline.harness.runtimes.adapter import RunConfig
 from plumbline.harness.runtimes.eager import Eager
 from plumbline.harness.runtimes.kernels import Kernel
 from plumbline.harness.runtimes.torch_net import profiled
@@ -35,33 +35,33 @@ class Compiled(Eager):
     profile_misses = "what inductor compiled itself shows as one call"
 
     @classmethod
-    def trial(cls, way: Way) -> None:
-        find_compiler(way)
+    def trial(cls, config: RunConfig) -> None:
+        find_compiler(config)
 
     @classmethod
-    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
         import torch
 
         with tempfile.TemporaryDirectory() as folder:
             cls._compile_in(Path(folder))
-            compiled = cls(net, way)
-            with torch.inference_mode(way.options["mode"] == "inference"):
+            compiled = cls(net, config)
+            with torch.inference_mode(config.options["mode"] == "inference"):
                 compiled.ready(compiled.place((example,)))
             with tarfile.open(file, "w") as archive:
                 archive.add(folder, arcname=".")
         return {}
 
-    def __init__(self, net: nn.Module, way: Way) -> None:
-        super().__init__(net, way)
+    def __init__(self, net: nn.Module, config: RunConfig) -> None:
+        super().__init__(net, config)
         import torch
         import torch._inductor.config as inductor
 
-        if way.artefact is not None and way.artefact.exists():
+        if config.artefact is not None and config.artefact.exists():
             folder = Path(tempfile.mkdtemp())  # in the probe's scratch folder, which goes when it ends
-            with tarfile.open(way.artefact) as archive:
+            with tarfile.open(config.artefact) as archive:
                 archive.extractall(folder, filter="data")
             self._compile_in(folder)
-        inductor.freezing = way.options["freezing"] == "on"
+        inductor.freezing = config.options["freezing"] == "on"
         inductor.compile_threads = 1  # a pool of processes would live on while the net is timed
         self._call = torch.compile(self._net, dynamic=False)
 
@@ -94,9 +94,9 @@ class Compiled(Eager):
         return {**super().read_back(), "freezing": "on" if inductor.freezing else "off", "graphs": graphs}
 
 
-def find_compiler(way: Way) -> None:
+def find_compiler(config: RunConfig) -> None:
     """Raise RuntimeError unless there is a compiler for what inductor writes."""
-    if way.target == "cuda":
+    if config.device_kind == "cuda":
         import triton  # noqa: F401
 
         return

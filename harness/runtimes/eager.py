@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from plumbline.harness.outcomes import Unsupported
-from plumbline.harness.runtimes.adapter import Way
+from plumbline.harness.runtimes.adapter import RunConfig
 from plumbline.harness.runtimes.kernels import Kernel
 from plumbline.harness.runtimes.torch_net import TorchRuntime, convert, moved, profiled, share_in, stored_bytes
+from plumbline.harness.timing import Spans
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Eager(TorchRuntime):
     any_inputs = True
     one_batch = True  # where there is something to build: which layers are faster sparse depends on the batch
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "tf32", "bf16", "fp16", "int8-dynamic", "w8", "w16")
-    targets = ("cpu", "cuda")
+    devices = ("cpu", "cuda")
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "layout": ("contiguous", "channels_last"),
         "mode": ("inference", "no_grad"),
@@ -47,30 +47,30 @@ class Eager(TorchRuntime):
         return SPARSE if cls.artefact is None and sparse else cls.artefact
 
     @classmethod
-    def build(cls, net: nn.Module, example: Any, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+    def build(cls, net: nn.Module, example: Any, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
         """Decide which sparse layers are faster than dense ones, once: no run of a cell is to measure another net than the last.
 
         Raises Unsupported where 2:4 has no product.
         """
         from plumbline.models.compression.sparse import NoProduct, settle
 
-        runtime = cls(net, way)
+        runtime = cls(net, config)
         try:
             file.write_text(json.dumps(settle(runtime._net, *runtime.place(example))))
         except NoProduct as reason:
             raise Unsupported(str(reason)) from reason
         return {}
 
-    def __init__(self, net: nn.Module, way: Way) -> None:
+    def __init__(self, net: nn.Module, config: RunConfig) -> None:
         import torch
 
-        super().__init__(net, way)
+        super().__init__(net, config)
         self._sparse: int | None = None
-        self._format = torch.channels_last if way.options["layout"] == "channels_last" else torch.contiguous_format
-        convert(net, way.precision)
+        self._format = torch.channels_last if config.options["layout"] == "channels_last" else torch.contiguous_format
+        convert(net, config.precision)
         self._net = net.to(device=self._device, memory_format=self._format)  # type: ignore[call-overload]
-        if way.artefact is not None and way.artefact.name == SPARSE and way.artefact.exists():
-            self._settle(json.loads(way.artefact.read_text()))
+        if config.artefact is not None and config.artefact.name == SPARSE and config.artefact.exists():
+            self._settle(json.loads(config.artefact.read_text()))
         self._call: Callable[..., Any] = self._net
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
@@ -90,30 +90,22 @@ class Eager(TorchRuntime):
         return stored_bytes(self._net)
 
     def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
-        return share_in(self._net, self._way.precision, layers)
+        return share_in(self._net, self._config.precision, layers)
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
         """By forward hooks: the time in each module less that in its children, which leaves what its `forward` does itself."""
-        if self._way.target != "cpu":
+        if self._config.device_kind != "cpu":
             return profiled(self.run, placed, repeats)
-        seconds: dict[str, float] = {}
-        running: list[list[Any]] = []  # of each module that is running: its name, when it began, seconds in its children
+        spans = Spans()
 
         def begin(name: str) -> Callable[..., None]:
-            return lambda *_: running.append([name, perf_counter(), 0.0])
-
-        def end(*_: Any) -> None:
-            name, began, inside = running.pop()
-            took = perf_counter() - began
-            seconds[name] = seconds.get(name, 0.0) + (took - inside) / repeats
-            if running:
-                running[-1][2] += took
+            return lambda *_: spans.begin(name)
 
         modules = {name: module for name, module in self._net.named_modules() if "parametrizations" not in name}
         for _ in range(UNTIMED):
             self._net(*placed)
         hooks = [module.register_forward_pre_hook(begin(name)) for name, module in modules.items()]
-        hooks += [module.register_forward_hook(end) for module in modules.values()]
+        hooks += [module.register_forward_hook(lambda *_: spans.end()) for module in modules.values()]
         try:
             for _ in range(repeats):
                 self._net(*placed)
@@ -121,8 +113,9 @@ class Eager(TorchRuntime):
             for hook in hooks:
                 hook.remove()
         return [
-            Kernel(name or "(itself)", type(modules[name]).__name__, took, number_format=_multiplied(modules[name]), layer=name)
-            for name, took in seconds.items()
+            Kernel(name or "(itself)", type(module).__name__, seconds / repeats, number_format=_multiplied(module), layer=name)
+            for name, seconds in spans.seconds.items()
+            for module in (modules[name],)
         ]
 
     def read_back(self) -> dict[str, Any]:

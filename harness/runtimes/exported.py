@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from plumbline.harness.outcomes import Unsupported, first_line
 from plumbline.harness.runtimes import saturation
-from plumbline.harness.runtimes.adapter import Way
+from plumbline.harness.runtimes.adapter import RunConfig
 from plumbline.harness.runtimes.compiled import find_compiler
 from plumbline.harness.runtimes.kernels import Kernel
 from plumbline.harness.runtimes.torch_net import TorchRuntime, convert, in_integers, moved, profiled, share_in, stored_bytes
@@ -36,7 +36,7 @@ class Exported(TorchRuntime):
 
     libraries = ("torch",)
     precisions = ("fp32", "tf32", "bf16", "fp16", "int8-static")  # weights that are stored small would be frozen large
-    targets = ("cpu", "cuda")
+    devices = ("cpu", "cuda")
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "backend": ("aotinductor", "eager"),
         "products": (saturation.USUAL, saturation.EIGHT_BITS, saturation.SEVEN_BITS),
@@ -46,28 +46,28 @@ class Exported(TorchRuntime):
     runs = "file"
 
     @classmethod
-    def trial(cls, way: Way) -> None:
-        if way.options["backend"] == "aotinductor":
-            find_compiler(way)
+    def trial(cls, config: RunConfig) -> None:
+        if config.options["backend"] == "aotinductor":
+            find_compiler(config)
 
     @classmethod
-    def alternatives(cls, way: Way) -> Sequence[Mapping[str, str]]:
-        return saturation.alternatives(way, safe=(saturation.SEVEN_BITS, saturation.EIGHT_BITS))
+    def alternatives(cls, config: RunConfig) -> Sequence[Mapping[str, str]]:
+        return saturation.alternatives(config, safe=(saturation.SEVEN_BITS, saturation.EIGHT_BITS))
 
     @classmethod
-    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
         import torch
         import torch._inductor.exc
 
-        if not way.precision.integer:
-            convert(net, way.precision)
-        (placed,) = moved((example,), torch.device(way.target), getattr(torch, way.precision.dtype))
-        net.to(way.target)
+        if not config.precision.integer:
+            convert(net, config.precision)
+        (placed,) = moved((example,), torch.device(config.device), getattr(torch, config.precision.dtype))
+        net.to(config.device)
         try:
             if calibration is not None:
-                net = in_integers(net, placed, calibration, seven_bits=way.options["products"] == saturation.SEVEN_BITS)
+                net = in_integers(net, placed, calibration, seven_bits=config.options["products"] == saturation.SEVEN_BITS)
             program = torch.export.export(net, (placed,), strict=False)
-            if way.options["backend"] == "eager":
+            if config.options["backend"] == "eager":
                 torch.export.save(program, str(file))
                 return {}
             # a package does not say how large it is; it holds its weights in machine code
@@ -78,17 +78,17 @@ class Exported(TorchRuntime):
             raise Unsupported(f"torch.export: {first_line(error)}") from error
         return {}
 
-    def __init__(self, file: Path, way: Way) -> None:
+    def __init__(self, file: Path, config: RunConfig) -> None:
         import torch
 
-        super().__init__(file, way)
-        self._file, self._ahead = file, way.options["backend"] == "aotinductor"
+        super().__init__(file, config)
+        self._file, self._ahead = file, config.options["backend"] == "aotinductor"
         self._call: Any = torch._inductor.aoti_load_package(str(file)) if self._ahead else torch.export.load(str(file)).module()
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
         (images,) = moved(arguments, self._device, self._dtype)
-        if len(images) != self._way.batch:  # a package would answer for its own batch, without a word
-            raise ValueError(f"wanted a batch of {self._way.batch}, for which it was exported, came {len(images)}")
+        if len(images) != self._config.batch:  # a package would answer for its own batch, without a word
+            raise ValueError(f"wanted a batch of {self._config.batch}, for which it was exported, came {len(images)}")
         return images
 
     def run(self, placed: Any) -> Any:
@@ -105,7 +105,7 @@ class Exported(TorchRuntime):
         backend = "aotinductor" if hasattr(self._call, "get_metadata") else "eager"
         kind = told.get("AOTI_CPU_ISA")
         # of the ranges of activations nothing is seen from outside; which they are stands in the artefact
-        told_products = self._way.options["products"] if self._way.precision.integer else None
+        told_products = self._config.options["products"] if self._config.precision.integer else None
         return {"threads": torch.get_num_threads(), "backend": backend, "instructions": kind, "products": told_products}
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
@@ -117,8 +117,8 @@ class Exported(TorchRuntime):
     def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
         """In integers, by the calls in the package's code; else by what comes out, as every layer is in one format."""
         if not self._ahead:
-            return share_in(self._call, self._way.precision, layers)
-        if self._way.precision.integer:
+            return share_in(self._call, self._config.precision, layers)
+        if self._config.precision.integer:
             with zipfile.ZipFile(self._file) as package:
                 code = "".join(package.read(name).decode() for name in package.namelist() if name.endswith(".cpp"))
             calls = PRODUCTS.findall(code)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from plumbline.harness.precisions import Precision
 from plumbline.models.layers import Layer
@@ -26,11 +25,6 @@ class Kernel:
     outputs: int | None = None
     macs: int | None = None
     layer: str | None = None
-
-    def told(self) -> dict[str, Any]:
-        """What stands in the record."""
-        kept = ("name", "operator", "seconds", "number_format", "layer", "macs")
-        return {key: value for key, value in asdict(self).items() if key in kept}
 
 
 def of_layers(kernels: Iterable[Kernel], layers: Iterable[Layer]) -> list[Kernel]:

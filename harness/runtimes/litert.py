@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.harness.outcomes import Unsupported, first_line
-from plumbline.harness.runtimes.adapter import Runtime, Way
+from plumbline.harness.runtimes.adapter import RunConfig, Runtime
 from plumbline.harness.runtimes.torch_net import batches
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ class LiteRT(Runtime):
     keeps_memory = "LiteRT plans all memory when it loads a file, and an inference takes nothing"
 
     @classmethod
-    def trial(cls, way: Way) -> None:
+    def trial(cls, config: RunConfig) -> None:
         """Libraries only: a first conversion takes ten seconds, and says by itself what is wrong."""
         import ai_edge_litert.interpreter  # noqa: F401
 
     @classmethod
-    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
         os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"
         import litert_torch
         from litert_quantizer import quantizer
@@ -55,7 +55,7 @@ class LiteRT(Runtime):
             litert_torch.convert(net, (example,)).export(str(file))
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
             raise Unsupported(f"LiteRT's converter: {first_line(error)}") from error
-        recipe = _recipe(way)
+        recipe = _recipe(config)
         if recipe is None:
             return {}
         made = quantizer.Quantizer(str(file), recipe)
@@ -63,17 +63,17 @@ class LiteRT(Runtime):
         if made.need_calibration:
             assert calibration is not None
             fed = [{INPUT: images.numpy()} for images in batches(calibration, len(example))]
-            ranges = _ranges(file, {SIGNATURE: fed}, recipe, way.threads)
+            ranges = _ranges(file, {SIGNATURE: fed}, recipe, config.threads)
         result = made.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
         result.export_model(str(file), overwrite=True)
         return {}
 
-    def __init__(self, file: Path, way: Way) -> None:
+    def __init__(self, file: Path, config: RunConfig) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._file, self._way = file, way
+        self._file, self._config = file, config
         before = _process_threads()
-        self._interpreter = Interpreter(model_path=str(file), num_threads=way.threads)
+        self._interpreter = Interpreter(model_path=str(file), num_threads=config.threads)
         self._interpreter.allocate_tensors()
         self._threads = 1 + _process_threads() - before
         self._input, self._output = self._interpreter.get_input_details()[0], self._interpreter.get_output_details()[0]
@@ -104,27 +104,27 @@ class LiteRT(Runtime):
     def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
         """By the operators of the file that multiply: XNNPACK executes them as they stand there."""
         found = Counter(_formats(self._file))
-        return found[self._way.precision.name] / max(1, sum(found.values()))
+        return found[self._config.precision.name] / max(1, sum(found.values()))
 
 
-def _recipe(way: Way) -> Any:
+def _recipe(config: RunConfig) -> Any:
     """How LiteRT's quantizer is asked for a precision; None where it need not be asked."""
     from litert_quantizer import qtyping, recipe, recipe_manager
     from litert_quantizer.algorithm_manager import AlgorithmName
 
     everything = qtyping.TFLOperationName.ALL_SUPPORTED
     manager = recipe_manager.RecipeManager()
-    if way.precision.name == "int8-static":
+    if config.precision.name == "int8-static":
         manager.add_static_config(".*", everything, 8, 8)
         for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):  # floating point in and out
             manager.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
         return manager.get_quantization_recipe()
-    if way.precision.name == "w16":
+    if config.precision.name == "w16":
         manager.add_weight_only_config(".*", everything, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
         return manager.get_quantization_recipe()
-    if way.precision.name == "int8-dynamic":
+    if config.precision.name == "int8-dynamic":
         return recipe.dynamic_wi8_afp32()
-    return recipe.weight_only_wi8_afp32() if way.precision.name == "w8" else None
+    return recipe.weight_only_wi8_afp32() if config.precision.name == "w8" else None
 
 
 def _ranges(file: Path, fed: dict[str, list[dict[str, Any]]], recipe: Any, threads: int) -> Any:

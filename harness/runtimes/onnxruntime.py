@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from plumbline.harness.outcomes import NotAsAsked, Unsupported
 from plumbline.harness.runtimes import saturation
-from plumbline.harness.runtimes.adapter import Runtime, Way
+from plumbline.harness.runtimes.adapter import RunConfig, Runtime
 from plumbline.harness.runtimes.export import export_once, prepare, quantise, store_small, stored_share
 from plumbline.harness.runtimes.kernels import Kernel, share_in
 from plumbline.models.onnx.graph import Graph, read
@@ -49,7 +49,7 @@ class OnnxRuntime(Runtime):
     libraries = ("onnxruntime",)
     formats = ("torch", "onnx")
     precisions = ("fp32", "tf32", "fp16", "int8-dynamic", "int8-static", "w8", "w16")
-    targets = ("cpu", "cuda")
+    devices = ("cpu", "cuda")
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "provider": ("usual", "tensorrt"),
         "graph": ("all", "extended", "basic", "off"),
@@ -62,7 +62,7 @@ class OnnxRuntime(Runtime):
     runs = "file"
 
     @classmethod
-    def trial(cls, way: Way) -> None:
+    def trial(cls, config: RunConfig) -> None:
         """A matrix product by the very provider, which is told not to fall back. The list that a build prints proves nothing."""
         import numpy
         import onnx
@@ -77,7 +77,7 @@ class OnnxRuntime(Runtime):
             file = Path(scratch) / "trial.onnx"
             onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
             graph_read = read(file)
-            session = _session(graph_read, way, fallback=False)
+            session = _session(graph_read, config, fallback=False)
         images = numpy.arange(192, dtype=numpy.float32).reshape(1, 3, 8, 8)
         (outputs,) = session.run(list(graph_read.outputs), {graph_read.input: images})
         if not (outputs == 2 * images).all():
@@ -88,19 +88,19 @@ class OnnxRuntime(Runtime):
         prepare()
 
     @classmethod
-    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
         """Export a net to `file`, in the precision. Returns opset and IR version as they came."""
-        precision, opset = way.precision, way.options["opset"]
+        precision, opset = config.precision, config.options["opset"]
         asked = None if opset == "newest" else int(opset)
         if precision.dtype == "float16":
             net, example = net.half(), example.half()
         with tempfile.TemporaryDirectory() as scratch:
-            folder = (way.shared or Path(scratch)) / f"exported-{precision.dtype}-{opset}"
+            folder = (config.shared or Path(scratch)) / f"exported-{precision.dtype}-{opset}"
             plain = export_once(net, example, folder, asked)
             if precision.weights is not None:
                 store_small(plain, file, precision.weights)
             elif precision.integer:
-                quantise(plain, file, calibration, seven_bits=way.options["products"] == saturation.SEVEN_BITS)
+                quantise(plain, file, calibration, seven_bits=config.options["products"] == saturation.SEVEN_BITS)
             else:
                 for part in folder.iterdir():
                     shutil.copyfile(part, file if part == plain else file.parent / part.name)
@@ -108,12 +108,12 @@ class OnnxRuntime(Runtime):
         return {"opset": found.opset, "ir_version": found.ir_version}
 
     @classmethod
-    def alternatives(cls, way: Way) -> Sequence[Mapping[str, str]]:
-        return saturation.alternatives(way, safe=(saturation.SEVEN_BITS, saturation.WIDE))
+    def alternatives(cls, config: RunConfig) -> Sequence[Mapping[str, str]]:
+        return saturation.alternatives(config, safe=(saturation.SEVEN_BITS, saturation.WIDE))
 
-    def __init__(self, file: Path, way: Way) -> None:
-        self._graph, self._way = read(file), way
-        self._session = _session(self._graph, way)
+    def __init__(self, file: Path, config: RunConfig) -> None:
+        self._graph, self._config = read(file), config
+        self._session = _session(self._graph, config)
         self._outputs = list(self._graph.outputs)
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
@@ -137,7 +137,7 @@ class OnnxRuntime(Runtime):
 
     @property
     def keeps_memory(self) -> str | None:  # type: ignore[override]
-        if self._way.options["arena"] == "off":
+        if self._config.options["arena"] == "off":
             return None
         return "ONNX Runtime's arena keeps what the first inference took, and a further one takes nothing"
 
@@ -172,13 +172,13 @@ class OnnxRuntime(Runtime):
 
     def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
         """By the types of numbers that the kernels read in an inference: ONNX Runtime casts what a provider cannot multiply."""
-        precision = self._way.precision
+        precision = self._config.precision
         if precision.weights is not None:
             return stored_share(self._graph.path, precision.weights)
         share = share_in(self.profile(placed, 1), precision, layers)
-        if share < 0.5 and precision.dtype == "float16" and self._way.target == "cpu":
+        if share < 0.5 and precision.dtype == "float16" and self._config.device_kind == "cpu":
             raise Unsupported(f"ONNX Runtime's CPU provider casts fp16 to fp32 and back: {share:.1%} of its MACs are in that")
-        if share < 0.5 and self._way.options["provider"] == "tensorrt":
+        if share < 0.5 and self._config.options["provider"] == "tensorrt":
             raise Unsupported("TensorRT makes one kernel of a net, whose number format its profile does not show")
         return share
 
@@ -187,7 +187,7 @@ class OnnxRuntime(Runtime):
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         with tempfile.TemporaryDirectory() as scratch:
-            session = _session(self._graph, self._way, profile=Path(scratch) / "profile")
+            session = _session(self._graph, self._config, profile=Path(scratch) / "profile")
             try:
                 session.run(self._outputs, {self._graph.input: placed})
             except (errors.InvalidArgument, errors.Fail, errors.RuntimeException) as error:
@@ -213,21 +213,22 @@ def arranged(graph: Graph, images: Tensor) -> Any:
     return placed.contiguous().numpy().astype(graph.element_type, copy=False)
 
 
-def _session(graph: Graph, way: Way, *, fallback: bool = True, profile: Path | None = None) -> Any:
+def _session(graph: Graph, config: RunConfig, *, fallback: bool = True, profile: Path | None = None) -> Any:
     """Without `fallback` every operator must be the provider's; else ONNX Runtime gives the CPU what it does not take."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-    provider = PROVIDERS[way.target if way.options["provider"] == "usual" else way.options["provider"]]
-    settings = {"use_tf32": int(way.precision.name == "tf32")} if provider == PROVIDERS["cuda"] else {}
+    provider = PROVIDERS[config.device_kind if config.options["provider"] == "usual" else config.options["provider"]]
+    number = int(config.device.partition(":")[2] or 0)
+    settings = {"use_tf32": int(config.precision.name == "tf32"), "device_id": number} if provider == PROVIDERS["cuda"] else {}
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = way.threads, 1
-    options.graph_optimization_level = _levels()[way.options["graph"]]
-    options.enable_cpu_mem_arena = way.options["arena"] == "on"
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(way.options["spinning"] == "on")))
-    if not fallback and way.target != "cpu":
+    options.intra_op_num_threads, options.inter_op_num_threads = config.threads, 1
+    options.graph_optimization_level = _levels()[config.options["graph"]]
+    options.enable_cpu_mem_arena = config.options["arena"] == "on"
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.options["spinning"] == "on")))
+    if not fallback and config.device_kind != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    options.add_session_config_entry(WIDE_SUMS, str(int(way.options["products"] == saturation.WIDE)))
+    options.add_session_config_entry(WIDE_SUMS, str(int(config.options["products"] == saturation.WIDE)))
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     try:
@@ -238,7 +239,7 @@ def _session(graph: Graph, way: Way, *, fallback: bool = True, profile: Path | N
             f"an IR version that it knows (these are {graph.opset} and {graph.ir_version}); export for older ones"
         ) from error
     came = session.get_session_options()
-    wanted = (provider, way.threads, 1)
+    wanted = (provider, config.threads, 1)
     got = (session.get_providers()[0], came.intra_op_num_threads, came.inter_op_num_threads)
     if got != wanted:
         raise NotAsAsked(f"wanted a session with provider, threads in and between operators {wanted}, came {got}")

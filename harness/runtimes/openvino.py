@@ -13,7 +13,7 @@ from plumbline.harness.machine import cpu_flags
 from plumbline.harness.outcomes import NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.runtimes import saturation
-from plumbline.harness.runtimes.adapter import Runtime, Way
+from plumbline.harness.runtimes.adapter import RunConfig, Runtime
 from plumbline.harness.runtimes.export import stored_share
 from plumbline.harness.runtimes.kernels import Kernel, share_in
 from plumbline.harness.runtimes.onnxruntime import OnnxRuntime, arranged
@@ -53,7 +53,7 @@ class OpenVino(Runtime):
     keeps_memory = "OpenVINO plans all memory when it compiles, and an inference takes nothing"
 
     @classmethod
-    def trial(cls, way: Way) -> None:
+    def trial(cls, config: RunConfig) -> None:
         """A sum of two constants by the CPU plugin, which is loaded for it."""
         import numpy
 
@@ -69,22 +69,22 @@ class OpenVino(Runtime):
         OnnxRuntime.prepare_to_build()
 
     @classmethod
-    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, way: Way, file: Path) -> dict[str, Any]:
+    def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
         """The file that ONNX Runtime gets; for int8-dynamic one with small weights: it quantises activations by itself."""
-        same = {"bf16": "fp32", "fp16": "fp32", "int8-dynamic": "w8"}.get(way.precision.name, way.precision.name)
-        options = {**OnnxRuntime.usual(), "products": way.options["products"]}
-        theirs = replace(way, precision=PRECISIONS[same], options=options)
+        same = {"bf16": "fp32", "fp16": "fp32", "int8-dynamic": "w8"}.get(config.precision.name, config.precision.name)
+        options = {**OnnxRuntime.usual(), "products": config.options["products"]}
+        theirs = replace(config, precision=PRECISIONS[same], options=options)
         return OnnxRuntime.build(net, example, calibration, theirs, file)
 
     @classmethod
-    def alternatives(cls, way: Way) -> Sequence[Mapping[str, str]]:
+    def alternatives(cls, config: RunConfig) -> Sequence[Mapping[str, str]]:
         """Its depthwise kernels do not saturate, and eight bits serve some nets, for which seven are too coarse."""
-        if way.precision.name != "int8-static":  # of int8-dynamic it quantises the activations itself
+        if config.precision.name != "int8-static":  # of int8-dynamic it quantises the activations itself
             return ({},)
-        return saturation.alternatives(way, safe=(saturation.SEVEN_BITS, saturation.EIGHT_BITS))
+        return saturation.alternatives(config, safe=(saturation.SEVEN_BITS, saturation.EIGHT_BITS))
 
-    def __init__(self, file: Path, way: Way) -> None:
-        self._graph, self._way = read(file), way
+    def __init__(self, file: Path, config: RunConfig) -> None:
+        self._graph, self._config = read(file), config
         self._compiled: Any = None
 
     def ready(self, placed: Any) -> None:
@@ -92,24 +92,24 @@ class OpenVino(Runtime):
         self._compiled = self._compile(placed.shape)
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if hint != self._hint:
-            if self._way.precision.emulated(self._way.target, cpu_flags()):
+            if self._config.precision.emulated(self._config.device_kind, cpu_flags()):
                 raise Unsupported(f"OpenVINO was asked for {self._hint} and took {hint}: this processor lacks {self._hint}")
             raise NotAsAsked(f"OpenVINO was asked for {self._hint} and took {hint}")
         self._request = self._compiled.create_infer_request()
 
     @property
     def _hint(self) -> str:
-        return HINTS[self._way.precision.dtype]
+        return HINTS[self._config.precision.dtype]
 
     def _compile(self, shape: Sequence[int], **settings: Any) -> Any:
-        openvino, precision = _library(), self._way.precision
+        openvino, precision = _library(), self._config.precision
         small = precision.weights is not None
         asked = {
             "INFERENCE_PRECISION_HINT": self._hint,
-            "INFERENCE_NUM_THREADS": self._way.threads,
+            "INFERENCE_NUM_THREADS": self._config.threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0 if small else int(self._way.options["group"]),
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0 if small else int(self._config.options["group"]),
         }
         try:
             model = openvino.Core().read_model(self._graph.path)
@@ -118,8 +118,8 @@ class OpenVino(Runtime):
         except RuntimeError as error:
             raise Unsupported(f"OpenVINO {openvino.__version__} cannot compile it: {_reason(error)}") from error
         threads = compiled.get_property("INFERENCE_NUM_THREADS")
-        if threads != self._way.threads:
-            raise NotAsAsked(f"wanted {self._way.threads} threads, OpenVINO took {threads}")
+        if threads != self._config.threads:
+            raise NotAsAsked(f"wanted {self._config.threads} threads, OpenVINO took {threads}")
         return compiled
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
@@ -146,20 +146,20 @@ class OpenVino(Runtime):
     def read_back(self) -> dict[str, Any]:
         ask = self._compiled.get_property
         group = str(ask("DYNAMIC_QUANTIZATION_GROUP_SIZE"))
-        if self._way.precision.weights and group != "0":
+        if self._config.precision.weights and group != "0":
             raise NotAsAsked(f"asked to leave activations as they are, OpenVINO quantises {group} of them together")
         return {
             "threads": int(ask("INFERENCE_NUM_THREADS")),
             "streams": int(ask("NUM_STREAMS")),
             "hint": ask("INFERENCE_PRECISION_HINT").get_type_name(),
-            "group": None if self._way.precision.weights else group,  # nothing is quantised but the weights
+            "group": None if self._config.precision.weights else group,  # nothing is quantised but the weights
             "quantised_together": group,
             "products": saturation.of_weights(self._graph.seven_bits),
         }
 
     def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
         """By the kernels of the graph that OpenVINO made; of small weights, which it multiplies as it likes, by the file."""
-        precision = self._way.precision
+        precision = self._config.precision
         if precision.weights is not None:
             return stored_share(self._graph.path, precision.weights)
         return share_in(self._kernels(self._compiled), precision, layers)
@@ -184,7 +184,7 @@ class OpenVino(Runtime):
             ending = told["primitiveType"].rpartition("_")[2].lower()
             kind = ENDINGS.get(ending, ending)
             # with scales for groups of activations it multiplies weights in i8 by integers, though the kernel says f32
-            if self._way.precision.name == "int8-dynamic" and told["runtimePrecision"] == "i8":
+            if self._config.precision.name == "int8-dynamic" and told["runtimePrecision"] == "i8":
                 kind = "int8"
             micro = told.get("execTimeMcs", "not_executed")
             found.append(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from plumbline.harness.machine import cpu_flags, is_x86
-from plumbline.harness.runtimes.adapter import Way
+from plumbline.harness.runtimes.adapter import RunConfig
 
 USUAL, EIGHT_BITS, SEVEN_BITS, WIDE = "usual", "8bit", "7bit", "wide"
 VNNI = frozenset({"avx512_vnni", "avx_vnni"})
@@ -23,9 +23,9 @@ def saturate() -> bool:
     return is_x86() and VNNI.isdisjoint(cpu_flags())
 
 
-def alternatives(way: Way, safe: Sequence[str]) -> Sequence[Mapping[str, str]]:
+def alternatives(config: RunConfig, safe: Sequence[str]) -> Sequence[Mapping[str, str]]:
     """The values of the option `products` to build and choose from: the plain one, or those of `safe` where products saturate."""
-    if not way.precision.integer or way.options["products"] != USUAL:
+    if not config.precision.integer or config.options["products"] != USUAL:
         return ({},)
     return [{"products": value} for value in (safe if saturate() else (EIGHT_BITS,))]
 

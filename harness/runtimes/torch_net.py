@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from plumbline.harness.outcomes import Unsupported
 from plumbline.harness.precisions import Precision
-from plumbline.harness.runtimes.adapter import Runtime, Way
+from plumbline.harness.runtimes.adapter import RunConfig, Runtime
 from plumbline.harness.runtimes.kernels import Kernel
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 class TorchRuntime(Runtime):
     """What every runtime that calls torch does alike."""
 
-    def __init__(self, model: Any, way: Way) -> None:
+    def __init__(self, model: Any, config: RunConfig) -> None:
         import torch
 
         # fp32 means fp32: TF32 is a precision of its own
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.precision.name == "tf32"
-        self._way, self._device, self._dtype = way, torch.device(way.target), getattr(torch, way.precision.dtype)
-        if way.target == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision.name == "tf32"
+        self._config, self._device, self._dtype = config, torch.device(config.device), getattr(torch, config.precision.dtype)
+        if config.device_kind == "cuda":
             self.synchronize = torch.cuda.synchronize  # type: ignore[method-assign]
 
     def fetch(self, outputs: Any) -> Any:

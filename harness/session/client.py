@@ -1,4 +1,4 @@
-"""The near side: start a probe server, open a cell, ask it one question after the other. Imports no torch."""
+"""The session's end of the pipe: start a probe server, open a cell, ask it one question after the other. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,26 +9,57 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from statistics import median
-from typing import IO, Any
+from typing import IO, Any, TypeVar
+
+from msgspec.structs import replace
 
 from plumbline import PlumblineError, models
-from plumbline.harness import environment
+from plumbline.harness import environment, messages
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
-from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Memory, Prepared, Promise
+from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Prepared, Promise
+from plumbline.harness.lock import Busy
+from plumbline.harness.machine import Machine
+from plumbline.harness.messages import (
+    PROTOCOL,
+    Answer,
+    Ask,
+    Close,
+    Compress,
+    Contender,
+    Count,
+    Ended,
+    Exited,
+    Hello,
+    MeasureSpeed,
+    Message,
+    Open,
+    Progress,
+    Race,
+    Response,
+    Train,
+    Trained,
+)  # fmt: skip
 from plumbline.harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, CellEnded
-from plumbline.harness.protocol import PROTOCOL
+from plumbline.harness.readings import Readings, read
+from plumbline.harness.session import places
+from plumbline.harness.session.places import Place
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed
-from plumbline.harness.statistics import median_interval
+from plumbline.harness.statistics import paired_ratio
 from plumbline.models.compression.variants import DENSE
 
 PROBE = BOOT
-DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is told is a ratio, and their moods are shared
+NEXT_LOCK_S = 10.0  # for a probe that takes the place of one which died: what that left behind may still hold the lock
+DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is told is a ratio, and drift cancels in it
+Found = TypeVar("Found")
+# The type of the answer to each question.
+ANSWERS: dict[str, Any] = {
+    "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "turn": float,
+    "memory": Readings, "layers": Layers, "race": list[Contender], "speed": Speed, "train": Trained, "compress": Promise,
+}  # fmt: skip
 
 
 class NotDescribed(PlumblineError, LookupError):
@@ -48,55 +79,86 @@ def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[
     return [models.outside.described(line["model"]) for line in lines]
 
 
-class ProbeServer:
-    """A running `plumbline.harness.probe.server`, started when it is first needed and again after it died."""
+class Connection:
+    """A running `harness.probe.server` at a place, started when it is first needed and again after it died.
 
-    def __init__(self, log: IO[bytes], command: Sequence[str] = PROBE, progress: Callable[[str], None] = lambda text: None):
-        self._log, self._command, self.progress = log, command, progress
+    With `lock_s`, it takes the lock of its place, and waits so many seconds for it; without, whoever asks has it.
+    """
+
+    def __init__(
+        self,
+        log: IO[bytes],
+        command: Sequence[str] | None = None,
+        progress: Callable[[str], None] = lambda text: None,
+        *,
+        place: Place | None = None,
+        lock_s: float | None = None,
+    ) -> None:
+        self.place = place or places.find("")
+        self._log, self._command, self.progress = log, command or self.place.command, progress
+        self._lock_s = lock_s
         self._process: subprocess.Popen[bytes] | None = None
-        self.versions: dict[str, Any] = {}
+        self.machine = Machine()
+        self.watch: Callable[[Progress], None] = lambda now: self.progress(now.text)
 
-    def start(self) -> dict[str, Any]:
-        """Start it if need be; returns what it says of its torch."""
+    def start(self) -> Machine:
+        """Start it if need be; returns its machine. Raises CellEnded where it does not start, and Busy."""
         if self._process is None:
             self.progress("starting the probe (importing torch)")
             # a session of its own: Ctrl-C is for pytest, which then ends the probe in order
             self._process = subprocess.Popen(
-                self._command,
+                [*self._command, *([] if self._lock_s is None else ["--lock", f"{self._lock_s:g}"])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 start_new_session=True,
                 env=environment.kept(os.environ),
             )
-            line = self.receive()
-            if line is None:
-                raise CellEnded(CRASHED, f"the probe did not start: {self.last_words()}")
-            if (got := line.get("protocol")) != PROTOCOL:
-                self.kill()
-                advice = "install the same revision of plumbline on both sides"
-                words = f"expected a probe that speaks protocol {PROTOCOL}, got {got}; {advice}"
-                raise CellEnded(UNAVAILABLE, words, axis="target")
-            self.versions = line["hello"]
-        return self.versions
+            self.machine = self._greeted()
+            self._lock_s = None if self._lock_s is None else max(self._lock_s, NEXT_LOCK_S)
+        return self.machine
 
-    def send(self, **line: Any) -> None:
+    def _greeted(self) -> Machine:
+        """Read the first line of a probe, whose protocol may be another."""
+        assert self._process is not None and self._process.stdout is not None
+        line = self._process.stdout.readline()
+        try:
+            told = json.loads(line) if line else None
+        except json.JSONDecodeError:
+            told = {}
+        if told is None:
+            self.kill()
+            raise CellEnded(CRASHED, f"the probe did not start: {self.last_words()}")
+        if isinstance(told, dict) and told.get("type") == "Busy":
+            self.kill()
+            raise Busy(str(told.get("reason")))
+        got = told.get("protocol") if isinstance(told, dict) else None
+        if got != PROTOCOL:
+            self.kill()
+            advice = "install the same revision of plumbline on both sides"
+            raise CellEnded(UNAVAILABLE, f"expected a probe that speaks protocol {PROTOCOL}, got {got}; {advice}", axis="target")
+        hello = messages.response(line)
+        assert isinstance(hello, Hello), f"expected a Hello, got {line!r}"
+        return hello.machine
+
+    def send(self, message: Message) -> None:
+        """Write one line."""
         assert self._process is not None and self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died; the next receive says so
-            self._process.stdin.write(json.dumps(line).encode() + b"\n")
+            self._process.stdin.write(messages.encode(message) + b"\n")
             self._process.stdin.flush()
 
-    def receive(self) -> dict[str, Any] | None:
-        """The next line that is not progress; None when the server is gone."""
+    def receive(self) -> Response | None:
+        """Read the next message that is not progress; None when the server is gone."""
         assert self._process is not None and self._process.stdout is not None
-        for text in self._process.stdout:
+        for line in self._process.stdout:
             try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
+                message = messages.response(line)
+            except messages.BadMessage:
                 continue  # a process was killed in the middle of its line; the server says next how it ended
-            if "progress" not in line:
-                return line
-            self.progress(line["progress"])
+            if not isinstance(message, Progress):
+                return message
+            self.watch(message)
         self.kill()
         return None
 
@@ -127,22 +189,21 @@ class ProbeServer:
                     pipe.close()
 
     def last_words(self) -> str:
-        """The last line that the far side wrote to its log."""
+        """Return the last line that the probe wrote to its log."""
         lines = Path(self._log.name).read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it wrote nothing"
 
 
-def _delivered(parent: dict[str, Any], variant: dict[str, Any]) -> Delivery:
-    reason = parent["reason"] or variant["reason"]
+def _delivered(parent: Contender, variant: Contender) -> Delivery:
+    reason = parent.reason or variant.reason
     if reason is not None:
         return Delivery(unavailable=reason)
-    ratios = sorted(theirs / ours for theirs, ours in zip(parent["turns_s"], variant["turns_s"], strict=True))
-    interval = median_interval(ratios)
-    return Delivery(median(ratios), None if interval is None else list(interval), len(ratios))
+    found = paired_ratio(parent.turns_s, variant.turns_s)
+    return Delivery(found.median, found.interval, found.pairs)
 
 
-class Probe:
-    """One cell in its fresh process. Every question runs one step there; each can raise `CellEnded`.
+class CellProbe:
+    """A cell in its fresh process. Every question runs one step there; each can raise `CellEnded`.
 
     The process is started by the first question, so that a test decides when. `refusal` is raised instead, where
     the cell is known to be impossible; `accuracy` is what another batch of the same model has shown already.
@@ -150,72 +211,74 @@ class Probe:
 
     def __init__(
         self,
-        server: ProbeServer,
+        connection: Connection,
         cell: Cell,
         settings: Settings,
         *,
         refusal: CellEnded | None = None,
-        accuracy: dict[str, Any] | None = None,
+        accuracy: Accuracy | None = None,
     ) -> None:
-        self.cell, self.settings = cell, settings
+        self.cell, self.settings = cell, connection.place.settings(settings)
         self.facts: dict[str, Any] = {}
         self.steps_s: dict[str, float] = {}
         self._refusal, self._known_accuracy = refusal, accuracy
         self.started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._started = time.perf_counter()
-        self._server = server
+        self._connection = connection
         self._open = self._ended = False
-        self.exit: dict[str, Any] = {}
+        self.exit: Exited | None = None
 
     @property
     def seconds(self) -> float:
+        """Wall time since it was made."""
         return time.perf_counter() - self._started
 
     def prepared(self) -> Prepared:
         """Build the model in its process; every other question does so first."""
         if "prepared" not in self.facts:
-            if self._refusal is not None:
-                raise self._refusal
-            self._server.start()
+            self._start()
             compare = compares_with_parent(self.cell) and self._known_accuracy is None
-            self.facts["prepared"] = self._await(
-                "prepared", cell=self.cell.as_json(), settings=self.settings.as_json(), compare_with_parent=compare
-            )
-        return Prepared(**self.facts["prepared"])
+            self.facts["prepared"] = self._await("prepared", Open(self.cell, self.settings, compare))
+        return self.facts["prepared"]
 
     def counts(self) -> Counts:
         """Counting needs no weights: this question does not start the cell's process, where it has not started yet."""
         if "counts" not in self.facts and not self._open:
-            if self._refusal is not None:
-                raise self._refusal
-            self._server.start()
-            self.facts["counts"] = self._await("counts", count=self.cell.as_json(), settings=self.settings.as_json())
+            self._start()
+            self.facts["counts"] = self._await("counts", Count(self.cell, self.settings))
             self._open = False
-        return Counts(**self._ask("counts"))
+        return self._ask("counts")
 
     def agreement(self) -> Agreement:
-        return Agreement(**self._ask("agreement"))
+        """Compare its outputs with the float64 reference."""
+        return self._ask("agreement")
 
     def accuracy(self) -> Accuracy:
+        """Classify images; what another batch has shown is not measured again."""
         if self._known_accuracy is not None:
             self.facts["accuracy"] = self._known_accuracy
-        return Accuracy(**self._ask("accuracy"))
+        return self._ask("accuracy")
 
     def latency(self) -> Latency:
         """Measured by `harness.probe.subject.Subject.latency`, by way of its QUESTIONS."""
-        return Latency.from_json(self._ask("latency"))
+        return self._ask("latency")
 
-    def memory(self) -> Memory:
-        return Memory(**self._ask("memory"))
+    def turn(self) -> float:
+        """Take one turn of `harness.timing.interleave` in this resident process; seconds of an inference."""
+        self.prepared()
+        return self._await("turn", Ask("turn"))
+
+    def memory(self) -> Readings:
+        """Read `weights`, `inference`, `process_peak` and `process_base`, in bytes."""
+        return self._ask("memory")
 
     def layers(self) -> Layers | None:
-        """Where the time goes; None unless the session was asked for that."""
-        return Layers(**self._ask("layers")) if self.settings.layers else None
+        """Find out where the time goes; None unless the session was asked for that."""
+        return self._ask("layers") if self.settings.layers else None
 
     def promise(self) -> Promise | None:
-        """What the variant says of itself; None of a dense net."""
-        told = self.prepared().promise
-        return None if told is None else Promise(**told)
+        """Return what the variant says of itself; None of a dense net."""
+        return self.prepared().promise
 
     def delivery(self) -> Delivery | None:
         """How much faster the variant is than its dense parent, timed in turns in one process; None of a dense net. The cell's
@@ -228,80 +291,117 @@ class Probe:
             parent = replace(self.cell, variant=DENSE)
             try:
                 shortly = replace(self.settings, sampling_s=min(self.settings.sampling_s, DELIVERY_S))
-                found = _delivered(*Probe(self._server, parent, shortly).race([self.cell]))
+                self.facts["delivery"] = _delivered(*CellProbe(self._connection, parent, shortly).race([self.cell]))
             except CellEnded as end:  # its parent may not fit where it does
-                found = Delivery(unavailable=f"in turns with its dense parent: {end.outcome}, {end.reason}")
-            self.facts["delivery"] = asdict(found)
+                self.facts["delivery"] = Delivery(unavailable=f"in turns with its dense parent: {end.outcome}, {end.reason}")
             self.steps_s["delivery"] = round(time.perf_counter() - asked, 4)
-        return Delivery(**self.facts["delivery"])
+        return self.facts["delivery"]
 
-    def race(self, others: Sequence[Cell]) -> list[dict[str, Any]]:
-        """Time the cell and others of its model in turns, in one process (harness/probe/race.py); all were prepared before."""
-        cells = [cell.as_json() for cell in (self.cell, *others)]
-        told = self._await("race", race=cells, settings=self.settings.as_json())
-        self._open = False
-        return told
-
-    def speed(self) -> Speed:
-        """How fast torch is on the far side, whatever the cell is. Raises `CellEnded`."""
-        self._server.start()
-        told = self._await("speed", speed=self.cell.as_json(), settings=self.settings.as_json())
-        self._open = False
-        return Speed(**told)
+    def race(self, others: Sequence[Cell]) -> list[Contender]:
+        """Time the cell and others of its model in turns, in one process (harness/probe/race.py)."""
+        self._start()
+        return self._once("race", Race([self.cell, *others], self.settings))
 
     def close(self) -> None:
         """End the process and wait until it is gone."""
         if self._open:
-            self._server.send(ask="end")
+            self._connection.send(Close())
             with contextlib.suppress(CellEnded):  # the server is gone, and the process with it
                 while self._open:
                     self._receive()
         self._ended = True
 
-    def _ask(self, step: str) -> dict[str, Any]:
-        if step not in self.facts:
-            self.prepared()
-            self.facts[step] = self._await(step, ask=step)
-        return self.facts[step]
+    def _start(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        self._connection.start()
 
-    def _await(self, fact: str, **question: Any) -> Any:
+    def _once(self, fact: str, request: Message) -> Any:
+        """Ask what no process of a cell remains for."""
+        told = self._await(fact, request)
+        self._open = False
+        return told
+
+    def _ask(self, question: str) -> Any:
+        if question not in self.facts:
+            self.prepared()
+            self.facts[question] = self._await(question, Ask(question))
+        return self.facts[question]
+
+    def _await(self, fact: str, request: Message) -> Any:
         if self._ended:
             raise CellEnded(CRASHED, f"asked for {fact}, but the process of this cell has ended")
-        end: dict[str, Any] | None = None
+        end: Ended | None = None
         asked = time.perf_counter()
         self._open = True
-        self._server.send(**question)
+        self._connection.send(request)
         while True:
-            line = self._receive()
-            if "fact" in line:
-                assert line["fact"] == fact, f"asked for {fact}, was told {line['fact']}"
+            message = self._receive()
+            if isinstance(message, Answer):
                 self.steps_s[fact] = round(time.perf_counter() - asked, 4)
-                return line["value"]
-            end = line.get("end", end)
-            if "exit" in line:
-                raise self._why(line["exit"], end, fact)
+                try:
+                    return messages.decode(bytes(message.value), ANSWERS[fact])
+                except messages.BadMessage as error:  # a number that is none, say
+                    raise CellEnded(CRASHED, f"the answer to {fact} is not what was expected: {error}") from error
+            if isinstance(message, Ended):
+                end = message
+            if isinstance(message, Exited):
+                raise self._why(message, end, fact)
 
-    def _receive(self) -> dict[str, Any]:
-        line = self._server.receive()
-        if line is None:
+    def _receive(self) -> Response:
+        message = self._connection.receive()
+        if message is None:
             self._open, self._ended = False, True
-            raise CellEnded(CRASHED, f"the probe server died: {self._server.last_words()}")
-        if "exit" in line:
-            self._open, self._ended, self.exit = False, True, line["exit"]
-        return line
+            raise CellEnded(CRASHED, f"the probe server died: {self._connection.last_words()}")
+        if isinstance(message, Exited):
+            self._open, self._ended, self.exit = False, True, message
+        return message
 
-    def _why(self, exit: dict[str, Any], end: dict[str, Any] | None, step: str) -> CellEnded:
-        """A typed outcome from how the process ended, at which step."""
+    def _why(self, exit: Exited, end: Ended | None, step: str) -> CellEnded:
+        """Make a typed outcome of how the process ended, at which step."""
         jobs = {"count": "counting", "artefact": "building", "reference": "preparing the reference"}
-        during = {**jobs, "parent": "classifying with the parent"}.get(exit["job"], step)
-        if exit["timed_out"]:
+        during = {**jobs, "parent": "classifying with the parent"}.get(exit.job, step)
+        if exit.timed_out:
             return CellEnded(TIMED_OUT, f"{during} took it beyond the limit of {self.settings.time_limit_s:g} s")
-        if exit["out_of_memory"]:
+        if exit.out_of_memory:
             return CellEnded(OUT_OF_MEMORY, f"killed by the kernel for memory during {during}")
+        if end is not None and exit.job in ("train", "compress"):
+            return CellEnded(end.outcome, end.reason, end.axis)
         if end is not None:
             limit = self.settings.memory_limit_bytes
-            capped = f" (limit {limit} bytes)" if limit is not None and end["outcome"] == OUT_OF_MEMORY else ""
-            return CellEnded(end["outcome"], f"{during}: {end['reason']}{capped}", end["axis"])
-        if exit["signal"]:
-            return CellEnded(CRASHED, f"killed by {exit['signal']} during {during}")
-        return CellEnded(CRASHED, f"exit code {exit['code']} during {during}: {self._server.last_words()}")
+            capped = f" (limit {limit} bytes)" if limit is not None and end.outcome == OUT_OF_MEMORY else ""
+            return CellEnded(end.outcome, f"{during}: {end.reason}{capped}", end.axis)
+        if exit.signal:
+            return CellEnded(CRASHED, f"killed by {exit.signal} during {during}")
+        return CellEnded(CRASHED, f"exit code {exit.code} during {during}: {self._connection.last_words()}")
+
+
+def measured_speed(connection: Connection, settings: Settings) -> Speed:
+    """Ask how fast torch is at a place. Raises CellEnded."""
+    return _asked(connection, "speed", MeasureSpeed(connection.place.settings(settings)), settings)
+
+
+def trained(connection: Connection, request: Train) -> Trained:
+    """Train at a place, or go on with it. Raises CellEnded."""
+    return _asked(connection, "train", request, request.settings)
+
+
+def compressed(connection: Connection, request: Compress) -> Promise:
+    """Write a compressed net at a place. Raises CellEnded."""
+    return _asked(connection, "compress", request, request.settings)
+
+
+def _asked(connection: Connection, fact: str, request: Message, settings: Settings) -> Any:
+    """Ask what belongs to no cell's process."""
+    connection.start()
+    return CellProbe(connection, NO_CELL, settings)._once(fact, request)
+
+
+NO_CELL = Cell("", DENSE, "eager", "fp32", 1, 1, "cpu")
+
+
+def peak_of(exit: Exited | None) -> Readings:
+    """What even a killed process leaves: the most that it held."""
+    return (
+        {} if exit is None or not exit.process_peak_bytes else {"process_peak": read("byte", "process", exit.process_peak_bytes)}
+    )

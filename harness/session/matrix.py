@@ -21,18 +21,21 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from plumbline import PlumblineError, models
 from plumbline.harness import runtimes
 from plumbline.harness.cell import AXES, Cell, shown_model
-from plumbline.harness.machine import cpu_flags, cuda_device
 from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.session import places
 from plumbline.harness.settings import Settings
+from plumbline.harness.target import DEVICES, BadTarget
 from plumbline.models.compression import variants
 from plumbline.models.data.encoding import NotText, read_text
 
@@ -42,12 +45,8 @@ else:
     import tomli as tomllib
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "matrix.toml"
-TARGETS = ("cpu", "cuda")
 Block = Mapping[str, tuple[Any, ...]]
 BLOCKS = ("cells", "counted")
-NAMES: dict[str, Sequence[str]] = {
-    "precision": tuple(PRECISIONS), "target": TARGETS
-}  # fmt: skip
 # Of a batch, in a tier whose arithmetic is emulated: 0.03 s an inference (bf16 without AVX-512 makes 1 GMAC a second).
 EMULATED_MACS = 30e6
 UNKNOWN_MACS = 2e9 / 224**2  # a pixel, of a model without a formula
@@ -185,8 +184,18 @@ def check(axis: str, value: Any) -> None:
         _runtime(value)
     elif axis == "variant":
         _variant(value)
-    elif value not in NAMES[axis]:
-        raise MatrixError(f"no {axis} {value!r}; known: {', '.join(NAMES[axis])}")
+    elif axis == "target":
+        _place(value)
+    elif value not in PRECISIONS:
+        raise MatrixError(f"no precision {value!r}; known: {', '.join(PRECISIONS)}")
+
+
+def _place(target: Any) -> places.Place:
+    """Return the place of a target. Raises MatrixError."""
+    try:
+        return places.of(str(target))
+    except (BadTarget, places.BadPlace) as error:
+        raise MatrixError(str(error)) from error
 
 
 def expand(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
@@ -214,7 +223,7 @@ def _without_emulated(cells: list[Cell], options: Mapping[str, Sequence[Any]]) -
 
 @cache
 def _too_slow(cell: Cell) -> bool:
-    if not PRECISIONS[cell.precision].emulated(cell.target, cpu_flags()):
+    if not PRECISIONS[cell.precision].emulated(cell.device_kind, places.of(cell.target).capabilities.cpu_flags):
         return False
     formula = find(cell.model).formula(cell.image_size) if unfit(find(cell.model), cell.image_size) is None else ()
     macs = UNKNOWN_MACS * cell.image_size**2 if formula is None else sum(layer.macs for layer in formula)
@@ -292,7 +301,7 @@ def _cells(blocks: Iterable[Block]) -> list[Cell]:
 
 def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
     """A block for each model, all axes filled in: dense, its usual runtime, fp32, batch 1, its usual size, the targets here."""
-    here = tuple(target for target in TARGETS if target == "cpu" or _cuda() is None)
+    here = tuple(device for device in DEVICES if device == "cpu" or places.of(device).capabilities.cuda is None)
     for reference in block["model"]:
         model = find(reference)
         runtime = runtimes.usual(model.format)
@@ -333,15 +342,16 @@ def impossible(cell: Cell) -> Impossible | None:
         return Impossible(UNSUPPORTED, "runtime", f"sparse layers are run by eager, came {cell.runtime}")
     if cell.precision not in runtime.precisions:
         return Impossible(UNSUPPORTED, "precision", f"{cell.runtime} runs {', '.join(runtime.precisions)}, came {cell.precision}")
-    if cell.target not in precision.targets:
+    if cell.device_kind not in precision.devices:
         return Impossible(
-            UNSUPPORTED, "precision", f"{cell.precision} is arithmetic of {', '.join(precision.targets)}, came {cell.target}"
+            UNSUPPORTED, "precision", f"{cell.precision} is arithmetic of {', '.join(precision.devices)}, got {cell.target}"
         )
-    if cell.target not in runtime.targets:
-        return Impossible(UNSUPPORTED, "target", f"{cell.runtime} runs on {', '.join(runtime.targets)}, came {cell.target}")
-    if (gone := runtimes.missing(runtime)) is not None:
+    if cell.device_kind not in runtime.devices:
+        return Impossible(UNSUPPORTED, "target", f"{cell.runtime} runs on {', '.join(runtime.devices)}, got {cell.target}")
+    place = places.of(cell.target)
+    if (gone := place.missing(runtimes.find(cell.runtime))) is not None:
         return Impossible(UNAVAILABLE, "runtime", gone)
-    if cell.target == "cuda" and (reason := _cuda()) is not None:
+    if cell.device_kind == "cuda" and (reason := place.capabilities.cuda) is not None:
         return Impossible(UNAVAILABLE, "target", reason)
     return None
 
@@ -420,9 +430,6 @@ def _registered(reference: str) -> models.Model:
         return models.REGISTRY.find(reference)
     except models.UnknownName as error:
         raise MatrixError(str(error)) from error
-
-
-_cuda = cache(cuda_device)
 
 
 def shown(sizes: Sequence[int]) -> str:

@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from plumbline.harness import journal, runtimes
 from plumbline.harness.cell import Cell, compares_with_parent, stem, without_batch
-from plumbline.harness.machine import cpu_flags, cpu_model
 from plumbline.harness.outcomes import OK
 from plumbline.harness.precisions import CALIBRATION, PRECISIONS
 from plumbline.harness.runtimes import saturation
+from plumbline.harness.session import places
 from plumbline.harness.session.matrix import UNKNOWN_MACS, find, impossible
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed, guessed
@@ -140,7 +142,7 @@ class Estimate:
         settings, speed = self._settings, self._speed
         runtime, precision = cell.runtime.partition("+")[0], PRECISIONS[cell.precision]
         macs, layers = _work(cell.model, cell.image_size)
-        emulated = precision.emulated(cell.target, cpu_flags())
+        emulated = precision.emulated(cell.device_kind, places.of(cell.target).capabilities.cpu_flags)
         means = "emulated" if emulated else runtime
         plain, call = self._call(macs, layers, 1, "eager", "fp32"), self._call(macs, layers, cell.batch, runtime, cell.precision)
         parts: dict[Kind, float] = defaultdict(float)
@@ -310,9 +312,9 @@ def _earlier_seconds(runs: Path, settings: Settings) -> dict[str, float]:
         except journal.RunError:
             continue  # an estimate may do without; the run itself is not touched
         for kept in records:
-            theirs = {**kept.get("settings", {}), "inputs_seed": settings.inputs_seed}  # other pictures take as long
-            alike = theirs == settings.without_paths() and kept["machine"]["cpu_model"] == cpu_model()
-            if kept["outcome"] == OK and kept["latency"] is not None and alike:
-                built = kept.get("artefact") or {}
-                seconds[kept["cell"]["id"]] = kept["seconds"] - (0.0 if built.get("cached", True) else built["seconds"])
+            alike = replace(kept.settings, inputs_seed=settings.inputs_seed) == settings.without_paths()  # pictures take as long
+            same = alike and kept.machine.cpu_model == places.of(kept.cell.target).capabilities.cpu_model
+            if same and kept.outcome == OK and kept.latency is not None and kept.prepared is not None:
+                built = kept.prepared.artefact or {}
+                seconds[kept.id] = kept.seconds - (0.0 if built.get("cached", True) else built["seconds"])
     return seconds

@@ -1,34 +1,35 @@
-"""A measuring session: one lock, one journal, one probe server, many cells."""
+"""A measuring session: one journal, a connection to each place, many cells."""
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
-from filelock import BaseFileLock, FileLock, Timeout
+from msgspec.structs import replace
 
-from plumbline import PlumblineError
 from plumbline.harness import machine, speed
-from plumbline.harness.cell import Cell, without_batch
+from plumbline.harness.cell import Cell, shown_model, without_batch
+from plumbline.harness.facts import Accuracy
 from plumbline.harness.journal import NAME, Journal, RunError
+from plumbline.harness.lock import Busy
+from plumbline.harness.machine import Machine
 from plumbline.harness.outcomes import OK, CellEnded
-from plumbline.harness.session import record
-from plumbline.harness.session.client import Probe, ProbeServer
+from plumbline.harness.record import Record
+from plumbline.harness.session import places
+from plumbline.harness.session.client import CellProbe, Connection, measured_speed, peak_of
 from plumbline.harness.session.matrix import Impossible
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed
+from plumbline.harness.target import HERE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BUSY = (
-    "another session is measuring on this machine, and two at once would ruin both their numbers; "
-    "wait for it, or let this one wait: --wait SECONDS"
-)
 
 
 def run_tier(tier: str, folder: Path, options: Sequence[str]) -> int:
@@ -38,132 +39,161 @@ def run_tier(tier: str, folder: Path, options: Sequence[str]) -> int:
     return subprocess.run(command).returncode
 
 
-class Busy(PlumblineError, RuntimeError):
-    """Somebody else measures on this machine."""
-
-
 class Session:
     """Opens a probe for each cell and keeps what became of it."""
 
-    def __init__(self, settings: Settings, journal: Journal, log: IO[bytes], progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, journal: Journal, log: IO[bytes], progress: Callable[[str], None], lock_s: float = 0.0
+    ) -> None:
         self.settings, self.journal = settings, journal
-        self.server = ProbeServer(log, progress=progress)
-        self.records = {kept["cell"]["id"]: _without_samples(kept) for kept in journal.earlier}
-        self.measured = sum(kept["outcome"] == OK for kept in journal.earlier)
-        self._state_at_start: dict[str, Any] = {}
-        self._machine: dict[str, Any] = {}
-        self._accuracies: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.id = journal.earlier[-1].session if journal.earlier else uuid4().hex[:12]
+        self.records = {kept.key: _without_samples(kept) for kept in journal.earlier}
+        self.measured = sum(kept.outcome == OK for kept in journal.earlier)
+        self._log, self._progress, self._lock_s = log, progress, lock_s
+        self._connections: dict[str, Connection] = {}
+        self._accuracies: dict[tuple[Any, ...], Accuracy] = {}
+        self._unprobed: Machine | None = None  # this machine, where no probe was started
         for kept in journal.earlier:
-            if kept["outcome"] == OK:
-                self._share(Cell.from_json(kept["cell"]), kept["accuracy"])
+            if kept.outcome == OK:
+                self._share(kept.cell, kept.accuracy)
 
-    def start(self, needs_probe: bool = True) -> None:
-        """Start the probe and take the fingerprint. Raises RunError where a resumed run comes from another machine."""
-        self._machine = machine.fingerprint(self.server.start() if needs_probe else {}, REPOSITORY)
-        ours = self.settings.without_paths()
+    def start(self, names: Iterable[str] = (HERE,)) -> None:
+        """Start a probe at each place. Raises RunError where a resumed run comes from another machine, Busy and CellEnded."""
         for kept in self.journal.earlier:
-            changed = [
-                f"{key}: {kept['settings'].get(key)} then, {ours[key]} now"
-                for key in ours
-                if kept["settings"].get(key) != ours[key]
-            ]
-            if changed:
+            if kept.settings != self.settings.without_paths():
+                then, now = (_told(settings) for settings in (kept.settings, self.settings.without_paths()))
+                changed = "; ".join(f"{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key])
                 raise RunError(
-                    f"the run in {str(self.journal.folder)!r} was measured with other settings ({'; '.join(changed)}); "
+                    f"the run in {str(self.journal.folder)!r} was measured with other settings ({changed}); "
                     "resume it with the same tier and options, or start a new one with --run-dir"
                 )
-        for kept in self.journal.earlier if needs_probe else []:
-            differences = machine.differences(self._machine, kept["machine"])
-            if kept["machine"].get("torch") and differences:
-                raise RunError(
-                    f"the run in {str(self.journal.folder)!r} was measured on another machine or with other software "
-                    f"({'; '.join(text[:100] for text in differences[:3])}); start a new one with --run-dir"
-                )
+        for name in dict.fromkeys(names):
+            here = self._connection(name).start()
+            for kept in self.journal.earlier:
+                differences = machine.differences(here, kept.machine)
+                if kept.machine.torch and kept.cell.place == name and differences:
+                    raise RunError(
+                        f"the run in {str(self.journal.folder)!r} was measured on another machine or with other software "
+                        f"({'; '.join(text[:100] for text in differences[:3])}); start a new one with --run-dir"
+                    )
 
-    @property
-    def machine_id(self) -> str:
-        return str(self._machine["id"])
+    def speed(self) -> Speed | None:
+        """Ask how fast torch is here, for an estimate; kept for plans of later sessions.
 
-    def speed(self, cell: Cell) -> Speed | None:
-        """How fast torch is here, for an estimate; kept for plans of later sessions. None where it cannot be found out: each
-        cell will say for itself what is wrong."""
+        None where it cannot be found out, as nothing is measured here, say: each cell will say for itself what is wrong.
+        """
+        if HERE not in self._connections:
+            return None
         try:
-            found = Probe(self.server, cell, self.settings).speed()
+            found = measured_speed(self._connections[HERE], self.settings)
         except CellEnded:
             return None
         speed.keep(found, self.settings.cache)
         return found
 
-    def open(self, cell: Cell, impossible: Impossible | None) -> Probe:
-        """A probe for the cell. What the accuracy of another batch has shown is not measured again."""
-        self._state_at_start = machine.state()
+    def open(self, cell: Cell, impossible: Impossible | None) -> CellProbe:
+        """Make a probe for the cell. What the accuracy of another batch has shown is not measured again."""
         refusal = CellEnded(impossible.outcome, impossible.reason, impossible.axis) if impossible else None
-        return Probe(self.server, cell, self.settings, refusal=refusal, accuracy=self._accuracies.get(without_batch(cell)))
+        known = self._accuracies.get(without_batch(cell))
+        return CellProbe(self._connection(cell.place), cell, self.settings, refusal=refusal, accuracy=known)
 
-    def finish(self, probe: Probe, outcome: str, reason: str | None) -> dict[str, Any]:
+    def finish(self, probe: CellProbe, outcome: str, reason: str | None) -> Record:
         """End the probe's process and keep its record."""
         probe.close()
-        here = {**self._machine, "state_at_start": self._state_at_start, "state_at_end": machine.state()}
-        kept = record.of_probe(probe, outcome, reason, here)
+        kept = self._record(probe, outcome, reason)
         self.journal.append(kept)
-        self.records[probe.cell.id] = _without_samples(kept)
+        self.records[kept.key] = _without_samples(kept)
         self.measured += outcome == OK
         if outcome == OK:
-            self._share(probe.cell, kept["accuracy"])
+            self._share(probe.cell, kept.accuracy)
         return kept
 
+    def _record(self, probe: CellProbe, outcome: str, reason: str | None) -> Record:
+        here = self._connection(probe.cell.place).machine
+        if not here.id and probe.cell.place == HERE:
+            here = self._unprobed = self._unprobed or machine.fingerprint()
+        facts, ended = probe.facts, probe.exit
+        return Record(
+            id=probe.cell.id,
+            revision=here.revision,
+            session=self.id,
+            cell=replace(probe.cell, model=shown_model(probe.cell.model)),
+            outcome=outcome,
+            reason=None if reason is None else without_paths(reason),
+            prepared=facts.get("prepared"),
+            counts=facts.get("counts"),
+            agreement=facts.get("agreement"),
+            accuracy=facts.get("accuracy"),
+            latency=facts.get("latency"),
+            memory=facts.get("memory") or peak_of(ended),
+            layers=facts.get("layers"),
+            delivery=facts.get("delivery"),
+            machine=here,
+            state_before=ended.state_before if ended else {},
+            state_after=ended.state_after if ended else {},
+            started_at=probe.started_at,
+            seconds=round(probe.seconds, 4),
+            steps_s=probe.steps_s,
+            settings=self.settings.without_paths(),
+        )
+
+    def _connection(self, name: str) -> Connection:
+        if name not in self._connections:
+            self._connections[name] = Connection(self._log, progress=self._progress, place=places.find(name), lock_s=self._lock_s)
+        return self._connections[name]
+
+    def kill(self) -> None:
+        """End all that runs, at every place."""
+        for connection in self._connections.values():
+            connection.kill()
+
     def close(self) -> None:
-        self.server.close()
+        """End all probes in order."""
+        for connection in self._connections.values():
+            connection.close()
         self.journal.close()
 
-    def _share(self, cell: Cell, accuracy: dict[str, Any] | None) -> None:
-        if accuracy is not None and accuracy["unavailable"] is None and accuracy["measured_by"] is None:
-            self._accuracies[without_batch(cell)] = {**accuracy, "measured_by": cell.id}
+    def _share(self, cell: Cell, accuracy: Accuracy | None) -> None:
+        if accuracy is not None and accuracy.unavailable is None and accuracy.measured_by is None:
+            self._accuracies[without_batch(cell)] = replace(accuracy, measured_by=cell.id)
 
 
-def known_speed(cell: Cell, settings: Settings) -> Speed | None:
-    """How fast torch is on this machine: as an earlier session has found, else by asking a probe now. None where another
-    session measures, and would be disturbed."""
+def known_speed(settings: Settings) -> Speed | None:
+    """How fast torch is on this machine: as an earlier session has found, else by asking a probe now.
+
+    None where another session measures, and would be disturbed.
+    """
     if (found := speed.kept(settings.cache)) is not None:
         return found
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
+        connection = Connection(log, lock_s=0.0)
         try:
-            with lock_machine(0):
-                server = ProbeServer(log)
-                try:
-                    found = Probe(server, cell, settings).speed()
-                finally:
-                    server.close()
+            found = measured_speed(connection, settings)
         except (Busy, CellEnded):
             return None
+        finally:
+            connection.close()
     speed.keep(found, settings.cache)
     return found
 
 
-def lock_machine(wait_s: float) -> BaseFileLock:
-    """Two sessions on one machine would ruin each other's numbers. Raises Busy after `wait_s` seconds.
-
-    There is one lock a machine, whoever measures and whatever TMPDIR says; $PLUMBLINE_LOCK names another file.
-    """
-    usual = Path("/tmp" if os.name == "posix" else tempfile.gettempdir()) / "plumbline.lock"
-    path = Path(os.environ.get("PLUMBLINE_LOCK") or usual)
-    lock = FileLock(path, timeout=wait_s, mode=0o666)
-    try:
-        lock.acquire()
-    except OSError as error:  # Timeout is one too
-        if isinstance(error, Timeout):
-            raise Busy(BUSY) from None
-        raise Busy(f"the lock {str(path)!r} cannot be taken: {error.strerror}; name another with $PLUMBLINE_LOCK") from error
-    return lock
-
-
 def default_run_dir(root: Path) -> Path:
+    """Name the folder of a run by the time."""
     return root / "runs" / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
-def _without_samples(kept: dict[str, Any]) -> dict[str, Any]:
+def without_paths(text: str) -> str:
+    """Leave of each absolute path only the last part: the rest is about the person, not about the cell."""
+    return re.sub(r"(?<![\w.])(?:/[\w.+@~-]+)+/([\w.+@~-]+)", r"\1", text)
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    return {field: getattr(settings, field) for field in settings.__struct_fields__}
+
+
+def _without_samples(kept: Record) -> Record:
     """The journal holds the samples; what is kept in memory for the table need not."""
-    if kept["latency"] is None:
+    if kept.latency is None:
         return kept
-    kinds = {kind: {**kept["latency"][kind], "samples_s": []} for kind in ("model", "with_transfer")}
-    return {**kept, "latency": {**kept["latency"], **kinds}}
+    model, whole = (replace(timing, samples_s=[]) for timing in (kept.latency.model, kept.latency.with_transfer))
+    return replace(kept, latency=replace(kept.latency, model=model, with_transfer=whole))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from tabulate import tabulate
 
 from plumbline import models
+from plumbline.harness import messages
 from plumbline.harness.facts import Counts
 from plumbline.harness.probe.counts import count
 
@@ -29,7 +30,7 @@ def take(pairs: Iterable[tuple[str, int]], progress: Callable[[str], None]) -> d
         progress(f"counting {reference} at {image_size} pixels")
         found = count(models.find(reference), image_size)
         del found["layers"]
-        counts[reference, image_size] = Counts(**found)
+        counts[reference, image_size] = messages.convert(found, Counts)
     return counts
 
 
@@ -62,13 +63,13 @@ def _macs(route: dict[str, int] | None) -> str:
 
 def _published(counts: Counts) -> str:
     """Each figure of the whole model with its source, and how many of single layers."""
-    whole = [figure for figure in counts.published if figure["layer"] is None]
+    whole = [figure for figure in counts.published if figure.layer is None]
     sources: dict[str, list[str]] = {}
     for figure in whole:
-        sign = "" if figure["agrees"] else " (!)"
-        sources.setdefault(figure["source"], []).append(f"{_readable(figure['value'])} {figure['metric']}{sign}")
+        sign = "" if figure.agrees else " (!)"
+        sources.setdefault(figure.source, []).append(f"{_readable(figure.value)} {figure.metric}{sign}")
     texts = [f"{', '.join(figures)} ({source})" for source, figures in sources.items()]
-    layers = sum(figure["layer"] is not None for figure in counts.published)
+    layers = sum(figure.layer is not None for figure in counts.published)
     return "; ".join([*texts, *([f"{layers} of its layers"] if layers else [])])
 
 

@@ -19,13 +19,15 @@ from typing import Any
 
 from plumbline.harness import meters, runtimes
 from plumbline.harness.cell import Cell
-from plumbline.harness.machine import cpu_flags
 from plumbline.harness.outcomes import UNSUPPORTED, CellEnded
 from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.readings import samples_of, value_of
 from plumbline.harness.runtimes import Runtime
-from plumbline.harness.session import matrix
-from plumbline.harness.session.client import NotDescribed, Probe, ProbeServer, describe
+from plumbline.harness.session import matrix, places
+from plumbline.harness.session.client import CellProbe, Connection, NotDescribed, describe
 from plumbline.harness.settings import Settings
+from plumbline.harness.target import DEVICES
+from plumbline.harness.verdicts.qualification import claims
 from plumbline.models import REGISTRY, UnknownName
 from plumbline.models.compression import variants
 from plumbline.models.sources import outside
@@ -77,13 +79,13 @@ def check(plugins: Iterable[tuple[str, str]], progress: Callable[[str], None]) -
     with (
         tempfile.TemporaryDirectory() as folder,
         (Path(folder) / "probe.log").open("wb") as log,
-        closing(ProbeServer(log, progress=progress)) as server,
+        closing(Connection(log, progress=progress)) as server,
     ):
         for kind, name in plugins:
             yield kind, name, CHECKS[kind](name, server)
 
 
-def _runtime(name: str, server: ProbeServer) -> Iterator[Claim]:
+def _runtime(name: str, server: Connection) -> Iterator[Claim]:
     try:
         choice = runtimes.find(name)
     except UnknownName as error:
@@ -96,7 +98,7 @@ def _runtime(name: str, server: ProbeServer) -> Iterator[Claim]:
     yield Claim("its libraries are installed", runtimes.missing(adapter))
     for precision in adapter.precisions:
         claims = [
-            _cell(Cell(net, "dense", choice.name, precision, batch, 8, adapter.targets[0]), server)
+            _cell(Cell(net, "dense", choice.name, precision, batch, 8, adapter.devices[0]), server)
             for net in NETS
             for batch in BATCHES
         ]
@@ -104,11 +106,11 @@ def _runtime(name: str, server: ProbeServer) -> Iterator[Claim]:
         refused = all(claim.skipped is not None for claim in claims) and not any(claim.here for claim in claims)
         yield Claim(f"it runs something in {precision}", "every cell was refused; leave it out" if refused else None)
     for reference in (f"{name}+{key}={value}" for key, values in adapter.options.items() for value in values[1:]):
-        cell = Cell(NETS[0], "dense", reference, adapter.precisions[0], 1, 8, adapter.targets[0])
+        cell = Cell(NETS[0], "dense", reference, adapter.precisions[0], 1, 8, adapter.devices[0])
         yield _cell(cell, server, may_refuse=False)  # an option that it does not take is refused, too
 
 
-def _model(name: str, server: ProbeServer) -> Iterator[Claim]:
+def _model(name: str, server: Connection) -> Iterator[Claim]:
     try:
         if outside.is_outside(name):
             (model,) = describe([name])
@@ -120,10 +122,10 @@ def _model(name: str, server: ProbeServer) -> Iterator[Claim]:
     yield Claim("it is found and says what it is")
     runtime = runtimes.usual(model.format)
     for batch in dict.fromkeys([model.batch] if model.batch else BATCHES):
-        yield _cell(Cell(model.name, "dense", runtime, "fp32", batch, model.image_size, "cpu"), server, counts=True)
+        yield _cell(Cell(model.name, "dense", runtime, "fp32", batch, model.image_size, "cpu"), server)
 
 
-def _variant(name: str, server: ProbeServer) -> Iterator[Claim]:
+def _variant(name: str, server: Connection) -> Iterator[Claim]:
     try:
         variant = variants.find(name)
     except UnknownName as error:
@@ -140,7 +142,7 @@ def _variant(name: str, server: ProbeServer) -> Iterator[Claim]:
             yield _cell(Cell(net, name, "eager", "fp32", batch, 8, "cpu"), server)
 
 
-def _meter(name: str, server: ProbeServer) -> Iterator[Claim]:
+def _meter(name: str, server: Connection) -> Iterator[Claim]:
     try:
         meter = meters.find(name)
     except UnknownName as error:
@@ -157,7 +159,7 @@ def _meter(name: str, server: ProbeServer) -> Iterator[Claim]:
             until = time.perf_counter() + 0.05
             while time.perf_counter() < until:
                 pass
-            read.append(began.end())
+            read += samples_of(began.end())
         except meters.Unavailable as reason:
             yield Claim("it reads a number, again and again", skipped=f"unavailable here: {reason}")
             return
@@ -169,7 +171,7 @@ def _meter(name: str, server: ProbeServer) -> Iterator[Claim]:
     yield _cell(Cell(NETS[0], "dense", "eager", "fp32", 1, 8, "cpu"), server, meter=name)
 
 
-CHECKS: dict[str, Callable[[str, ProbeServer], Iterator[Claim]]] = {
+CHECKS: dict[str, Callable[[str, Connection], Iterator[Claim]]] = {
     "runtime": _runtime,
     "meter": _meter,
     "model": _model,
@@ -177,18 +179,18 @@ CHECKS: dict[str, Callable[[str, ProbeServer], Iterator[Claim]]] = {
 }
 
 
-def _cell(cell: Cell, server: ProbeServer, *, may_refuse: bool = True, counts: bool = False, meter: str | None = None) -> Claim:
+def _cell(cell: Cell, server: Connection, *, may_refuse: bool = True, meter: str | None = None) -> Claim:
     """What a benchmark asserts of a cell; a runtime that does otherwise than it was told is refused by the probe."""
     text = f"{cell.id} is right, and measured"
     impossible = matrix.impossible(cell)
     if impossible is not None:
         return Claim(text, skipped=impossible.reason, here=True)
-    if PRECISIONS[cell.precision].emulated(cell.target, cpu_flags()):
+    if PRECISIONS[cell.precision].emulated(cell.device_kind, places.of(cell.target).capabilities.cpu_flags):
         return Claim(text, skipped=f"this processor emulates {cell.precision}", here=True)
     settings = Settings(cache=cache_folder(), sampling_s=0.05, warmup_s=0.02, accuracy_images=100, time_limit_s=120)
-    probe = Probe(server, cell, settings)
+    probe = CellProbe(server, cell, settings)
     try:
-        return Claim(text, next(_wrong(probe, counts, meter), None))
+        return Claim(text, next(_wrong(probe, meter), None))
     except CellEnded as end:
         if may_refuse and end.outcome == UNSUPPORTED:
             return Claim(text, skipped=end.reason)
@@ -197,23 +199,14 @@ def _cell(cell: Cell, server: ProbeServer, *, may_refuse: bool = True, counts: b
         probe.close()
 
 
-def _wrong(probe: Probe, counts: bool, meter: str | None) -> Iterator[str]:
-    prepared = probe.prepared()
-    if prepared.parameters < 1:
+def _wrong(probe: CellProbe, meter: str | None) -> Iterator[str]:
+    if probe.prepared().parameters < 1:
         yield "it has no parameters"
-    if counts:
-        counted = probe.counts()
-        if counted.wrong is not None:
-            yield counted.wrong
-        if prepared.parameters != counted.parameters:
-            yield f"the object has {prepared.parameters} parameters, {counted.parameters} were counted"
-    for fact in (probe.agreement(), probe.accuracy()):
-        if fact.wrong is not None:
-            yield fact.wrong
-    telemetry, memory = probe.latency().telemetry, probe.memory()
-    if memory.weights_bytes < 1:
-        yield f"its weights take {memory.weights_bytes} bytes"
-    if meter is not None and telemetry[meter]["value"] is None:
+    yield from (f"not so: {claim.text}: {claim.found}" for claim in claims(probe) if not claim.holds)
+    telemetry, weights = probe.latency().telemetry, value_of(probe.memory(), "weights") or 0
+    if weights < 1:
+        yield f"its weights take {weights} bytes"
+    if meter is not None and telemetry[meter].value is None:
         yield f"in a cell it read nothing: {telemetry[meter]}"
 
 
@@ -230,7 +223,7 @@ def _imports(adapter: type[Runtime]) -> str | None:
 def _declared(adapter: type[Runtime]) -> str | None:
     known: dict[str, tuple[Any, Any]] = {
         "precisions": (adapter.precisions, PRECISIONS),
-        "targets": (adapter.targets, matrix.TARGETS),
+        "devices": (adapter.devices, DEVICES),
         "formats": (adapter.formats, ("torch", "onnx")),
         "runs": ([adapter.runs], ("net", "file")),
     }

@@ -10,18 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import IO
+
+from msgspec.structs import replace as with_fields
 
 from plumbline.harness import runtimes, speed
 from plumbline.harness.cell import Cell
-from plumbline.harness.machine import cpu_flags, here
+from plumbline.harness.lock import lock_machine
+from plumbline.harness.machine import here
+from plumbline.harness.messages import Contender
 from plumbline.harness.outcomes import FAILED, CellEnded
 from plumbline.harness.precisions import PRECISIONS
-from plumbline.harness.session import matrix, plan
-from plumbline.harness.session.client import Probe, ProbeServer
-from plumbline.harness.session.session import lock_machine
+from plumbline.harness.session import matrix, places, plan
+from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
-from plumbline.harness.statistics import median_interval
+from plumbline.harness.statistics import paired_ratio
+from plumbline.harness.verdicts.qualification import qualify
 from plumbline.harness.views.table import LEFT, NOTHING, tabulated
 from plumbline.models.compression import variants
 from plumbline.models.compression.variants import DENSE
@@ -31,7 +35,7 @@ BASELINE = ("eager", "fp32")
 
 
 @dataclass(frozen=True)
-class Way:
+class Candidate:
     """One way to run a model. `speedup` is how many times as fast as the baseline, in the same rounds, with its 95 % interval.
 
     `error` is the RMS error as a share of the outputs' spread, `same_class` the share of pictures with the reference's
@@ -68,7 +72,7 @@ class Question:
         """Raises NoFolder where there is no such folder of data."""
         return Settings.here(self.data, inputs_seed=secrets.randbelow(2**31), sampling_s=self.seconds, time_limit_s=900)
 
-    def ways(self, model: str) -> Iterator[Cell]:
+    def candidates(self, model: str) -> Iterator[Cell]:
         """The baseline first, then each runtime in each precision that can be tried here and is no emulation."""
         found = matrix.find(model)
         size = self.image_size or found.image_size
@@ -86,7 +90,9 @@ class Question:
             cell = Cell(found.name, variant, runtime, precision, self.batch, size, self.target)
             if precision == "tf32":  # a switch of the whole process, in which fp32 runs, too
                 continue
-            if matrix.impossible(cell) is None and not PRECISIONS[precision].emulated(self.target, cpu_flags()):
+            if matrix.impossible(cell) is None and not PRECISIONS[precision].emulated(
+                cell.device_kind, places.of(self.target).capabilities.cpu_flags
+            ):
                 yield cell
 
 
@@ -97,7 +103,7 @@ def report(models: Sequence[str], asked: Question, style: str, progress: Callabl
     with lock_machine(0), tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
         for model in models:
             try:
-                found = find(list(asked.ways(model)), settings, log, progress)
+                found = find(list(asked.candidates(model)), settings, log, progress)
             except CellEnded as end:
                 print(f"{model}: {end.outcome}: {end.reason}\n", flush=True)
                 continue
@@ -106,23 +112,23 @@ def report(models: Sequence[str], asked: Question, style: str, progress: Callabl
             print(f"{model}, batch {cell.batch}, {cell.image_size} pixels, {cell.target}\n\n{table(found, style)}\n", flush=True)
             best.append(found[0])
     if len(best) > 1:
-        rows = [[way.cell.model, *_row(way)] for way in best]
+        rows = [[candidate.cell.model, *_row(candidate)] for candidate in best]
         print(tabulated(rows, ["model", *HEADS], LEFT, style))
 
 
-def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Callable[[str], None]) -> list[Way]:
+def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Callable[[str], None]) -> list[Candidate]:
     """Check each way in a process of its own, then race those that are right. The fastest comes first, the unfit last.
 
     Raises CellEnded where the baseline, the first of the cells, is not right, or the race itself does not end well.
     """
-    estimate = plan.Estimate(cells, [], replace(settings, sampling_s=0.0, warmup_s=0.0), None, speed.kept(settings.cache))
-    checked: list[Way] = []
+    estimate = plan.Estimate(cells, [], with_fields(settings, sampling_s=0.0, warmup_s=0.0), None, speed.kept(settings.cache))
+    checked: list[Candidate] = []
 
     def told_of(text: str) -> None:
         left = f"about {duration(estimate.left() + settings.sampling_s * len(cells))} left"
         progress(f"{cells[0].model}, {min(len(checked) + 1, len(cells))} of {len(cells)} ways, {left}: {text}")
 
-    server = ProbeServer(log, progress=told_of)
+    server = Connection(log, progress=told_of, place=places.of(cells[0].target))
     try:
         for cell in cells:
             started = time.monotonic()
@@ -130,49 +136,49 @@ def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Ca
             estimate.ran(cell, time.monotonic() - started)
         if checked[0].reason is not None:
             raise CellEnded(FAILED, f"{cells[0].id}, the baseline: {checked[0].reason}")
-        racing = [way for way in checked if way.reason is None]
+        racing = [candidate for candidate in checked if candidate.reason is None]
         progress(f"{cells[0].model}: {len(racing)} ways take turns, about {duration(settings.sampling_s * len(racing))}")
-        told = Probe(server, racing[0].cell, settings).race([way.cell for way in racing[1:]])
+        told = CellProbe(server, racing[0].cell, settings).race([candidate.cell for candidate in racing[1:]])
     finally:
         server.close()
-    baseline = told[0]["turns_s"]
-    if told[0]["reason"] is not None:
-        raise CellEnded(FAILED, f"{cells[0].id}, the baseline, in the race: {told[0]['reason']}")
-    raced = [_raced(way, outcome, baseline) for way, outcome in zip(racing, told, strict=True)]
-    found = [*raced, *(way for way in checked if way.reason is not None)]
-    return sorted(found, key=lambda way: -(way.speedup or 0.0))
+    baseline = told[0].turns_s
+    if told[0].reason is not None:
+        raise CellEnded(FAILED, f"{cells[0].id}, the baseline, in the race: {told[0].reason}")
+    raced = [_raced(candidate, outcome, baseline) for candidate, outcome in zip(racing, told, strict=True)]
+    found = [*raced, *(candidate for candidate in checked if candidate.reason is not None)]
+    return sorted(found, key=lambda candidate: -(candidate.speedup or 0.0))
 
 
-def _checked(server: ProbeServer, cell: Cell, settings: Settings) -> Way:
-    """What a benchmark asserts of a cell, and in its own process, as any of it may crash."""
-    probe, way = Probe(server, cell, settings), Way(cell)
+def _checked(server: Connection, cell: Cell, settings: Settings) -> Candidate:
+    """Qualify a cell in its own process, as any of it may crash."""
+    probe, candidate = CellProbe(server, cell, settings), Candidate(cell)
     try:
-        agreement = probe.agreement()
-        accuracy = probe.accuracy()
+        qualify(probe)
+        agreement, accuracy = probe.agreement(), probe.accuracy()
     except CellEnded as end:
-        return replace(way, reason=f"{end.outcome}: {end.reason}")
+        return replace(candidate, reason=f"{end.outcome}: {end.reason}")
     finally:
         probe.close()
-    way = replace(way, error=agreement.error, same_class=agreement.top1, top1=accuracy.top1, loss=accuracy.loss)
-    wrong = agreement.wrong or accuracy.wrong
-    return way if wrong is None else replace(way, reason=f"{FAILED}: {wrong}")
+    return replace(candidate, error=agreement.error, same_class=agreement.top1, top1=accuracy.top1, loss=accuracy.loss)
 
 
-def _raced(way: Way, outcome: dict[str, Any], baseline: Sequence[float]) -> Way:
-    if outcome["reason"] is not None:
-        return replace(way, reason=f"{FAILED}: {outcome['reason']}")
-    ratios = sorted(theirs / ours for theirs, ours in zip(baseline, outcome["turns_s"], strict=True))
-    return replace(way, median_s=median(outcome["turns_s"]), speedup=median(ratios), interval=median_interval(ratios))
+def _raced(candidate: Candidate, outcome: Contender, baseline: Sequence[float]) -> Candidate:
+    if outcome.reason is not None:
+        return replace(candidate, reason=f"{FAILED}: {outcome.reason}")
+    found = paired_ratio(baseline, outcome.turns_s)
+    return replace(candidate, median_s=median(outcome.turns_s), speedup=found.median, interval=found.interval)
 
 
 HEADS = ["variant", "runtime", "precision", "ms", "speed-up", "95 %", "error", "same class", "top-1", "points lost"]
 
 
-def table(found: Sequence[Way], style: str = "simple") -> str:
+def table(found: Sequence[Candidate], style: str = "simple") -> str:
     """The ways that were raced, as a table for people, and below it why others were not."""
-    body = tabulated([_row(way) for way in found if way.reason is None], HEADS, LEFT, style)
+    body = tabulated([_row(candidate) for candidate in found if candidate.reason is None], HEADS, LEFT, style)
     unfit = [
-        textwrap.shorten(f"{_name(way.cell)}: {way.reason}", 130, placeholder=" ...") for way in found if way.reason is not None
+        textwrap.shorten(f"{_name(candidate.cell)}: {candidate.reason}", 130, placeholder=" ...")
+        for candidate in found
+        if candidate.reason is not None
     ]
     return "\n".join([body, *([""] if unfit else []), *unfit])
 
@@ -184,21 +190,21 @@ def _name(cell: Cell) -> str:
 TIMES = ["ms", "speed-up", "95 %"]
 
 
-def times(way: Way) -> list[str]:
+def times(candidate: Candidate) -> list[str]:
     """Of a way that was raced, the columns `TIMES`."""
-    assert way.median_s is not None and way.speedup is not None
-    interval = f"{way.interval[0]:.2f}-{way.interval[1]:.2f}" if way.interval else NOTHING
-    return [f"{way.median_s * 1e3:.3g}", f"{way.speedup:.2f}x", interval]
+    assert candidate.median_s is not None and candidate.speedup is not None
+    interval = f"{candidate.interval[0]:.2f}-{candidate.interval[1]:.2f}" if candidate.interval else NOTHING
+    return [f"{candidate.median_s * 1e3:.3g}", f"{candidate.speedup:.2f}x", interval]
 
 
-def _row(way: Way) -> list[str]:
+def _row(candidate: Candidate) -> list[str]:
     return [
-        NOTHING if way.cell.variant == DENSE else way.cell.variant,
-        way.cell.runtime,
-        way.cell.precision,
-        *times(way),
-        NOTHING if way.error is None else f"{way.error:.2g}",
-        NOTHING if way.same_class is None else f"{way.same_class:.0%}",
-        NOTHING if way.top1 is None else f"{way.top1:.2%}",
-        NOTHING if way.loss is None else f"{100 * way.loss:+.2f}",
+        NOTHING if candidate.cell.variant == DENSE else candidate.cell.variant,
+        candidate.cell.runtime,
+        candidate.cell.precision,
+        *times(candidate),
+        NOTHING if candidate.error is None else f"{candidate.error:.2g}",
+        NOTHING if candidate.same_class is None else f"{candidate.same_class:.0%}",
+        NOTHING if candidate.top1 is None else f"{candidate.top1:.2%}",
+        NOTHING if candidate.loss is None else f"{100 * candidate.loss:+.2f}",
     ]

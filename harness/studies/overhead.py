@@ -11,14 +11,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from plumbline.harness import journal
+from plumbline.harness import journal, timing
+from plumbline.harness.lock import lock_machine
 from plumbline.harness.machine import here, limited_as
-from plumbline.harness.probe import latency
 from plumbline.harness.probe.memory import maximum_resident_bytes
-from plumbline.harness.session.session import REPOSITORY, lock_machine
-from plumbline.harness.statistics import median_interval
+from plumbline.harness.record import Record
+from plumbline.harness.session.session import REPOSITORY
+from plumbline.harness.statistics import paired_ratio
 
 CELL_S = {"AVX-512": 0.05, "AVX2": 0.1}  # the limits of a cell's fixed cost, by the vectors of the processor
 TIMER_SHARE = 0.005
@@ -32,8 +32,8 @@ def report(progress: Callable[[str], None], quick: bool = False, run: Path | Non
     """
     missed: list[str] = []
 
-    def line(what: str, came: str, limit: str, kept: bool = True) -> None:
-        print(f"{what:<52} {came:>24}   limit {limit}{'' if kept or quick else '   missed'}", flush=True)
+    def line(what: str, got: str, limit: str, kept: bool = True) -> None:
+        print(f"{what:<52} {got:>24}   limit {limit}{'' if kept or quick else '   missed'}", flush=True)
         if not (kept or quick):
             missed.append(what)
 
@@ -74,9 +74,7 @@ def report(progress: Callable[[str], None], quick: bool = False, run: Path | Non
     return missed
 
 
-def _measure(
-    run: Path, options: list[str], progress: Callable[[str], None] = lambda text: None
-) -> tuple[float, list[dict[str, Any]]]:
+def _measure(run: Path, options: list[str], progress: Callable[[str], None] = lambda text: None) -> tuple[float, list[Record]]:
     """Run `pytest benchmarks/` into `run`; its wall time in seconds, and its records. Red cells are no hindrance."""
     command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "-q", "--run-dir", str(run), *options]
     start, said = time.perf_counter(), ""
@@ -98,7 +96,7 @@ def fixed_cost(cells: int, folder: Path) -> float:
     this session, less that of one with a single cell, less the cells themselves.
     """
     walls: list[float] = []
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
     for count in (1, cells + 1):
         path = folder / f"{count}.toml"
         batches = ", ".join(str(batch) for batch in range(1, count + 1))
@@ -106,18 +104,18 @@ def fixed_cost(cells: int, folder: Path) -> float:
         path.write_text(f"[tier.default]\nsampling_s = 0.05\nwarmup_s = 0.05\naccuracy_images = 0\n{text}")
         wall, records = _measure(folder / str(count), ["--matrix", str(path)])
         walls.append(wall)
-    between = (walls[1] - walls[0] - sum(kept["seconds"] for kept in records[1:])) / cells
-    return median(kept["seconds"] - sum(_parts(kept).values()) for kept in records[1:]) + max(0.0, between)
+    between = (walls[1] - walls[0] - sum(kept.seconds for kept in records[1:])) / cells
+    return median(kept.seconds - sum(_parts(kept).values()) for kept in records[1:]) + max(0.0, between)
 
 
-def _parts(record: dict[str, Any]) -> dict[str, float]:
+def _parts(record: Record) -> dict[str, float]:
     """Seconds of a cell by what they were for."""
-    kinds = [record["latency"][kind] for kind in ("model", "with_transfer")] if record["latency"] else []
+    kinds = [record.latency.model, record.latency.with_transfer] if record.latency else []
     return {
-        "counted samples": sum(sum(kind["samples_s"]) for kind in kinds),
-        "warm-up": sum(kind["warmup_s"] for kind in kinds),
-        "checks": sum(record["steps_s"].get(step, 0.0) for step in ("counts", "agreement", "accuracy")),
-        "building": record["building_s"] or 0.0,
+        "counted samples": sum(sum(kind.samples_s) for kind in kinds),
+        "warm-up": sum(kind.warmup_s for kind in kinds),
+        "checks": sum(record.steps_s.get(step, 0.0) for step in ("counts", "agreement", "accuracy")),
+        "building": record.prepared.seconds if record.prepared else 0.0,
     }
 
 
@@ -135,7 +133,7 @@ def iteration_cost(count: int) -> float:
 
     def timed() -> float:
         start = time.perf_counter()
-        latency.sample(nothing, nothing, count)
+        timing.sample(nothing, nothing, count)
         return time.perf_counter() - start
 
     return median(timed() - bare() for _ in range(5)) / count
@@ -145,8 +143,8 @@ def against_timer(seconds: float, rounds: int) -> tuple[float, float, float]:
     """Relative difference of our durations from `torch.utils.benchmark.Timer`'s on a matrix product: the median over pairs,
     and the ends of its 95 % interval, which takes six of them. The limit is missed where the interval lies beyond it.
 
-    The two take turns, a call each, in the order ours, theirs, theirs, ours; the untimed calls before are the same in number, and
-    nothing is allocated: a fresh result costs page faults, or none, by what ran before it.
+    The two take turns, a call each, in random order; the untimed calls before are the same in number, and nothing is allocated:
+    a fresh result costs page faults, or none, by what ran before it. A positive difference says that ours are longer.
     """
     import torch
     from torch.utils.benchmark import Timer
@@ -156,33 +154,27 @@ def against_timer(seconds: float, rounds: int) -> tuple[float, float, float]:
     # It makes two untimed calls of its own. Its own clock asks for an accelerator before it looks at the time, and the last of
     # these questions is inside what it times: 1.6 µs, some 10 when that code has left the caches (1 % of 1 ms).
     timer = Timer(stmt="call()", globals={"call": call}, num_threads=1, timer=time.perf_counter)
-    ours: list[float] = []
-    theirs: list[float] = []
+    turns: dict[str, Callable[[], float]] = {
+        "ours": lambda: _after_two(call),
+        "theirs": lambda: timer.timeit(1).raw_times[0],
+    }
+    taken = timing.interleave(turns, rounds=rounds)
+    found = paired_ratio(taken["ours"], taken["theirs"])
+    assert found.interval is not None, f"expected six pairs at least, got {found.pairs}"
+    return found.median - 1, found.interval[0] - 1, found.interval[1] - 1
 
-    def us() -> None:
-        call()
-        call()
-        ours.extend(latency.sample(call, _nothing, 1))
 
-    def them() -> None:
-        theirs.extend(timer.timeit(1).raw_times)
-
-    with latency.quiet():
-        for number in range(rounds):
-            for turn in (us, them) if number % 2 == 0 else (them, us):
-                turn()
-    # pairs share the machine's mood of the moment: their ratio has half the spread of the ratio of medians
-    ratios = sorted(a / b - 1 for a, b in zip(ours, theirs, strict=True))
-    interval = median_interval(ratios)
-    assert interval is not None, f"expected six pairs at least, got {len(ratios)}"
-    return median(ratios), *interval
+def _after_two(call: Callable[[], object]) -> float:
+    call()
+    call()
+    return timing.sample(call, _nothing, 1)[0]
 
 
 def _nothing() -> None:
     pass
 
 
-def _workload(seconds: float) -> Callable[[], Any]:
+def _workload(seconds: float) -> Callable[[], object]:
     """A matrix product of about that length."""
     import torch
 
@@ -190,7 +182,7 @@ def _workload(seconds: float) -> Callable[[], Any]:
     while True:
         left = torch.randn(size, size)
         call = partial(torch.mm, left, left, out=torch.empty(size, size))
-        took = median(latency.sample(call, _nothing, 3))
+        took = median(timing.sample(call, _nothing, 3))
         if took >= seconds:
             return call
         size = max(size + 8, round(size * min(2.0, (seconds / took) ** (1 / 3))))
@@ -213,12 +205,12 @@ def collection(cells: int) -> tuple[float, int]:
     return time.perf_counter() - start, maximum_resident_bytes(usage)
 
 
-def shares(records: list[dict[str, Any]], wall: float | None = None) -> dict[str, float]:
+def shares(records: list[Record], wall: float | None = None) -> dict[str, float]:
     """What a session of `wall` seconds was spent on; without it, what its cells were.
 
     Preparing is building, and making the reference (with training, where there was any) for the first cell of a model.
     """
-    total = wall or sum(kept["seconds"] for kept in records)
-    parts = [{**_parts(kept), "preparing": kept["steps_s"].get("prepared", 0.0)} for kept in records]
+    total = wall or sum(kept.seconds for kept in records)
+    parts = [{**_parts(kept), "preparing": kept.steps_s.get("prepared", 0.0)} for kept in records]
     sums = {name: sum(part[name] for part in parts) for name in ("counted samples", "warm-up", "checks", "preparing")}
     return {**{name: seconds / total for name, seconds in sums.items()}, "rest": 1 - sum(sums.values()) / total}

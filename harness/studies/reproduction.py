@@ -10,6 +10,8 @@ from typing import Any
 
 from plumbline.harness import runtimes
 from plumbline.harness.outcomes import OK
+from plumbline.harness.record import Record
+from plumbline.harness.verdicts.words import FAILED, MISSING, PASSED
 from plumbline.harness.views.table import NOTHING, tabulated
 from plumbline.models import REGISTRY
 from plumbline.models.counting.published import REPORTED, Reported
@@ -21,8 +23,7 @@ HEADS = (
     "source", "note",
 )  # fmt: skip
 LEFT = ("model", "runtime", "precision", "treatment", "outcome", "verdict", "trained in", "machine", "source", "note")
-WAYS = ("alexnet_cifar", "alexnet_cifar_residual", "resnet20", "resnet56")
-Record = dict[str, Any]
+MODELS = ("alexnet_cifar", "alexnet_cifar_residual", "resnet20", "resnet56")
 
 
 def tables(records: Sequence[Record], style: str = "simple") -> str:
@@ -31,8 +32,8 @@ def tables(records: Sequence[Record], style: str = "simple") -> str:
     if rows := list(_sweeps(records)):
         heads = ["depth", "width", "pixels", "treatment", "M parameters", "M MACs", "top-1", "ms, batch 1", "trained in"]
         parts += ["\nMNIST, sweeps by the study's recipe\n", tabulated(rows, heads, LEFT, style)]
-    if any(kept["cell"]["model"] in WAYS for kept in records):
-        parts += ["\nEvery runtime and precision: top-1 on all 10,000 images (points lost)\n", _ways(records, style)]
+    if any(kept.cell.model in MODELS for kept in records):
+        parts += ["\nEvery runtime and precision: top-1 on all 10,000 images (points lost)\n", _every_runtime(records, style)]
     return "\n".join(parts)
 
 
@@ -44,7 +45,7 @@ def reported(records: Sequence[Record], style: str = "simple") -> str:
 def missed(records: Sequence[Record]) -> list[str]:
     """The reported accuracies that were measured here, and not reached."""
     rows = [dict(zip(HEADS, _beside(figure, records), strict=True)) for figure in REPORTED]
-    return [f"{row['model']} ({row['verdict']})" for row in rows if " points of top-" in row["verdict"]]
+    return [f"{row['model']} ({row['verdict']})" for row in rows if row["verdict"].startswith(FAILED)]
 
 
 def _beside(figure: Reported, records: Sequence[Record]) -> list[str]:
@@ -53,24 +54,25 @@ def _beside(figure: Reported, records: Sequence[Record]) -> list[str]:
     theirs = _percent(figure.top1) + (f" / {_percent(figure.top5)}" if figure.top5 is not None else "")
     head = [figure.model, str(figure.image_size), figure.runtime, figure.precision, theirs]
     tail = [figure.source, figure.note or NOTHING]
-    found = next((kept for kept in fits if (kept["accuracy"] or {}).get("top1") is not None), None)
-    if found is None:
+    found = next((kept for kept in fits if kept.top1 is not None), None)
+    if found is None or found.accuracy is None or found.top1 is None or found.accuracy.top5 is None:
         reason = "not run yet"
         if fits:
-            reason = (fits[0]["accuracy"] or {}).get("unavailable") or fits[0]["reason"] or reason
-        return [*head, NOTHING, NOTHING, f"unavailable: {reason}" if fits else reason, NOTHING, NOTHING, NOTHING, *tail]
-    ours, training = found["accuracy"], (found["weights"] or {}).get("training")
+            reason = (fits[0].accuracy.unavailable if fits[0].accuracy else None) or fits[0].reason or reason
+        return [*head, NOTHING, NOTHING, f"{MISSING}: {reason}", NOTHING, NOTHING, NOTHING, *tail]
+    training = found.weights.training if found.weights else None
+    ours = {"top-1": (figure.top1, found.top1), "top-5": (figure.top5, found.accuracy.top5)}
     short = [
         f"{100 * (theirs - here):.2f} points of {name} less"
-        for name, theirs, here in (("top-1", figure.top1, ours["top1"]), ("top-5", figure.top5, ours["top5"]))
+        for name, (theirs, here) in ours.items()
         if theirs is not None and round(here, 4) < theirs
     ]
-    word, took, soon, where = ", ".join(short) or "reached", NOTHING, NOTHING, NOTHING
+    word, took, soon, where = f"{FAILED}: {', '.join(short)}" if short else PASSED, NOTHING, NOTHING, NOTHING
     if training is not None:
         took, machine = f"{duration(training['seconds'])}, {len(training['curves'])} epochs", training["machine"]
         soon = _until(training["curves"], figure.top1)
         where = machine.get("accelerator") or f"{machine['cpu_model']}, {machine['cores_allowed']} cores"
-    return [*head, _percent(ours["top1"]), _percent(ours["top5"]), word, soon, took, where, *tail]
+    return [*head, _percent(found.top1), _percent(found.accuracy.top5), word, soon, took, where, *tail]
 
 
 def _until(curves: Sequence[dict[str, float]], top1: float) -> str:
@@ -85,54 +87,52 @@ def _sweeps(records: Iterable[Record]) -> Iterable[list[str]]:
     """The MLPs by the study's recipe, in the order of depth, width and pixels; the latency is that of batch 1."""
     by_net: dict[tuple[Any, ...], dict[int, Record]] = {}
     for kept in records:
-        size, model = kept["cell"]["image_size"], REGISTRY.find(kept["cell"]["model"])
-        if model.name.startswith("mlp") and model.chosen.get("recipe") == "study" and kept["outcome"] == OK:
+        size, model = kept.cell.image_size, REGISTRY.find(kept.cell.model)
+        if model.name.startswith("mlp") and model.chosen.get("recipe") == "study" and kept.outcome == OK:
             own = model.arguments(size)
             treatment = "none" if size == model.dataset(size).image_size else model.preparation.treatment
             key = (treatment != "none", treatment, own["depth"], own["width"], -size)
-            by_net.setdefault(key, {})[kept["cell"]["batch"]] = kept
+            by_net.setdefault(key, {})[kept.cell.batch] = kept
     for (_, treatment, depth, width, size), batches in sorted(by_net.items()):
-        accurate = next((kept for kept in batches.values() if kept["accuracy"]["top1"] is not None), None)
+        accurate = next((kept for kept in batches.values() if kept.top1 is not None), None)
         one = batches.get(1)
-        if accurate is None or one is None:
+        if accurate is None or accurate.top1 is None or one is None or one.counts is None or one.latency is None:
             continue
-        training = accurate["weights"]["training"]
+        training = accurate.weights.training if accurate.weights else None
         yield [
             str(depth),
             str(width),
             str(-size),
             treatment,
-            f"{one['counts']['parameters'] / 1e6:.3f}",
-            f"{one['counts']['macs'] / 1e6:.3f}",
-            _percent(accurate["accuracy"]["top1"]),
-            f"{one['latency']['model']['median_s'] * 1e3:.3g}",
+            f"{one.counts.parameters / 1e6:.3f}",
+            f"{one.counts.macs / 1e6:.3f}",
+            _percent(accurate.top1),
+            f"{one.latency.model.median_s * 1e3:.3g}",
             duration(training["seconds"]) if training else NOTHING,
         ]
 
 
-def _ways(records: Sequence[Record], style: str) -> str:
+def _every_runtime(records: Sequence[Record], style: str) -> str:
     """The nets whose accuracy is known, however they are executed: top-1, and the points that the dense fp32 parent has more."""
-    kept = [one for one in records if one["cell"]["model"] in WAYS and one["cell"]["batch"] != 1]
-    found = {(one["cell"]["runtime"], one["cell"]["precision"], one["cell"]["model"]): one for one in kept}
-    ways = sorted({key[:2] for key in found}, key=lambda way: (list(runtimes.RUNTIMES).index(way[0]), way[1]))
-    rows = [[*way, *(_way(found.get((*way, model))) for model in WAYS)] for way in ways]
-    reasons = {way: one["reason"] for way in ways for model in WAYS if (one := found.get((*way, model))) and one["reason"]}
+    kept = [one for one in records if one.cell.model in MODELS and one.cell.batch != 1]
+    found = {(one.cell.runtime, one.cell.precision, one.cell.model): one for one in kept}
+    pairs = sorted({key[:2] for key in found}, key=lambda pair: (list(runtimes.RUNTIMES).index(pair[0]), pair[1]))
+    rows = [[*pair, *(_accuracy(found.get((*pair, model))) for model in MODELS)] for pair in pairs]
+    reasons = {pair: one.reason for pair in pairs for model in MODELS if (one := found.get((*pair, model))) and one.reason}
     notes = [f"- {runtime} {precision}: {reason}" for (runtime, precision), reason in reasons.items()]
-    return "\n".join([tabulated(rows, ["runtime", "precision", *WAYS], LEFT, style), *([""] if notes else []), *notes])
+    return "\n".join([tabulated(rows, ["runtime", "precision", *MODELS], LEFT, style), *([""] if notes else []), *notes])
 
 
-def _way(kept: Record | None) -> str:
+def _accuracy(kept: Record | None) -> str:
     if kept is None:
         return NOTHING
-    ours = kept["accuracy"] or {}
-    if kept["outcome"] != OK or ours.get("top1") is None:
-        return kept["outcome"] if kept["outcome"] != OK else "unavailable"
-    return _percent(ours["top1"]) + ("" if ours["loss"] is None else f" ({100 * ours['loss']:+.2f})")
+    if kept.outcome != OK or kept.top1 is None or kept.accuracy is None:
+        return kept.outcome if kept.outcome != OK else "unavailable"
+    return _percent(kept.top1) + ("" if kept.accuracy.loss is None else f" ({100 * kept.accuracy.loss:+.2f})")
 
 
 def _place(kept: Record) -> tuple[str, int, str, str]:
-    cell = kept["cell"]
-    return cell["model"], cell["image_size"], cell["runtime"], cell["precision"]
+    return kept.cell.model, kept.cell.image_size, kept.cell.runtime, kept.cell.precision
 
 
 def _percent(share: float) -> str:

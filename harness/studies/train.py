@@ -1,124 +1,63 @@
-"""`plumbline train`: from a command line to weights that benchmarks find."""
+"""`plumbline train`: a training as a command, wherever it runs: with a bar, and a summary in the end."""
 
 from __future__ import annotations
 
-import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from plumbline import models
-from plumbline.harness.journal import RunError
-from plumbline.harness.probe.context import Context
-from plumbline.harness.probe.training import line, run
-from plumbline.harness.session import matrix
-from plumbline.harness.session.session import lock_machine
-from plumbline.harness.settings import Settings
-from plumbline.models.compression import variants
-from plumbline.models.compression.variants import NotTrained
-from plumbline.models.training.recipes import Task, duration
-from plumbline.models.training.training import Progress, finished
-from plumbline.models.weights.weights import WEIGHTS, cache_folder, file_name, folder
+from plumbline.harness.cell import Cell
+from plumbline.harness.messages import Progress, Train
+from plumbline.harness.session import matrix, places
+from plumbline.harness.session.client import Connection, trained
+from plumbline.models.training.recipes import duration
 
 
-@dataclass(frozen=True)
-class Question:
-    """What a command line asks for: None is the model's usual one. `changes` are fields of the recipe."""
+def command(request: Train, wait_s: float) -> int:
+    """Have the probe train, and say what came of it. Returns the exit code: 1 where a floor is missed.
 
-    image_size: int | None = None
-    variant: str = "dense"
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    start: Path | None = None
-    new_head: bool = False
-    device: str | None = None
-
-    def task(self, model: models.Model, settings: Settings) -> Task:
-        """Raises UnknownName and MatrixError where something of it does not exist, NotTrained where a variant has no weights to
-        start from."""
-        size = self.image_size or model.image_size
-        if (unfit := matrix.unfit(model, size)) is not None:
-            raise matrix.MatrixError(unfit.reason)
-        if model.file is not None:
-            raise matrix.MatrixError(f"{model.name} is an ONNX file, and cannot be trained; wanted a torch model")
-        variant = variants.find(self.variant)
-        if not variant.trainable:
-            raise matrix.MatrixError(f"--variant {variant.name}: nothing in it trains; wanted {variant.name}+tune, say")
+    Raises MatrixError, CellEnded and Busy.
+    """
+    check(request.cell)
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log, _Bar() as bar:
+        connection = Connection(log, place=places.of(request.cell.target), lock_s=wait_s)
+        connection.watch = bar.watch
         try:
-            usual = variant.recipe(model, size)
-            recipe = replace(usual.of_epochs(self.changes.get("epochs", usual.epochs)), **self.changes)
-        except ValueError as error:
-            raise matrix.MatrixError(str(error)) from error
-        if self.start is not None and not self.start.is_file():
-            raise matrix.MatrixError(f"--from: {str(self.start)!r} is no file")
-        if self.new_head and self.start is None:
-            raise matrix.MatrixError("--new-head: wanted with --from FILE, whose last layer is left out")
-        if self.start is not None:
-            return Task(model, size, recipe, variant.name, self.start, self.new_head, self.device)
-        return replace(Context(model, size, settings, print).task(variant), recipe=recipe, device=self.device)
-
-
-def command(task: Task, settings: Settings, *, anew: bool, out: Path | None, checkpoint_s: float, wait_s: float) -> int:
-    """Train as a command: with a bar, and a summary in the end. Returns the exit code: 1 where a floor is missed."""
-    data = task.model.dataset(task.image_size)
-    place = folder(task, cache_folder())
-    with lock_machine(wait_s):
-        try:
-            if anew and place.exists():
-                shutil.rmtree(place)
-            place.mkdir(parents=True, exist_ok=True)
-            (place / ".room").touch()
-            (place / ".room").unlink()
-        except OSError as error:
-            reason = f"the cache {str(place)!r} cannot be written: {error.strerror}"
-            raise RunError(f"{reason}; name another with $XDG_CACHE_HOME") from error
-        record = finished(place)
-        if record is not None:
-            print(f"{task.name} was trained before; --anew trains it again")
-        else:
-            what = f"{task.model.name} at {task.image_size} pixels on {data.name}"
-            print(f"training {what}: {task.recipe}", flush=True)
-            try:
-                with _Bar() as bar:
-                    context = Context(task.model, task.image_size, settings, print)
-                    record = run(task, place, settings.data, bar.watch, context, checkpoint_s=checkpoint_s)
-            except KeyboardInterrupt:
-                print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-                return 130
-    print(summary(record))
-    print(f"weights: {place / WEIGHTS}")
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        stem = file_name(task.model, task.image_size).removesuffix(".safetensors")
-        copy = out / f"{stem}{'' if task.variant == 'dense' else f'_{task.variant}'}.safetensors"
-        shutil.copyfile(place / WEIGHTS, copy)
-        print(f"and:     {copy}")
-    if not _usual(task, settings):
+            found = trained(connection, request)
+            connection.close()
+        except KeyboardInterrupt:
+            connection.kill()
+            print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+            return 130
+        finally:
+            connection.kill()
+    if found.before:
+        print(f"{found.name} was trained before; --anew trains it again")
+    print(summary(found.record))
+    print(f"weights: {found.weights}")
+    if found.copy is not None:
+        print(f"and:     {found.copy}")
+    if not found.usual:
         print("benchmarks look for the recipe as it is: give them these by --out DIR, and then --weights DIR")
-    floor = task.model.floor(task.image_size) if task.variant == "dense" else None
-    if floor is not None and record["top1"] < floor.top1:
-        print(f"that is less than the floor of {floor.top1:.2%} ({floor.source})", file=sys.stderr)
+    if found.floor is not None and found.record["top1"] < found.floor:
+        print(f"that is less than the floor of {found.floor:.2%} ({found.floor_source})", file=sys.stderr)
         return 1
     return 0
 
 
-def _usual(task: Task, settings: Settings) -> bool:
-    """Whether it is what benchmarks train on demand, and look for."""
-    variant = variants.find(task.variant)
-    if not (variant.trains or task.variant == variants.DENSE):
-        return False
-    try:
-        return task.name == Context(task.model, task.image_size, settings, print).task(variant).name
-    except NotTrained:  # of a parent without weights, which it was given by --from
-        return False
+def check(cell: Cell) -> None:
+    """Raise MatrixError where a model does not take pictures of that size."""
+    if (unfit := matrix.unfit(matrix.find(cell.model), cell.image_size)) is not None:
+        raise matrix.MatrixError(unfit.reason)
 
 
 def summary(record: Mapping[str, Any]) -> str:
-    """A training in words."""
+    """Tell of a training in words."""
     split, curves, here = record["split"], record["curves"], record["machine"]
     sessions = f" in {record['sessions']} sessions" if record["sessions"] > 1 else ""
     return "\n".join(
@@ -146,13 +85,15 @@ class _Bar:
             self._bar.close()
 
     def watch(self, now: Progress) -> None:
-        bar = self._bar
-        if bar is None:  # a training that goes on begins where it was
-            quiet = not sys.stderr.isatty()
-            bar = self._bar = tqdm(total=now.steps, initial=now.step - 1, unit="step", disable=quiet, leave=False)
-        bar.set_postfix_str(line(now), refresh=False)
-        bar.update()
-        due = now.step * now.epochs % now.steps == 0 or time.monotonic() - self._told >= 60
-        if due and not sys.stderr.isatty():
+        """Show where the training is."""
+        terminal = sys.stderr.isatty()
+        if now.step is None or now.steps is None:
+            print(now.text, file=sys.stderr if terminal else sys.stdout, flush=True)
+            return
+        if self._bar is None:  # a training that goes on begins where it was
+            self._bar = tqdm(total=now.steps, initial=now.step - 1, unit="step", disable=not terminal, leave=False)
+        self._bar.set_postfix_str(now.text, refresh=False)
+        self._bar.update(now.step - self._bar.n)
+        if not terminal and (now.milestone or time.monotonic() - self._told >= 60):
             self._told = time.monotonic()
-            print(line(now), flush=True)
+            print(now.text, flush=True)

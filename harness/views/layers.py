@@ -3,79 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from plumbline.harness.facts import Layers
 from plumbline.harness.journal import RunError
+from plumbline.harness.record import Record
 from plumbline.harness.views.table import NOTHING, tabulated
 
-Record = dict[str, Any]
 LEFT = ("layer", "operator", "format")
 
 
 def select(records: Iterable[Record], words: str | None) -> Record:
     """The one cell whose id holds the words, among those that have layers. Raises RunError where there is none, or several."""
-    with_layers = [record for record in records if record.get("layers")]
+    with_layers = [record for record in records if record.layers]
     if not with_layers:
         raise RunError("no cell of this run says where its time goes; measure with pytest benchmarks --layers")
-    exact = [record for record in with_layers if record["cell"]["id"] == words]
-    found = exact or [record for record in with_layers if words is None or words in record["cell"]["id"]]
+    exact = [record for record in with_layers if record.id == words]
+    found = exact or [record for record in with_layers if words is None or words in record.id]
     if len(found) != 1:
-        ids = "\n  ".join(record["cell"]["id"] for record in found or with_layers)
+        ids = "\n  ".join(record.id for record in found or with_layers)
         raise RunError(f"wanted one cell{f' with {words!r} in its id' if words else ''}, there are {len(found)}; known:\n  {ids}")
     return found[0]
 
 
 def table(record: Record, style: str = "simple") -> str:
     """The parts of one inference, in the order in which they ran."""
-    told = record["layers"]
-    if told["unavailable"] is not None:
-        return f"{record['cell']['id']}\n\nunavailable: {told['unavailable']}"
-    batch = record["cell"]["batch"]
+    told = _layers(record)
+    if told.sum_s is None:
+        return f"{record.id}\n\nunavailable: {told.unavailable}"
+    batch = record.cell.batch
     rows = [
         [
-            part["layer"] or part["name"],
-            part["operator"],
-            part["number_format"] or NOTHING,
-            f"{part['seconds'] * 1e3:.3f}",
-            f"{part['seconds'] / told['sum_s']:.1%}",
-            f"{part['macs'] / 1e6:.4g}" if part["macs"] else NOTHING,
-            f"{part['macs'] * batch / part['seconds'] / 1e9:.3g}" if part["macs"] and part["seconds"] else NOTHING,
+            part.layer or part.name,
+            part.operator,
+            part.number_format or NOTHING,
+            f"{part.seconds * 1e3:.3f}",
+            f"{part.seconds / told.sum_s:.1%}",
+            f"{part.macs / 1e6:.4g}" if part.macs else NOTHING,
+            f"{part.macs * batch / part.seconds / 1e9:.3g}" if part.macs and part.seconds else NOTHING,
         ]
-        for part in told["parts"]
+        for part in told.parts
     ]
     heads = ["layer", "operator", "format", "ms", "share", "MAC\nM", "GMAC\n/s"]
-    return f"{record['cell']['id']}\n\n{tabulated(rows, heads, LEFT, style)}\n\n{summary(told)}"
+    return f"{record.id}\n\n{tabulated(rows, heads, LEFT, style)}\n\n{summary(told)}"
 
 
 def difference(record: Record, other: Record, style: str = "simple") -> str:
     """Two cells of one model, layer by layer: what belongs to no layer of both stands in the last row."""
     for one in (record, other):
-        if one["layers"]["unavailable"] is not None:
-            raise RunError(f"{one['cell']['id']}: {one['layers']['unavailable']}")
+        if (reason := _layers(one).unavailable) is not None:
+            raise RunError(f"{one.id}: {reason}")
     ours, theirs = _by_layer(record), _by_layer(other)
     both = [name for name in theirs if name in ours]
     rows = [[name, *_compared(ours[name], theirs[name])] for name in both]
-    rest = [told["layers"]["sum_s"] - sum(by[name] for name in both) for told, by in ((record, ours), (other, theirs))]
-    rows += [["everything else", *_compared(*rest)]]
-    rows += [["sum", *_compared(record["layers"]["sum_s"], other["layers"]["sum_s"])]]
+    sums = [_layers(one).sum_s or 0.0 for one in (record, other)]
+    rest = [whole - sum(by[name] for name in both) for whole, by in zip(sums, (ours, theirs))]
+    rows += [["everything else", *_compared(*rest)], ["sum", *_compared(*sums)]]
     heads = ["layer", "ms", "against\nms", "difference\nms", "times\nas fast"]
-    title = f"{record['cell']['id']}\nagainst {other['cell']['id']}"
+    title = f"{record.id}\nagainst {other.id}"
     return f"{title}\n\n{tabulated(rows, heads, LEFT, style)}"
 
 
-def summary(told: dict[str, Any]) -> str:
-    """The sum beside the whole, and what it missed where that is more than a tenth."""
-    ratio = told["sum_s"] / told["whole_s"]
-    text = f"sum {told['sum_s'] * 1e3:.3f} ms of {told['whole_s'] * 1e3:.3f} ms, {ratio:.1%} ({told['repeats']} inferences)"
-    return text if told["missed"] is None else f"{text}: {told['missed']}"
+def summary(told: Layers) -> str:
+    """Put the sum beside the whole, and what it missed where that is more than a tenth."""
+    assert told.sum_s is not None and told.whole_s is not None
+    share = told.sum_s / told.whole_s
+    text = f"sum {told.sum_s * 1e3:.3f} ms of {told.whole_s * 1e3:.3f} ms, {share:.1%} ({told.repeats} inferences)"
+    return text if told.missed is None else f"{text}: {told.missed}"
+
+
+def _layers(record: Record) -> Layers:
+    assert record.layers is not None, f"{record.id} was not asked where its time goes"
+    return record.layers
 
 
 def _by_layer(record: Record) -> dict[str, float]:
     """Seconds of each layer of the model."""
     seconds: dict[str, float] = {}
-    for part in record["layers"]["parts"]:
-        if part["layer"] is not None:
-            seconds[part["layer"]] = seconds.get(part["layer"], 0.0) + part["seconds"]
+    for part in _layers(record).parts:
+        if part.layer is not None:
+            seconds[part.layer] = seconds.get(part.layer, 0.0) + part.seconds
     return seconds
 
 

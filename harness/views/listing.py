@@ -145,7 +145,7 @@ def _runtime(name: str) -> str:
         return _package(runtimes.announced()[name])
     adapter = runtimes.RUNTIMES[name]
     options = ", ".join(f"{key}={'|'.join(values)}" for key, values in adapter.options.items())
-    what = f"{', '.join(adapter.precisions)} on {', '.join(adapter.targets)}; options: {options or 'none'}"
+    what = f"{', '.join(adapter.precisions)} on {', '.join(adapter.devices)}; options: {options or 'none'}"
     gone = runtimes.missing(adapter)
     return f"unavailable: {gone}" if gone else f"installed: {what}"
 
@@ -160,8 +160,8 @@ def _package(entry: EntryPoint) -> str:
 
 def _precision(name: str) -> str:
     precision = PRECISIONS[name]
-    if "cpu" not in precision.targets and (gone := cuda_device()) is not None:
-        return f"unavailable: arithmetic of {', '.join(precision.targets)}; {gone}"
+    if "cpu" not in precision.devices and (gone := cuda_device()) is not None:
+        return f"unavailable: arithmetic of {', '.join(precision.devices)}; {gone}"
     emulated = precision.emulated("cpu", cpu_flags())
     return "emulated on this CPU, which has no such arithmetic; a few iterations only" if emulated else "available"
 

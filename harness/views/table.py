@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 from tabulate import tabulate
 
 from plumbline.harness.cell import AXES
-from plumbline.harness.facts import Promise
+from plumbline.harness.facts import Timing
 from plumbline.harness.machine import described
 from plumbline.harness.outcomes import OK
+from plumbline.harness.readings import value_of
+from plumbline.harness.record import Record
+from plumbline.harness.verdicts.realised import explained, shortfalls
 from plumbline.models.training.recipes import duration
 
 NOTHING = "-"
-KEPT = 0.5  # of the speed that was to be gained: a variant that delivers less is flagged
-SLOWER = 0.95  # and so is one that is slower than its dense parent
-EXPLAINED = {  # of promises that are not kept
-    "slower": "takes longer than its dense parent",
-    "no faster": "its zeros are multiplied like any number (+sparse leaves them out), or the time goes elsewhere",
-    "dense again": "none of its sparse layers was faster than a dense one here, so all of them run dense",
-    "half the gain": "becomes faster, by less than half of what the products that it saves promise",
-    "no smaller": "its zeros take as much on disk as any number (+sparse leaves them out, +share+huffman codes them)",
-}
 # For those without a top-1; which pictures and weights each of them lacks, its record says.
 GET_THEM = (
     "plumbline data cifar10 --data ROOT fetches real pictures (mnist, cifar100, ... too), --data ROOT measures on them, "
     "--weights DIR takes trained weights, --weights pretrained published ones"
 )
-Record = dict[str, Any]
 
 
 def matrix(records: Sequence[Record], style: str = "simple") -> str:
     """A table of the records with its notes, and below it the models that were counted only."""
-    counted = [record for record in records if record["outcome"] == OK and record["latency"] is None]
+    counted = [record for record in records if record.outcome == OK and record.latency is None]
     measured = [record for record in records if record not in counted]
     parts = [_measured(measured, style), "", *notes(measured)] if measured else []
-    if variants := [record for record in measured if record.get("promise")]:
-        words = "compressed: promised, and delivered in turns with the dense net"
+    if variants := [record for record in measured if record.promise]:
+        words = "compressed: theoretical gain, and the gain realised in turns with the dense net"
         broken = explained(variants)
         parts += ["", words, "", compressed(variants, style), *([""] if broken else []), *broken]
     if counted:
@@ -49,10 +41,10 @@ def matrix(records: Sequence[Record], style: str = "simple") -> str:
 
 def _measured(records: Sequence[Record], style: str) -> str:
     """An axis on which all cells agree is named above the table instead of in each row."""
-    cells = [record["cell"] for record in records]
-    same = [axis for axis in ("variant", "runtime", "target") if len({cell[axis] for cell in cells}) == 1]
-    machines = dict.fromkeys(described(record["machine"]) for record in records if record["machine"].get("cpu_model"))
-    head = "; ".join([*machines, *(f"{axis} {cells[0][axis]}" for axis in same)])
+    cells = [record.cell for record in records]
+    same = [axis for axis in ("variant", "runtime", "target") if len({getattr(cell, axis) for cell in cells}) == 1]
+    machines = dict.fromkeys(described(record.machine) for record in records if record.machine.cpu_model)
+    head = "; ".join([*machines, *(f"{axis} {getattr(cells[0], axis)}" for axis in same)])
     table = _of_records(records, [axis for axis in AXES if axis not in same], list(COLUMNS), style)
     return f"{head}\n\n{table}" if head else table
 
@@ -66,20 +58,19 @@ def compressed(records: Sequence[Record], style: str) -> str:
     """What each variant promises, and whether it keeps that; the dense nets among the records have their top-1."""
     heads = [
         "model", "variant", "px", "run as", "M stored", "not zero", "MACs", "effective", "kB on disk", "smaller", "top-1",
-        "points lost", "promised", "delivered", "kept", "trained in",
+        "points lost", "theoretical", "realised", "verdict", "trained in",
     ]  # fmt: skip
     return tabulated([_compressed(record) for record in records], heads, (*LEFT, "run as"), style)
 
 
 def _compressed(record: Record) -> list[str]:
-    cell, accuracy, told = record["cell"], record["accuracy"] or {}, record.get("promise")
-    top1, loss = accuracy.get("top1"), accuracy.get("loss")
-    seen = [NOTHING if top1 is None else f"{top1:.2%}", NOTHING if loss is None else f"{100 * loss:+.2f}"]
-    run_as = f"{cell['runtime']} {cell['precision']} b{cell['batch']}"
-    named = [cell["model"], cell["variant"], str(cell["image_size"]), run_as]
-    if not told:
+    cell, promise = record.cell, record.promise
+    loss = None if record.accuracy is None else record.accuracy.loss
+    seen = [NOTHING if record.top1 is None else f"{record.top1:.2%}", NOTHING if loss is None else f"{100 * loss:+.2f}"]
+    named = [cell.model, cell.variant, str(cell.image_size), f"{cell.runtime} {cell.precision} b{cell.batch}"]
+    if promise is None:
         return [*named, *[NOTHING] * 6, *seen, *[NOTHING] * 4]
-    promise, speedup = Promise(**told), (record.get("delivery") or {}).get("speedup")
+    speedup = None if record.delivery is None else record.delivery.speedup
     return [
         *named,
         f"{promise.parameters_stored / 1e6:.4g}",
@@ -91,7 +82,7 @@ def _compressed(record: Record) -> list[str]:
         *seen,
         f"{promise.speedup:.2f}x",
         NOTHING if speedup is None else f"{speedup:.2f}x",
-        kept(record),
+        ", ".join(shortfalls(record)) or ("passed" if speedup else NOTHING),
         duration(sum(training["seconds"] for training in promise.trainings)) if promise.trainings else NOTHING,
     ]
 
@@ -109,18 +100,17 @@ def tabulated(rows: Sequence[Sequence[str]], heads: Sequence[str], left: Collect
 
 
 def line(record: Record) -> str:
-    """One cell in one line, for the progress."""
-    text = f"{record['cell']['id']}  {record['outcome']}"
-    if record["outcome"] != OK:
-        return f"{text}: {textwrap.shorten(record['reason'], 120, placeholder=' ...')}"
-    if record["latency"] is None:
-        text = f"{record['cell']['model']} at {record['cell']['image_size']} pixels  counted"
-        text += f"  {record['counts']['parameters'] / 1e6:.4g} M parameters, {record['counts']['macs'] / 1e6:.4g} M MACs"
-    else:
-        text += f"  {_milliseconds(record)} ms {_doubt(record)}" + "".join(f"  ! {remark}" for remark in _remarks(record))
-    if record["accuracy"] and record["accuracy"]["top1"] is not None:
-        text += f"  top-1 {_top1(record)}"
-    return text
+    """Tell of one cell in one line, for the progress."""
+    text = f"{record.id}  {record.outcome}"
+    if record.outcome != OK:
+        return f"{text}: {textwrap.shorten(record.reason or '', 120, placeholder=' ...')}"
+    if record.latency is not None:
+        text += f"  {_milliseconds(record.latency.model.median_s)} ms {_doubt(record)}"
+        text += "".join(f"  ! {remark}" for remark in record.latency.remarks)
+    elif record.counts is not None:
+        text = f"{record.cell.model} at {record.cell.image_size} pixels  counted"
+        text += f"  {record.counts.parameters / 1e6:.4g} M parameters, {record.counts.macs / 1e6:.4g} M MACs"
+    return text if record.top1 is None else f"{text}  top-1 {_top1(record)}"
 
 
 def notes(records: Sequence[Record]) -> list[str]:
@@ -134,7 +124,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         "wait for a processor. Both are other processes' doing: where they are high, measure again.",
         width=130,
     )
-    emulated = sorted({record["cell"]["precision"] for record in records if _latency(record, "emulated")})
+    emulated = sorted({record.cell.precision for record in records if record.latency and record.latency.emulated})
     for precision in emulated:
         lines.append(
             f"{precision}*: this processor has no {precision} arithmetic; it is emulated, and timed for a few iterations only."
@@ -147,13 +137,13 @@ def notes(records: Sequence[Record]) -> list[str]:
     if without:
         lines.append(f"no top-1 in {len(without)} of {len(records)} rows: {GET_THEM}")
     for record in records:
-        reason = (record["accuracy"] or {}).get("unavailable")
+        reason = record.accuracy.unavailable if record.accuracy else None
         if reason and record not in without:
             missing.setdefault(reason, [])
-        if record["outcome"] != OK:
-            missing.setdefault(f"{record['outcome']}: {record['reason']}", []).append(record["cell"]["id"])
-        for remark in _remarks(record):
-            missing.setdefault(f"!: {remark}", []).append(record["cell"]["id"])
+        if record.outcome != OK:
+            missing.setdefault(f"{record.outcome}: {record.reason}", []).append(record.id)
+        for remark in record.latency.remarks if record.latency else ():
+            missing.setdefault(f"!: {remark}", []).append(record.id)
     for reason, ids in missing.items():
         if not ids:
             lines.append(f"no top-1: {reason}")
@@ -164,151 +154,123 @@ def notes(records: Sequence[Record]) -> list[str]:
 
 def _lacks_pictures_or_weights(record: Record) -> bool:
     """Whether it would have a top-1 if it were given pictures, or trained weights. A reason of other kinds is the net's own."""
-    reason = str((record["accuracy"] or {}).get("unavailable") or "")
-    return bool(reason) and (reason == (record.get("weights") or {}).get("source") or "data root" in reason)
+    reason = (record.accuracy.unavailable if record.accuracy else None) or ""
+    return bool(reason) and (reason == (record.weights.source if record.weights else None) or "data root" in reason)
+
+
+def mixed(records: Sequence[Record]) -> list[str]:
+    """Warn where a run holds cells that different code has measured."""
+    revisions = sorted({str(record.revision) for record in records})
+    if len(revisions) < 2:
+        return []
+    return [f"measured by {len(revisions)} revisions of this project ({', '.join(revisions)}): rows may differ by its changes."]
 
 
 def _axis(record: Record, axis: str) -> str:
-    value = str(record["cell"][axis])
-    return value + "*" if axis == "precision" and _latency(record, "emulated") else value
+    value = str(getattr(record.cell, axis))
+    return value + "*" if axis == "precision" and record.latency and record.latency.emulated else value
 
 
-def _latency(record: Record, *keys: str) -> Any:
-    value = record["latency"]
-    for key in keys:
-        if value is None:
-            return None
-        value = value[key]
-    return value
+def _model(record: Record) -> Timing | None:
+    return None if record.latency is None else record.latency.model
 
 
-def _remarks(record: Record) -> list[str]:
-    """Why its latency is not that of the net alone; none in the records of earlier versions."""
-    return (record["latency"] or {}).get("remarks", [])
-
-
-def _milliseconds(record: Record, *keys: str) -> str:
-    seconds = _latency(record, *(keys or ("model", "median_s")))
+def _milliseconds(seconds: float | None) -> str:
     return NOTHING if seconds is None else f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
 
 
-def _doubt(record: Record) -> str:
-    interval, median = _latency(record, "model", "interval_s"), _latency(record, "model", "median_s")
-    if interval is None:
+def _median(record: Record) -> str:
+    if record.latency is None:
         return NOTHING
-    unsteady = "" if _latency(record, "model", "steady") or _latency(record, "emulated") else "~"
-    return f"{unsteady}±{(interval[1] - interval[0]) / 2 / median:.1%}"
+    return _milliseconds(record.latency.model.median_s) + ("!" if record.latency.remarks else "")
+
+
+def _doubt(record: Record) -> str:
+    if record.latency is None or record.latency.model.interval_s is None:
+        return NOTHING
+    timing, (low, high) = record.latency.model, record.latency.model.interval_s
+    unsteady = "" if timing.steady or record.latency.emulated else "~"
+    return f"{unsteady}±{(high - low) / 2 / timing.median_s:.1%}"
 
 
 def _bound(name: str) -> Callable[[Record], str]:
     def column(record: Record) -> str:
-        if record["latency"] is None:
+        timing = _model(record)
+        if timing is None:
             return NOTHING
-        if _latency(record, "model", "percentiles", name, "bound_s") is None:
-            return "few"
-        return "≤" + _milliseconds(record, "model", "percentiles", name, "bound_s")
+        bound = timing.percentiles[name].bound_s
+        return "few" if bound is None else "≤" + _milliseconds(bound)
 
     return column
 
 
 def _top1(record: Record) -> str:
-    accuracy = record["accuracy"]
-    if accuracy is None or accuracy["top1"] is None:
+    accuracy = record.accuracy
+    if accuracy is None or accuracy.top1 is None or accuracy.interval is None:
         return NOTHING
-    low, high = (f"{100 * end:.1f}" for end in accuracy["interval"])
-    return f"{accuracy['top1']:.2%} ({low}-{high}) of {accuracy['images']}" + ("'" if accuracy["measured_by"] else "")
+    low, high = (f"{100 * end:.1f}" for end in accuracy.interval)
+    return f"{accuracy.top1:.2%} ({low}-{high}) of {accuracy.images}" + ("'" if accuracy.measured_by else "")
 
 
 def _error(record: Record) -> str:
-    agreement = record["agreement"]
-    return NOTHING if agreement is None else f"{agreement['error'] / agreement['tolerance']:.0%}"
+    agreement = record.agreement
+    return NOTHING if agreement is None else f"{agreement.error / agreement.tolerance:.0%}"
 
 
-def _count(name: str, unit: float) -> Callable[[Record], str]:
-    return lambda record: NOTHING if record["counts"] is None else f"{record['counts'][name] / unit:.4g}"
+def _parameters(record: Record) -> str:
+    return NOTHING if record.counts is None else f"{record.counts.parameters / 1e6:.4g}"
 
 
-def _mebibytes(name: str) -> Callable[[Record], str]:
+def _macs(record: Record) -> str:
+    return NOTHING if record.counts is None else f"{record.counts.macs / 1e6:.4g}"
+
+
+def _mebibytes(quantity: str) -> Callable[[Record], str]:
     def column(record: Record) -> str:
-        value = (record["memory"] or {}).get(name)
+        value = value_of(record.memory, quantity)
         return NOTHING if value is None else f"{value / 2**20:.3g}" if value < 1000 * 2**20 else f"{value / 2**20:.0f}"
 
     return column
 
 
 def _rate(record: Record) -> str:
-    rate = _latency(record, "model", "images_per_s")
-    return NOTHING if rate is None else f"{rate:.3g}" if rate < 1000 else f"{rate:.0f}"
+    timing = _model(record)
+    return (
+        NOTHING
+        if timing is None
+        else f"{timing.images_per_s:.3g}"
+        if timing.images_per_s < 1000
+        else f"{timing.images_per_s:.0f}"
+    )
 
 
-def _share(name: str) -> Callable[[Record], str]:
+def _disturbance(quantity: str, shown: str) -> Callable[[Record], str]:
     def column(record: Record) -> str:
-        value = _latency(record, "doubt", name)
-        return NOTHING if value is None else f"{value:.1%}"
+        value = None if record.latency is None else value_of(record.latency.disturbance, quantity)
+        return NOTHING if value is None else format(value, shown)
 
     return column
 
 
-def broken_promises(record: Record) -> list[str]:
-    """Those of `EXPLAINED` that hold of a variant; none of a dense model, and of one that keeps what it promises."""
-    if not record.get("promise"):
-        return []
-    promise, delivered, broken = Promise(**record["promise"]), (record.get("delivery") or {}).get("speedup"), []
-    gain = promise.speedup - 1
-    if delivered is not None and (delivered < SLOWER or (gain > 0.05 and delivered - 1 < gain * KEPT)):
-        dense = (record.get("options") or {}).get("sparse_layers") == 0  # chosen when the cell was prepared
-        no_gain = "dense again" if dense else "slower" if delivered < SLOWER else "no faster"
-        broken.append("half the gain" if delivered >= 1.05 and not dense else no_gain)
-    fewer = promise.parameters_nonzero < 0.9 * promise.parameters_dense
-    if promise.bytes is not None and fewer and promise.bytes > 0.99 * promise.bytes_dense:
-        broken.append("no smaller")
-    return broken
-
-
-def kept(record: Record) -> str:
-    """Whether a variant keeps what it promises, in plain words."""
-    return ", ".join(broken_promises(record)) or ("yes" if (record.get("delivery") or {}).get("speedup") else NOTHING)
-
-
-def mixed(records: Sequence[Record]) -> list[str]:
-    """A warning where a resumed run holds cells that different code has measured."""
-    revisions = {record["machine"]["git_revision"] for record in records}
-    if len(revisions) < 2:
-        return []
-    names = ", ".join(sorted(str(revision)[:7] for revision in revisions))
-    return [f"measured by {len(revisions)} revisions of this project ({names}): rows may differ by its changes."]
-
-
-def explained(records: Sequence[Record]) -> list[str]:
-    """What those words mean that stand in a table."""
-    found = {word for record in records for word in broken_promises(record)}
-    return [f"{word}: {meaning}." for word, meaning in EXPLAINED.items() if word in found]
-
-
-def _switches(record: Record) -> str:
-    value = _latency(record, "doubt", "involuntary_switches")
-    return NOTHING if value is None else str(value)
-
-
-LEFT = ("model", "variant", "runtime", "precision", "target", "outcome", "kept")
+LEFT = ("model", "variant", "runtime", "precision", "target", "outcome", "verdict")
 _HEADERS = {"image_size": "px"}
 # A line break in a heading keeps the column narrow on a terminal.
 COLUMNS: dict[str, Callable[[Record], str]] = {
-    "outcome": lambda record: str(record["outcome"]),
-    "param\nM": _count("parameters", 1e6),
-    "MAC\nM": _count("macs", 1e6),
+    "outcome": lambda record: record.outcome,
+    "param\nM": _parameters,
+    "MAC\nM": _macs,
     "error": _error,
     "top-1": _top1,
-    "first\nms": lambda record: _milliseconds(record, "first_s"),
-    "p50\nms": lambda record: _milliseconds(record) + ("!" if _remarks(record) else ""),
+    "first\nms": lambda record: _milliseconds(record.latency.first_s if record.latency else None),
+    "p50\nms": _median,
     "±": _doubt,
     "p90\nms": _bound("p90"),
     "p99\nms": _bound("p99"),
-    "e2e\nms": lambda record: _milliseconds(record, "with_transfer", "median_s"),
+    "e2e\nms": lambda record: _milliseconds(record.latency.with_transfer.median_s if record.latency else None),
     "image\n/s": _rate,
-    "weights\nMiB": _mebibytes("weights_bytes"),
-    "inference\nMiB": _mebibytes("peak_bytes"),
-    "process\nMiB": _mebibytes("process_peak_bytes"),
-    "switched": _switches,
-    "waiting": _share("cpu_pressure"),
+    "weights\nMiB": _mebibytes("weights"),
+    "inference\nMiB": _mebibytes("inference"),
+    "process\nMiB": _mebibytes("process_peak"),
+    "switched": _disturbance("involuntary_switches", ".0f"),
+    "waiting": _disturbance("cpu_pressure", ".1%"),
 }

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plumbline.harness import timing as ruler
 from plumbline.harness.facts import Timing
-from plumbline.harness.probe import latency
+from plumbline.harness.probe import disturbance
+from plumbline.harness.probe.disturbance import Disturbance
 from plumbline.harness.settings import Settings
 
 
@@ -36,7 +39,7 @@ class Machine:
         return self.now
 
     def sample(self, count: int) -> list[float]:
-        return latency.sample(self.call, self.synchronize, count, self.clock)
+        return ruler.sample(self.call, self.synchronize, count, self.clock)
 
 
 def forever(value: float) -> Iterator[float]:
@@ -51,12 +54,12 @@ def test_each_call_is_timed_with_the_work_it_queued(durations: list[float]) -> N
 
 def test_a_sleep_is_not_shorter_than_it_is() -> None:
     """Calibration against a known truth: the clock runs in seconds."""
-    assert min(latency.sample(lambda: time.sleep(0.02), lambda: None, 3)) >= 0.02
+    assert min(ruler.sample(lambda: time.sleep(0.02), lambda: None, 3)) >= 0.02
 
 
 def test_warm_up_waits_until_the_calls_get_no_faster() -> None:
     machine = Machine([0.1] * 5 + [0.05] * 5 + [0.02] * 100)
-    calls, seconds, steady = latency.warm_up(machine.call, machine.synchronize, 10.0, machine.clock)
+    calls, seconds, steady = ruler.warm_up(machine.call, machine.synchronize, 10.0, machine.clock)
     assert steady
     assert calls == 20
     assert seconds == pytest.approx(machine.now)
@@ -64,7 +67,7 @@ def test_warm_up_waits_until_the_calls_get_no_faster() -> None:
 
 def test_warm_up_that_never_settles_ends_with_its_budget() -> None:
     machine = Machine(0.01 * 1.1**number for number in range(1000))
-    _, seconds, steady = latency.warm_up(machine.call, machine.synchronize, 2.0, machine.clock)
+    _, seconds, steady = ruler.warm_up(machine.call, machine.synchronize, 2.0, machine.clock)
     assert not steady
     assert 2.0 <= seconds < 2.5
 
@@ -72,7 +75,7 @@ def test_warm_up_that_never_settles_ends_with_its_budget() -> None:
 def measure(durations: Iterable[float], few: int | None = None, **changes: float) -> Timing:
     machine = Machine(durations)
     settings = Settings(warmup_s=0.0, **changes)  # type: ignore[arg-type]
-    return latency.measure(
+    return ruler.measure(
         machine.call, machine.synchronize, settings, batch=4, budget_s=settings.sampling_s, few=few, clock=machine.clock
     )
 
@@ -97,7 +100,7 @@ def test_sampling_ends_when_the_budget_is_spent() -> None:
     timing = measure(forever(0.4), sampling_s=2.0)
     assert len(timing.samples_s) == 5
     assert timing.interval_s is None
-    assert timing.percentiles["p90"]["reason"] == "too few samples"
+    assert timing.percentiles["p90"].reason == "too few samples"
 
 
 def test_one_call_longer_than_the_budget_is_still_a_sample() -> None:
@@ -109,22 +112,33 @@ def test_emulated_arithmetic_is_timed_for_a_few_iterations() -> None:
 
 
 def test_no_garbage_is_collected_between_samples() -> None:
-    with latency.quiet():
+    with ruler.quiet():
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
 def test_doubt_counts_the_time_that_others_took(monkeypatch: pytest.MonkeyPatch) -> None:
     """Known truth: in four seconds somebody waited for three of them, and half of one was stolen."""
-    monkeypatch.setattr(latency, "_pressure_s", iter([100.0, 103.0]).__next__)
-    monkeypatch.setattr(latency, "_steal_s", iter([7.0, 7.5]).__next__)
-    found = latency.Doubt(iter([10.0, 14.0]).__next__).read()
-    assert (found["seconds"], found["cpu_pressure"], found["cpu_steal"]) == (4.0, 0.75, 0.125)
-    assert found["involuntary_switches"] >= 0
+    monkeypatch.setattr(disturbance, "_pressure_s", iter([100.0, 103.0]).__next__)
+    monkeypatch.setattr(disturbance, "_steal_s", iter([7.0, 7.5]).__next__)
+    found = Disturbance(iter([10.0, 14.0]).__next__).read()
+    assert [found[quantity].value for quantity in ("seconds", "cpu_pressure", "cpu_steal")] == [4.0, 0.75, 0.125]
+    assert {reading.scope for reading in found.values()} == {"process", "machine"}
 
 
-def test_doubt_reads_what_this_machine_tells() -> None:
-    found = latency.Doubt().read()
-    assert found["seconds"] > 0
-    for share in (found["cpu_pressure"], found["cpu_steal"]):
-        assert share is None or share >= 0
+def test_disturbance_that_cannot_be_read_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disturbance, "_pressure_s", lambda: None)
+    monkeypatch.setattr(disturbance, "_steal_s", lambda: None)
+    monkeypatch.setattr(disturbance, "resource", None)
+    found = Disturbance(iter([10.0, 14.0]).__next__).read()
+    assert [quantity for quantity, reading in found.items() if reading.value is None] == [
+        "involuntary_switches", "cpu_pressure", "cpu_steal",
+    ]  # fmt: skip
+    assert found["cpu_pressure"].unavailable == "this kernel has no /proc/pressure/cpu"
+
+
+def test_switches_are_those_since_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([100, 142])
+    usage = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: SimpleNamespace(ru_nivcsw=next(counts)))
+    monkeypatch.setattr(disturbance, "resource", usage)
+    assert Disturbance().read()["involuntary_switches"].value == 42

@@ -1,28 +1,26 @@
-"""The timed call, warm-up until steady, and sampling until the median is known well enough."""
+"""The timed call, warm-up until steady, sampling until the median is known, and the one interleaver.
+
+Every duration that this project reports is taken in this file, on a clock that is passed in.
+"""
 
 from __future__ import annotations
 
 import gc
-import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
-from plumbline.harness.facts import Timing
+from plumbline.harness.facts import Percentile, Timing
 from plumbline.harness.settings import Settings
 from plumbline.harness.statistics import loadgen_bound, median_interval, percentile
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
 Clock = Callable[[], float]
-Call = tuple[Callable[[], Any], Callable[[], None]]
+Call = tuple[Callable[[], Any], Callable[[], None]]  # what starts an inference, and what waits until it is done
+Key = TypeVar("Key", bound=Hashable)
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 STEADY, WINDOW_CALLS, WINDOW_S, PATIENCE = 0.02, 5, 0.02, 5
 # Calls before those of a turn, and for how long: another runtime's threads still spin, and the caches hold its weights.
@@ -32,7 +30,7 @@ ROUNDS = 7  # at least: an interval of the median takes six
 
 
 def sample(call: Callable[[], Any], synchronize: Callable[[], None], count: int, clock: Clock = perf_counter) -> list[float]:
-    """Time `count` calls, one by one, in seconds: the one place where this project takes a duration.
+    """Time `count` calls one by one, in seconds.
 
     The device is idle when a call starts, and has done all its work when it ends.
     """
@@ -94,27 +92,63 @@ def measure(
     return summarise(samples, batch, warmed, warmed_s, steady)
 
 
-def in_turns(
-    calls: Mapping[int, Call], seconds: float, progress: Callable[[str], None], clock: Clock = perf_counter
-) -> dict[int, list[float]]:
-    """For each call the medians of its turns, in seconds: in every round each has one, in random order, for `seconds` in all.
+def turn(call: Callable[[], Any], synchronize: Callable[[], None], clock: Clock = perf_counter) -> float:
+    """Take one turn of an interleaving: the median of a few calls in seconds, after some that are not counted."""
+    rest = clock() + UNTIMED_S
+    sample(call, synchronize, UNTIMED, clock)
+    while clock() < rest:
+        sample(call, synchronize, 1, clock)
+    return median(sample(call, synchronize, TIMED, clock))
 
-    A call is what starts an inference, and what waits until it is done.
+
+def interleave(
+    turns: Mapping[Key, Callable[[], float]],
+    *,
+    seconds: float = 0.0,
+    rounds: int = ROUNDS,
+    progress: Callable[[str], None] = lambda text: None,
+    clock: Clock = perf_counter,
+) -> dict[Key, list[float]]:
+    """Let each take one turn a round, in random order: drift affects all alike, and cancels in their ratio.
+
+    Lasts `seconds`, and `rounds` at least. A turn returns its duration; it may be taken here (`turn`) or in another process
+    (`session.client.CellProbe.turn`). Returns the durations by key; the n-th of all keys are of one round.
     """
-    turns: dict[int, list[float]] = {number: [] for number in calls}
-    ends, rounds = clock() + seconds, 0
+    taken: dict[Key, list[float]] = {key: [] for key in turns}
+    ends, done = clock() + seconds, 0
     with quiet():
-        while rounds < ROUNDS or clock() < ends:
-            rounds += 1
-            progress(f"{len(calls)} ways, round {rounds}, {max(0.0, ends - clock()):.0f} s left")
-            for number in random.sample(sorted(calls), len(calls)):
-                call, synchronize = calls[number]
-                rest = clock() + UNTIMED_S
-                sample(call, synchronize, UNTIMED)
-                while clock() < rest:
-                    sample(call, synchronize, 1)
-                turns[number].append(median(sample(call, synchronize, TIMED)))
-    return turns
+        while done < rounds or clock() < ends:
+            done += 1
+            progress(f"{len(turns)} configurations, round {done}, {max(0.0, ends - clock()):.0f} s left")
+            for key in random.sample(list(turns), len(turns)):
+                taken[key].append(turns[key]())
+    return taken
+
+
+def interleave_calls(calls: Mapping[Key, Call], **how: Any) -> dict[Key, list[float]]:
+    """Interleave calls of this process; `how` is passed on to `interleave`."""
+    return interleave({key: partial(turn, *call) for key, call in calls.items()}, **how)
+
+
+class Spans:
+    """Self time of nested spans: each one's duration less that of the spans inside it, added up by name, in seconds."""
+
+    def __init__(self, clock: Clock = perf_counter) -> None:
+        self.seconds: dict[str, float] = {}
+        self._clock = clock
+        self._open: list[list[Any]] = []  # of each span that is running: its name, when it began, seconds in those inside it
+
+    def begin(self, name: str) -> None:
+        """Open a span inside the one that is running."""
+        self._open.append([name, self._clock(), 0.0])
+
+    def end(self) -> None:
+        """Close the innermost span."""
+        name, began, inside = self._open.pop()
+        took = self._clock() - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + took - inside
+        if self._open:
+            self._open[-1][2] += took
 
 
 def _until_known(
@@ -136,27 +170,25 @@ def _until_known(
     return samples
 
 
-def _known(ordered: list[float], within: float) -> bool:
+def _known(ordered: Sequence[float], within: float) -> bool:
     interval, middle = median_interval(ordered), percentile(ordered, 0.5)
     return interval is not None and max(middle - interval[0], interval[1] - middle) <= within * middle
 
 
 def summarise(samples: list[float], batch: int, warmup: int, warmup_s: float, steady: bool) -> Timing:
-    """Everything that follows from the raw samples."""
+    """Derive everything that follows from the raw samples."""
     ordered = sorted(samples)
-    percentiles: dict[str, dict[str, Any]] = {}
+    percentiles: dict[str, Percentile] = {}
     for name, fraction in PERCENTILES.items():
         bound = loadgen_bound(ordered, fraction)
-        percentiles[name] = {"value_s": percentile(ordered, fraction), "bound_s": bound}
-        if bound is None:
-            percentiles[name]["reason"] = "too few samples"
+        percentiles[name] = Percentile(percentile(ordered, fraction), bound, "too few samples" if bound is None else None)
     middle = percentile(ordered, 0.5)
     return Timing(samples, warmup, warmup_s, steady, middle, median_interval(ordered), percentiles, batch / middle)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No garbage collection while samples are taken."""
+    """Collect no garbage while samples are taken."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -165,49 +197,3 @@ def quiet() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-class Doubt:
-    """Counts what else the machine did from now on until `read`."""
-
-    def __init__(self, clock: Clock = perf_counter) -> None:
-        self._clock = clock
-        self._before = self._counters()
-
-    def _counters(self) -> tuple[float, int | None, float | None, float | None]:
-        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else None  # of all threads
-        return self._clock(), switches, _pressure_s(), _steal_s()
-
-    def read(self) -> dict[str, Any]:
-        """`involuntary_switches` of this process; `cpu_pressure` and `cpu_steal` as shares of the time, None where unknown.
-
-        Pressure is the share of time in which some process of the machine waited for a processor (PSI, "some").
-        """
-        then, now = self._before, self._counters()
-        seconds = now[0] - then[0]
-
-        def share(before: float | None, after: float | None) -> float | None:
-            return None if before is None or after is None or seconds <= 0 else round((after - before) / seconds, 4)
-
-        return {
-            "seconds": seconds,
-            "involuntary_switches": None if now[1] is None or then[1] is None else now[1] - then[1],
-            "cpu_pressure": share(then[2], now[2]),
-            "cpu_steal": share(then[3], now[3]),
-        }
-
-
-def _pressure_s() -> float | None:
-    try:
-        first = Path("/proc/pressure/cpu").read_text().splitlines()[0]
-    except OSError:  # a kernel without PSI, or not Linux
-        return None
-    return int(first.rpartition("total=")[2]) / 1e6
-
-
-def _steal_s() -> float | None:
-    try:
-        ticks = Path("/proc/stat").read_text().split(maxsplit=9)[8]
-    except OSError:
-        return None
-    return int(ticks) / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)

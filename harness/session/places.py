@@ -1,0 +1,125 @@
+"""Places where probes run: this machine, and those of targets.toml, each a command that starts a probe there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cached_property
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from plumbline import PlumblineError
+from plumbline.harness import messages, runtimes
+from plumbline.harness.boot import BOOT
+from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
+from plumbline.harness.settings import UNKNOWN, Settings
+from plumbline.harness.target import DEVICES, HERE, Target
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "targets.toml"
+
+
+class BadPlace(PlumblineError, ValueError):
+    """A place that is not known, that is described wrongly, or that does not answer."""
+
+
+class Place:
+    """`command` starts a probe. `data`, `weights` and `cache` are folders there; what is None that place finds for itself."""
+
+    def __init__(
+        self, name: str, command: tuple[str, ...], data: str | None = None, weights: str | None = None, cache: str | None = None
+    ) -> None:
+        self.name, self.command = name, command
+        self._folders = {"data": data, "weights": weights, "cache": cache}
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """Ask what it can run. Raises BadPlace where it does not answer."""
+        try:
+            asked = subprocess.run([*self.command, "--capabilities"], capture_output=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise BadPlace(f"target {self.name!r} does not answer: {error}") from error
+        try:
+            return messages.decode(asked.stdout, Capabilities)
+        except messages.BadMessage as error:
+            words = asked.stderr.decode(errors="replace").strip().splitlines()[-1:] or [str(error)]
+            raise BadPlace(f"target {self.name!r} does not answer as a probe: {words[0]}") from error
+
+    def missing(self, runtime: runtimes.Choice) -> str | None:
+        """Say what has to be installed for a runtime; None if nothing."""
+        return self.capabilities.runtimes.get(runtime.name.partition("+")[0])
+
+    def settings(self, settings: Settings) -> Settings:
+        """Give settings the folders of this place instead of those of the machine that asks."""
+        there = {key: None if folder is None else Path(folder) for key, folder in self._folders.items()}
+        return replace(settings, **{**there, "cache": there["cache"] or UNKNOWN})
+
+
+class Here(Place):
+    """The machine of the session: nothing has to be asked, and its folders are those of the session."""
+
+    def __init__(self) -> None:
+        super().__init__(HERE, BOOT)
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """Look at this machine; of runtimes `missing` looks at one at a time."""
+        return Capabilities(sorted(cpu_flags()), cuda_device(), {}, cpu_model(), allowed_cpus())
+
+    def missing(self, runtime: runtimes.Choice) -> str | None:
+        """Say what has to be installed for a runtime; None if nothing."""
+        return runtimes.missing(runtime.adapter)
+
+    def settings(self, settings: Settings) -> Settings:
+        """Return them as they are."""
+        return settings
+
+
+class _Entry(Struct, forbid_unknown_fields=True):
+    command: list[str]
+    data: str | None = None
+    weights: str | None = None
+    cache: str | None = None
+
+
+class _File(Struct, forbid_unknown_fields=True):
+    place: dict[str, _Entry] = {}
+
+
+_known: dict[str, Place] = {HERE: Here()}
+
+
+def load(path: Path) -> None:
+    """Learn the places of a file. Raises BadPlace, with the key that is wrong."""
+    try:
+        told = messages.convert(tomllib.loads(path.read_text()), _File)
+    except OSError as error:
+        raise BadPlace(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, messages.BadMessage) as error:
+        raise BadPlace(f"{path}: {error}; expected tables [place.NAME] with command, data, weights and cache") from error
+    for name, entry in told.place.items():
+        if not entry.command or Target.parse(name).place != name:
+            raise BadPlace(
+                f"{path}: place {name!r}: expected a command, and a name that is no device, got {json.dumps(entry.command)}"
+            )
+        _known[name] = Place(name, tuple(entry.command), entry.data, entry.weights, entry.cache)
+
+
+def find(name: str) -> Place:
+    """Return the place of that name. Raises BadPlace."""
+    if name not in _known:
+        known = ", ".join([*DEVICES, "cuda:1", *filter(None, _known)])
+        raise BadPlace(f"no target {name!r}; known: {known} (other places are named in {FILE.name})")
+    return _known[name]
+
+
+def of(target: str) -> Place:
+    """Return the place of a target. Raises BadPlace and BadTarget."""
+    return find(Target.parse(target).place)
