@@ -1,0 +1,72 @@
+"""A connection that answers from a list instead of from a probe, so that tests of a session take milliseconds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from plumbline.harness import messages
+from plumbline.harness.facts import Accuracy, Agreement, Counts, Latency, Prepared
+from plumbline.harness.machine import Machine
+from plumbline.harness.messages import Ask, Close, Count, Exited, Message, Open, Response
+from plumbline.harness.readings import Readings, read
+from plumbline.harness.session.client import Connection
+from tests.records import accuracy_of, counts_of, latency_of, prepared_of, replace
+
+AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.0, 0.0, 0.0, 1e-6, 8e-6, 1e-6, 1.0)
+WRONG = replace(AGREEMENT, error=1.0)
+
+
+class FakeConnection(Connection):
+    """Answers each request of a cell as told; `sent` holds the requests. `dies_at` is the question at which its process ends."""
+
+    def __init__(
+        self,
+        *,
+        prepared: Prepared | None = None,
+        counts: Counts | None = None,
+        agreement: Agreement = AGREEMENT,
+        accuracy: Accuracy | None = None,
+        latency: Latency | None = None,
+        turn: Callable[[], float] = lambda: 1e-3,
+        dies_at: str | None = None,
+        ending: Iterable[Response] = (),
+    ) -> None:
+        super().__init__(io.BytesIO())
+        self.sent: list[Message] = []
+        self._facts: dict[str, Any] = {
+            "prepared": prepared or prepared_of(parameters=100),
+            "counts": counts or counts_of(),
+            "agreement": agreement,
+            "accuracy": accuracy or accuracy_of(None),
+            "latency": latency or latency_of(),
+            "memory": cast(Readings, {"weights": read("byte", "model", 400)}),
+        }
+        self._turn, self._dies_at, self._ending = turn, dies_at, list(ending)
+        self._lines: list[Response] = []
+
+    def start(self) -> Machine:
+        self.machine = Machine(id="fake", cpu_model="a processor", torch="2")
+        return self.machine
+
+    def send(self, message: Message) -> None:
+        self.sent.append(message)
+        asked = {Open: "prepared", Count: "counts", Close: "close"}.get(type(message), "")
+        asked = message.question if isinstance(message, Ask) else asked
+        if asked == self._dies_at:
+            self._lines += self._ending
+        elif asked == "close":
+            self._lines.append(Exited("cell"))
+        else:
+            self._lines.append(messages.answer(self._turn() if asked == "turn" else self._facts[asked]))
+
+    def receive(self) -> Response | None:
+        return self._lines.pop(0) if self._lines else None
+
+    def last_words(self) -> str:
+        return "nothing"
+
+    def asked(self) -> list[str]:
+        """The questions that were asked of the cell's process, in order."""
+        return [message.question for message in self.sent if isinstance(message, Ask)]

@@ -1,0 +1,93 @@
+"""The session's end of the pipe, on a fake connection: what is asked, and what an ending means."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from msgspec import Raw
+
+from plumbline.harness import timing
+from plumbline.harness.messages import Answer, Ended, Exited, Open, Response
+from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.session.client import CellProbe
+from plumbline.harness.settings import Settings
+from plumbline.harness.statistics import paired_ratio
+from tests.fake import FakeConnection
+from tests.records import accuracy_of, cell_of
+
+KILLED = Exited("cell", None, "SIGKILL", process_peak_bytes=7)
+
+
+def probe_of(connection: FakeConnection, **more: object) -> CellProbe:
+    return CellProbe(connection, cell_of(), Settings(), **more)  # type: ignore[arg-type]
+
+
+def test_each_fact_is_asked_once_and_kept() -> None:
+    connection = FakeConnection()
+    probe = probe_of(connection)
+    for _ in range(2):
+        probe.counts()
+        probe.agreement()
+        probe.latency()
+    assert connection.asked() == ["agreement", "latency"]
+    assert sum(isinstance(message, Open) for message in connection.sent) == 1
+    assert list(probe.facts) == ["counts", "prepared", "agreement", "latency"]
+
+
+def test_an_accuracy_that_another_batch_has_shown_is_not_asked_for() -> None:
+    connection = FakeConnection()
+    probe = probe_of(connection, accuracy=accuracy_of(0.9, measured_by="another"))
+    probe.agreement()
+    assert probe.accuracy().measured_by == "another"
+    assert connection.asked() == ["agreement"]
+    (opened,) = (message for message in connection.sent if isinstance(message, Open))
+    assert not opened.compare_with_parent
+
+
+def test_a_cell_that_is_impossible_starts_nothing() -> None:
+    connection = FakeConnection()
+    with pytest.raises(CellEnded, match="never"):
+        probe_of(connection, refusal=CellEnded("unsupported", "never")).latency()
+    assert connection.sent == []
+
+
+@pytest.mark.parametrize(
+    ("ending", "outcome", "says"),
+    [
+        ([Exited("cell", None, "SIGSEGV")], "crashed", "killed by SIGSEGV during agreement"),
+        ([Exited("cell", None, "SIGKILL", timed_out=True)], "timed_out", "agreement took it beyond the limit of 300 s"),
+        ([Exited("cell", None, "SIGKILL", out_of_memory=True)], "out_of_memory", "killed by the kernel for memory during"),
+        ([Ended("failed", "so"), Exited("cell", 1)], "failed", "agreement: so"),
+        ([Ended("unsupported", "no", "precision"), Exited("cell", 1)], "unsupported", "agreement: no"),
+        ([Exited("cell", 3)], "crashed", "exit code 3 during agreement"),
+        ([Ended("failed", "so"), Exited("artefact", 1)], "failed", "building: so"),
+        ([], "crashed", "the probe server died"),
+        ([Answer(Raw(b'{"error":null}'))], "crashed", "the answer to agreement is not what was expected"),
+    ],
+)
+def test_how_a_process_ends_is_a_typed_outcome(ending: list[Response], outcome: str, says: str) -> None:
+    probe = probe_of(FakeConnection(dies_at="agreement", ending=ending))
+    with pytest.raises(CellEnded, match=says) as caught:
+        probe.agreement()
+    assert caught.value.outcome == outcome
+    probe.close()
+    with pytest.raises(CellEnded, match="has ended"):
+        probe.latency()
+
+
+def test_resident_processes_take_turns_and_drift_cancels() -> None:
+    """Two probes at two ends of a ratio; the machine is slower in every round, and their ratio does not notice."""
+    slowness = [1.0]
+
+    def turn(seconds: float) -> float:
+        slowness[0] *= 1.02
+        return seconds * slowness[0]
+
+    base, head = (probe_of(FakeConnection(turn=partial(turn, seconds))) for seconds in (2e-3, 1e-3))
+    taken = timing.interleave({"base": base.turn, "head": head.turn}, rounds=40)
+    found = paired_ratio(taken["base"], taken["head"])
+    assert found.pairs == 40
+    assert found.interval is not None and found.interval[0] <= 2 <= found.interval[1]
+    assert found.median == pytest.approx(2, rel=0.03)
+    assert max(taken["base"]) > 2 * min(taken["base"]), "each for itself shows the drift"
