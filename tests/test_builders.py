@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from plumbline.harness.probe.counts import count
 from plumbline.models import Model
+from plumbline.models.counting.counts import count
 from plumbline.models.model import UnknownName
 from plumbline.models.sources.outside import find
 

@@ -14,9 +14,9 @@ from plumbline import models
 from plumbline.harness.cell import Cell
 from plumbline.harness.facts import Counts
 from plumbline.harness.outcomes import CellEnded
-from plumbline.harness.probe.counts import count
 from plumbline.harness.session.client import NotDescribed, Probe, ProbeServer, describe
 from plumbline.harness.settings import Settings
+from plumbline.models.counting.counts import count
 from tests.conftest import Run, announce, command, where
 
 Bench = Callable[..., Run]

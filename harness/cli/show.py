@@ -45,7 +45,7 @@ def _shown(model: Model, image_size: int | None) -> str:
         raise matrix.MatrixError(unfit.reason)
     layers = model.formula(size)
     if layers is None:  # only torch can tell
-        from plumbline.harness.probe.counts import count
+        from plumbline.models.counting.counts import count
         from plumbline.models.layers import Layer
 
         if sys.stderr.isatty():

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from plumbline import models
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import UNAVAILABLE, CellEnded, Unsupported
-from plumbline.harness.probe import accuracy, counts, promise
+from plumbline.harness.probe import accuracy, counts
 from plumbline.harness.probe.context import Context, train
 from plumbline.harness.settings import Settings
 from plumbline.models.compression import stored, variants
 from plumbline.models.compression.sparse import densified
 from plumbline.models.compression.variants import NotTrained
+from plumbline.models.counting import promise
 from plumbline.models.data.datasets import Images, NoData
 from plumbline.models.layers import Layer
 from plumbline.models.model import UnknownName, no_scores

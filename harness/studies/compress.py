@@ -7,12 +7,12 @@ from pathlib import Path
 
 from plumbline import models
 from plumbline.harness.facts import Promise
-from plumbline.harness.probe import promise
 from plumbline.harness.probe.context import Context
 from plumbline.harness.session import matrix
 from plumbline.harness.session.session import lock_machine
 from plumbline.harness.settings import Settings
 from plumbline.models.compression import stored, variants
+from plumbline.models.counting import promise
 from plumbline.models.weights.weights import weighted
 
 
