@@ -6,9 +6,7 @@ import os
 from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
-from plumbline import PlumblineError
-from plumbline.models.model import UnknownName
-from plumbline.models.sources import plugins
+from plumbline import PlumblineError, UnknownName, entry_points
 
 GROUP = "plumbline.meters"
 UNITS = ("s", "byte", "J", "W", "Hz", "°C", "1")  # base units, and 1 for a count or a share
@@ -53,7 +51,7 @@ METERS: dict[str, type[Meter]] = {"cpu_time": CpuTime}
 
 def announced() -> dict[str, EntryPoint]:
     """The meters of installed packages."""
-    return plugins.announced(GROUP, METERS)
+    return entry_points.announced(GROUP, METERS)
 
 
 def find(name: str) -> type[Meter]:
@@ -61,7 +59,7 @@ def find(name: str) -> type[Meter]:
     if name in METERS:
         return METERS[name]
     entry = announced()[name]
-    meter = plugins.load("meter", entry)
+    meter = entry_points.load("meter", entry)
     if not (isinstance(meter, type) and issubclass(meter, Meter)):
         raise UnknownName(f"meter {name!r}: {entry.value!r} is {meter!r}, wanted a subclass of {__name__}.Meter")
     return meter

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from plumbline import PlumblineError
+from plumbline.files import cache_folder
 from plumbline.models import Model
-from plumbline.models.weights.weights import Weights, cache_folder, locate
+from plumbline.models.weights.weights import Weights, locate
 
 PATHS = ("data", "weights", "cache")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plumbline import UnknownName
 from plumbline.models.architectures import (
     alexnet,
     detection,
@@ -18,7 +19,7 @@ from plumbline.models.architectures import (
 )
 from plumbline.models.data.datasets import DATASETS, DataSet
 from plumbline.models.layers import Layer
-from plumbline.models.model import Floor, Model, Registry, UnknownName
+from plumbline.models.model import Floor, Model, Registry
 from plumbline.models.sources import outside
 from plumbline.models.sources.outside import is_outside
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline import PlumblineError
+from plumbline import UnknownName
 from plumbline.models.data.datasets import AS_USUAL, DATASETS, TREATMENTS, DataSet, Preparation
 from plumbline.models.layers import Layer, macs
 from plumbline.models.training.recipes import USUAL, Recipe
+from plumbline.texts import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 ANY_MODEL = ("data", "treatment", "recipe")  # options that are not the architecture's own
-
-
-class UnknownName(PlumblineError, LookupError):
-    """A name that no registry has; the message lists those it has."""
 
 
 @dataclass(frozen=True)
@@ -302,12 +298,6 @@ def choose(model: Model, settings: Sequence[str]) -> Model:
     canonical = "+".join([model.name, *(f"{key}={value}" for key, value in chosen.items())])
     prepared = replace(model.preparation, treatment=chosen.get("treatment", TREATMENTS[0]))
     return replace(model, name=canonical, chosen=chosen, preparation=prepared)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A question after names that are nearly this one; empty where there are none."""
-    close = difflib.get_close_matches(name, list(known), n=4, cutoff=0.6)
-    return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
 def _like(example: Any, text: str, where: str) -> Any:

@@ -23,8 +23,8 @@ from plumbline.harness.session.client import NotDescribed, Probe, describe
 from plumbline.harness.session.session import Busy, Session, default_run_dir, known_speed, lock_machine
 from plumbline.harness.settings import Settings
 from plumbline.harness.views import table, terminal
-from plumbline.models.training.recipes import duration
 from plumbline.models.weights.weights import candidates, file_name
+from plumbline.texts import duration
 
 MEASURED, COUNTED = "probe", "counter"  # the fixtures for a tier's cells, and for those that it only counts
 

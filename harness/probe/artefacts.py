@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from plumbline import models
+from plumbline.files import sha256
 from plumbline.harness import runtimes
 from plumbline.harness.cell import Cell, stem
 from plumbline.harness.machine import allowed_cpus, cpu_flags
@@ -27,7 +28,6 @@ from plumbline.harness.runtimes import Runtime, way
 from plumbline.harness.settings import Settings
 from plumbline.models.compression import variants
 from plumbline.models.onnx.layers import stored_as
-from plumbline.models.sources.pretrained import sha256
 from plumbline.models.weights.seeding import pictures
 from plumbline.models.weights.weights import sources
 

@@ -17,7 +17,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline import models
+from plumbline import UnknownName, models
+from plumbline.files import sha256
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import UNAVAILABLE, CellEnded, Unsupported
 from plumbline.harness.probe import accuracy, counts
@@ -29,8 +30,8 @@ from plumbline.models.compression.variants import NotTrained
 from plumbline.models.counting import promise
 from plumbline.models.data.datasets import Images, NoData
 from plumbline.models.layers import Layer
-from plumbline.models.model import UnknownName, no_scores
-from plumbline.models.sources.pretrained import NoWeights, fetch, sha256
+from plumbline.models.model import no_scores
+from plumbline.models.sources.pretrained import NoWeights, fetch
 from plumbline.models.training.training import finished
 from plumbline.models.weights.seeding import changes_in_eval, normalise, pictures, seed_weights, spread
 from plumbline.models.weights.weights import weighted

@@ -12,8 +12,9 @@ from plumbline.harness import machine
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe import memory
 from plumbline.models.compression.variants import Context
-from plumbline.models.training.recipes import NoDevice, Task, duration
+from plumbline.models.training.recipes import NoDevice, Task
 from plumbline.models.training.training import Progress, Watcher, train
+from plumbline.texts import duration
 
 
 def run(

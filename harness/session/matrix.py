@@ -34,7 +34,7 @@ from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.settings import Settings
 from plumbline.models.compression import variants
-from plumbline.models.data.encoding import NotText, read_text
+from plumbline.texts import NotText, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib

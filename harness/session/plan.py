@@ -26,8 +26,8 @@ from plumbline.harness.speed import Speed, guessed
 from plumbline.models import UnknownName
 from plumbline.models.compression import variants
 from plumbline.models.compression.variants import DENSE
-from plumbline.models.training.recipes import duration
 from plumbline.models.weights.weights import AmbiguousWeights, Weights, WrongWeights
+from plumbline.texts import duration
 
 START_S = 5.0  # the probe server: importing torch
 CELL_S = 0.3

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from plumbline import models
+from plumbline.files import cache_folder
 from plumbline.harness.journal import RunError
 from plumbline.harness.probe.context import Context
 from plumbline.harness.probe.training import line, run
@@ -21,9 +22,10 @@ from plumbline.harness.session.session import lock_machine
 from plumbline.harness.settings import Settings
 from plumbline.models.compression import variants
 from plumbline.models.compression.variants import NotTrained
-from plumbline.models.training.recipes import Task, duration
+from plumbline.models.training.recipes import Task
 from plumbline.models.training.training import Progress, finished
-from plumbline.models.weights.weights import WEIGHTS, cache_folder, file_name, folder
+from plumbline.models.weights.weights import WEIGHTS, file_name, folder
+from plumbline.texts import duration
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from plumbline.harness.cell import AXES
 from plumbline.harness.facts import Promise
 from plumbline.harness.machine import described
 from plumbline.harness.outcomes import OK
-from plumbline.models.training.recipes import duration
+from plumbline.texts import duration
 
 NOTHING = "-"
 KEPT = 0.5  # of the speed that was to be gained: a variant that delivers less is flagged
