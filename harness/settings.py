@@ -9,8 +9,7 @@ from typing import Any
 
 from plumbline import PlumblineError
 from plumbline.files import cache_folder
-from plumbline.models import Model
-from plumbline.models.weights.weights import Weights, locate
+from plumbline.models import Model, Weights, locate
 
 PATHS = ("data", "weights", "cache")
 

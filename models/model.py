@@ -102,6 +102,13 @@ class Model:
         """The net's positional arguments for pictures, float, shape (batch, channels, height, width)."""
         return (images,) if self.inputs is None else self.inputs(images)
 
+    def run(self, net: nn.Module, images: Tensor) -> Tensor:
+        """Run a net on pictures, shape (batch, channels, height, width), and return what is compared, shape (batch, ...).
+
+        The net gets a copy of the pictures, as it may write into its input.
+        """
+        return self.comparable(net(*self.positional(images.clone())), len(images))
+
     def comparable(self, outputs: Any, batch: int) -> Tensor:
         """What is compared of a net's outputs for `batch` pictures, shape (batch, ...).
 
@@ -124,6 +131,13 @@ class Model:
                 "wanted one, or a models.Model that names `outputs`"
             )
         return torch.cat([self._scores(part).flatten(1) for part in parts], dim=1)
+
+    def check_scores(self, outputs: Tensor) -> None:
+        """Raise TypeError for outputs that differ and are all whole numbers: class numbers, in whatever type they come."""
+        from plumbline.models.weights.seeding import spread
+
+        if spread(outputs) > 0 and bool((outputs == outputs.round()).all()):
+            raise TypeError(no_scores(self.name, "whole numbers"))
 
     def _scores(self, tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():

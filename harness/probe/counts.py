@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.harness.facts import Counts
-from plumbline.models import Model
-from plumbline.models.counting.counts import count
-from plumbline.models.layers import Layer
+from plumbline.models import Layer, Model, count
 
 NAME = "counts.json"
 

@@ -55,8 +55,8 @@ from plumbline.harness.probe import memory
 from plumbline.harness.probe.process import Branch, die_with_parent, run_forked, run_spawned
 from plumbline.harness.protocol import PROTOCOL
 from plumbline.harness.settings import Settings
+from plumbline.models import DENSE
 from plumbline.models.compression import variants
-from plumbline.models.compression.variants import DENSE
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
 PRELOAD = (
@@ -420,7 +420,7 @@ def _describe(references: list[str]) -> int:
     channel = Channel.over_stdio()
     for reference in references:
         try:
-            channel.send(model=models.outside.describe(models.find(reference)))
+            channel.send(model=models.describe(models.find(reference)))
         except (models.UnknownName, ValueError) as error:
             channel.send(unknown=str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the process boundary: what a stranger's module raises

@@ -11,9 +11,10 @@ from typing import Any
 from plumbline.harness import machine
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe import memory
+from plumbline.models import Task, train
 from plumbline.models.compression.variants import Context
-from plumbline.models.training.recipes import NoDevice, Task
-from plumbline.models.training.training import Progress, Watcher, train
+from plumbline.models.training.recipes import NoDevice
+from plumbline.models.training.training import Progress, Watcher
 from plumbline.texts import duration
 
 

@@ -16,7 +16,7 @@ from plumbline.harness.runtimes.torch_net import TorchRuntime, convert, moved, p
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from plumbline.models.layers import Layer
+    from plumbline.models import Layer
 
 
 UNTIMED = 2  # inferences before those that are looked into
@@ -41,9 +41,9 @@ class Eager(TorchRuntime):
 
     @classmethod
     def artefact_for(cls, variant: str) -> str | None:
-        from plumbline.models.compression import variants
+        from plumbline import models
 
-        sparse = variants.find(variant).has("sparse") or variants.is_outside(variant)
+        sparse = models.variant(variant).has("sparse") or models.is_outside_variant(variant)
         return SPARSE if cls.artefact is None and sparse else cls.artefact
 
     @classmethod

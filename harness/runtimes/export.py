@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from plumbline.harness.outcomes import NotAsAsked, Unsupported, first_line
-from plumbline.models.fastpath import without_attention_fast_path
+from plumbline.models import without_attention_fast_path
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from plumbline.harness.precisions import Precision
-from plumbline.models.layers import Layer
+from plumbline.models import Layer
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from plumbline.harness.runtimes.adapter import Runtime, Way
 from plumbline.harness.runtimes.export import stored_share
 from plumbline.harness.runtimes.kernels import Kernel, share_in
 from plumbline.harness.runtimes.onnxruntime import OnnxRuntime, arranged
-from plumbline.models.onnx.graph import read
+from plumbline.models import onnx_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from plumbline.models.layers import Layer
+    from plumbline.models import Layer
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 PRODUCTS = {"Convolution", "GroupConvolution", "FullyConnected", "MatMul", "Deconvolution"}
@@ -84,7 +84,7 @@ class OpenVino(Runtime):
         return saturation.alternatives(way, safe=(saturation.SEVEN_BITS, saturation.EIGHT_BITS))
 
     def __init__(self, file: Path, way: Way) -> None:
-        self._graph, self._way = read(file), way
+        self._graph, self._way = onnx_file(file), way
         self._compiled: Any = None
 
     def ready(self, placed: Any) -> None:

@@ -25,7 +25,7 @@ from plumbline.harness.protocol import PROTOCOL
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed
 from plumbline.harness.statistics import median_interval
-from plumbline.models.compression.variants import DENSE
+from plumbline.models import DENSE
 
 PROBE = BOOT
 DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is told is a ratio, and their moods are shared
@@ -45,7 +45,7 @@ def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[
     if told.returncode != 0 or len(lines) != len(references):
         words = told.stderr.strip().splitlines()[-1:] or ["it wrote nothing"]
         raise NotDescribed(f"{references[len(lines)]!r} could not be looked at: {words[0]}")
-    return [models.outside.described(line["model"]) for line in lines]
+    return [models.described(line["model"]) for line in lines]
 
 
 class ProbeServer:
