@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from typing import ClassVar
 
-from plumbline import PlumblineError
+from plumbline import PlumblineError, UnknownName, entry_points
 from plumbline.harness.readings import UNITS as UNITS
 from plumbline.harness.readings import Reading, Readings, samples_of
-from plumbline.models.model import UnknownName
-from plumbline.models.sources import plugins
 
 GROUP = "plumbline.meters"
 
@@ -60,7 +58,7 @@ METERS: dict[str, type[Meter]] = {"cpu_time": CpuTime}
 
 def announced() -> dict[str, EntryPoint]:
     """The meters of installed packages."""
-    return plugins.announced(GROUP, METERS)
+    return entry_points.announced(GROUP, METERS)
 
 
 def find(name: str) -> type[Meter]:
@@ -68,7 +66,7 @@ def find(name: str) -> type[Meter]:
     if name in METERS:
         return METERS[name]
     entry = announced()[name]
-    meter = plugins.load("meter", entry)
+    meter = entry_points.load("meter", entry)
     if not (isinstance(meter, type) and issubclass(meter, Meter)):
         raise UnknownName(f"meter {name!r}: {entry.value!r} is {meter!r}, wanted a subclass of {__name__}.Meter")
     return meter

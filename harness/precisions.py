@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from plumbline.models.layers import Layer
+from plumbline.models import Layer
 
 UNIT_ROUNDOFF_FP32 = 2.0**-24
 # Half a step, as a share of the RMS, where 255 steps hold a range of 8 RMS: from -4 to 4 for weights, up to 8 after a ReLU.

@@ -10,8 +10,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from plumbline import PlumblineError
-from plumbline.models import Model
-from plumbline.models.weights.weights import Weights, cache_folder, locate
+from plumbline.files import cache_folder
+from plumbline.models import Model, Weights, locate
 
 UNKNOWN = Path()  # the cache of whichever machine runs the cell
 

@@ -27,6 +27,8 @@ STEADY, WINDOW_CALLS, WINDOW_S, PATIENCE = 0.02, 5, 0.02, 5
 UNTIMED, UNTIMED_S = 2, 0.02
 TIMED = 5
 ROUNDS = 7  # at least: an interval of the median takes six
+SHORT: Mapping[str, Any] = {"untimed": 1, "untimed_s": 0.002, "timed": 1}  # a turn of a call that shares nothing with others
+SHORT_ROUNDS = 9
 
 
 def sample(call: Callable[[], Any], synchronize: Callable[[], None], count: int, clock: Clock = perf_counter) -> list[float]:
@@ -92,13 +94,21 @@ def measure(
     return summarise(samples, batch, warmed, warmed_s, steady)
 
 
-def turn(call: Callable[[], Any], synchronize: Callable[[], None], clock: Clock = perf_counter) -> float:
+def turn(
+    call: Callable[[], Any],
+    synchronize: Callable[[], None],
+    clock: Clock = perf_counter,
+    *,
+    untimed: int = UNTIMED,
+    untimed_s: float = UNTIMED_S,
+    timed: int = TIMED,
+) -> float:
     """Take one turn of an interleaving: the median of a few calls in seconds, after some that are not counted."""
-    rest = clock() + UNTIMED_S
-    sample(call, synchronize, UNTIMED, clock)
+    rest = clock() + untimed_s
+    sample(call, synchronize, untimed, clock)
     while clock() < rest:
         sample(call, synchronize, 1, clock)
-    return median(sample(call, synchronize, TIMED, clock))
+    return median(sample(call, synchronize, timed, clock))
 
 
 def interleave(
@@ -128,6 +138,13 @@ def interleave(
 def interleave_calls(calls: Mapping[Key, Call], **how: Any) -> dict[Key, list[float]]:
     """Interleave calls of this process; `how` is passed on to `interleave`."""
     return interleave({key: partial(turn, *call) for key, call in calls.items()}, **how)
+
+
+def best(*calls: Call, clock: Clock = perf_counter) -> list[float]:
+    """Time short calls in turns, and return the best turn of each in seconds: what else the machine does can only add to it."""
+    turns = {number: partial(turn, *call, clock, **SHORT) for number, call in enumerate(calls)}
+    taken = interleave(turns, rounds=SHORT_ROUNDS, clock=clock)
+    return [min(taken[number]) for number in turns]
 
 
 class Spans:

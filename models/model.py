@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline import PlumblineError
+from plumbline import UnknownName
 from plumbline.models.data.datasets import AS_USUAL, DATASETS, TREATMENTS, DataSet, Preparation
 from plumbline.models.layers import Layer, macs
 from plumbline.models.training.recipes import USUAL, Recipe
+from plumbline.texts import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 ANY_MODEL = ("data", "treatment", "recipe")  # options that are not the architecture's own
-
-
-class UnknownName(PlumblineError, LookupError):
-    """A name that no registry has; the message lists those it has."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +102,13 @@ class Model:
         """The net's positional arguments for pictures, float, shape (batch, channels, height, width)."""
         return (images,) if self.inputs is None else self.inputs(images)
 
+    def run(self, net: nn.Module, images: Tensor) -> Tensor:
+        """Run a net on pictures, shape (batch, channels, height, width), and return what is compared, shape (batch, ...).
+
+        The net gets a copy of the pictures, as it may write into its input.
+        """
+        return self.comparable(net(*self.positional(images.clone())), len(images))
+
     def comparable(self, outputs: Any, batch: int) -> Tensor:
         """What is compared of a net's outputs for `batch` pictures, shape (batch, ...).
 
@@ -128,6 +131,13 @@ class Model:
                 "wanted one, or a models.Model that names `outputs`"
             )
         return torch.cat([self._scores(part).flatten(1) for part in parts], dim=1)
+
+    def check_scores(self, outputs: Tensor) -> None:
+        """Raise TypeError for outputs that differ and are all whole numbers: class numbers, in whatever type they come."""
+        from plumbline.models.weights.seeding import spread
+
+        if spread(outputs) > 0 and bool((outputs == outputs.round()).all()):
+            raise TypeError(no_scores(self.name, "whole numbers"))
 
     def _scores(self, tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():
@@ -302,12 +312,6 @@ def choose(model: Model, settings: Sequence[str]) -> Model:
     canonical = "+".join([model.name, *(f"{key}={value}" for key, value in chosen.items())])
     prepared = replace(model.preparation, treatment=chosen.get("treatment", TREATMENTS[0]))
     return replace(model, name=canonical, chosen=chosen, preparation=prepared)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A question after names that are nearly this one; empty where there are none."""
-    close = difflib.get_close_matches(name, list(known), n=4, cutoff=0.6)
-    return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
 def _like(example: Any, text: str, where: str) -> Any:

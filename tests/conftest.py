@@ -46,6 +46,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever else measures on this machine is no concern of a test."""
+    monkeypatch.setenv("PLUMBLINE_LOCK", str(tmp_path / "own-lock"))
+
+
 @pytest.fixture
 def settings(cache: Path) -> Settings:
     """For cells that are measured quickly."""

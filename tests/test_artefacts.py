@@ -11,12 +11,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from plumbline.files import sha256
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import CellEnded
 from plumbline.harness.probe.artefacts import _sound
 from plumbline.harness.session.client import PROBE, CellProbe, Connection
 from plumbline.harness.settings import Settings
-from plumbline.models.sources.pretrained import sha256
 from tests.conftest import HOUR_S
 
 Ask = Callable[..., CellProbe]

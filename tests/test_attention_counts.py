@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from plumbline.harness import messages
 from plumbline.harness.facts import Counts
-from plumbline.harness.probe.counts import count
 from plumbline.models import Model
+from plumbline.models.counting.counts import count
+from plumbline.models.fastpath import without_attention_fast_path
 
 WIDTH, TOKENS = 16, 4  # an image of 8 pixels has 4 patches of 4
 PATCHES = TOKENS * 16 * 48
@@ -127,3 +128,20 @@ def test_attention_of_which_something_else_is_counted_is_named() -> None:
             return self.inner(tokens[:, : 3 + self.calls % 2], tokens, tokens)[0].flatten(1)
 
     assert list(counted(Another).unexplained) == ["inner"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_fast_path_is_put_back_as_it_was_even_after_an_error(before: bool) -> None:
+    def fail() -> None:
+        with without_attention_fast_path():
+            assert not torch.backends.mha.get_fastpath_enabled()
+            raise KeyError
+
+    found = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(before)
+    try:
+        with pytest.raises(KeyError):
+            fail()
+        assert torch.backends.mha.get_fastpath_enabled() == before
+    finally:
+        torch.backends.mha.set_fastpath_enabled(found)

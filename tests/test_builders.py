@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from plumbline.harness.probe.counts import count
+from plumbline import UnknownName
 from plumbline.models import Model
-from plumbline.models.model import UnknownName
+from plumbline.models.counting.counts import count
 from plumbline.models.sources.outside import find
 
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from plumbline.harness.probe.counts import torch_layers
 from plumbline.models import find
 from plumbline.models.compression import coding, lowrank, sharing, sparse, stored, structured, unstructured, variants
 from plumbline.models.compression.unstructured import weights
+from plumbline.models.counting.counts import torch_layers
 from plumbline.models.training.checkpoint import BadCheckpoint
 from plumbline.models.weights.seeding import seed_weights
 

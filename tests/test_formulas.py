@@ -21,10 +21,11 @@ from torchvision.models import vgg as torchvision_vgg
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from plumbline import models
-from plumbline.harness.probe.counts import count, torch_layers
 from plumbline.models import DATASETS, REGISTRY, layers
 from plumbline.models.architectures import alexnet, mixer, mlp, mobilenet, resnet, resnet_cifar, vgg, vit, vit_cifar
 from plumbline.models.architectures.blocks import Attention
+from plumbline.models.counting.counts import count, torch_layers
+from plumbline.models.fastpath import without_attention_fast_path
 from plumbline.models.layers import Layer
 from tests.records import replace
 
@@ -95,13 +96,8 @@ def assert_twins(formula: Iterable[Layer], net: nn.Module, x: Tensor) -> None:
         own[1] += layer.macs
     theirs = {name: [module.parameters, module.macs] for name, module in found.items() if module.parameters or module.macs}
     assert ours == theirs
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it hides products from the counter
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(x)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    with without_attention_fast_path(), FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(x)
     assert 2 * layers.macs(formula) == counter.get_total_flops()
     assert layers.parameters(formula) == sum(tensor.numel() for tensor in tensors.values())
 

@@ -12,7 +12,6 @@ from plumbline import models
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import FAILED, CellEnded
 from plumbline.harness.probe import reference
-from plumbline.harness.probe.reference import compared
 from plumbline.harness.runtimes import find
 from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
@@ -74,8 +73,8 @@ def test_a_reference_is_computed_on_a_copy() -> None:
     model, images = models.find("tests.faulty:DECAYING"), torch.rand(2, 1, 8, 8)
     before = images.clone()
     net: nn.Module = model.instantiate(8).eval()
-    first = compared(model, net, images)
-    assert torch.equal(compared(model, net, images), first)
+    first = model.run(net, images)
+    assert torch.equal(model.run(net, images), first)
     assert torch.equal(images, before)
 
 

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from plumbline import models
+from plumbline.files import sha256
 from plumbline.harness.probe.reference import real_images
 from plumbline.harness.settings import Settings
 from plumbline.models import DATASETS, Registry, UnknownName, find
 from plumbline.models.data.datasets import NoData
-from plumbline.models.sources.pretrained import NoWeights, fetch, sha256
+from plumbline.models.sources.pretrained import NoWeights, fetch
 from plumbline.models.weights.seeding import pictures, seed_weights, spread
 from plumbline.models.weights.weights import AmbiguousWeights, WrongWeights, load_weights, locate
 from tests.records import replace

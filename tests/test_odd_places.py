@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.files import NoCache, cache_folder
 from plumbline.harness.session import matrix
 from plumbline.harness.views import terminal
-from plumbline.models.weights.weights import NoCache, cache_folder
 
 TIER = '[tier.one]\n[[tier.one.cells]]\nmodel = ["mlp"]  # größer\n'
 

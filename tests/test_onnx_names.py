@@ -11,13 +11,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from plumbline import UnknownName
 from plumbline.harness.cell import Cell, id_of
 from plumbline.harness.outcomes import CellEnded
 from plumbline.harness.plugin.options import values
 from plumbline.harness.session import matrix
 from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
-from plumbline.models.model import UnknownName, split
+from plumbline.models.model import split
 from plumbline.models.onnx.layers import stored_as
 from plumbline.models.onnx.reference import reference
 from plumbline.models.sources.outside import find, is_outside

@@ -12,9 +12,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from plumbline.harness.precisions import PRECISIONS
-from plumbline.harness.probe.counts import count
 from plumbline.harness.runtimes import RunConfig
 from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
+from plumbline.models.counting.counts import count
 from plumbline.models.layers import Layer
 from plumbline.models.onnx.reference import reference
 from plumbline.models.onnx.sums import sums

@@ -15,9 +15,9 @@ from plumbline.harness import messages
 from plumbline.harness.cell import Cell
 from plumbline.harness.facts import Counts
 from plumbline.harness.outcomes import CellEnded
-from plumbline.harness.probe.counts import count
 from plumbline.harness.session.client import CellProbe, Connection, NotDescribed, describe
 from plumbline.harness.settings import Settings
+from plumbline.models.counting.counts import count
 from tests.conftest import Run, announce, command, where
 
 Bench = Callable[..., Run]

@@ -17,8 +17,9 @@ from plumbline.harness.session.plan import Estimate, describe, quickest_first
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed, keep, kept
 from plumbline.models import find
-from plumbline.models.training.recipes import Task, duration
+from plumbline.models.training.recipes import Task
 from plumbline.models.weights.weights import WEIGHTS, folder
+from plumbline.texts import duration
 from tests.records import latency_of, prepared_of, record_of, replace
 
 

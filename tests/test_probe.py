@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from plumbline import models
+from plumbline.files import sha256
 from plumbline.harness.cell import Cell
 from plumbline.harness.messages import PROTOCOL
 from plumbline.harness.outcomes import CellEnded
@@ -21,7 +22,6 @@ from plumbline.harness.probe.server import make_room
 from plumbline.harness.session.client import PROBE, CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.models.layers import macs
-from plumbline.models.sources.pretrained import sha256
 from tests.conftest import HOUR_S
 from tests.records import replace
 

@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.utils import flop_counter
 from torchvision.ops import deform_conv2d
 
-from plumbline.harness.probe.counts import torch_layers
-from plumbline.harness.probe.products import formulas, unknown
+from plumbline.models.counting.counts import torch_layers
+from plumbline.models.counting.products import formulas, unknown
 
 aten = torch.ops.aten
 

@@ -6,9 +6,8 @@ import math
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
-from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from plumbline.harness import timing
 from plumbline.models.compression import kernel, sparse
 from plumbline.models.compression.sparse import (
     RowMajorLinear,
@@ -262,7 +262,7 @@ def test_two_of_four_is_for_gpus_and_only_where_two_are_zero() -> None:
     with torch.no_grad():
         assert torch.equal(densified(compressed)(inputs), halved(inputs))
         with pytest.raises(sparse.NoProduct, match=r"wanted an NVIDIA GPU of compute capability 8.0"):
-            settle(compressed, inputs)
+            settle(compressed, inputs, race=timing.best)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="2:4 products need an NVIDIA GPU")
@@ -276,39 +276,24 @@ def test_two_of_four_is_the_same_product_on_a_gpu() -> None:
         assert torch.allclose(layer(inputs), dense(inputs), atol=2e-2)
 
 
-def test_the_faster_of_two_is_found_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known truth: calls of one take two seconds at best and four otherwise, those of the other three."""
-    now, moods = [0.0], cycle([2.0, 4.0, 4.0])
-
-    class Took(nn.Module):
-        def __init__(self, seconds: Callable[[], float]) -> None:
-            super().__init__()
-            self.seconds = seconds
-
-        def forward(self, inputs: Tensor) -> None:
-            now[0] += self.seconds()
-
-    monkeypatch.setattr(sparse, "perf_counter", lambda: now[0])
-    uneven, even = Took(lambda: next(moods)), Took(lambda: 3.0)
-    assert sparse._faster(uneven, even, torch.zeros(1))
-    assert not sparse._faster(even, uneven, torch.zeros(1))
-
-
-def test_layers_that_gain_nothing_are_dense_again_and_the_function_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_that_gain_nothing_are_dense_again_and_the_function_stays() -> None:
     torch.manual_seed(0)
     first = nn.Linear(64, 128)
     masked(first, 0.99, 0, empty_row=False)
     net = nn.Sequential(first, nn.GELU(), nn.Linear(128, 64)).eval()
     inputs = torch.randn(16, 64)
-    monkeypatch.setattr(sparse, "_faster", lambda layer, dense, _: layer.values.numel() < 0.1 * dense.weight.numel())
+
+    def race(ours: Any, theirs: Any) -> tuple[float, float]:
+        (layer, _), (dense, _) = ours, theirs
+        return float(layer.func.values.numel()), 0.1 * dense.func.weight.numel()
+
     compressed, again = sparsified(net), sparsified(net)
     with torch.no_grad():
         wanted = net(inputs)
-        kept = settle(compressed, inputs)
+        kept = settle(compressed, inputs, race=race)
         came = compressed(inputs)
     assert kept == ["0"]
-    monkeypatch.setattr(sparse, "_faster", None)  # the same choice is made again without a clock
-    settled(again, kept)
+    settled(again, kept)  # the same choice is made again without a clock
     assert str(again) == str(compressed)
     with torch.no_grad():
         assert torch.equal(again(inputs), came)

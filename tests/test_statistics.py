@@ -81,6 +81,59 @@ def test_a_paired_difference_lies_above_its_bound(lost: int, gained: int, pairs:
     assert bound <= paired_difference_at_least(lost, gained, pairs, confidence=0.9)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "pairs", "confidence", "interval"),
+    [
+        (1, 7, 21, 0.95, (-0.517, -0.026)),  # Fagerland et al. 2014, Statistics in Medicine 33, on Bentur et al. 2009
+        (6, 16, 161, 0.95, (-0.1240, -0.0054)),  # R's contingencytables 3.0 (Fagerland et al. 2017), on Cavo et al. 2012
+        (28, 25, 618, 0.90, (-0.0148, 0.0247)),  # R's PropCIs::scoreci.mp(25, 28, 618, 0.9), which takes them the other way round
+    ],
+)
+def test_a_paired_difference_has_the_published_intervals(
+    first: int, second: int, pairs: int, confidence: float, interval: tuple[float, float]
+) -> None:
+    """Of a two-sided interval the bound is one end, and with the two exchanged the other."""
+    one_sided = (1 + confidence) / 2
+    lower, upper = (
+        paired_difference_at_least(first, second, pairs, one_sided),
+        -paired_difference_at_least(second, first, pairs, one_sided),
+    )
+    digits = 3 if pairs == 21 else 4
+    assert (round(lower, digits), round(upper, digits)) == interval
+
+
+@given(st.integers(1, 2000))
+def test_without_a_discordant_pair_there_is_a_bound_all_the_same(pairs: int) -> None:
+    """-z^2 / (n + z^2), where the statistic can be solved by hand; Wald's interval would say that the difference is exactly 0."""
+    z = stats.norm.ppf(0.99)
+    assert paired_difference_at_least(0, 0, pairs) == pytest.approx(-(z**2) / (pairs + z**2), abs=1e-9)
+    assert paired_difference_at_least(pairs, 0, pairs) == pytest.approx((pairs - z**2) / (pairs + z**2), abs=1e-9)
+    assert paired_difference_at_least(0, pairs, pairs) == -1
+
+
+@pytest.mark.parametrize(
+    ("pairs", "lost", "gained"),
+    [
+        (100, 0.0, 0.005),  # Wald's bound is 0, and so too high, where no pair differs: in 61 %
+        (100, 0.02, 0.02),
+        (500, 0.01, 0.005),
+        (500, 0.03, 0.0),  # the score test's worst: 1.8 %
+    ],
+)
+def test_with_few_discordant_pairs_a_paired_difference_is_rarely_said_to_be_larger_than_it_is(
+    pairs: int, lost: float, gained: float
+) -> None:
+    """By every outcome and its probability: in about 1 %, as the score test is right in the limit of many pairs only."""
+    chance = stats.multinomial(pairs, [lost, gained, 1 - lost - gained])
+    above = sum(
+        chance.pmf([first, second, pairs - first - second])
+        for first in range(50)
+        for second in range(25)
+        if paired_difference_at_least(first, second, pairs) > lost - gained
+    )
+    assert above <= 0.02
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([0.5, 0.9, 0.99]))
 def test_percentile_splits_the_samples(samples: list[float], fraction: float) -> None:
     value = percentile(sorted(samples), fraction)

@@ -8,8 +8,8 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plumbline.harness.probe.counts import count
 from plumbline.models import Model
+from plumbline.models.counting.counts import count
 
 
 class Calls(nn.Module):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import cycle
 from types import SimpleNamespace
 
 import pytest
@@ -109,6 +111,62 @@ def test_one_call_longer_than_the_budget_is_still_a_sample() -> None:
 
 def test_emulated_arithmetic_is_timed_for_a_few_iterations() -> None:
     assert len(measure(forever(0.001), few=5).samples_s) == 5
+
+
+def test_the_best_of_short_calls_is_found_by_the_clock() -> None:
+    """Known truth: calls of one take two seconds at best and four otherwise, those of the other three."""
+    moods, now = cycle([2.0, 4.0, 4.0]), [0.0]
+
+    def wait(seconds: Iterator[float]) -> None:
+        now[0] += next(seconds)
+
+    uneven, even = (partial(wait, moods), lambda: None), (partial(wait, forever(3.0)), lambda: None)
+    assert ruler.best(uneven, even, clock=lambda: now[0]) == [2.0, 3.0]
+
+
+@given(st.integers(2, 5), st.integers(1, 12))
+def test_in_every_round_each_has_one_turn(count: int, rounds: int) -> None:
+    order: list[int] = []
+
+    def taken(number: int) -> float:
+        order.append(number)
+        return float(len(order))
+
+    found = ruler.interleave({number: partial(taken, number) for number in range(count)}, rounds=rounds)
+    assert [sorted(order[start : start + count]) for start in range(0, len(order), count)] == [list(range(count))] * rounds
+    for number, turns in found.items():
+        assert turns == [place + 1 for place, one in enumerate(order) if one == number]
+
+
+def test_turns_go_on_for_as_long_as_asked() -> None:
+    now = [0.0]
+
+    def taken() -> float:
+        now[0] += 1.0
+        return 1.0
+
+    found = ruler.interleave({"a": taken, "b": taken}, seconds=100.0, clock=lambda: now[0])
+    assert len(found["a"]) == len(found["b"]) == 50
+
+
+def test_a_turn_leaves_out_its_first_calls() -> None:
+    """Two calls, and 20 ms of them, before those that count; then the median of five."""
+    machine = Machine([*[0.008] * 3, 0.001, 0.002, 0.009, 0.003, 0.004])
+    assert ruler.turn(machine.call, machine.synchronize, machine.clock) == pytest.approx(0.003)
+
+
+def test_spans_give_each_what_those_inside_did_not_take() -> None:
+    now = [0.0]
+    spans = ruler.Spans(lambda: now[0])
+    for _ in range(2):
+        spans.begin("outer")
+        now[0] += 10
+        spans.begin("inner")
+        now[0] += 5
+        spans.end()
+        now[0] += 1
+        spans.end()
+    assert spans.seconds == {"inner": 10, "outer": 22}
 
 
 def test_no_garbage_is_collected_between_samples() -> None:

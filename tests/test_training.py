@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from plumbline import UnknownName
 from plumbline.harness.cell import Cell
 from plumbline.harness.cli import main
 from plumbline.harness.probe import training
@@ -33,7 +34,6 @@ from plumbline.models.addition import Addition
 from plumbline.models.compression import variants
 from plumbline.models.data import augmentation
 from plumbline.models.data.datasets import DATASETS, BadData, NoData, held_out
-from plumbline.models.model import UnknownName
 from plumbline.models.training import checkpoint
 from plumbline.models.training.checkpoint import BadCheckpoint
 from plumbline.models.training.recipes import Diverged, Recipe, Task

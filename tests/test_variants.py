@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from plumbline import UnknownName
 from plumbline.harness.cell import Cell
 from plumbline.harness.cli import main
 from plumbline.harness.facts import Delivery, Promise
@@ -33,7 +34,6 @@ from plumbline.models.compression.distillation import Distillation
 from plumbline.models.compression.penalties import L1, Sensitivity, sensitivity
 from plumbline.models.compression.unstructured import Gradual, polynomial, weights
 from plumbline.models.compression.variants import TECHNIQUES, find
-from plumbline.models.model import UnknownName
 from tests.records import accuracy_of, cell_of, prepared_of, record_of, replace
 
 # -- names -----------------------------------------------------------------------------------------------------

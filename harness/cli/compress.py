@@ -24,14 +24,14 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Run the command."""
+    from plumbline import models
     from plumbline.harness.cell import Cell
     from plumbline.harness.messages import Compress
     from plumbline.harness.session import matrix
     from plumbline.harness.settings import Settings
     from plumbline.harness.studies import compress
-    from plumbline.models.compression import variants
 
     settings = Settings.here(arguments.data, arguments.weights, train_minutes=arguments.train_minutes)
-    model, variant = matrix.find(arguments.model), variants.find(arguments.variant).name
+    model, variant = matrix.find(arguments.model), models.variant(arguments.variant).name
     cell = Cell(model.name, variant, "eager", "fp32", 1, arguments.image_size or model.image_size, arguments.target)
     return compress.command(Compress(cell, settings, str(arguments.out)), progress)

@@ -17,8 +17,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
-    from plumbline.models import DATASETS, UnknownName
-    from plumbline.models.data.datasets import NoData
+    from plumbline.models import DATASETS, NoData, UnknownName
 
     known = [data.name for data in DATASETS.values() if data.fetch is not None]
     for name in arguments.name:

@@ -45,8 +45,7 @@ def _shown(model: Model, image_size: int | None) -> str:
         raise matrix.MatrixError(unfit.reason)
     layers = model.formula(size)
     if layers is None:  # only torch can tell
-        from plumbline.harness.probe.counts import count
-        from plumbline.models.layers import Layer
+        from plumbline.models import Layer, count
 
         if sys.stderr.isatty():
             print(f"{model.name} has no formula: torch counts it, in some seconds", file=sys.stderr)

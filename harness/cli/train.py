@@ -33,15 +33,15 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Run the command."""
+    from plumbline import models
     from plumbline.harness.cell import Cell
     from plumbline.harness.messages import Train
     from plumbline.harness.session import matrix
     from plumbline.harness.settings import Settings
     from plumbline.harness.studies import train
-    from plumbline.models.compression import variants
 
     model = matrix.find(arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else ""))
-    size, variant = arguments.image_size or model.image_size, variants.find(arguments.variant).name
+    size, variant = arguments.image_size or model.image_size, models.variant(arguments.variant).name
     changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
     request = Train(
         Cell(model.name, variant, "eager", "fp32", 1, size, arguments.target),

@@ -25,8 +25,8 @@ from plumbline.harness.session.client import CellProbe, NotDescribed, describe
 from plumbline.harness.session.session import Session, default_run_dir, known_speed
 from plumbline.harness.settings import Settings
 from plumbline.harness.views import table, terminal
-from plumbline.models.training.recipes import duration
 from plumbline.models.weights.weights import candidates, file_name
+from plumbline.texts import duration
 
 MEASURED, COUNTED = "probe", "counter"  # the fixtures for a tier's cells, and for those that it only counts
 

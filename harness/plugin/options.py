@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from plumbline.files import NoCache, cache_folder
 from plumbline.harness.cell import AXES
 from plumbline.harness.session import matrix
 from plumbline.harness.settings import NoFolder, Settings, folders
 from plumbline.models.model import split
-from plumbline.models.weights.weights import NoCache, cache_folder
 
 NUMBERS = ("batch", "image_size")
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from plumbline.harness.facts import Accuracy
 from plumbline.harness.settings import Settings
 from plumbline.harness.statistics import paired_difference_at_least, wilson_interval
-from plumbline.models import Floor, Model
-from plumbline.models.data.datasets import Images, NoData, ranks
+from plumbline.models import Floor, Images, Model, NoData, ranks
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from plumbline.harness.probe.reference import Reference
-    from plumbline.models.layers import Layer
+    from plumbline.models import Layer
 
 # The largest of 10,000 normally distributed errors lies at 4 times their RMS; twice that leaves room for heavier tails.
 OUTLIER = 8

@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from plumbline import models
+from plumbline.files import sha256
 from plumbline.harness import runtimes, timing
 from plumbline.harness.cell import Cell, stem
 from plumbline.harness.machine import allowed_cpus, cpu_flags
@@ -25,16 +26,12 @@ from plumbline.harness.probe import agreement
 from plumbline.harness.probe.reference import Progress, Reference, layers, real_images
 from plumbline.harness.runtimes import Runtime, config
 from plumbline.harness.settings import Settings
-from plumbline.models.compression import variants
-from plumbline.models.onnx.layers import stored_as
-from plumbline.models.sources.pretrained import sha256
-from plumbline.models.weights.seeding import pictures
-from plumbline.models.weights.weights import sources
+from plumbline.models import code_digest, pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from plumbline.models.layers import Layer
+    from plumbline.models import Layer
 
 Calibration = tuple[str, "Tensor"]  # what the images are, and they themselves
 ALIKE = 1.05  # times of builds between which noise would choose
@@ -42,7 +39,7 @@ ALIKE = 1.05  # times of builds between which noise would choose
 
 def name(cell: Cell) -> str:
     """The file, in a reference's folder, that says where the artefact of a cell is."""
-    own = runtimes.find(cell.runtime).adapter.one_batch or models.outside.is_file(cell.model)  # which may hold a batch inside
+    own = runtimes.find(cell.runtime).adapter.one_batch or models.is_file(cell.model)  # which may hold a batch inside
     batch = f"-b{cell.batch}" if own else ""
     return f"artefact-{cell.runtime}-{cell.precision}{batch}-{cell.device}.json"
 
@@ -66,7 +63,7 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         (folder / name(cell)).write_text(json.dumps({"in_precision": share}))
         return
     # of a stranger's code no digest of ours knows all
-    foreign = variants.is_outside(cell.variant) or cell.runtime.partition("+")[0] in runtimes.announced()
+    foreign = models.is_outside_variant(cell.variant) or cell.runtime.partition("+")[0] in runtimes.announced()
     root = folder if models.is_outside(cell.model) or foreign else settings.cache
     file = runtimes.find(cell.runtime).adapter.artefact_for(cell.variant)
     assert file is not None
@@ -209,7 +206,7 @@ def _proven_file(file: Path, cell: Cell, reference: Reference, folder: Path) -> 
     try:
         return _proven(file, cell, (reference.batch(cell.batch),), folder)[1]
     except CellEnded as end:
-        reason, fits = end.reason, stored_as(file)
+        reason, fits = end.reason, models.onnx_file(file).precision
         if fits != cell.precision:
             raise Unsupported(f"{reason}. The file's numbers are {fits}: --precision {fits}") from end
         if cell.batch == 1:
@@ -248,8 +245,8 @@ def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Cali
         settings.seed,
         machine,
         libraries,
-        sources(Path(__file__).parent.parent),
-        sources(),
+        code_digest(Path(__file__).parent.parent),
+        code_digest(),
     ]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
     return f"{stem(cell)}{digest}"

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline import models
+from plumbline.files import sha256
 from plumbline.harness.probe import training
 from plumbline.harness.settings import Settings
-from plumbline.models.compression.variants import NotTrained, Unfit, Variant
-from plumbline.models.sources.pretrained import sha256
+from plumbline.models import NotTrained, Task, Unfit, Variant, finished, pictures, weighted
 from plumbline.models.training.checkpoint import BadCheckpoint
-from plumbline.models.training.recipes import Task, duration
-from plumbline.models.training.training import CHECKPOINT, finished
-from plumbline.models.weights.seeding import pictures
-from plumbline.models.weights.weights import WEIGHTS, folder, load_weights, weighted
+from plumbline.models.training.training import CHECKPOINT
+from plumbline.models.weights.weights import WEIGHTS, folder, load_weights
+from plumbline.texts import duration
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

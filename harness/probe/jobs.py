@@ -13,9 +13,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from plumbline import models
-from plumbline.harness import messages, runtimes
+from plumbline.harness import runtimes
 from plumbline.harness.cell import Cell
-from plumbline.harness.facts import Counts
 from plumbline.harness.machine import allowed_cpus
 from plumbline.harness.messages import Ask, Compress, Count, Ended, MeasureSpeed, Open, Race, Train
 from plumbline.harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded, first_line
@@ -60,6 +59,7 @@ def serve_cell(task: Task, channel: Channel) -> None:
     """Live the life of a cell's process: prepare the subject, then answer one question after the other."""
     import torch
 
+    from plumbline.harness.probe import counts
     from plumbline.harness.probe.subject import QUESTIONS, Subject
 
     if task.settings.memory_limit_bytes is not None:
@@ -69,14 +69,7 @@ def serve_cell(task: Task, channel: Channel) -> None:
         subject = Subject(task.cell, task.settings, task.folder, channel.progress)
         channel.answer(subject.prepared())
         while isinstance(asked := channel.receive(), Ask):
-            channel.answer(counts_of(task.folder) if asked.question == "counts" else QUESTIONS[asked.question](subject))
-
-
-def counts_of(folder: Path) -> Counts:
-    """Return what the job `count` has found."""
-    from plumbline.harness.probe import counts
-
-    return messages.convert(counts.kept(folder), Counts)
+            channel.answer(counts.kept(task.folder) if asked.question == "counts" else QUESTIONS[asked.question](subject))
 
 
 def _count(task: Task, channel: Channel) -> None:

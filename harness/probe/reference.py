@@ -18,21 +18,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline import models
+from plumbline.files import sha256
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import UNAVAILABLE, CellEnded, Unsupported
-from plumbline.harness.probe import accuracy, counts, promise
+from plumbline.harness.probe import accuracy, counts
 from plumbline.harness.probe.context import Context, train
 from plumbline.harness.settings import Settings
-from plumbline.models.compression import stored, variants
-from plumbline.models.compression.sparse import densified
-from plumbline.models.compression.variants import NotTrained
-from plumbline.models.data.datasets import Images, NoData
-from plumbline.models.layers import Layer
-from plumbline.models.model import UnknownName, no_scores
-from plumbline.models.sources.pretrained import NoWeights, fetch, sha256
-from plumbline.models.training.training import finished
-from plumbline.models.weights.seeding import changes_in_eval, normalise, pictures, seed_weights, spread
-from plumbline.models.weights.weights import weighted
+from plumbline.models import (
+    Images,
+    Layer,
+    NoData,
+    NotTrained,
+    NoWeights,
+    Unfit,
+    UnknownName,
+    changes_in_eval,
+    finished,
+    pictures,
+    spread,
+    weighted,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,7 +45,6 @@ if TYPE_CHECKING:
 INPUTS = 8  # pictures on which outputs are compared
 STEP = 2.0**-10  # of the way from a picture to the next one: hardly a class changes, and 4,000 times what fp32 rounds
 ENOUGH = 0.1  # of a response: no precision has a tolerance for which that would be too little
-CALIBRATION = 16  # pictures from which seeded batch norms take their statistics
 
 Progress = Callable[[str], None]
 
@@ -75,8 +79,8 @@ class Reference:
 
         torch.manual_seed(seed)
         if self.variant is not None and self.variant["path"] is not None:
-            return stored.load(model, cell.image_size, Path(self.variant["path"]))
-        return variants.find(cell.variant)(weighted(model, cell.image_size, self.state)).eval()
+            return models.load_compressed(model, cell.image_size, Path(self.variant["path"]))
+        return models.variant(cell.variant)(weighted(model, cell.image_size, self.state)).eval()
 
     def promise(self) -> dict[str, Any] | None:
         """The fields of `harness.facts.Promise`; None of a dense net."""
@@ -116,22 +120,18 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         _prepare_file(model, model.file, cell, settings, folder)
         return
     torch.manual_seed(settings.seed)
-    run = partial(compared, model)
+    run = model.run
     kind, source, state, digest = _weights(model, cell, settings, folder, progress)
-    calibration = None
     if kind == "seeded":
-        calibration = pictures(CALIBRATION, model.dataset(cell.image_size).channels, cell.image_size, settings.seed)
-        built = model.instantiate(cell.image_size)
-        again = partial(model.instantiate, cell.image_size)
-        net = seed_weights(built, calibration, run, head=model.outputs is None, again=again)
-        _save(built.state_dict(), state)
+        net, seeded = models.seeded(model, cell.image_size, settings.seed)
+        _save(seeded, state)
     else:
         net = weighted(model, cell.image_size, state)
     shown, inputs = _inputs(model, cell.image_size, settings, kind)
     compressed = None
-    if cell.variant != variants.DENSE:
+    if cell.variant != models.DENSE:
         progress(f"making {cell.variant} of {cell.model}")
-        net, compressed = _compressed(net, model, cell, settings, folder, calibration, progress)
+        net, compressed = _compressed(net, model, cell, settings, folder, kind == "seeded", progress)
     with torch.no_grad():
         eager = run(net, inputs)
         moving = _response(partial(run, net), inputs, eager, INPUTS)
@@ -139,7 +139,7 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
             net = weighted(model, cell.image_size, state, torch.float64)
         with in_float64():
             outputs = run(net.double(), inputs.double())
-    _check_scores(model, outputs)
+    model.check_scores(outputs)
     tensors = {"inputs": inputs, "outputs": outputs.contiguous(), "eager": eager.contiguous()}
     save_file(tensors, folder / "reference.safetensors")
     facts = {
@@ -164,33 +164,22 @@ def _compressed(
     cell: Cell,
     settings: Settings,
     folder: Path,
-    calibration: Tensor | None,
+    seeded: bool,
     progress: Progress,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A net's variant, with the zeros that are not stored, and what is to be said of it; it lies in `folder`, as a file.
-
-    One of seeded weights gets its batch norms' statistics from the images of `calibration`: without half of its channels what
-    goes through an untrained net would fade, until rounding errors are all that is left.
-    """
-    variant, context = variants.find(cell.variant), Context(model, cell.image_size, settings, progress)
+    """A net's variant, with the zeros that are not stored, and what is to be said of it; it lies in `folder`, as a file."""
+    variant, context = models.variant(cell.variant), Context(model, cell.image_size, settings, progress)
     try:
-        compressed = variant(net, context).eval()
+        seed = settings.seed if seeded else None
+        made = models.compress(net, variant, context, model, cell.image_size, folder / "variant", seed)
     except (NotTrained, NoData) as reason:
         raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
-    except (variants.Unfit, UnknownName) as reason:
+    except (Unfit, UnknownName) as reason:
         raise Unsupported(str(reason), axis="variant") from reason
-    if calibration is not None:
-        normalise(compressed, calibration, partial(compared, model))
-    file: Path | None = folder / "variant"
-    stages = None
-    try:
-        stages = stored.save(compressed, model, cell.image_size, folder / "variant", coded=variant.has("huffman"))
-    except stored.CannotStore:  # another package's, which is made anew wherever it is wanted
-        file = None
-    promised = promise.of(net, compressed, model.positional(context.example()), file, stages)
-    digest = None if file is None else sha256(file)
-    promised["trainings"] = context.trainings
-    return densified(compressed), {"path": None if file is None else str(file), "sha256": digest, **promised}
+    told: dict[str, Any] = {"path": None, "sha256": None}
+    if made.file is not None:  # else another package's, which is made anew wherever it is needed
+        told = {"path": str(made.file), "sha256": sha256(made.file)}
+    return made.net, {**told, **made.promise, "trainings": context.trainings}
 
 
 def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Settings, folder: Path) -> None:
@@ -198,17 +187,16 @@ def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Setting
     import torch
     from safetensors.torch import save_file
 
-    from plumbline.models.onnx.reference import reference
+    graph = models.onnx_file(file)
 
     def run(images: Tensor) -> Tensor:
-        found = reference(file, images.numpy())
-        parts = found if isinstance(found, tuple) else (found,)
-        whole = tuple(map(torch.from_numpy, parts)) if len(parts) > 1 else torch.from_numpy(parts[0])
+        parts = tuple(map(torch.from_numpy, graph.outputs_in_float64(images.numpy())))
+        whole = parts if len(parts) > 1 else parts[0]
         return model.comparable(whole, len(images))
 
     shown, inputs = _inputs(model, cell.image_size, settings, "file")
     outputs = run(inputs)
-    _check_scores(model, outputs)
+    model.check_scores(outputs)
     save_file({"inputs": inputs, "outputs": outputs.contiguous()}, folder / "reference.safetensors")
     facts = {
         "weights": {"kind": "file", "source": file.name, "sha256": sha256(file)},
@@ -218,12 +206,6 @@ def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Setting
         "response": _response(run, inputs, outputs, model.batch or 1),
     }
     (folder / "reference.json").write_text(json.dumps(facts))
-
-
-def _check_scores(model: models.Model, outputs: Tensor) -> None:
-    """Class numbers are none, in whatever type they come."""
-    if spread(outputs) > 0 and bool((outputs == outputs.round()).all()):
-        raise TypeError(no_scores(model.name, "whole numbers"))
 
 
 def _response(run: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor, batch: int) -> float:
@@ -261,13 +243,8 @@ def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progr
         return
     net = weighted(model, cell.image_size, reference.state)
     with torch.inference_mode():
-        correct = accuracy.classify(partial(compared, model, net), images, settings, batch=32, progress=progress)
+        correct = accuracy.classify(partial(model.run, net), images, settings, batch=32, progress=progress)
     (folder / "parent.json").write_text(json.dumps([rank == 0 for rank in correct]))
-
-
-def compared(model: models.Model, net: nn.Module, images: Tensor) -> Tensor:
-    """What is compared of a net's outputs for pictures, shape (batch, ...); it gets a copy of them, which it may write into."""
-    return model.comparable(net(*model.positional(images.clone())), len(images))
 
 
 def _weights(
@@ -283,7 +260,7 @@ def _weights(
     if weights.kind == "published":
         progress(f"fetching the weights of {model.pretrained}")
         try:
-            tensors, source, digest = fetch(model, cell.image_size)
+            tensors, source, digest = models.fetch_weights(model, cell.image_size)
         except NoWeights as reason:
             return "seeded", f"no published weights: {reason}", state, None
         _save(tensors, state)

@@ -48,11 +48,11 @@ from plumbline.harness.messages import (
 )
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE
 from plumbline.harness.probe.channel import Channel
-from plumbline.harness.probe.jobs import Task, counts_of, run_job, trial_name
+from plumbline.harness.probe.jobs import Task, run_job, trial_name
 from plumbline.harness.probe.process import Branch, die_with_parent, run_forked, run_spawned
 from plumbline.harness.settings import Settings
+from plumbline.models import DENSE
 from plumbline.models.compression import variants
-from plumbline.models.compression.variants import DENSE
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
 PRELOAD = (
@@ -96,7 +96,7 @@ class Server:
 
         folder = self._folder_of(request.cell, request.settings)
         if (folder / counts.NAME).exists() or self._ran("count", request, folder):
-            self._channel.answer(counts_of(folder))
+            self._channel.answer(counts.kept(folder))
 
     def _race(self, request: Race) -> None:
         if all(self._prepared(Open(cell, request.settings, False)) for cell in request.cells):
@@ -242,7 +242,7 @@ def _describe(references: list[str]) -> int:
     channel = Channel.over_stdio()
     for reference in references:
         try:
-            told: dict[str, Any] = {"model": models.outside.describe(models.find(reference))}
+            told: dict[str, Any] = {"model": models.describe(models.find(reference))}
         except (models.UnknownName, ValueError) as error:
             told = {"unknown": str(error)}
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the process boundary: what a stranger's module raises

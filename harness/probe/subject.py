@@ -33,8 +33,7 @@ from plumbline.harness.runtimes.kernels import of_layers
 from plumbline.harness.runtimes.torch_net import TorchRuntime
 from plumbline.harness.settings import Settings
 from plumbline.harness.statistics import LOADGEN
-from plumbline.models.compression.variants import DENSE
-from plumbline.models.onnx.layers import numbers
+from plumbline.models import DENSE
 from plumbline.models.sources.process_state import ProcessState
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Subject:
     def _build(self) -> tuple[Any, Path | None]:
         """The model in the form that its runtime takes, and what was built for it; counts its parameters."""
         if self._model.file is not None:
-            self._parameters = numbers(self._model.file)["parameters"]
+            self._parameters = models.onnx_file(self._model.file).parameters
             return self._model.file, None
         file = None
         if self._artefact is not None:

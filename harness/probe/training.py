@@ -16,11 +16,12 @@ from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe import memory
 from plumbline.harness.readings import value_of
-from plumbline.models.compression import variants
-from plumbline.models.compression.variants import Context, NotTrained
-from plumbline.models.training.recipes import NoDevice, Task, duration
-from plumbline.models.training.training import Progress, Watcher, finished, train
+from plumbline.models import DENSE, NotTrained, finished, train
+from plumbline.models.compression.variants import Context
+from plumbline.models.training.recipes import NoDevice, Task
+from plumbline.models.training.training import Progress, Watcher
 from plumbline.models.weights.weights import WEIGHTS, file_name, folder
+from plumbline.texts import duration
 
 if TYPE_CHECKING:
     from plumbline.harness.probe import context as here
@@ -63,10 +64,10 @@ def _trained(request: Train, channel: Channel) -> Trained:
     copy = None
     if request.out is not None:
         stem = file_name(model, size).removesuffix(".safetensors")
-        copy = Path(request.out) / f"{stem}{'' if task.variant == variants.DENSE else f'_{task.variant}'}.safetensors"
+        copy = Path(request.out) / f"{stem}{'' if task.variant == DENSE else f'_{task.variant}'}.safetensors"
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(place / WEIGHTS, copy)
-    floor = model.floor(size) if task.variant == variants.DENSE else None
+    floor = model.floor(size) if task.variant == DENSE else None
     return Trained(
         task.name,
         record,
@@ -81,7 +82,7 @@ def _trained(request: Train, channel: Channel) -> Trained:
 
 def _task(request: Train, model: models.Model, context: here.Context) -> Task:
     """Tell what is to be trained. Raises ValueError, UnknownName, and NotTrained where a variant has no weights to start from."""
-    variant, start, size = variants.find(request.cell.variant), request.start, request.cell.image_size
+    variant, start, size = models.variant(request.cell.variant), request.start, request.cell.image_size
     if model.file is not None:
         raise ValueError(f"{model.name} is an ONNX file, and cannot be trained; expected a torch model")
     if not variant.trainable:
@@ -99,8 +100,8 @@ def _task(request: Train, model: models.Model, context: here.Context) -> Task:
 
 def _usual(task: Task, context: here.Context) -> bool:
     """Whether it is what benchmarks train on demand, and look for."""
-    variant = variants.find(task.variant)
-    if not (variant.trains or task.variant == variants.DENSE):
+    variant = models.variant(task.variant)
+    if not (variant.trains or task.variant == DENSE):
         return False
     try:
         return task.name == context.task(variant).name

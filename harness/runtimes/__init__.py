@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
+from plumbline import UnknownName, entry_points
 from plumbline.harness.cell import Cell
 from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
 from plumbline.harness.outcomes import NotAsAsked as NotAsAsked
@@ -21,8 +22,7 @@ from plumbline.harness.runtimes.exported import Exported
 from plumbline.harness.runtimes.litert import LiteRT
 from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
 from plumbline.harness.runtimes.openvino import OpenVino
-from plumbline.models.model import UnknownName, nearest
-from plumbline.models.sources import plugins
+from plumbline.texts import nearest
 
 __all__ = [
     "GROUP",
@@ -62,7 +62,7 @@ class Choice:
 
 def announced() -> dict[str, EntryPoint]:
     """The runtimes of installed packages."""
-    return plugins.announced(GROUP, RUNTIMES)
+    return entry_points.announced(GROUP, RUNTIMES)
 
 
 def known() -> list[str]:
@@ -99,7 +99,7 @@ def _adapter(name: str) -> type[Runtime]:
     others = announced()
     if name not in others:
         raise UnknownName(f"no runtime {name!r}{nearest(name, known())}; known: {', '.join(known())}")
-    adapter = plugins.load("runtime", others[name])
+    adapter = entry_points.load("runtime", others[name])
     if not (isinstance(adapter, type) and issubclass(adapter, Runtime)):
         raise UnknownName(
             f"runtime {name!r}: {others[name].value!r} is {adapter!r}, wanted a subclass of plumbline.harness.runtimes.Runtime"

@@ -13,7 +13,7 @@ from plumbline.harness.runtimes.kernels import Kernel
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from plumbline.models.layers import Layer
+    from plumbline.models import Layer
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from plumbline.harness import timing
 from plumbline.harness.outcomes import Unsupported
 from plumbline.harness.runtimes.adapter import RunConfig
 from plumbline.harness.runtimes.kernels import Kernel
@@ -16,7 +17,7 @@ from plumbline.harness.timing import Spans
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from plumbline.models.layers import Layer
+    from plumbline.models import Layer
 
 
 UNTIMED = 2  # inferences before those that are looked into
@@ -41,9 +42,9 @@ class Eager(TorchRuntime):
 
     @classmethod
     def artefact_for(cls, variant: str) -> str | None:
-        from plumbline.models.compression import variants
+        from plumbline import models
 
-        sparse = variants.find(variant).has("sparse") or variants.is_outside(variant)
+        sparse = models.variant(variant).has("sparse") or models.is_outside_variant(variant)
         return SPARSE if cls.artefact is None and sparse else cls.artefact
 
     @classmethod
@@ -56,7 +57,7 @@ class Eager(TorchRuntime):
 
         runtime = cls(net, config)
         try:
-            file.write_text(json.dumps(settle(runtime._net, *runtime.place(example))))
+            file.write_text(json.dumps(settle(runtime._net, *runtime.place(example), race=timing.best)))
         except NoProduct as reason:
             raise Unsupported(str(reason)) from reason
         return {}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from plumbline.harness.outcomes import NotAsAsked, Unsupported, first_line
+from plumbline.models import without_attention_fast_path
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -79,13 +80,8 @@ def _export_traced(net: nn.Module, images: Tensor, path: Path, opset: int) -> No
 
     axes = {"images": {0: "batch"}, "outputs": {0: "batch"}}
     names = {"input_names": ["images"], "output_names": ["outputs"], "dynamic_axes": axes}
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with patch("torch.nn.functional.scaled_dot_product_attention", attention):
-            torch.onnx.export(net, (images,), str(path), opset_version=opset, dynamo=False, **names)  # type: ignore[arg-type]
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with without_attention_fast_path(), patch("torch.nn.functional.scaled_dot_product_attention", attention):
+        torch.onnx.export(net, (images,), str(path), opset_version=opset, dynamo=False, **names)  # type: ignore[arg-type]
     model = onnx.load(path)
     model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
     onnx.save(model, path)

@@ -19,7 +19,7 @@ from plumbline.harness.runtimes.torch_net import TorchRuntime, convert, in_integ
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from plumbline.models.layers import Layer
+    from plumbline.models import Layer
 
 TOLD = "plumbline"  # the entry of a package's metadata
 # The calls of a package's C++ code that multiply; those in integers have a q: _qconv_pointwise, _qlinear_pointwise.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from plumbline.harness.precisions import Precision
-from plumbline.models.layers import Layer
+from plumbline.models import Layer
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from plumbline.harness.runtimes.torch_net import batches
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from plumbline.models.layers import Layer
+    from plumbline.models import Layer
 
 SIGNATURE, INPUT = "serving_default", "args_0"  # what the converter calls them
 PRODUCTS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL"}

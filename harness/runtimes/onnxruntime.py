@@ -17,12 +17,12 @@ from plumbline.harness.runtimes import saturation
 from plumbline.harness.runtimes.adapter import RunConfig, Runtime
 from plumbline.harness.runtimes.export import export_once, prepare, quantise, store_small, stored_share
 from plumbline.harness.runtimes.kernels import Kernel, share_in
-from plumbline.models.onnx.graph import Graph, read
+from plumbline.models import Graph, onnx_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from plumbline.models.layers import Layer
+    from plumbline.models import Layer
 
 WIDE_SUMS = "session.x64quantprecision"  # its U8U8 kernels, which add up products in 32 bits
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -76,7 +76,7 @@ class OnnxRuntime(Runtime):
             graph = helper.make_graph([node], "trial", ends[:1], ends[1:], [onnx.numpy_helper.from_array(eye, "matrix")])
             file = Path(scratch) / "trial.onnx"
             onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
-            graph_read = read(file)
+            graph_read = onnx_file(file)
             session = _session(graph_read, config, fallback=False)
         images = numpy.arange(192, dtype=numpy.float32).reshape(1, 3, 8, 8)
         (outputs,) = session.run(list(graph_read.outputs), {graph_read.input: images})
@@ -104,7 +104,7 @@ class OnnxRuntime(Runtime):
             else:
                 for part in folder.iterdir():
                     shutil.copyfile(part, file if part == plain else file.parent / part.name)
-        found = read(file)
+        found = onnx_file(file)
         return {"opset": found.opset, "ir_version": found.ir_version}
 
     @classmethod
@@ -112,7 +112,7 @@ class OnnxRuntime(Runtime):
         return saturation.alternatives(config, safe=(saturation.SEVEN_BITS, saturation.WIDE))
 
     def __init__(self, file: Path, config: RunConfig) -> None:
-        self._graph, self._config = read(file), config
+        self._graph, self._config = onnx_file(file), config
         self._session = _session(self._graph, config)
         self._outputs = list(self._graph.outputs)
 

@@ -17,12 +17,12 @@ from plumbline.harness.runtimes.adapter import RunConfig, Runtime
 from plumbline.harness.runtimes.export import stored_share
 from plumbline.harness.runtimes.kernels import Kernel, share_in
 from plumbline.harness.runtimes.onnxruntime import OnnxRuntime, arranged
-from plumbline.models.onnx.graph import read
+from plumbline.models import onnx_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from plumbline.models.layers import Layer
+    from plumbline.models import Layer
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 PRODUCTS = {"Convolution", "GroupConvolution", "FullyConnected", "MatMul", "Deconvolution"}
@@ -84,7 +84,7 @@ class OpenVino(Runtime):
         return saturation.alternatives(config, safe=(saturation.SEVEN_BITS, saturation.EIGHT_BITS))
 
     def __init__(self, file: Path, config: RunConfig) -> None:
-        self._graph, self._config = read(file), config
+        self._graph, self._config = onnx_file(file), config
         self._compiled: Any = None
 
     def ready(self, placed: Any) -> None:

@@ -49,7 +49,7 @@ from plumbline.harness.session.places import Place
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed
 from plumbline.harness.statistics import paired_ratio
-from plumbline.models.compression.variants import DENSE
+from plumbline.models import DENSE
 
 PROBE = BOOT
 NEXT_LOCK_S = 10.0  # for a probe that takes the place of one which died: what that left behind may still hold the lock
@@ -76,7 +76,7 @@ def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[
     if told.returncode != 0 or len(lines) != len(references):
         words = told.stderr.strip().splitlines()[-1:] or ["it wrote nothing"]
         raise NotDescribed(f"{references[len(lines)]!r} could not be looked at: {words[0]}")
-    return [models.outside.described(line["model"]) for line in lines]
+    return [models.described(line["model"]) for line in lines]
 
 
 class Connection:

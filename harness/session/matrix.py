@@ -36,8 +36,7 @@ from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.session import places
 from plumbline.harness.settings import Settings
 from plumbline.harness.target import DEVICES, BadTarget
-from plumbline.models.compression import variants
-from plumbline.models.data.encoding import NotText, read_text
+from plumbline.texts import NotText, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -334,11 +333,11 @@ def impossible(cell: Cell) -> Impossible | None:
     if model.format not in runtime.formats:
         fits = [name for name, adapter in runtimes.RUNTIMES.items() if model.format in adapter.formats]
         return Impossible(UNSUPPORTED, "runtime", f"{cell.model} is run by {', '.join(fits)}, came {cell.runtime}")
-    if cell.variant != variants.DENSE and model.file is not None:
+    if cell.variant != models.DENSE and model.file is not None:
         return Impossible(
             UNSUPPORTED, "variant", f"{cell.model} is a file, and is run as it is; wanted dense, came {cell.variant}"
         )
-    if variants.find(cell.variant).has("sparse") and cell.runtime.partition("+")[0] != "eager":
+    if models.variant(cell.variant).has("sparse") and cell.runtime.partition("+")[0] != "eager":
         return Impossible(UNSUPPORTED, "runtime", f"sparse layers are run by eager, came {cell.runtime}")
     if cell.precision not in runtime.precisions:
         return Impossible(UNSUPPORTED, "precision", f"{cell.runtime} runs {', '.join(runtime.precisions)}, came {cell.precision}")
@@ -387,10 +386,10 @@ def _runtime(reference: Any) -> runtimes.Choice:
         raise MatrixError(str(error)) from error
 
 
-def _variant(reference: Any) -> variants.Variant:
+def _variant(reference: Any) -> models.Variant:
     """A chain of techniques. Raises MatrixError."""
     try:
-        return variants.find(str(reference))
+        return models.variant(str(reference))
     except models.UnknownName as error:
         raise MatrixError(str(error)) from error
 

@@ -25,11 +25,8 @@ from plumbline.harness.session import places
 from plumbline.harness.session.matrix import UNKNOWN_MACS, find, impossible
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed, guessed
-from plumbline.models import UnknownName
-from plumbline.models.compression import variants
-from plumbline.models.compression.variants import DENSE
-from plumbline.models.training.recipes import duration
-from plumbline.models.weights.weights import AmbiguousWeights, Weights, WrongWeights
+from plumbline.models import DENSE, AmbiguousWeights, UnknownName, Weights, WrongWeights, variant
+from plumbline.texts import duration
 
 START_S = 5.0  # the probe server: importing torch
 CELL_S = 0.3
@@ -273,7 +270,7 @@ def _trainings_s(cell: Cell, settings: Settings, weights: Weights | None) -> Ite
         return
     if weights.task is not None and (weights.path is None or not weights.path.exists()):
         yield DENSE, 60 * weights.task.recipe.minutes
-    for training in variants.find(cell.variant).trainings:
+    for training in variant(cell.variant).trainings:
         with contextlib.suppress(UnknownName):  # no recipe: the cell will say it
             minutes = training.recipe(find(cell.model), cell.image_size).minutes
             yield training.name, 60 * minutes if minutes <= settings.train_minutes else 0.0

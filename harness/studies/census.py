@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from tabulate import tabulate
 
 from plumbline import models
-from plumbline.harness import messages
 from plumbline.harness.facts import Counts
-from plumbline.harness.probe.counts import count
+from plumbline.harness.probe.counts import taken
 
 HEADERS = [
     "model",
@@ -28,9 +27,7 @@ def take(pairs: Iterable[tuple[str, int]], progress: Callable[[str], None]) -> d
     counts = {}
     for reference, image_size in pairs:
         progress(f"counting {reference} at {image_size} pixels")
-        found = count(models.find(reference), image_size)
-        del found["layers"]
-        counts[reference, image_size] = messages.convert(found, Counts)
+        counts[reference, image_size] = taken(models.find(reference), image_size)
     return counts
 
 

@@ -148,7 +148,7 @@ def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> tuple[list
     channel_major = row_major.t().contiguous().t()
     chosen, sparse, coo = nn.Sequential(SparseLinear.of(dense)), SparseLinear.of(dense), RowMajorLinear.of(dense)
     with torch.inference_mode():
-        kept = settle(chosen, row_major)
+        kept = settle(chosen, row_major, race=timing.best)
         calls: dict[str, Callable[[], Any]] = {
             "dense": partial(dense, row_major),
             "chosen": partial(chosen[0], row_major),

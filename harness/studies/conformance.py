@@ -17,6 +17,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+from plumbline.files import cache_folder
 from plumbline.harness import meters, runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import UNSUPPORTED, CellEnded
@@ -31,7 +32,6 @@ from plumbline.harness.verdicts.qualification import claims
 from plumbline.models import REGISTRY, UnknownName
 from plumbline.models.compression import variants
 from plumbline.models.sources import outside
-from plumbline.models.weights.weights import cache_folder
 
 NETS = ("small_cnn", "mlp")  # convolutions and matrix products, with weights and real pictures that need no download
 BATCHES = (3, 1)

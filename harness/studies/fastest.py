@@ -29,7 +29,7 @@ from plumbline.harness.verdicts.qualification import qualify
 from plumbline.harness.views.table import LEFT, NOTHING, tabulated
 from plumbline.models.compression import variants
 from plumbline.models.compression.variants import DENSE
-from plumbline.models.training.recipes import duration
+from plumbline.texts import duration
 
 BASELINE = ("eager", "fp32")
 

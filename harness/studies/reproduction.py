@@ -15,7 +15,7 @@ from plumbline.harness.verdicts.words import FAILED, MISSING, PASSED
 from plumbline.harness.views.table import NOTHING, tabulated
 from plumbline.models import REGISTRY
 from plumbline.models.counting.published import REPORTED, Reported
-from plumbline.models.training.recipes import duration
+from plumbline.texts import duration
 
 TIER = "reproduction"
 HEADS = (

@@ -15,7 +15,7 @@ from plumbline.harness.cell import Cell
 from plumbline.harness.messages import Progress, Train
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.client import Connection, trained
-from plumbline.models.training.recipes import duration
+from plumbline.texts import duration
 
 
 def command(request: Train, wait_s: float) -> int:

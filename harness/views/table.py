@@ -14,7 +14,7 @@ from plumbline.harness.outcomes import OK
 from plumbline.harness.readings import value_of
 from plumbline.harness.record import Record
 from plumbline.harness.verdicts.realised import explained, shortfalls
-from plumbline.models.training.recipes import duration
+from plumbline.texts import duration
 
 NOTHING = "-"
 # For those without a top-1; which pictures and weights each of them lacks, its record says.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from plumbline.models.training.recipes import duration
+from plumbline.texts import duration
 
 INSTEAD = {"±": "+-", "×": "x", "≤": "<=", "≥": ">=", "µ": "u", "–": "-", "…": "..."}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline import PlumblineError
-from plumbline.models.weights.weights import cache_folder
+from plumbline.files import cache_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

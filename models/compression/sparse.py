@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from copy import deepcopy
-from time import perf_counter
+from functools import partial
 from typing import Any
 
 import torch
@@ -419,17 +419,20 @@ def _dense(layer: Any) -> nn.Module:
     return layer.dense() if behind is None else nn.Sequential(layer.dense(), behind)
 
 
+# What starts a call and what waits until it is done, of each that is raced; seconds of each.
+Race = Callable[[tuple[Callable[[], Any], Callable[[], None]], tuple[Callable[[], Any], Callable[[], None]]], Sequence[float]]
 TIMMS = ("timm.layers.mlp", "Mlp")  # fc1, act, drop1, norm, fc2, drop2, in that order
 PRODUCTS = 1 << 24  # of gradients and inputs that are held at once
-ROUNDS = 5  # in which a layer is timed both ways; the best of each counts, as other processes can only add to it
-WARM_S = 0.01
 
 
 @torch.inference_mode()
-def settle(net: nn.Module, *inputs: Any) -> list[str]:
-    """Choose for each sparse layer, by timing it on what it gets in this net, whether it leaves its zeros out or is a dense
-    layer, in place; then let those in CSR do the activation behind them. Returns the paths of those that are sparse, for
-    `settled`. Raises NoProduct for 2:4 where the device or the type has none."""
+def settle(net: nn.Module, *inputs: Any, race: Race) -> list[str]:
+    """Choose for each sparse layer whether it leaves its zeros out or is a dense layer, in place.
+
+    It is timed on what it gets in this net: `race` returns the seconds of two calls, taken in turns. Then those in CSR are given
+    the activation behind them. Returns the paths of those that are sparse, for `settled`.
+    Raises NoProduct for 2:4 where the device or the type has none.
+    """
     kept: dict[str, Any] = {path: module for path, module in net.named_modules() if isinstance(module, SETTLED)}
     changed = True
     while changed:  # what a layer gets lies in memory as the layer before leaves it, and that one may be dense now
@@ -438,7 +441,10 @@ def settle(net: nn.Module, *inputs: Any) -> list[str]:
             layer, dense = kept[path], _dense(kept[path])
             if isinstance(layer, SemiStructuredLinear):
                 layer.pack()
-            if not _faster(layer, dense, seen.pop(path)):
+            given = seen.pop(path)
+            wait = torch.cuda.synchronize if given.is_cuda else _nothing
+            sparse_s, dense_s = race((partial(layer, given), wait), (partial(dense, given), wait))
+            if sparse_s >= dense_s:
                 replaced(net, path, dense)
                 del kept[path]
                 changed = True
@@ -470,26 +476,6 @@ def _inputs(net: nn.Module, layers: Mapping[str, nn.Module], inputs: tuple[Any, 
     for hook in hooks:
         hook.remove()
     return seen
-
-
-def _faster(layer: nn.Module, dense: nn.Module, inputs: Tensor) -> bool:
-    """Whether a layer takes less time than another one, in turns."""
-    best = {layer: float("inf"), dense: float("inf")}
-    wait = torch.cuda.synchronize if inputs.is_cuda else _nothing
-    for _ in range(ROUNDS):
-        for module in best:
-            end = perf_counter() + WARM_S / 5
-            module(inputs)
-            while True:
-                wait()
-                began = perf_counter()
-                module(inputs)
-                wait()
-                ended = perf_counter()
-                best[module] = min(best[module], ended - began)
-                if ended > end:
-                    break
-    return best[layer] < best[dense]
 
 
 def _nothing() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from plumbline import PlumblineError
+from plumbline.models.counting.counts import torch_layers
 
 LAYERS = (nn.Conv2d, nn.Linear)
 UNIT = 16  # channels that go together, so that what is left still fills vectors; fewer where there are few
@@ -188,8 +188,9 @@ def _gradients(net: nn.Module, batch: tuple[Tensor, Tensor] | None) -> None:
 
 def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, keep: float) -> dict[nn.Module, list[int]]:
     """The channels that go, by the root of their group: the fewest units, least important first."""
-    macs = _macs(net, example)
-    whole = _total(net, example)
+    counted = torch_layers(net, (example,))
+    macs = {module: counted[name].macs for name, module in net.named_modules()}
+    whole = sum(macs.values())
     order = sorted(
         ((score, index, number) for index, group in enumerate(found) for number, (score, _) in enumerate(group.units)),
         key=lambda unit: unit[0],
@@ -225,33 +226,3 @@ def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, k
         f"a share of {share:.1%} of the MACs is to go; the {len(found)} groups of channels that can be pruned allow {most:.1%} "
         f"(each keeps {keep:.0%} of its channels at least; a smaller keep= or unit= may allow more)"
     )
-
-
-def _macs(net: nn.Module, example: Tensor) -> dict[nn.Module, int]:
-    """Of each layer."""
-    macs: dict[nn.Module, int] = {}
-
-    def count(module: nn.Module, _: Any, output: Tensor) -> None:
-        assert isinstance(module, LAYERS)
-        macs[module] = macs.get(module, 0) + output.numel() * module.weight[0].numel()
-
-    hooks = [module.register_forward_hook(count) for module in net.modules() if isinstance(module, LAYERS)]
-    try:
-        with torch.no_grad():
-            net(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return macs
-
-
-def _total(net: nn.Module, example: Tensor) -> int:
-    """All MACs of a net, attention's among them, which are no layer's; by torch's counter."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # which the counter does not see
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(example)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return int(counter.get_total_flops()) // 2

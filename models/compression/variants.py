@@ -15,9 +15,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Protocol
 
-from plumbline import PlumblineError
-from plumbline.models.model import UnknownName, nearest
-from plumbline.models.sources import plugins
+from plumbline import PlumblineError, UnknownName, entry_points
+from plumbline.texts import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -279,7 +278,7 @@ TECHNIQUES = {
 
 def announced() -> dict[str, EntryPoint]:
     """The techniques of installed packages."""
-    return plugins.announced(GROUP, (DENSE, *TECHNIQUES))
+    return entry_points.announced(GROUP, (DENSE, *TECHNIQUES))
 
 
 def is_outside(variant: str) -> bool:
@@ -371,7 +370,7 @@ class _Strange:
 
     @property
     def _function(self) -> Any:
-        return plugins.load("variant", announced()[self._name])
+        return entry_points.load("variant", announced()[self._name])
 
     @property
     def addition(self) -> Any:

@@ -1,1 +1,1 @@
-"""What others published of the models' parameters and MACs."""
+"""Parameters and MACs: counted by several routes, beside what others published of them."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.models.data.datasets import IMAGENET_FOLDERS, BadData, NoData
-from plumbline.models.data.encoding import NotText, read_text
+from plumbline.texts import NotText, read_text
 
 CLASSES = 1000
 TABLE = "labels.csv"

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from plumbline.models.onnx.nodes import all_nodes, blame, check, graphs, named, stored
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from onnx import ModelProto, TensorProto
 
 Shape = tuple[int, ...]
@@ -44,6 +46,30 @@ class Graph:
     outputs: tuple[str, ...]
     weights_bytes: int
     seven_bits: bool | None = None
+
+    @property
+    def parameters(self) -> int:
+        """The numbers that are trained, among those that the file stores."""
+        from plumbline.models.onnx.layers import numbers
+
+        return numbers(self.path)["parameters"]
+
+    @property
+    def precision(self) -> str:
+        """The precision that the file's own numbers make: int8-dynamic, int8-static, w8, fp16 or fp32."""
+        from plumbline.models.onnx.layers import stored_as
+
+        return stored_as(self.path)
+
+    def outputs_in_float64(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
+        """Run the file in float64, by the ONNX project's reference implementation: each of its outputs, one row an image.
+
+        `images` have shape (n, channels, height, width), whatever the layout.
+        """
+        from plumbline.models.onnx.reference import reference
+
+        found = reference(self.path, images)
+        return found if isinstance(found, tuple) else (found,)
 
 
 def read(path: Path) -> Graph:

@@ -17,10 +17,11 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline import UnknownName, entry_points
 from plumbline.models.data.datasets import AS_USUAL, DATASETS, Preparation
-from plumbline.models.model import Model, UnknownName, choose, nearest, split
-from plumbline.models.sources import plugins
+from plumbline.models.model import Model, choose, split
 from plumbline.models.sources.process_state import ProcessState
+from plumbline.texts import nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +54,7 @@ def _registered(name: str) -> bool:
 
 def announced() -> dict[str, EntryPoint]:
     """The models that installed packages announce, those under a name of ours included: they can only be listed."""
-    return plugins.announced(GROUP)
+    return entry_points.announced(GROUP)
 
 
 def find(reference: str) -> Model:

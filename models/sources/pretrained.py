@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 from plumbline import PlumblineError
+from plumbline.files import sha256
 from plumbline.models.model import Model
 from plumbline.models.sources.outside import timm_size
 
@@ -68,11 +68,3 @@ def _timm(name: str, image_size: int) -> tuple[dict[str, Tensor], str, str | Non
     file = try_to_load_from_cache(config.hf_hub_id, "model.safetensors") if config.hf_hub_id else None
     digest = sha256(Path(file)) if isinstance(file, str) else None
     return net.state_dict(), f"timm {config.hf_hub_id or config.url}", digest
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

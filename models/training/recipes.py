@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from plumbline import PlumblineError
 from plumbline.models.data import augmentation
+from plumbline.texts import duration
 
 if TYPE_CHECKING:
     from plumbline.models.model import Model
@@ -26,17 +27,6 @@ class NoDevice(PlumblineError, LookupError):
 
 class Diverged(PlumblineError, ArithmeticError):
     """A loss that is no number; the message names the step and the last good checkpoint."""
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, in words."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    if seconds < 595:
-        minutes, tens = divmod(round(seconds / 10), 6)
-        return f"{minutes} min {tens}0 s" if tens else f"{minutes} min"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 @dataclass(frozen=True)

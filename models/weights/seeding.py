@@ -7,11 +7,16 @@ to everything, and the spread of MobileNetV3's logits is 1.6e-10, so that any ab
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import isclose
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from plumbline.models.model import Model
+
+CALIBRATION = 16  # pictures from which seeded batch norms take their statistics
 
 
 def pictures(count: int, channels: int, image_size: int, seed: int) -> Tensor:
@@ -30,6 +35,23 @@ def pictures(count: int, channels: int, image_size: int, seed: int) -> Tensor:
         total += functional.interpolate(noise, size=(image_size, image_size), mode="bilinear", align_corners=False)
         size *= 2
     return total / total.std()
+
+
+def calibration(model: Model, image_size: int, seed: int) -> Tensor:
+    """Return the pictures from which seeded weights take their statistics, (CALIBRATION, channels, image_size, image_size)."""
+    return pictures(CALIBRATION, model.dataset(image_size).channels, image_size, seed)
+
+
+def seeded(model: Model, image_size: int, seed: int) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Build a model with weights by torch's current seed, such that different pictures have different outputs.
+
+    `seed` is that of the pictures. Returns the net in eval mode, and the weights as they are to be stored: eval mode may make
+    something else of them. Raises ValueError where the outputs do not depend on the input at all.
+    """
+    built = model.instantiate(image_size)
+    again = partial(model.instantiate, image_size)
+    net = seed_weights(built, calibration(model, image_size, seed), model.run, head=model.outputs is None, again=again)
+    return net, dict(built.state_dict())
 
 
 Run = Callable[["nn.Module", "Tensor"], "Tensor"]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plumbline import PlumblineError
-from plumbline.models.model import Model, UnknownName
+from plumbline import PlumblineError, UnknownName
+from plumbline.models.model import Model
 from plumbline.models.sources.outside import is_outside
 from plumbline.models.training import checkpoint
-from plumbline.models.training.recipes import Recipe, Task, duration
+from plumbline.models.training.recipes import Recipe, Task
+from plumbline.texts import duration
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +30,6 @@ PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
 
 class AmbiguousWeights(PlumblineError, LookupError):
     """Several files fit one model."""
-
-
-class NoCache(PlumblineError, LookupError):
-    """There is no place for what is kept between sessions; the message names the variable that says another one."""
 
 
 class WrongWeights(PlumblineError, ValueError):
@@ -262,19 +258,6 @@ def _has_header(path: Path) -> bool:
     """Whether a file begins as safetensors do: eight bytes of length, and JSON."""
     with path.open("rb") as file:
         return file.read(HEADER + 1)[HEADER:] == b"{"
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/plumbline`, in the home directory's .cache where that is not set. Raises `NoCache`."""
-    named, unwritable = os.environ.get("XDG_CACHE_HOME"), "set $XDG_CACHE_HOME to a folder that can be written"
-    try:
-        folder = Path(named or Path.home() / ".cache") / "plumbline"
-    except RuntimeError as error:  # a user without a name, as `docker run --user` makes one, and no $HOME
-        raise NoCache(f"expected a home directory for what is kept between sessions, this user has none; {unwritable}") from error
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise NoCache(f"what is kept between sessions cannot be written to {folder}; {unwritable}")
-    return folder
 
 
 def sources(folder: Path = Path(__file__).parent.parent) -> str:

@@ -8,3 +8,7 @@ class PlumblineError(Exception):
 
     The base of all errors that are told in a sentence; a command prints it and ends with code 2, without a traceback.
     """
+
+
+class UnknownName(PlumblineError, LookupError):
+    """A name that no registry has; the message lists those it has."""

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from plumbline.models.model import UnknownName
+from plumbline import UnknownName
 
 
 def announced(group: str, ours: Container[str] = ()) -> dict[str, EntryPoint]:

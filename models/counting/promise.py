@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.harness.probe.counts import as_layers, torch_layers
 from plumbline.models.compression.sparse import densified
 from plumbline.models.compression.unstructured import weights
+from plumbline.models.counting.counts import as_layers, torch_layers
 
 if TYPE_CHECKING:
     from torch import nn

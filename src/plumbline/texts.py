@@ -1,8 +1,10 @@
-"""Text files as the editors of every system save them."""
+"""Words for people, and text files as the editors of every system save them."""
 
 from __future__ import annotations
 
 import codecs
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 from plumbline import PlumblineError
@@ -29,3 +31,20 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].decode(encoding, "replace").count("\n") + 1
         raise NotText(f"line {line}: expected text in UTF-8, got bytes that are none; save it as UTF-8") from error
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, in words."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds < 595:
+        minutes, tens = divmod(round(seconds / 10), 6)
+        return f"{minutes} min {tens}0 s" if tens else f"{minutes} min"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question after names that are nearly this one; empty where there are none."""
+    close = difflib.get_close_matches(name, list(known), n=4, cutoff=0.6)
+    return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -1,0 +1,34 @@
+"""The digest of a file, and the folder of what is kept between sessions."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from plumbline import PlumblineError
+
+
+class NoCache(PlumblineError, LookupError):
+    """There is no place for what is kept between sessions; the message names the variable that says another one."""
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/plumbline`, in the home directory's .cache where that is not set. Raises `NoCache`."""
+    named, unwritable = os.environ.get("XDG_CACHE_HOME"), "set $XDG_CACHE_HOME to a folder that can be written"
+    try:
+        folder = Path(named or Path.home() / ".cache") / "plumbline"
+    except RuntimeError as error:  # a user without a name, as `docker run --user` makes one, and no $HOME
+        raise NoCache(f"expected a home directory for what is kept between sessions, this user has none; {unwritable}") from error
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise NoCache(f"what is kept between sessions cannot be written to {folder}; {unwritable}")
+    return folder
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
