@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of what an addition remembered, the part whose names begin so, without that."""
+    """Return the part of what an addition remembered whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
@@ -22,11 +22,13 @@ class Addition:
     """
 
     def begin(self, net: nn.Module, parent: nn.Module) -> None:
-        """Before the first step, and before `restore` when training goes on: `net` is the variant as it was made of `parent`, the
-        dense net in its first weights, on the device of the training. A teacher is built here."""
+        """Prepare, before the first step, and before `restore` when training goes on; a teacher is built here.
+
+        `net` is the variant as it was made of `parent`, the dense net in its first weights, on the device of the training.
+        """
 
     def loss(self, loss: Tensor, net: nn.Module, inputs: Tensor, outputs: Tensor, labels: Tensor, done: float) -> Tensor:
-        """The loss that is minimised, given that of the labels; a penalty of the weights, or a teacher's, is added here.
+        """Return the loss that is minimised, given that of the labels; add a penalty of the weights, or a teacher's, here.
 
         `inputs` are normalised pictures, float32, (n, channels, height, width); `outputs` float32, (n, classes); `labels` int64,
         (n,), or after mixup or cutmix their shares, float32, (n, classes). It is called under the training's own autocast.
@@ -34,10 +36,11 @@ class Addition:
         return loss
 
     def stepped(self, net: nn.Module, done: float) -> None:
-        """After every step of the optimiser: change weights in place, as a pruning schedule does."""
+        """Change weights in place after every step of the optimiser, as a pruning schedule does."""
 
     def state(self) -> dict[str, Tensor]:
+        """Return what it remembers between steps, by name."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Tensors come back on the CPU."""
+        """Take back what `state` gave away; tensors come back on the CPU."""

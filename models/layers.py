@@ -30,23 +30,23 @@ class Layer:
 
 
 def conv2d(name: str, inputs: int, outputs: int, kernel: int, size: int, *, groups: int = 1, bias: bool = False) -> Layer:
-    """Square 2-D convolution; `size` is the height and width of its output, in pixels."""
+    """Return a square 2-D convolution; `size` is the height and width of its output, in pixels."""
     fan_in = inputs // groups * kernel * kernel
     return Layer(name, fan_in * outputs + outputs * bias, fan_in * outputs * size * size, fan_in)
 
 
 def linear(name: str, inputs: int, outputs: int, *, rows: int = 1, bias: bool = True) -> Layer:
-    """Fully connected layer, applied to `rows` vectors of one image."""
+    """Return a fully connected layer, applied to `rows` vectors of one image."""
     return Layer(name, inputs * outputs + outputs * bias, inputs * outputs * rows, inputs)
 
 
 def norm(name: str, channels: int) -> Layer:
-    """Batch or layer normalisation with scale and shift."""
+    """Return a batch or layer normalisation with scale and shift."""
     return Layer(name, 2 * channels)
 
 
 def attention(name: str, tokens: int, heads: int, key: int, width: int) -> Layer:
-    """The two products of attention, queries with keys and weights with values; its projections are layers of their own.
+    """Return the two products of attention, queries with keys and weights with values; its projections are layers of their own.
 
     Queries, keys and values are `key` long for each head, the vectors that the module returns `width`.
     """
@@ -55,7 +55,7 @@ def attention(name: str, tokens: int, heads: int, key: int, width: int) -> Layer
 
 
 def multihead(name: str, tokens: int, width: int) -> Iterator[Layer]:
-    """`nn.MultiheadAttention` of a sequence with itself.
+    """Return `nn.MultiheadAttention` of a sequence with itself.
 
     Its four projections and two products are one call of a function, so that all MACs are the module's own, and none
     the output projection's. The number of heads changes nothing.
@@ -66,7 +66,7 @@ def multihead(name: str, tokens: int, width: int) -> Iterator[Layer]:
 
 
 def window(size: int, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1, ceil: bool = False) -> int:
-    """Output size of a convolution or pooling window (torch's formula, docs of `nn.Conv2d`).
+    """Return the output size of a convolution or pooling window (torch's formula, docs of `nn.Conv2d`).
 
     With `ceil`, as `nn.MaxPool2d(ceil_mode=True)`: a last window may reach beyond the input, but must start inside.
     """
@@ -80,8 +80,10 @@ def window(size: int, kernel: int, *, stride: int = 1, padding: int = 0, dilatio
 
 
 def parameters(layers: Iterable[Layer]) -> int:
+    """Return the sum of the layers' parameters."""
     return sum(layer.parameters for layer in layers)
 
 
 def macs(layers: Iterable[Layer]) -> int:
+    """Return the sum of the layers' MACs, of one image."""
     return sum(layer.macs for layer in layers)

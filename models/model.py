@@ -74,7 +74,7 @@ class Model:
             raise ValueError(f"model {self.name!r}: {wrong}")
 
     def dataset(self, image_size: int) -> DataSet:
-        """The data set for an image size: the one asked for, else the one at home in that size, else the first."""
+        """Return the data set for an image size: the one asked for, else the one at home in that size, else the first."""
         if "data" in self.chosen:
             return DATASETS[self.chosen["data"]]
         if self.home is not None:
@@ -93,13 +93,13 @@ class Model:
         return "torch" if self.file is None else "onnx"
 
     def arguments(self, image_size: int) -> dict[str, Any]:
-        """What `build` and `layers` are called with."""
+        """Return what `build` and `layers` are called with."""
         data = self.dataset(image_size)
         own = {**self.options, **{key: value for key, value in self.chosen.items() if key not in ANY_MODEL}}
         return {"image_size": image_size, "channels": data.channels, "classes": data.classes, **own}
 
     def positional(self, images: Tensor) -> tuple[Any, ...]:
-        """The net's positional arguments for pictures, float, shape (batch, channels, height, width)."""
+        """Return the net's positional arguments for pictures, float, shape (batch, channels, height, width)."""
         return (images,) if self.inputs is None else self.inputs(images)
 
     def run(self, net: nn.Module, images: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Model:
         return self.comparable(net(*self.positional(images.clone())), len(images))
 
     def comparable(self, outputs: Any, batch: int) -> Tensor:
-        """What is compared of a net's outputs for `batch` pictures, shape (batch, ...).
+        """Return what is compared of a net's outputs for `batch` pictures, shape (batch, ...).
 
         Several tensors become one, if each has a row for every picture. Raises TypeError where there is more to it, and
         the model names no `outputs`; and where they are no real scores: class 3 is no nearer to 4 than to 9.
@@ -120,7 +120,7 @@ class Model:
         if self.outputs is not None:
             tensor = self.outputs(outputs)
             if not isinstance(tensor, torch.Tensor):
-                raise TypeError(f"`outputs` of {self.name} returned a {type(tensor).__name__}, wanted a tensor")
+                raise TypeError(f"`outputs` of {self.name} returned a {type(tensor).__name__}, expected a tensor")
             return self._scores(tensor)
         if isinstance(outputs, torch.Tensor):
             return self._scores(outputs)
@@ -128,7 +128,7 @@ class Model:
         if not parts or not all(isinstance(part, torch.Tensor) and part.shape[:1] == (batch,) for part in parts):
             raise TypeError(
                 f"{self.name} returned a {type(outputs).__name__} that is not made of tensors with {batch} rows each; "
-                "wanted one, or a models.Model that names `outputs`"
+                "expected one, or a models.Model that names `outputs`"
             )
         return torch.cat([self._scores(part).flatten(1) for part in parts], dim=1)
 
@@ -146,17 +146,17 @@ class Model:
         raise TypeError(no_scores(self.name, kind if kind == "truth values" else f"{kind} numbers"))
 
     def floor(self, image_size: int) -> Floor | None:
-        """What it must reach at an image size; None where it is not as it is usually used: for that a floor is known."""
+        """Return what it must reach at an image size; None where it is not as it is usually used: for that a floor is known."""
         data = self.dataset(image_size)
         usual = not self.chosen and image_size == (self.home or data.image_size)
         return self.floors.get(data.name) if usual else None
 
     def name_without(self, *options: str) -> str:
-        """Its name, without some of the options that were chosen."""
+        """Return the name without some of the options that were chosen."""
         return "+".join(part for part in self.name.split("+") if part.partition("=")[0] not in options)
 
     def recipe(self, image_size: int) -> Recipe:
-        """How it is trained at an image size, by the usual recipe or the one that was chosen. Raises `UnknownName`.
+        """Return how it is trained at an image size, by the usual recipe or the one that was chosen. Raises `UnknownName`.
 
         A recipe's minutes are those of the model as it is usually used; others' are in proportion to their MACs.
         """
@@ -171,22 +171,22 @@ class Model:
             names = ", ".join(recipe.name for recipe in recipes)
             raise UnknownName(f"model {self.name!r} has no recipe {name!r} for {data}; known: {names}")
         usual = replace(self, chosen={"data": data}).formula(DATASETS[data].image_size)
-        ours = self.formula(image_size)
-        if ours is None or usual is None:
+        here = self.formula(image_size)
+        if here is None or usual is None:
             return found
-        return replace(found, minutes=float(f"{found.minutes * macs(ours) / macs(usual):.2g}"))
+        return replace(found, minutes=float(f"{found.minutes * macs(here) / macs(usual):.2g}"))
 
     def formula(self, image_size: int) -> tuple[Layer, ...] | None:
-        """The layers in the order in which they run; None for a model that has no formula.
+        """Return the layers in the order in which they run; None for a model that has no formula.
 
         Raises ValueError where its options do not fit the image size.
         """
         return None if self.layers is None else tuple(self.layers(**self.arguments(image_size)))
 
     def instantiate(self, image_size: int) -> nn.Module:
-        """The torch model, initialised by torch's current seed, in training mode, on torch's default device."""
+        """Return the torch model, initialised by torch's current seed, in training mode, on torch's default device."""
         if self.build is None:
-            raise TypeError(f"{self.name} is an ONNX file, wanted a torch model")
+            raise TypeError(f"{self.name} is an ONNX file, expected a torch model")
         import torch
         from torch import nn
 
@@ -207,9 +207,9 @@ class Model:
 
 
 def no_scores(name: str, kind: str) -> str:
-    """What is said of a model whose outputs cannot be compared by their differences."""
+    """Return what is said of a model whose outputs cannot be compared by their differences."""
     return (
-        f"{name} returned {kind}, wanted real scores, as how far two of them are from each other is what is compared; "
+        f"{name} returned {kind}, expected real scores, as how far two of them are from each other is what is compared; "
         "measure it without its last step (argmax, a threshold), or name a models.Model whose `outputs` makes scores of them"
     )
 
@@ -219,31 +219,30 @@ def _no_module(net: Any) -> str | None:
     import torch
     from torch import nn
 
-    wanted = "wanted a torch.nn.Module"
+    expected = "expected a torch.nn.Module"
     if isinstance(net, type):
-        return f"returned the class {net.__name__}, {wanted}: call it"
+        return f"returned the class {net.__name__}, {expected}: call it"
     if isinstance(net, Mapping):
         state = bool(net) and all(map(torch.is_tensor, net.values()))
         kind = " (a state dict, which holds weights only)" if state else ""
         inside = next((key for key, value in net.items() if isinstance(value, nn.Module)), None)
         hint = f": name a function that returns its {inside!r}" if inside is not None else ""
-        return f"returned a {type(net).__name__}{kind}, {wanted}{hint}"
+        return f"returned a {type(net).__name__}{kind}, {expected}{hint}"
     if isinstance(net, (tuple, list)):
         kinds = ", ".join(type(part).__name__ for part in net)
         place = next((index for index, part in enumerate(net) if isinstance(part, nn.Module)), None)
         hint = f": name a function that returns only its part {place}" if place is not None else ""
-        return f"returned a {type(net).__name__} of {kinds}, {wanted}{hint}"
+        return f"returned a {type(net).__name__} of {kinds}, {expected}{hint}"
     if type(net).__name__ == "ExportedProgram" or (isinstance(net, torch.fx.GraphModule) and "eval" in vars(net)):
-        return (
-            f"returned an exported program (torch.export), {wanted} that it was exported from: it has no layers and no eval mode"
-        )
+        made = "returned an exported program (torch.export)"
+        return f"{made}, {expected} that it was exported from: it has no layers and no eval mode"
     if not isinstance(net, nn.Module):
-        return f"returned a {type(net).__name__}, {wanted}"
+        return f"returned a {type(net).__name__}, {expected}"
     scripted = next((name for name, module in net.named_modules() if isinstance(module, torch.jit.ScriptModule)), None)
     if scripted is not None:
         where = f"its module {scripted!r} is" if scripted else "it is"
         made = f"returned a {type(net).__name__}, and {where} TorchScript (scripted or traced)"
-        return f"{made}, {wanted} that was scripted: its layers are not seen"
+        return f"{made}, {expected} that was scripted: its layers are not seen"
     return None
 
 
@@ -254,6 +253,7 @@ class Registry:
         self._models: dict[str, Model] = {}
 
     def add(self, model: Model) -> Model:
+        """Register a model, and return it. Raises ValueError for a name that is taken or has other than a-z, 0-9 and _."""
         if model.name in self._models:
             raise ValueError(f"a model called {model.name!r} is registered already; names must differ")
         if not re.fullmatch(r"[a-z][a-z0-9_]*", model.name):
@@ -262,13 +262,14 @@ class Registry:
         return model
 
     def names(self) -> list[str]:
+        """Return the names of all models, in alphabetical order."""
         return sorted(self._models)
 
     def __contains__(self, name: object) -> bool:
         return name in self._models
 
     def find(self, reference: str) -> Model:
-        """The model of a reference, its options set.
+        """Return the model of a reference, its options set.
 
         Raises `UnknownName` for a model, option or value that does not exist.
         """
@@ -282,14 +283,14 @@ class Registry:
 
 
 def split(reference: str) -> list[str]:
-    """The name in a reference, and its settings. The path of a file may hold a plus, too: `c++/net.onnx+data=cifar10`."""
+    """Return the name in a reference, and its settings. The path of a file may hold a plus, too: `c++/net.onnx+data=cifar10`."""
     file = re.match(r"(?is).*\.onnx(?=\+|$)", reference)
     name, rest = (file[0], reference[file.end() + 1 :]) if file else (reference.partition("+")[0], reference.partition("+")[2])
     return [name, *(rest.split("+") if rest else [])]
 
 
 def choose(model: Model, settings: Sequence[str]) -> Model:
-    """The model with options set, each `option=value`; its name says those that are not as usual."""
+    """Return the model with options set, each `option=value`; its name says those that are not as usual."""
     known = {"data": model.data[0], "treatment": TREATMENTS[0], "recipe": USUAL, **model.options}
     chosen: dict[str, Any] = {}
     for setting in settings:
@@ -300,7 +301,7 @@ def choose(model: Model, settings: Sequence[str]) -> Model:
         if key == "data" and text not in model.data:
             raise UnknownName(f"model {model.name!r} is not meant for data {text!r}; known: {', '.join(model.data)}")
         if key == "treatment" and text not in TREATMENTS:
-            raise UnknownName(f"model {model.name!r}, option 'treatment': wanted {', '.join(TREATMENTS)}, came {text!r}")
+            raise UnknownName(f"model {model.name!r}, option 'treatment': expected {', '.join(TREATMENTS)}, got {text!r}")
     if "treatment" in chosen and chosen.get("data", model.data[0]) == "imagenet":
         raise UnknownName(f"model {model.name!r}: pictures of imagenet are resized, then cropped; no other treatment is known")
     names = [recipe.name for recipes in model.recipes.values() for recipe in recipes]
@@ -318,7 +319,7 @@ def _like(example: Any, text: str, where: str) -> Any:
     try:
         value = type(example)(text)
     except ValueError:
-        raise UnknownName(f"{where}: wanted {type(example).__name__}, came {text!r}") from None
+        raise UnknownName(f"{where}: expected {type(example).__name__}, got {text!r}") from None
     if isinstance(value, int) and value < 1:
-        raise UnknownName(f"{where}: wanted a whole number from 1, came {text!r}")
+        raise UnknownName(f"{where}: expected a whole number from 1, got {text!r}")
     return value

@@ -36,17 +36,17 @@ class Untraceable(nn.Module):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: nn.Identity, "returned the class Identity, wanted a torch.nn.Module: call it"),
+        (lambda: nn.Identity, "returned the class Identity, expected a torch.nn.Module: call it"),
         (
             lambda: net().state_dict(),
-            r"returned a OrderedDict \(a state dict, which holds weights only\), wanted a torch.nn.Module",
+            r"returned a OrderedDict \(a state dict, which holds weights only\), expected a torch.nn.Module",
         ),
         (lambda: {"model": net(), "epoch": 3}, "a dict.*name a function that returns its 'model'"),
-        (lambda: (net(), "transforms"), "returned a tuple of Sequential, str, wanted .* only its part 0"),
-        (lambda: torch.zeros(3), "returned a Tensor, wanted a torch.nn.Module"),
+        (lambda: (net(), "transforms"), "returned a tuple of Sequential, str, expected .* only its part 0"),
+        (lambda: torch.zeros(3), "returned a Tensor, expected a torch.nn.Module"),
         (
             lambda: torch.jit.script(net()),
-            r"it is TorchScript \(scripted or traced\), wanted a torch.nn.Module that was scripted",
+            r"it is TorchScript \(scripted or traced\), expected a torch.nn.Module that was scripted",
         ),
         (lambda: torch.jit.trace(net(), torch.zeros(1, 1, 8, 8)), "it is TorchScript"),  # type: ignore[no-untyped-call]
         (Untraceable, "its module 'inner' is TorchScript"),

@@ -111,7 +111,7 @@ def test_no_weight_that_went_was_larger_than_one_that_stayed(sparsity: float, co
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1.1, float("nan")])
 def test_a_sparsity_that_is_no_share_is_refused(sparsity: float) -> None:
-    with pytest.raises(ValueError, match="wanted a share from 0 to 1, came"):
+    with pytest.raises(ValueError, match="expected a share from 0 to 1, got"):
         unstructured.prune(small_net(), sparsity)
 
 
@@ -403,7 +403,7 @@ def test_a_file_of_another_model_and_a_changed_one_are_refused(tmp_path: Path) -
     asked, path = find("mlp"), tmp_path / "net.safetensors"
     stored.save(unstructured.prune(asked.instantiate(8), 0.5), asked, 8, path)
     for other, size in ((find("small_cnn"), 8), (find("mlp+width=512"), 8), (asked, 7)):
-        with pytest.raises(BadCheckpoint, match=rf"net.safetensors is of mlp at 8 pixels, wanted one of .* at {size} pixels"):
+        with pytest.raises(BadCheckpoint, match=rf"net.safetensors is of mlp at 8 pixels, expected one of .* at {size} pixels"):
             stored.load(other, size, path)
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
@@ -444,7 +444,7 @@ def test_a_net_that_returns_a_dictionary_loses_channels() -> None:
     pruned = structured.prune(net, 0.4, picture())
     assert macs(pruned, picture()) <= 0.6 * macs(net, picture())
     assert {name: tuple(output.shape) for name, output in pruned(picture(2)).items()} == {"first": (2, 10), "second": (2, 4)}
-    with pytest.raises(ValueError, match=r"wanted a net that returns scores, came dict; by=magnitude"):
+    with pytest.raises(ValueError, match=r"expected a net that returns scores, got dict; by=magnitude"):
         structured.prune(net, 0.4, picture(), by="taylor", batch=(picture(4), torch.arange(4)))
 
 
@@ -460,6 +460,8 @@ def test_weights_that_are_not_a_layers_own_are_refused_by_name(variant: str, mak
         net[2].weight = net[0].weight
     else:
         net[2] = net[0]
-    words = r"came 2, whose weight is computed .*remove_" if "t" not in make[:1] else r"came 0.weight and 2.weight, which are one"
-    with pytest.raises(variants.Unfit, match=rf"^{variant.partition('+')[0]}: wanted layers with weights of their own, {words}"):
+    words = r"got 2, whose weight is computed .*remove_" if "t" not in make[:1] else r"got 0.weight and 2.weight, which are one"
+    with pytest.raises(
+        variants.Unfit, match=rf"^{variant.partition('+')[0]}: expected layers with weights of their own, {words}"
+    ):
         variants.find(variant)(net)

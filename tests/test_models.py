@@ -43,12 +43,12 @@ def test_importing_the_models_and_the_plugin_imports_no_torch() -> None:
         ("timm:resnet10t+data=cifar", r"no data 'cifar' \(did you mean cifar10, cifar100\?\)"),
         ("nets/none.onnx", "none.onnx"),
         ("mlp+height=3", "no option 'height'; known: data, depth, recipe, treatment, width"),
-        ("mlp+depth=-1", "option 'depth': wanted a whole number from 1, came '-1'"),
-        ("torchvision:r3d_18", "takes video inputs, wanted a model of single pictures"),
-        ("mlp+depth=deep", "option 'depth': wanted int, came 'deep'"),
+        ("mlp+depth=-1", "option 'depth': expected a whole number from 1, got '-1'"),
+        ("torchvision:r3d_18", "takes video inputs, expected a model of single pictures"),
+        ("mlp+depth=deep", "option 'depth': expected int, got 'deep'"),
         ("mlp+data=imagenet", "not meant for data 'imagenet'; known: digits, mnist"),
         ("no.such.module:MODEL", "no model 'no.such.module:MODEL'"),
-        ("tests.faulty:NOT_A_MODEL", "is a int, wanted a callable that returns a torch.nn.Module"),
+        ("tests.faulty:NOT_A_MODEL", "is a int, expected a callable that returns a torch.nn.Module"),
     ],
 )
 def test_an_unknown_name_names_the_known_ones(reference: str, says: str) -> None:

@@ -192,7 +192,7 @@ def test_the_other_exporter_and_weights_beside_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"net\.onnx\.data ends before the values of"):
         read(path)
     beside.unlink()
-    with pytest.raises(ValueError, match=r"wanted a whole ONNX file, with the files it names beside it"):
+    with pytest.raises(ValueError, match=r"expected a whole ONNX file, with the files it names beside it"):
         read(path)
 
 
@@ -577,7 +577,7 @@ def test_an_open_size_is_set_and_a_fixed_one_kept(save: Save) -> None:
     assert run(path, pixels(2, 3, 12, 12)).shape == (2, 4)
     path = save(pooled("n"))
     for call in (layers, executed):
-        with pytest.raises(ValueError, match="wanted images of 20 pixels, it takes 8"):
+        with pytest.raises(ValueError, match="expected images of 20 pixels, it takes 8"):
             call(path, 20)
     with pytest.raises(Unsupported, match="the file takes other images"):
         run(path, pixels(2, 3, 12, 12))
@@ -674,17 +674,17 @@ RELU = [node("Relu", "x")]
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (with_inputs((1, 3, 8, 8), (1, 4)), "wanted one input, the images, came 2: x, x1"),
-        (net(RELU, shape=(1, 3, 8)), r"wanted one input of images, 4-D and .*; came x, FLOAT of shape \[1, 3, 8\]"),
-        (net([node("Cast", "x", to=1)], kind=TensorProto.UINT8), r"came x, UINT8 of shape \[None, 3, 8, 8\]"),
-        (net(RELU, shape=(1, 3, 8, 9)), r"wanted square images .*came \[1, 3, 8, 9\]\. Export"),
-        (net(RELU, shape=("n", 8, 9, 3)), r"wanted square images .*came \[None, 8, 9, 3\]\. Export"),
-        (net(RELU, shape=(1, 4, 8, 8)), "wanted square images of 1 or 3 channels"),
-        (net(RELU, shape=("n", "c", "h", "w")), "wanted square images of 1 or 3 channels"),
+        (with_inputs((1, 3, 8, 8), (1, 4)), "expected one input, the images, got 2: x, x1"),
+        (net(RELU, shape=(1, 3, 8)), r"expected one input of images, 4-D and .*; got x, FLOAT of shape \[1, 3, 8\]"),
+        (net([node("Cast", "x", to=1)], kind=TensorProto.UINT8), r"got x, UINT8 of shape \[None, 3, 8, 8\]"),
+        (net(RELU, shape=(1, 3, 8, 9)), r"expected square images .*got \[1, 3, 8, 9\]\. Export"),
+        (net(RELU, shape=("n", 8, 9, 3)), r"expected square images .*got \[None, 8, 9, 3\]\. Export"),
+        (net(RELU, shape=(1, 4, 8, 8)), "expected square images of 1 or 3 channels"),
+        (net(RELU, shape=("n", "c", "h", "w")), "expected square images of 1 or 3 channels"),
         (net(RELU, shape=(1, 3, 3, 3)), "which can be read as either"),
-        (sparse(), "came sparse ones"),
-        (net(RELU, ir_version=99), "wanted a whole ONNX file.*ir_version.*Export it again, or update onnx"),
-        (net([node("Rellu", "x")]), "wanted a whole ONNX file.*Rellu"),
+        (sparse(), "got sparse ones"),
+        (net(RELU, ir_version=99), "expected a whole ONNX file.*ir_version.*Export it again, or update onnx"),
+        (net([node("Rellu", "x")]), "expected a whole ONNX file.*Rellu"),
     ],
 )
 def test_a_file_that_takes_no_images_says_what_was_wanted(model: onnx.ModelProto, says: str, save: Save) -> None:
@@ -695,7 +695,7 @@ def test_a_file_that_takes_no_images_says_what_was_wanted(model: onnx.ModelProto
 def test_an_input_of_unknown_shape(save: Save) -> None:
     model = net(RELU)
     model.graph.input[0].type.tensor_type.ClearField("shape")
-    with pytest.raises(ValueError, match=r"wanted a whole ONNX file.*shape"):
+    with pytest.raises(ValueError, match=r"expected a whole ONNX file.*shape"):
         read(save(model))
 
 
@@ -704,10 +704,10 @@ def test_a_broken_file(save: Save, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     for broken in (b"", b"no ONNX file at all", whole[: len(whole) // 2], whole[:-1]):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match=r"net\.onnx: wanted a whole ONNX file"):
+        with pytest.raises(ValueError, match=r"net\.onnx: expected a whole ONNX file"):
             read(path)
     path.unlink()
-    with pytest.raises(ValueError, match=r"net\.onnx: wanted an ONNX file, there is none"):
+    with pytest.raises(ValueError, match=r"net\.onnx: expected an ONNX file, there is none"):
         read(path)
 
 
@@ -736,7 +736,7 @@ def test_types_and_several_outputs(save: Save) -> None:
 
 def test_a_reference_that_is_no_float64_is_refused(save: Save) -> None:
     path = save(net([node("RandomUniform", "", "noise", shape=[2]), *RELU], outputs="y"))
-    with pytest.raises(ValueError, match=r"'noise' came out as float32; onnx's reference is no float64 there"):
+    with pytest.raises(ValueError, match=r"'noise' is float32; onnx's reference is no float64 there"):
         reference(path, pixels(1, 3, 8, 8).numpy())
 
 
@@ -783,7 +783,7 @@ def test_a_convolution_of_what_lies_behind_the_picture(save: Save) -> None:
 
 def test_an_output_without_rows_is_refused(save: Save) -> None:
     path = save(net([node("ReduceSum", "x axes", keepdims=0)], [constant("axes", np.array([0]))]))
-    with pytest.raises(ValueError, match=r"wanted outputs with one row an image, came 'y' of shape \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"expected outputs with one row an image, got 'y' of shape \(3, 8, 8\)"):
         reference(path, pixels(2, 3, 8, 8).numpy())
 
 

@@ -180,7 +180,7 @@ def test_neither_is_one_with_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_outputs_that_are_no_scores_are_refused_by_name(name: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=rf"tests.test_outputs:{name}.* {words}.*wanted real scores"):
+    with pytest.raises(TypeError, match=rf"tests.test_outputs:{name}.* {words}.*expected real scores"):
         prepared(name, tmp_path, "cifar10")
 
 

@@ -158,13 +158,13 @@ def test_several_inputs_and_structured_outputs_fit(server: Connection, settings:
 
 
 def test_structured_outputs_that_nobody_explains_fail_with_advice(server: Connection, settings: Settings) -> None:
-    with pytest.raises(CellEnded, match=r"wanted one, or a models.Model that names `outputs`") as caught:
+    with pytest.raises(CellEnded, match=r"expected one, or a models.Model that names `outputs`") as caught:
         CellProbe(server, cell("tests.faulty:UNNAMED_PAIR", 8), settings).prepared()
     assert caught.value.outcome == "failed"
 
 
 def test_a_callable_that_returns_no_module(server: Connection, settings: Settings) -> None:
-    with pytest.raises(CellEnded, match=r"no_module returned a dict, wanted a torch.nn.Module"):
+    with pytest.raises(CellEnded, match=r"no_module returned a dict, expected a torch.nn.Module"):
         CellProbe(server, cell("tests.faulty:no_module", 8), settings).counts()
 
 

@@ -254,14 +254,14 @@ def test_what_another_module_reads_stays_dense() -> None:
 def test_two_of_four_is_for_gpus_and_only_where_two_are_zero() -> None:
     torch.manual_seed(0)
     net, inputs = nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 10)).eval(), torch.randn(3, 64)
-    with pytest.raises(ValueError, match=r"wanted two of four weights to be zero, as prune50\+pattern=2:4 leaves them"):
+    with pytest.raises(ValueError, match=r"expected two of four weights to be zero, as prune50\+pattern=2:4 leaves them"):
         sparsified(net, "2:4")
     halved = prune(net, 0.5, pattern="2:4")
     compressed = sparsified(halved, "2:4")
     assert [type(module) for module in compressed.children()] == [SemiStructuredLinear, nn.Linear]
     with torch.no_grad():
         assert torch.equal(densified(compressed)(inputs), halved(inputs))
-        with pytest.raises(sparse.NoProduct, match=r"wanted an NVIDIA GPU of compute capability 8.0"):
+        with pytest.raises(sparse.NoProduct, match=r"expected an NVIDIA GPU of compute capability 8.0"):
             settle(compressed, inputs, race=timing.best)
 
 
@@ -317,5 +317,5 @@ def test_the_studys_layer_is_there_to_be_compared_with() -> None:
 
 
 def test_a_wrong_width_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"wanted inputs of shape \(..., 3\), came \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"expected inputs of shape \(..., 3\), got \(2, 4\)"):
         SparseLinear.of(nn.Linear(3, 3))(torch.zeros(2, 4))

@@ -443,12 +443,12 @@ def test_a_schedule_reaches_its_rate_and_never_exceeds_it(steps: int, warmup: fl
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("optimiser", "lion", "optimiser: wanted adamw, adam, sgd, came 'lion'"),
-        ("schedule", "steps", "schedule: wanted one-cycle, constant, came 'steps'"),
-        ("epochs", 0, "epochs: wanted 1 or more, came 0"),
-        ("batch", 0, "batch: wanted 1 or more, came 0"),
-        ("warmup", 1.0, "warmup: wanted a share"),
-        ("learning_rate", 0.0, "learning rate: wanted more than 0"),
+        ("optimiser", "lion", "optimiser: expected adamw, adam, sgd, got 'lion'"),
+        ("schedule", "steps", "schedule: expected one-cycle, constant, got 'steps'"),
+        ("epochs", 0, "epochs: expected 1 or more, got 0"),
+        ("batch", 0, "batch: expected 1 or more, got 0"),
+        ("warmup", 1.0, "warmup: expected a share"),
+        ("learning_rate", 0.0, "learning rate: expected more than 0"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(field: str, value: Any, words: str) -> None:
@@ -496,13 +496,13 @@ def test_a_flip_mirrors_about_half() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("warp=3", "augmentation: wanted some of crop, flip, mixup, cutmix, came 'warp'"),
-        ("crop=x", "augmentation 'crop': wanted a whole number of pixels from 1, came 'x'"),
-        ("crop=1.5", "augmentation 'crop': wanted a whole number of pixels from 1, came '1.5'"),
-        ("crop=-1", "came '-1'"),
-        ("cutmix=0", "augmentation 'cutmix': wanted a number above 0, came '0'"),
-        ("mixup=nan", "came 'nan'"),
-        ("flip=3", "augmentation 'flip': wanted no value, came '3'"),
+        ("warp=3", "augmentation: expected some of crop, flip, mixup, cutmix, got 'warp'"),
+        ("crop=x", "augmentation 'crop': expected a whole number of pixels from 1, got 'x'"),
+        ("crop=1.5", "augmentation 'crop': expected a whole number of pixels from 1, got '1.5'"),
+        ("crop=-1", "got '-1'"),
+        ("cutmix=0", "augmentation 'cutmix': expected a number above 0, got '0'"),
+        ("mixup=nan", "got 'nan'"),
+        ("flip=3", "augmentation 'flip': expected no value, got '3'"),
     ],
 )
 def test_an_augmentation_that_cannot_be_is_refused_with_its_recipe(text: str, words: str) -> None:
@@ -542,7 +542,9 @@ def test_damaged_files_of_mnist_are_named(tmp_path: Path) -> None:
     images = raw / "train-images-idx3-ubyte"
     whole = images.stat().st_size
     os.truncate(images, whole - 1)
-    with pytest.raises(BadData, match=f"MNIST/raw/train-images-idx3-ubyte is incomplete.*wanted {whole} bytes.*came {whole - 1}"):
+    with pytest.raises(
+        BadData, match=f"MNIST/raw/train-images-idx3-ubyte is incomplete.*expected {whole} bytes.*got {whole - 1}"
+    ):
         DATASETS["mnist"].load(tmp_path, 28)
     os.truncate(images, whole - 784 * 5)
     os.truncate(images, whole)  # a copy that was broken off, of which the rest is zeros
@@ -551,7 +553,7 @@ def test_damaged_files_of_mnist_are_named(tmp_path: Path) -> None:
     labels = raw / "t10k-labels-idx1-ubyte"
     good = labels.read_bytes()
     labels.write_bytes(good[:8] + bytes(10_000))
-    with pytest.raises(BadData, match=r"labels of \[0\], wanted 0 to 9"):
+    with pytest.raises(BadData, match=r"labels of \[0\], expected 0 to 9"):
         DATASETS["mnist"].load(tmp_path, 28)
     images.unlink()
     with pytest.raises(BadData, match="MNIST/raw/train-images-idx3-ubyte is missing"):
@@ -590,7 +592,7 @@ def test_a_treatment_brings_pictures_to_a_size(tmp_path: Path) -> None:
     resized = DATASETS["digits"].load(None, 4, preparation=find("mlp").preparation).batch([3])
     assert resized.shape == came.shape
     assert not torch.equal(resized, came)
-    with pytest.raises(UnknownName, match="option 'treatment': wanted resize, crop, came 'squeeze'"):
+    with pytest.raises(UnknownName, match="option 'treatment': expected resize, crop, got 'squeeze'"):
         find("mlp+treatment=squeeze")
 
 
@@ -623,7 +625,7 @@ def test_pictures_in_folders_are_trained_on_and_interrupted(tmp_path: Path) -> N
         with pytest.raises(BadData, match=r"0/3.jpeg cannot be decoded"):
             train(asked, tmp_path / "damaged", tmp_path)
         patch.setitem(DATASETS, "imagenet", replace(data, validation=12))
-        with pytest.raises(BadData, match=r"too few pictures: wanted more than the 12 that are held out, came 12"):
+        with pytest.raises(BadData, match=r"too few pictures: expected more than the 12 that are held out, got 12"):
             train(asked, tmp_path / "damaged", tmp_path)
 
 
@@ -728,7 +730,7 @@ def test_the_command_says_when_a_floor_is_missed(plumbline: Callable[..., int], 
         (["train", "mlp", "--recipe", "mine"], "model 'mlp' has no recipe 'mine'; known: usual, study"),
         (["train", "mlp", "--recipe", "study"], "has no recipe 'study' for digits; known: usual"),
         (["train", "mlp", "--device", "cuda"], "--device cuda: "),
-        (["train", "mlp", "--epochs", "0"], "epochs: wanted 1 or more, came 0"),
+        (["train", "mlp", "--epochs", "0"], "epochs: expected 1 or more, got 0"),
         (["train", "mlp+data=mnist"], "no data root was given"),
         (["train", "mlp", "--data", "nowhere"], "--data: 'nowhere' is not a folder"),
         (["train", "mlp", "--from", "nothing.safetensors"], "--from: 'nothing.safetensors' is no file"),

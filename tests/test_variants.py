@@ -80,17 +80,17 @@ def test_the_order_is_part_of_the_name_and_what_is_usual_is_not() -> None:
     ("reference", "words"),
     [
         ("prun50", "did you mean prune"),
-        ("prune", "wanted a number behind 'prune'"),
-        ("prune150", "wanted 0 to 100 percent behind 'prune', came 150"),
+        ("prune", "expected a number behind 'prune'"),
+        ("prune150", "expected 0 to 100 percent behind 'prune', got 150"),
         ("tune3", "'tune' takes no number"),
-        ("prune50+by=luck", "wanted magnitude, random, came 'luck'"),
+        ("prune50+by=luck", "expected magnitude, random, got 'luck'"),
         ("prune50+colour=red", "has no option 'colour'; known: sparsity, by, scope, layers, pattern"),
-        ("share+bits=few", "wanted int, came 'few'"),
+        ("share+bits=few", "expected int, got 'few'"),
         ("by=random+prune50", "stands before any technique"),
         ("dense+prune50", "no variant 'dense'"),
-        ("prune+sparsity=1.5", "wanted a share from 0 to 1, came '1.5'"),
-        ("filter+share=nan", "wanted a share from 0 to 1, came 'nan'"),
-        ("sparse+prune90", "'sparse' leaves the zeros out, so 'prune' cannot work behind it; wanted 'prune' before 'sparse'"),
+        ("prune+sparsity=1.5", "expected a share from 0 to 1, got '1.5'"),
+        ("filter+share=nan", "expected a share from 0 to 1, got 'nan'"),
+        ("sparse+prune90", "'sparse' leaves the zeros out, so 'prune' cannot work behind it; expected 'prune' before 'sparse'"),
         ("huffman+tune", "'huffman' is how the finished net is stored, so 'tune' cannot work behind it"),
         ("prune50+distill+teacher=mlp", "'distill' trains from the beginning, so nothing can stand before it"),
     ],
@@ -139,7 +139,7 @@ def test_the_penalty_is_the_sum_of_sizes_and_rounding_happens_in_place() -> None
     addition.stepped(net, 0.1)
     assert net.weight is held  # the optimiser has this very tensor
     assert torch.equal(net.weight, net.weight.round(decimals=1))
-    with pytest.raises(ValueError, match="wanted a penalty and decimals of 0 or more, came -1"):
+    with pytest.raises(ValueError, match="expected a penalty and decimals of 0 or more, got -1"):
         L1(-1, 2)
 
 
@@ -184,7 +184,7 @@ def test_a_teacher_pulls_and_one_with_other_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="the teacher scores 3 classes, the student 5"):
         addition.loss(hard, student, inputs, torch.zeros(2, 5), labels, 0.0)
     for temperature, alpha in ((0.0, 0.5), (1.0, 1.5)):
-        with pytest.raises(ValueError, match="wanted a temperature above 0 and an alpha from 0 to 1"):
+        with pytest.raises(ValueError, match="expected a temperature above 0 and an alpha from 0 to 1"):
             Distillation(teacher, temperature, alpha)
 
 
@@ -253,12 +253,12 @@ def test_the_dense_net_promises_nothing(server: Connection, cache: Path) -> None
     ("variant", "outcome", "words"),
     [
         ("filter99", UNSUPPORTED, "groups of channels that can be pruned allow"),
-        ("svd100", UNSUPPORTED, "wanted 0 to less than 1, came 1"),
-        ("share+bits=9", UNSUPPORTED, "wanted 1 to 8, came 9"),
+        ("svd100", UNSUPPORTED, "expected 0 to less than 1, got 1"),
+        ("share+bits=9", UNSUPPORTED, "expected 1 to 8, got 9"),
         ("distill", UNAVAILABLE, "wanted a teacher"),
         ("distill+teacher=resnet20", UNSUPPORTED, "the teacher resnet20 knows the classes of cifar10, mlp those of digits"),
         ("prune60+pattern=2:4", UNSUPPORTED, "half of the weights go"),
-        ("prune50+pattern=2:4+sparse+format=2:4", UNSUPPORTED, "wanted an NVIDIA GPU"),
+        ("prune50+pattern=2:4+sparse+format=2:4", UNSUPPORTED, "expected an NVIDIA GPU"),
         ("prune90+tune+epochs=500", UNAVAILABLE, r"plumbline train mlp --image-size 8 --variant prune90\+tune\+epochs=500"),
     ],
 )

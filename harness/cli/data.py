@@ -30,6 +30,6 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
             fetch(arguments.data)
         except (OSError, RuntimeError) as error:  # URLError is an OSError
             reason = f"{name} could not be fetched: {error}"
-            raise NoData(f"{reason}. Offline: ROOT/{name} holds {DATASETS[name].wanted}; copy them there") from error
+            raise NoData(f"{reason}. Offline: ROOT/{name} holds {DATASETS[name].contents}; copy them there") from error
         print(f"{name} is in {arguments.data / name}")
     return 0

@@ -28,7 +28,7 @@ def _sizes(image_size: int) -> tuple[int, int, int, int]:
 def layers(
     image_size: int, channels: int, classes: int, residual: bool = False, widths: tuple[int, ...] = WIDTHS, hidden: int = 4096
 ) -> Iterator[Layer]:
-    """`widths` are the channels of the convolutions, `hidden` those of the two dense layers behind them."""
+    """Return the formula; `widths` are the channels of the convolutions, `hidden` those of the two dense layers behind them."""
     first, second, size, last = _sizes(image_size)
     yield conv2d("conv1", channels, widths[0], 11, first, bias=True)
     yield conv2d("conv2", widths[0], widths[1], 5, second, bias=True)
@@ -44,7 +44,7 @@ def layers(
 def build(
     image_size: int, channels: int, classes: int, residual: bool = False, widths: tuple[int, ...] = WIDTHS, hidden: int = 4096
 ) -> nn.Module:
-    """With `residual`, what each 3x3 convolution is given is added to what it gives, by a 1x1 convolution where widths differ.
+    """Build the net; with `residual`, each 3x3 convolution has a shortcut, a 1x1 convolution where widths differ.
 
     The study reports such a net but not its layers, so this one is ours: the trunk as it is, and a shortcut around each of
     conv3 to conv5.

@@ -19,14 +19,14 @@ PIXELS = 320.0  # the unit of length, so that places weigh as much as scores
 
 
 def inputs(images: Tensor) -> tuple[list[Tensor]]:
-    """A list of pictures, each of shape (channels, height, width)."""
+    """Return a list of pictures, each of shape (channels, height, width)."""
     return (list(images),)
 
 
 def outputs(found: Iterable[Mapping[str, Tensor]]) -> Tensor:
-    """The detections of each picture as a tensor, shape (batch, CATEGORIES, 5): of each category the sum of the scores, and
-    of the boxes' four coordinates, weighted with them.
+    """Return the detections of each picture as a tensor, shape (batch, CATEGORIES, 5).
 
+    For each category: the sum of the scores, and the sums of the boxes' four coordinates weighted by the scores.
     The order of boxes does not matter, and one that is dropped or doubled by a rounding error weighs as much as its score:
     comparing boxes one by one would call such a net wrong.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def layers(image_size: int, channels: int, classes: int, patch: int, blocks: int, width: int) -> Iterator[Layer]:
-    """`width` is the hidden size C; the token MLP is C / 2 wide and the channel MLP 4 C, as in table 1."""
+    """Return the formula; `width` is the hidden size C, the token MLP is C / 2 and the channel MLP 4 C wide (table 1)."""
     grid = image_size // patch
     tokens = grid * grid
     yield conv2d("stem.proj", channels, width, patch, grid, bias=True)
@@ -33,6 +33,7 @@ def layers(image_size: int, channels: int, classes: int, patch: int, blocks: int
 
 
 def build(image_size: int, channels: int, classes: int, patch: int, blocks: int, width: int) -> nn.Module:
+    """Build timm's Mixer."""
     from timm.models.mlp_mixer import MlpMixer
 
     return MlpMixer(
@@ -41,8 +42,10 @@ def build(image_size: int, channels: int, classes: int, patch: int, blocks: int,
 
 
 def _recipe(epochs: int, minutes: float, batch: int = 64) -> Recipe:
-    """At 32 pixels a token MLP of S/16 makes 131,072 activations of a picture, which are kept for the backward pass: small
-    batches keep training under 2 GB."""
+    """Return a recipe whose batches are small enough to train in 2 GB.
+
+    At 32 pixels a token MLP of S/16 makes 131,072 activations of a picture, which are kept for the backward pass.
+    """
     return Recipe(
         epochs=epochs,
         batch=batch,

@@ -20,13 +20,14 @@ def _widths(image_size: int, channels: int, classes: int, depth: int, width: int
 
 
 def layers(image_size: int, channels: int, classes: int, depth: int, width: int) -> Iterator[Layer]:
+    """Return the formula."""
     widths = _widths(image_size, channels, classes, depth, width)
     for number, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
         yield linear(f"linear{number}", inputs, outputs)
 
 
 def build(image_size: int, channels: int, classes: int, depth: int, width: int) -> nn.Module:
-    """`depth` is the number of hidden-to-hidden matrices: the study's has 2."""
+    """Build the net; `depth` is the number of hidden-to-hidden matrices: the study's has 2."""
     from torch import nn
 
     widths = _widths(image_size, channels, classes, depth, width)

@@ -32,7 +32,7 @@ class Bottleneck(NamedTuple):
     stride: int
 
     def output_size(self, size: int) -> int:
-        """Height and width of its output, in pixels, from those of its input."""
+        """Return its output's height and width, in pixels, from those of its input."""
         return window(size, self.kernel, stride=self.stride, padding=self.kernel // 2)
 
 
@@ -56,7 +56,7 @@ V3_LARGE = (
 
 
 def v1_layers(image_size: int, channels: int, classes: int, width: int) -> Iterator[Layer]:
-    """timm's names; `width` is that of the stem: 32 times the paper's multiplier."""
+    """Return the formula under timm's names; `width` is that of the stem: 32 times the paper's multiplier."""
     size, inputs = window(image_size, 3, stride=2, padding=1), width
     yield conv2d("conv_stem", channels, width, 3, size)
     yield norm("bn1", width)
@@ -73,7 +73,7 @@ def v1_layers(image_size: int, channels: int, classes: int, width: int) -> Itera
 
 
 def v1_build(image_size: int, channels: int, classes: int, width: int) -> nn.Module:
-    """With TensorFlow's padding, as the published weights are TensorFlow's."""
+    """Build V1 with TensorFlow's padding, as the published weights are TensorFlow's."""
     # timm's public entry points fix the multiplier at 1 or more; this is what they all call
     from timm.models.efficientnet import _gen_mobilenet_v1
 
@@ -83,6 +83,7 @@ def v1_build(image_size: int, channels: int, classes: int, width: int) -> nn.Mod
 
 
 def v2_layers(image_size: int, channels: int, classes: int, table: Sequence[tuple[int, int, int, int]] = V2) -> Iterator[Layer]:
+    """Return the formula of V2 (Sandler et al. 2018, table 2)."""
     rows, inputs = [], 32
     for factor, outputs, blocks, stride in table:
         for block in range(blocks):
@@ -93,7 +94,7 @@ def v2_layers(image_size: int, channels: int, classes: int, table: Sequence[tupl
 
 
 def v3_layers(image_size: int, channels: int, classes: int, rows: Sequence[Bottleneck], hidden: int) -> Iterator[Layer]:
-    """`hidden` is the width between the two layers of the classifier."""
+    """Return the formula; `hidden` is the width between the two layers of the classifier."""
     last = 6 * rows[-1].outputs
     yield from _features(image_size, channels, 16, rows, last, v2=False)
     yield linear("classifier.0", last, hidden)
@@ -130,19 +131,19 @@ def inverted_residual(path: str, inputs: int, row: Bottleneck, size: int, *, v2:
 
 
 def conv_norm(path: str, inputs: int, outputs: int, kernel: int, size: int, groups: int = 1) -> Iterator[Layer]:
-    """torchvision's `Conv2dNormActivation`."""
+    """Return the formula of torchvision's `Conv2dNormActivation`."""
     yield conv2d(f"{path}.0", inputs, outputs, kernel, size, groups=groups)
     yield norm(f"{path}.1", outputs)
 
 
 def excitation(path: str, channels: int, squeezed: int) -> Iterator[Layer]:
-    """torchvision's `SqueezeExcitation` (Hu et al. 2018): two 1x1 convolutions on the channels' means."""
+    """Return the formula of torchvision's `SqueezeExcitation` (Hu et al. 2018): two 1x1 convolutions on channel means."""
     yield conv2d(f"{path}.fc1", channels, squeezed, 1, 1, bias=True)
     yield conv2d(f"{path}.fc2", squeezed, channels, 1, 1, bias=True)
 
 
 def divisible(width: int) -> int:
-    """The nearest multiple of 8, but never less than nine tenths (the authors' `_make_divisible`)."""
+    """Return the nearest multiple of 8, but never less than nine tenths (the authors' `_make_divisible`)."""
     near = max(8, (width + 4) // 8 * 8)
     return near if 10 * near >= 9 * width else near + 8
 

@@ -13,7 +13,7 @@ from plumbline.models.training.recipes import Recipe
 
 
 def layers(image_size: int, channels: int, classes: int, blocks: tuple[int, ...], bottleneck: bool) -> Iterator[Layer]:
-    """`blocks` of each stage, of two 3x3 convolutions or, as a bottleneck, of 1x1, 3x3 and 1x1.
+    """Return the formula; `blocks` a stage, of two 3x3 convolutions or, as a bottleneck, of 1x1, 3x3 and 1x1.
 
     The stride sits on a block's first 3x3 convolution (torchvision's "v1.5"; the paper has it on the first 1x1).
     """

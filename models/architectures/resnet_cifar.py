@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def layers(image_size: int, channels: int, classes: int, blocks: int) -> Iterator[Layer]:
-    """`blocks` a stage; 6 x blocks + 2 weighted layers."""
+    """Return the formula, of `blocks` a stage and 6 x blocks + 2 weighted layers."""
     size, inputs = image_size, 16
     yield conv2d("conv1", channels, inputs, 3, size)
     yield norm("bn1", inputs)
@@ -40,6 +40,7 @@ def _block(path: str, inputs: int, outputs: int, size: int, *, bias: bool) -> It
 
 
 def build(image_size: int, channels: int, classes: int, blocks: int) -> nn.Module:
+    """Build the net, of `blocks` a stage."""
     from torch import nn
     from torchvision.models.resnet import BasicBlock
 
@@ -67,7 +68,7 @@ def build(image_size: int, channels: int, classes: int, blocks: int) -> nn.Modul
 
 
 def tiny_layers(image_size: int, channels: int, classes: int, width: int) -> Iterator[Layer]:
-    """Three stages of one block; `width` is that of the first. TensorFlow's padding gives the sizes of torch's padding 1."""
+    """Return the formula: three stages of one block, of `width` in the first; the sizes are those of torch's padding 1."""
     size, inputs = image_size, width
     yield conv2d("conv1", channels, width, 3, size, bias=True)
     yield norm("bn1", width)
@@ -82,7 +83,7 @@ def tiny_layers(image_size: int, channels: int, classes: int, width: int) -> Ite
 
 
 def tiny_build(image_size: int, channels: int, classes: int, width: int) -> nn.Module:
-    """Convolutions have biases, norms Keras' epsilon, shortcuts no norm; padding is TensorFlow's."""
+    """Build the net: convolutions with biases, norms with Keras' epsilon, shortcuts without norm, TensorFlow's padding."""
     from timm.layers import create_conv2d
     from torch import nn
     from torchvision.models.resnet import BasicBlock

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def layers(image_size: int, channels: int, classes: int, width: int) -> Iterator[Layer]:
+    """Return the formula; `width` is the channels of the first convolution."""
     yield conv2d("conv1", channels, width, 3, image_size, bias=True)
     yield conv2d("conv2", width, 2 * width, 3, image_size, bias=True)
     yield linear("linear1", 2 * width * (image_size // 2) ** 2, 4 * width)
@@ -22,6 +23,7 @@ def layers(image_size: int, channels: int, classes: int, width: int) -> Iterator
 
 
 def build(image_size: int, channels: int, classes: int, width: int) -> nn.Module:
+    """Build the net; `width` is the channels of the first convolution."""
     from torch import nn
 
     return nn.Sequential(

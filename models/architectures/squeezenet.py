@@ -14,6 +14,7 @@ POOLS = (2, 5, 8)
 
 
 def layers(image_size: int, channels: int, classes: int) -> Iterator[Layer]:
+    """Return the formula, under torchvision's names."""
     size, inputs = window(image_size, 3, stride=2), 64
     yield conv2d("features.0", channels, inputs, 3, size, bias=True)
     for index in range(2, 13):

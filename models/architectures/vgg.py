@@ -14,6 +14,7 @@ VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 def layers(image_size: int, channels: int, classes: int, stages: tuple[tuple[int, int], ...]) -> Iterator[Layer]:
+    """Return the formula; of each stage `stages` names channels and number of convolutions."""
     size, inputs, index = image_size, channels, 0
     for outputs, count in stages:
         for _ in range(count):

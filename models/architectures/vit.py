@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def torchvision_layers(image_size: int, channels: int, classes: int, patch: int, blocks: int, width: int) -> Iterator[Layer]:
-    """`width` is the hidden size D; the MLP is 4 D wide. The number of heads changes no count."""
+    """Return the formula; `width` is the hidden size D, the MLP is 4 D wide. The number of heads changes no count."""
     grid = image_size // patch
     tokens = grid * grid + 1
     yield conv2d("conv_proj", channels, width, patch, grid, bias=True)
@@ -34,7 +34,7 @@ def torchvision_layers(image_size: int, channels: int, classes: int, patch: int,
 
 
 def timm_layers(image_size: int, channels: int, classes: int, patch: int, blocks: int, width: int) -> Iterator[Layer]:
-    """The same arithmetic under timm's names, with the products of attention apart from its projections."""
+    """Return the same arithmetic under timm's names, with the products of attention apart from its projections."""
     grid = image_size // patch
     tokens = grid * grid + 1
     yield conv2d("patch_embed.proj", channels, width, patch, grid, bias=True)

@@ -30,7 +30,7 @@ def layers(
     mlp: int,
     head: tuple[int, ...] = (2048, 1024),
 ) -> Iterator[Layer]:
-    """`heads` of `key` elements each, `mlp` the inner width of a block's MLP, `head` the hidden widths of the head."""
+    """Return the formula: `heads` of `key` elements each, `mlp` a block's inner width, `head` the hidden widths of the head."""
     grid = image_size // patch
     if grid < 1:
         raise ValueError(f"a patch of {patch} pixels does not fit into an image of {image_size}")
@@ -65,7 +65,7 @@ def build(
     mlp: int,
     head: tuple[int, ...] = (2048, 1024),
 ) -> nn.Module:
-    """Dropout, which only training would see, is left out."""
+    """Build the net, without the dropout that only training would see."""
     from torch import nn
 
     from plumbline.models.architectures.blocks import PatchEncoder, TransformerBlock

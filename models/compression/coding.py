@@ -1,4 +1,8 @@
-"""Deep Compression's file: where the weights are, as gaps; which value each shares; both in Huffman's code."""
+"""Deep Compression's file: where the weights are, as gaps; which value each shares; both in Huffman's code.
+
+A container of its own: as tensors of a safetensors file the streams would have names and offsets in plain JSON, which makes
+the coded ResNet-20 (prune90+share) larger by two thirds, 58,918 bytes instead of 35,100.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,12 @@ from torch import Tensor
 from plumbline.models.training.checkpoint import BadCheckpoint
 
 MAGIC = b"plumbline coded weights 1\n"
-FAR = 255  # a gap that says: so many zeros, and no weight yet
-VALUES = 256  # that a layer's weights may share
+GAP_OVERFLOW = 255  # 255 zeros, no weight follows yet (8-bit gaps; Han et al. 2016, "Deep compression", section 2)
+MAX_VALUES = 256  # that a layer's weights may share
 
 
 def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> tuple[bytes, dict[str, int]]:
-    """The bytes of a file that `decode` makes the same tensors and facts of, to the last bit, and what each stage would take.
+    """Return a file's bytes, of which `decode` makes the same tensors and facts, bit by bit, and what each stage would take.
 
     Of a matrix or kernel only what is not zero is kept: how many zeros lie before it, in a byte, and which of the values that the
     layer has (Han et al. 2016, Deep compression, sections 2 to 4; gaps of 8 bits). Both go through Huffman's code, by zlib
@@ -47,7 +51,7 @@ def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None
             where = numpy.flatnonzero(words)
             gaps, real = _gaps(where)
             stages["pruned"] += gaps.nbytes + where.size * flat.element_size()
-            if values.size <= VALUES:
+            if values.size <= MAX_VALUES:
                 entry["kept"], entry["values"] = "shared", values.size
                 numbers = numpy.zeros(gaps.size, numpy.uint8)
                 numbers[real] = numpy.searchsorted(values, words[where])
@@ -68,17 +72,17 @@ def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None
 
 
 def decode(file: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a file. Raises `BadCheckpoint` where it is no such file, cut off, or not as it was written."""
+    """Return the tensors and facts of a file. Raises `BadCheckpoint` where it is no such file, cut off, or changed."""
     start = len(MAGIC) + hashlib.sha256().digest_size
     body = file[start:]
     if not file.startswith(MAGIC):
-        raise BadCheckpoint(f"is no file of coded weights: wanted it to begin with {MAGIC!r}, came {file[: len(MAGIC)]!r}")
+        raise BadCheckpoint(f"is no file of coded weights: expected it to begin with {MAGIC!r}, got {file[: len(MAGIC)]!r}")
     if not body or hashlib.sha256(body).digest() != file[len(MAGIC) : start]:
         raise BadCheckpoint(f"was cut off or changed: its {len(body)} bytes have another SHA-256 than the one it names")
     (length,) = struct.unpack_from("<I", body)
-    told, at = json.loads(zlib.decompress(body[4 : 4 + length])), 4 + length
+    header, at = json.loads(zlib.decompress(body[4 : 4 + length])), 4 + length
     tensors = {}
-    for entry in told["tensors"]:
+    for entry in header["tensors"]:
         kind = getattr(torch, entry["type"])
         size = kind.itemsize
         parts = []
@@ -98,28 +102,28 @@ def decode(file: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 gaps = parts[0]
             words[_places(numpy.frombuffer(_unhuffman(gaps), numpy.uint8))] = found
         tensors[entry["name"]] = torch.from_numpy(words.view(numpy.uint8)).view(kind).reshape(entry["shape"])
-    return tensors, told["facts"]
+    return tensors, header["facts"]
 
 
 def _saves(words: Any) -> bool:
     """Whether leaving out the zeros, or sharing, takes less than all of them."""
     zeros = words.size - numpy.count_nonzero(words)
-    return bool(zeros * words.itemsize > words.size or numpy.unique(words[words != 0][: 1 << 16]).size <= VALUES)
+    return bool(zeros * words.itemsize > words.size or numpy.unique(words[words != 0][: 1 << 16]).size <= MAX_VALUES)
 
 
 def _gaps(where: Any) -> tuple[Any, Any]:
-    """Zeros before each place, in bytes, with `FAR` as often as it takes; and which of the bytes are followed by a weight."""
+    """Return the zeros before each place, in bytes with `GAP_OVERFLOW` where it takes more, and which bytes a weight follows."""
     zeros = numpy.diff(where, prepend=-1) - 1
-    far = zeros // FAR
-    gaps = numpy.full(where.size + int(far.sum()), FAR, numpy.uint8)
+    far = zeros // GAP_OVERFLOW
+    gaps = numpy.full(where.size + int(far.sum()), GAP_OVERFLOW, numpy.uint8)
     real = numpy.cumsum(far + 1) - 1
-    gaps[real] = zeros % FAR
+    gaps[real] = zeros % GAP_OVERFLOW
     return gaps, real
 
 
 def _places(gaps: Any) -> Any:
     """The places that `_gaps` made its bytes of."""
-    real = gaps != FAR
+    real = gaps != GAP_OVERFLOW
     return numpy.cumsum(gaps.astype(numpy.int64) + real)[real] - 1
 
 

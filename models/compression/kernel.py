@@ -1,4 +1,4 @@
-"""The sparse product in C, compiled for this processor the first time it is wanted, and kept in the cache."""
+"""The sparse product in C, compiled for this processor the first time it is needed, and kept in the cache."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NoKernel(PlumblineError, RuntimeError):
 
 @cache
 def load() -> Any:
-    """What kernel.c holds, compiled. Raises `NoKernel`."""
+    """Compile kernel.c, or take it from the cache, and load it. Raises `NoKernel`."""
     compiler = shlex.split(os.environ.get("CC", "")) or [next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "")]
     if not compiler[0]:
         raise NoKernel("there is no C compiler: install gcc, or name one in $CC")
@@ -55,7 +55,7 @@ def load() -> Any:
 
 @cache
 def missing() -> str | None:
-    """Why the kernel cannot be had here; None where it can."""
+    """Return why the kernel cannot be had here; None where it can."""
     try:
         load()
     except NoKernel as reason:
@@ -64,7 +64,7 @@ def missing() -> str | None:
 
 
 def product(rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: Tensor, activation: str) -> Tensor:
-    """activation(bias + W @ inputs): `inputs` float32 (in, n), on the CPU; of W rows, columns (int32) and values.
+    """Return activation(bias + W @ inputs); `inputs` float32 (in, n), on the CPU, W in `rows`, `columns` (int32) and `values`.
 
     Inputs that are not contiguous are copied so that each row begins with a cache line, and the outputs lie so, too (stride(0)
     is a multiple of `LINE`): of 196 columns three loads in four crossed from one line into the next, and took a third longer.

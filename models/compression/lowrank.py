@@ -12,16 +12,16 @@ from plumbline.models.compression.sparse import replaceable, replaced
 
 
 def factorise(net: nn.Module, share: float) -> nn.Module:
-    """A copy of a net, each linear layer and convolution replaced by two, with that share of its MACs less.
+    """Return a copy of a net, each linear layer and convolution replaced by two, with that share of its MACs less.
 
-    The factors are those of the singular value decomposition, cut off at the rank that leaves as many MACs as wanted or fewer, at
+    The factors are those of the singular value decomposition, cut off at the rank that leaves that many MACs or fewer, at
     least 1: no other product of that rank is nearer (Eckart & Young 1936). A kernel is cut into one with as many channels
     as the rank, and one of 1x1 (Zhang et al. 2016, Accelerating very deep convolutional networks, section 3.1). Convolutions
     with groups stay as they are, and so do the matrices that attention multiplies with itself (`nn.MultiheadAttention`).
     Raises ValueError for a share outside 0 to 1.
     """
     if not 0 <= share < 1:
-        raise ValueError(f"share of the MACs that go: wanted 0 to less than 1, came {share}")
+        raise ValueError(f"share of the MACs that go: expected 0 to less than 1, got {share}")
     net = deepcopy(net)
     for path, module in replaceable(net).items():
         factors = _factors(module, share)
@@ -31,7 +31,7 @@ def factorise(net: nn.Module, share: float) -> nn.Module:
 
 
 def rank(outputs: int, inputs: int, share: float) -> int:
-    """Of the factors of a matrix that leave a share of its products out."""
+    """Return the rank of the factors of a matrix that leave a share of its products out."""
     return max(1, int((1 - share) * outputs * inputs / (outputs + inputs)))
 
 

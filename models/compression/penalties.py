@@ -24,7 +24,7 @@ class L1(Addition):
 
     def __init__(self, penalty: float, decimals: int) -> None:
         if not penalty >= 0 or decimals < 0:
-            raise ValueError(f"wanted a penalty and decimals of 0 or more, came {penalty} and {decimals}")
+            raise ValueError(f"expected a penalty and decimals of 0 or more, got {penalty} and {decimals}")
         self._penalty, self._decimals, self._rounded, self._kept = penalty, decimals, 0, Kept()
 
     def begin(self, net: nn.Module, parent: nn.Module) -> None:
@@ -63,7 +63,7 @@ class Sensitivity(Addition):
 
     def __init__(self, rate: float, threshold: float) -> None:
         if not rate >= 0 or not threshold >= 0:
-            raise ValueError(f"wanted a rate and a threshold of 0 or more, came {rate} and {threshold}")
+            raise ValueError(f"expected a rate and a threshold of 0 or more, got {rate} and {threshold}")
         self._rate, self._threshold, self._steps, self._kept = rate, threshold, 0, Kept()
         self._cut = 0
         self._insensitive: dict[str, Tensor] = {}
@@ -106,8 +106,11 @@ class Sensitivity(Addition):
 
 
 def sensitivity(net: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
-    """Of each neuron of each linear layer and convolution, (out,) by the name of its weight: mean |dy / dp| over outputs,
-    pictures and places. The net is run in eval mode, so that it learns nothing by it."""
+    """Return how much the outputs depend on each neuron, shape (out,), by the name of its layer's weight.
+
+    That is the mean of |dy / dp| over outputs y, pictures and places, of each neuron of a linear layer or convolution with
+    pre-activation p. The net is run in eval mode, so that no running statistics change.
+    """
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     modules: dict[str, Any] = {path: module for path, module in net.named_modules() if isinstance(module, kinds)}
     sums: dict[str, Tensor] = {}

@@ -15,14 +15,14 @@ ITERATIONS = 100  # of k-means, at most
 
 
 def share(net: nn.Module, bits: int = 5) -> nn.Module:
-    """A copy of a net in which the weights of each layer that are not zero take at most 2**bits values.
+    """Return a copy of a net in which the weights of each layer that are not zero take at most 2**bits values.
 
     The values are the means of k-means' clusters, whose first ones lie evenly between the smallest and the largest weight (Han
     et al. 2016, Deep compression, section 3.2: large weights are few and matter). Zeros stay zeros, and are nobody's
     share. Raises ValueError for bits outside 1 to 8.
     """
     if not 1 <= bits <= 8:
-        raise ValueError(f"bits of a shared weight: wanted 1 to 8, came {bits}")
+        raise ValueError(f"bits of a shared weight: expected 1 to 8, got {bits}")
     shared = deepcopy(net)
     with torch.no_grad():
         for weight in weights(shared).values():
@@ -33,7 +33,7 @@ def share(net: nn.Module, bits: int = 5) -> nn.Module:
 
 
 def clustered(values: Tensor, clusters: int) -> Tensor:
-    """Each value of a vector replaced by the mean of its cluster, by Lloyd's algorithm on the line."""
+    """Return a vector with each value replaced by the mean of its cluster, by Lloyd's algorithm on the line."""
     ordered, order = values.double().sort()
     sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
     means = torch.linspace(float(ordered[0]), float(ordered[-1]), clusters, dtype=torch.float64, device=values.device)
@@ -54,8 +54,10 @@ def clustered(values: Tensor, clusters: int) -> Tensor:
 
 
 class Tuned(Addition):
-    """What was made of a net stays so while it is trained further: zeros zero, and what weights of a layer share, shared: then
-    each value moves by the mean of its weights' steps (Han et al. 2016, section 3.3, where it is the sum)."""
+    """Keep zeros zero and shared weights shared while a net is trained further.
+
+    A shared value moves by the mean of its weights' steps (Han et al. 2016, "Deep compression", section 3.3, takes the sum).
+    """
 
     SHARED = 256  # values of a layer with more than that are its weights' own
 

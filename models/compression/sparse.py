@@ -36,7 +36,7 @@ class CompressedRows(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def dense(self) -> nn.Linear | nn.Conv2d:
-        """The same layer with its zeros, and without the activation."""
+        """Return the same layer with its zeros, and without the activation."""
         raise NotImplementedError
 
 
@@ -57,7 +57,7 @@ class SparseLinear(CompressedRows):
 
     @classmethod
     def of(cls, dense: nn.Linear) -> SparseLinear:
-        """The same layer without its zeros."""
+        """Return the same layer without its zeros."""
         return _filled(cls(dense.in_features, dense.out_features, _count(dense.weight), dense.bias is not None), dense)
 
     def dense(self) -> nn.Linear:
@@ -65,7 +65,7 @@ class SparseLinear(CompressedRows):
 
     def forward(self, inputs: Tensor) -> Tensor:
         if inputs.shape[-1] != self.in_features:
-            raise ValueError(f"wanted inputs of shape (..., {self.in_features}), came {tuple(inputs.shape)}")
+            raise ValueError(f"expected inputs of shape (..., {self.in_features}), got {tuple(inputs.shape)}")
         outputs = _multiplied(self, inputs.reshape(-1, self.in_features).t())
         return outputs.t().reshape(*inputs.shape[:-1], self.out_features)
 
@@ -97,9 +97,9 @@ class SparseConv2d(CompressedRows):
 
     @classmethod
     def of(cls, dense: nn.Conv2d) -> SparseConv2d:
-        """The same layer without its zeros. Raises ValueError for groups, and for padding that is not with zeros."""
+        """Return the same layer without its zeros. Raises ValueError for groups, and for padding that is not with zeros."""
         if dense.groups != 1 or dense.padding_mode != "zeros" or isinstance(dense.padding, str):
-            raise ValueError(f"wanted a convolution of one group, padded with a number of zeros, came {dense}")
+            raise ValueError(f"expected a convolution of one group, padded with a number of zeros, got {dense}")
         return _filled(
             cls(
                 dense.in_channels,
@@ -167,7 +167,7 @@ class RowMajorLinear(nn.Module):
 
     @classmethod
     def of(cls, dense: nn.Linear) -> RowMajorLinear:
-        """The same layer without its zeros."""
+        """Return the same layer without its zeros."""
         layer = cls(dense.in_features, dense.out_features, _count(dense.weight), dense.bias is not None).to(dense.weight)
         found = dense.weight.detach().nonzero().t()
         with torch.no_grad():
@@ -178,7 +178,7 @@ class RowMajorLinear(nn.Module):
         return layer.train(dense.training)
 
     def dense(self) -> nn.Linear:
-        """The same layer with its zeros."""
+        """Return the same layer with its zeros."""
         layer = _linear(self.in_features, self.out_features, self.bias, self.values)
         with torch.no_grad():
             layer.weight.zero_()[self.coordinates[0], self.coordinates[1]] = self.values
@@ -196,8 +196,10 @@ class RowMajorLinear(nn.Module):
 
 
 class SemiStructuredLinear(nn.Module):
-    """A linear layer of which two of four weights in a row are zero, for NVIDIA GPUs of compute capability 8.0 and newer, which
-    have such a product (Mishra et al. 2021). Until `pack` has put it there it keeps its zeros."""
+    """A linear layer of which two of four weights in a row are zero (2:4; Mishra et al. 2021).
+
+    NVIDIA GPUs of compute capability 8.0 and newer have such a product. Until `pack` is called, the zeros are stored.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
@@ -208,15 +210,15 @@ class SemiStructuredLinear(nn.Module):
 
     @classmethod
     def of(cls, dense: nn.Linear) -> SemiStructuredLinear:
-        """The same layer. Raises ValueError where a row has more than two weights in a four."""
+        """Return the same layer. Raises ValueError where a row has more than two weights in a four."""
         if dense.in_features % 4 or int((dense.weight.view(-1, 4) != 0).sum(1).max()) > 2:
-            raise ValueError(f"wanted two of four weights to be zero, as prune50+pattern=2:4 leaves them, came {dense}")
+            raise ValueError(f"expected two of four weights to be zero, as prune50+pattern=2:4 leaves them, got {dense}")
         layer = cls(dense.in_features, dense.out_features, dense.bias is not None).to(dense.weight)
         layer.load_state_dict(dense.state_dict())
         return layer.train(dense.training)
 
     def dense(self) -> nn.Linear:
-        """The same layer, multiplied like any other."""
+        """Return the same layer, multiplied like any other."""
         layer = _linear(self.in_features, self.out_features, self.bias, self.weight)
         with torch.no_grad():
             layer.weight.copy_(self.weight.to_dense() if self._packed else self.weight)
@@ -230,9 +232,9 @@ class SemiStructuredLinear(nn.Module):
 
         device = self.weight.device
         if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
-            raise NoProduct("2:4 sparsity: wanted an NVIDIA GPU of compute capability 8.0 or newer; sparse runs anywhere")
+            raise NoProduct("2:4 sparsity: expected an NVIDIA GPU of compute capability 8.0 or newer; sparse runs anywhere")
         if self.weight.dtype not in (torch.float16, torch.bfloat16):
-            raise NoProduct(f"2:4 sparsity: wanted fp16 or bf16, came {self.weight.dtype}")
+            raise NoProduct(f"2:4 sparsity: expected fp16 or bf16, got {self.weight.dtype}")
         self.weight, self._packed = nn.Parameter(to_sparse_semi_structured(self.weight.detach()), requires_grad=False), True
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -243,9 +245,11 @@ SETTLED = (CompressedRows, RowMajorLinear, SemiStructuredLinear)  # of which `se
 
 
 def sparsified(net: nn.Module, format: str = "csr") -> nn.Module:
-    """A copy of a net whose linear layers and convolutions store and multiply only what is not zero; `settle` takes those back
-    that are slower for it. Layers whose weights another module reads (`nn.MultiheadAttention`), and convolutions in groups, stay;
-    in the formats `coo` and `2:4` all convolutions. Raises ValueError for 2:4 where more than two of four weights are not zero.
+    """Return a copy of a net whose linear layers and convolutions store and multiply only what is not zero.
+
+    `settle` takes those back that are slower for it. Layers whose weights another module reads (`nn.MultiheadAttention`) and
+    grouped convolutions stay dense; in the formats `coo` and `2:4` all convolutions do. Raises ValueError for 2:4 where more than
+    two of four weights are not zero.
     """
     net = deepcopy(net)
     for path, module in replaceable(net).items():
@@ -271,13 +275,13 @@ def sparsified(net: nn.Module, format: str = "csr") -> nn.Module:
 
 
 def replaceable(net: nn.Module) -> dict[str, nn.Module]:
-    """The modules of a net by path, but for those whose weights `nn.MultiheadAttention` reads itself."""
+    """Return the modules of a net by path, but for those whose weights `nn.MultiheadAttention` reads itself."""
     inside = tuple(f"{path}." for path, module in net.named_modules() if isinstance(module, nn.MultiheadAttention))
     return {path: module for path, module in net.named_modules() if not path.startswith(inside)}
 
 
 def replaced(net: nn.Module, path: str, module: nn.Module) -> nn.Module:
-    """The net with another module at a path, in place; the module itself where the path is that of the net."""
+    """Return the net with another module at a path, in place; the module itself where the path is that of the net."""
     if not path:
         return module
     parent, _, name = path.rpartition(".")
@@ -304,7 +308,7 @@ def _count(weight: Tensor) -> int:
 
 
 def compressed_rows(weight: Tensor) -> dict[str, Tensor]:
-    """`rows`, `columns` and `values` of a matrix or kernel, as sparse layers keep them."""
+    """Return `rows`, `columns` and `values` of a matrix or kernel, as sparse layers keep them."""
     matrix = weight.detach().flatten(1)
     found = matrix.nonzero()
     ends = torch.bincount(found[:, 0], minlength=len(matrix)).cumsum(0)
@@ -352,7 +356,7 @@ def _multiplied(layer: CompressedRows, inputs: Tensor) -> Tensor:
 def product(
     rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: Tensor, activation: str = "none"
 ) -> Tensor:
-    """activation(bias + W @ inputs), (out, n) of (in, n), by our own kernel where it can; else by torch's, for CPUs MKL's."""
+    """Return activation(bias + W @ inputs), (out, n) of (in, n), by kernel.c where it can; else by torch's, for CPUs MKL's."""
     narrow = inputs.dtype
     wide = torch.promote_types(narrow, torch.float32)
     values, inputs, bias = values.to(wide), inputs.to(wide), None if bias is None else bias.to(wide)
@@ -405,7 +409,7 @@ class _Product(torch.autograd.Function):
 
 
 def densified(net: nn.Module) -> nn.Module:
-    """A copy of a net whose sparse layers have their zeros again: the same function, by other means."""
+    """Return a copy of a net whose sparse layers have their zeros again: the same function, by other means."""
     net = deepcopy(net)
     for path, module in list(net.named_modules()):
         if isinstance(module, SETTLED):
@@ -453,7 +457,7 @@ def settle(net: nn.Module, *inputs: Any, race: Race) -> list[str]:
 
 
 def settled(net: nn.Module, sparse: Container[str]) -> None:
-    """Make a choice of `settle` again in another copy of the net, in place, and time nothing. Raises NoProduct as it does."""
+    """Apply a choice of `settle` to another copy of the net, in place, timing nothing. Raises NoProduct as it does."""
     for path, module in list(net.named_modules()):
         if not isinstance(module, SETTLED):
             continue

@@ -51,32 +51,32 @@ class CannotStore(PlumblineError, TypeError):
 def save(net: nn.Module, model: Model, image_size: int, path: Path, coded: bool = False) -> dict[str, int] | None:
     """Write a net that was made of a model. Returns the bytes after each stage of a coded file. Raises `CannotStore`."""
     tensors = {name: tensor.detach().cpu() for name, tensor in net.state_dict(keep_vars=True).items()}
-    told = {"of": [model.name, image_size], "changes": _changes(net, _parent(model, image_size))}
+    facts = {"of": [model.name, image_size], "changes": _changes(net, _parent(model, image_size))}
     if not coded:
-        checkpoint.save(path, tensors, told)
+        checkpoint.save(path, tensors, facts)
         return None
     for name, module in _sparse(net).items():
         for key in ("rows", "columns", "values"):
             del tensors[_within(name, key)]
         tensors[_within(name, "weight")] = module.dense().weight
-    file, stages = coding.encode(tensors, told)
+    file, stages = coding.encode(tensors, facts)
     checkpoint.write(path, lambda part: part.write_bytes(file))
     return stages
 
 
 def load(model: Model, image_size: int, path: Path) -> nn.Module:
-    """The net of a file, in eval mode. Raises `BadCheckpoint` for a file that is cut off or was changed, or of another model."""
+    """Build the net of a file, in eval mode. Raises `BadCheckpoint` for a file that is cut off, changed, or of another model."""
     with path.open("rb") as file:
         coded = file.read(len(coding.MAGIC)) == coding.MAGIC
     try:
-        tensors, told = coding.decode(path.read_bytes()) if coded else checkpoint.load(path)
+        tensors, facts = coding.decode(path.read_bytes()) if coded else checkpoint.load(path)
     except checkpoint.BadCheckpoint as reason:
         raise checkpoint.BadCheckpoint(f"{path.name}: {reason}; plumbline compress writes it anew") from reason
-    if told.get("of") != [model.name, image_size]:
-        was = "no compressed net" if "of" not in told else "of {} at {} pixels".format(*told["of"])
-        raise checkpoint.BadCheckpoint(f"{path.name} is {was}, wanted one of {model.name} at {image_size} pixels")
+    if facts.get("of") != [model.name, image_size]:
+        was = "no compressed net" if "of" not in facts else "of {} at {} pixels".format(*facts["of"])
+        raise checkpoint.BadCheckpoint(f"{path.name} is {was}, expected one of {model.name} at {image_size} pixels")
     net = _parent(model, image_size)
-    for name, change in told["changes"].items():
+    for name, change in facts["changes"].items():
         net = _changed(net, name, change)
     for name in _sparse(net) if coded else ():
         if (weight := tensors.pop(_within(name, "weight"), None)) is not None:

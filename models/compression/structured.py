@@ -25,9 +25,11 @@ class TooMuch(PlumblineError, ValueError):
 
 @dataclass
 class Group:
-    """Channels of `root` that other layers must lose as well. `units` are the channels that go together, those of least
-    importance first, with that importance; of `sides` each names a layer, whether its outputs or inputs go, and how many for each
-    channel."""
+    """Channels of `root`, and the layers that lose channels with it.
+
+    `units` are (importance, channels that are removed together), the least important first. `sides` are (layer, whether its
+    `out` or `in` channels go, how many of them for each channel of `root`).
+    """
 
     root: nn.Module
     units: list[tuple[float, list[int]]]
@@ -44,7 +46,7 @@ def prune(
     keep: float = 0.1,
     unit: int = UNIT,
 ) -> nn.Module:
-    """A copy of a net without a share of its MACs: as few channels go as reach it, to one unit.
+    """Return a copy of a net without a share of its MACs: as few channels go as reach it, to one unit.
 
     `by` is `magnitude` (the L2 norm of all weights of a channel in all layers that share it) or `taylor` (how much the loss would
     change, to first order, on `batch`, pictures and labels; Molchanov et al. 2019), in the mean of each group 1, and compared
@@ -53,9 +55,9 @@ def prune(
     transposes, or that a shortcut pads; `groups` says which are left. Raises `TooMuch`, with the share that can be reached.
     """
     if not 0 <= share < 1:
-        raise ValueError(f"share of the MACs that go: wanted 0 to less than 1, came {share}")
+        raise ValueError(f"share of the MACs that go: expected 0 to less than 1, got {share}")
     if not 0 < keep <= 1 or unit < 1:
-        raise ValueError(f"channels that stay, and go together: wanted a share above 0 and 1 or more, came {keep} and {unit}")
+        raise ValueError(f"channels that stay, and go together: expected a share above 0 and 1 or more, got {keep} and {unit}")
     net = deepcopy(net).eval()
     if share == 0:
         return net
@@ -148,8 +150,10 @@ def _width(module: nn.Module, side: str) -> int:
 
 
 def _runs(whole: nn.Module, name: str, example: Tensor, shapes: list[tuple[int, ...]]) -> bool:
-    """Whether a net without the first channel of a layer's outputs still runs. In numbers: on the meta device that takes longer,
-    as torch decomposes norms and activations there in Python."""
+    """Return whether a net without the first channel of a layer's outputs still runs, with outputs of the same shapes.
+
+    On the CPU: on the meta device that takes longer, as torch decomposes norms and activations there in Python.
+    """
     net = deepcopy(whole, {id(tensor): tensor for tensor in (*whole.parameters(), *whole.buffers())})  # which pruning replaces
     try:
         root = net.get_submodule(name)
@@ -176,11 +180,11 @@ def _sides(group: Any, width: int) -> Iterator[tuple[nn.Module, str, float]]:
 
 def _gradients(net: nn.Module, batch: tuple[Tensor, Tensor] | None) -> None:
     if batch is None:
-        raise ValueError("importance by Taylor expansion: wanted pictures and labels, came none")
+        raise ValueError("importance by Taylor expansion: expected pictures and labels, got none")
     scores = net(batch[0])
     if not isinstance(scores, Tensor):
         raise ValueError(
-            f"importance by Taylor expansion: wanted a net that returns scores, came {type(scores).__name__}; "
+            f"importance by Taylor expansion: expected a net that returns scores, got {type(scores).__name__}; "
             "by=magnitude needs no loss"
         )
     torch.autograd.backward(functional.cross_entropy(scores, batch[1]))
@@ -197,7 +201,7 @@ def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, k
     )
     spare = [int((1 - keep) * sum(len(channels) for _, channels in group.units)) for group in found]
     left = {(module, side): 1.0 for group in found for module, side, _ in group.sides}
-    now, wanted = float(whole), (1 - share) * whole
+    now, target = float(whole), (1 - share) * whole
     chosen: dict[nn.Module, list[int]] = {}
 
     def of(module: nn.Module) -> float:
@@ -206,7 +210,7 @@ def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, k
         return macs.get(module, 0) * (factor if one_side else factor * left.get((module, "in"), 1.0))
 
     for _, index, number in order:
-        if now <= wanted:
+        if now <= target:
             return chosen
         group = found[index]
         _, channels = group.units[number]
@@ -219,7 +223,7 @@ def _chosen(net: nn.Module, found: list[Group], share: float, example: Tensor, k
             left[module, side] -= each * len(channels) / _width(module, side)
         now += sum(map(of, modules)) - before
         chosen.setdefault(group.root, []).extend(channels)
-    if now <= wanted:
+    if now <= target:
         return chosen
     most = 1 - now / whole
     raise TooMuch(

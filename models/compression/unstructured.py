@@ -24,7 +24,7 @@ def prune(
     pattern: str = "any",
     seed: int = 0,
 ) -> nn.Module:
-    """A copy of a net in which a share of the weights is zero, exactly, to one weight.
+    """Return a copy of a net in which a share of the weights is zero, exactly, to one weight.
 
     `by` is `magnitude` (the smallest go, of two that are equal the first) or `random`; `scope` says whether that is the share of
     all weights together, `global`, or of each, `layer`. Weights are those of linear layers and convolutions (of the `linear` ones
@@ -34,7 +34,7 @@ def prune(
     Raises ValueError for a sparsity outside 0 to 1, and for 2:4 with another than a half, or with random weights.
     """
     if pattern != "any" and (sparsity, by) != (0.5, "magnitude"):
-        raise ValueError(f"pattern 2:4: half of the weights go, the smaller ones; came {sparsity:.0%} by {by}")
+        raise ValueError(f"pattern 2:4: half of the weights go, the smaller ones; got {sparsity:.0%} by {by}")
     pruned = deepcopy(net)
     if pattern == "any":
         zero(list(weights(pruned, layers).values()), sparsity, by, scope, seed)
@@ -44,12 +44,15 @@ def prune(
 
 
 def check_weights(net: nn.Module) -> None:
-    """Raises ValueError, by name, for layers whose weights are not their own, which techniques cannot change one by one: computed
-    from other tensors when they are read (weight norm), or one tensor under two names."""
+    """Raise ValueError, with their names, for layers whose weights are not their own.
+
+    Techniques cannot change those one by one: they are computed from other tensors when they are read (weight norm), or are one
+    tensor under two names (tied).
+    """
     for path, module in net.named_modules():
         if isinstance(module, LAYERS) and "weight" not in module._parameters:
             raise ValueError(
-                f"wanted layers with weights of their own, came {path or 'a net'}, whose weight is computed from others (as "
+                f"expected layers with weights of their own, got {path or 'a net'}, whose weight is computed from others (as "
                 "weight norm does); fold it in before: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), or "
                 "torch.nn.utils.remove_weight_norm(layer)"
             )
@@ -57,7 +60,7 @@ def check_weights(net: nn.Module) -> None:
     for name, parameter in net.named_parameters(remove_duplicate=False):
         if (other := first.setdefault(id(parameter), name)) != name:
             raise ValueError(
-                f"wanted layers with weights of their own, came {other} and {name}, which are one tensor; give the "
+                f"expected layers with weights of their own, got {other} and {name}, which are one tensor; give the "
                 "second a copy: layer.weight = nn.Parameter(layer.weight.detach().clone()); "
                 "of a layer in two places copy.deepcopy(layer)"
             )
@@ -72,8 +75,10 @@ def _zero_two_of_four(matrices: Iterable[Tensor]) -> None:
 
 
 def weights(net: nn.Module, layers: str = "all") -> dict[str, nn.Parameter]:
-    """What is pruned of a net: the matrices and kernels of its linear layers and convolutions, or of the `linear` ones alone, by
-    name; each once."""
+    """Return what is pruned of a net, by name: the matrices and kernels of its layers, each once.
+
+    `layers`: of linear layers and convolutions (`all`), or of the `linear` ones alone.
+    """
     kinds = (nn.Linear, nn.MultiheadAttention, *(() if layers == "linear" else (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
     names = {"weight", "in_proj_weight"}
     return {
@@ -89,7 +94,7 @@ def weights(net: nn.Module, layers: str = "all") -> dict[str, nn.Parameter]:
 def zero(tensors: Sequence[Tensor], sparsity: float, by: str = "magnitude", scope: str = "global", seed: int = 0) -> None:
     """Set a share of tensors to zero, in place."""
     if not 0 <= sparsity <= 1:
-        raise ValueError(f"sparsity: wanted a share from 0 to 1, came {sparsity}")
+        raise ValueError(f"sparsity: expected a share from 0 to 1, got {sparsity}")
     groups = [tensors] if scope == "global" else [[tensor] for tensor in tensors]
     for number, group in enumerate(groups):
         count = round(sparsity * sum(tensor.numel() for tensor in group))
@@ -138,8 +143,10 @@ def _crossed(parts: Iterable[Tensor], count: int, bins: int) -> tuple[int, int]:
 
 
 def polynomial(sparsity: float, done: float, until: float = 0.75) -> float:
-    """The sparsity after a share of the training, from none to all at `until` (Zhu & Gupta 2017, To prune, or not to prune,
-    eq. 1)."""
+    """Return the sparsity after the share `done` of the training; all of `sparsity` is reached at the share `until`.
+
+    Source: Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
+    """
     return sparsity * (1 - (1 - min(1.0, done / until)) ** 3)
 
 

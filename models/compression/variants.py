@@ -36,16 +36,16 @@ class Context(Protocol):
     def seed(self) -> int: ...
 
     def example(self) -> Tensor:
-        """A picture, (1, channels, height, width)."""
+        """Return a picture, (1, channels, height, width)."""
 
     def labelled(self, count: int) -> tuple[Tensor, Tensor]:
-        """Pictures and labels of the training split. Raises `NoData`."""
+        """Return pictures and labels of the training split. Raises `NoData`."""
 
     def teacher(self, name: str) -> nn.Module:
-        """A model with its trained weights. Raises `NotTrained`."""
+        """Return a model with its trained weights. Raises `NotTrained`."""
 
     def trained(self, variant: Variant, net: nn.Module) -> nn.Module:
-        """A net, trained as a variant whose last technique trains. Raises `NotTrained`."""
+        """Return a net, trained as a variant whose last technique trains. Raises `NotTrained`."""
 
 
 class Unfit(PlumblineError, ValueError):
@@ -58,9 +58,12 @@ class NotTrained(PlumblineError, LookupError):
 
 @dataclass(frozen=True)
 class Technique:
-    """`options` are the defaults; `choices` the words that an option takes; `amount` the option that a number behind the name
-    sets, in percent. `function` is what it is, `module:function`: of net, context and options it makes a new net; or, where it
-    `trains`, of context and options the `Addition` of a training, which begins `anew` or with the weights that the net has."""
+    """One way to compress a net, and its options.
+
+    `options` are the defaults; `choices` the words that an option takes; `amount` the option that a number behind the name sets,
+    in percent. `function` is `module:function`: from net, context and options it makes a new net; or, for one that `trains`, from
+    context and options the `Addition` of a training, which begins `anew` or with the weights that the net has.
+    """
 
     name: str
     function: str | Callable[..., Any]
@@ -72,6 +75,7 @@ class Technique:
     anew: bool = False
 
     def load(self) -> Callable[..., Any]:
+        """Import the technique's function."""
         if callable(self.function):
             return self.function
         module, _, name = self.function.partition(":")
@@ -116,7 +120,7 @@ class Variant:
         return Variant(self.steps[:-1])
 
     def has(self, name: str) -> bool:
-        """Whether a technique is one of the chain's."""
+        """Return whether a technique is one of the chain's."""
         return any(step.technique.name == name for step in self.steps)
 
     @property
@@ -146,11 +150,11 @@ class Variant:
         return tuple(Variant(self.steps[: at + 1]) for at, step in enumerate(self.steps) if step.technique.trains)
 
     def untrained(self, net: nn.Module, context: Context | None) -> nn.Module:
-        """What the last technique begins to train."""
+        """Return what the last technique begins to train."""
         return (self.before if self._trains_last else self)(net, context)
 
     def addition(self, context: Context | None) -> Addition:
-        """What the last technique adds to training. Raises `Unfit`."""
+        """Return what the last technique adds to training. Raises `Unfit`."""
         from plumbline.models.addition import Addition
 
         if not self.steps:
@@ -162,8 +166,11 @@ class Variant:
         return added
 
     def recipe(self, model: Model, image_size: int) -> Recipe:
-        """How the last technique trains a model: as the model's own recipe; from weights that it has for fewer epochs, a fifth
-        where it does not say how many, and with smaller steps. Raises `UnknownName` where the model has no recipe."""
+        """Return how the last technique trains a model.
+
+        That is the model's own recipe; from weights that it has, for fewer epochs (a fifth where the option says none) and with a
+        smaller learning rate. Raises `UnknownName` where the model has no recipe.
+        """
         usual = model.recipe(image_size)
         options = self.steps[-1].options if self.steps else {}
         if "epochs" not in options:
@@ -179,7 +186,7 @@ class Variant:
     @property
     def trainable(self) -> bool:
         """Whether it can be what is trained: dense, a chain whose last technique trains, or another package's."""
-        return not self.steps or self._trains_last or isinstance(self.steps[-1].technique.function, _Strange)
+        return not self.steps or self._trains_last or isinstance(self.steps[-1].technique.function, _ThirdParty)
 
     @property
     def _trains_last(self) -> bool:
@@ -277,17 +284,17 @@ TECHNIQUES = {
 
 
 def announced() -> dict[str, EntryPoint]:
-    """The techniques of installed packages."""
+    """Return the techniques of installed packages."""
     return entry_points.announced(GROUP, (DENSE, *TECHNIQUES))
 
 
 def is_outside(variant: str) -> bool:
-    """Whether a technique of the chain is another package's."""
+    """Return whether a technique of the chain is another package's."""
     return any(part in announced() for part in variant.split("+"))
 
 
 def find(reference: str) -> Variant:
-    """The chain of a reference. Raises `UnknownName`; of another package's technique nothing is loaded yet."""
+    """Return the chain of a reference. Raises `UnknownName`; of another package's technique nothing is loaded yet."""
     if reference == DENSE:
         return Variant(())
     chain: list[tuple[Technique, dict[str, Any]]] = []
@@ -301,7 +308,8 @@ def find(reference: str) -> Variant:
     for technique, options in chain:
         if technique.amount is not None and technique.amount not in options:
             raise UnknownName(
-                f"variant {reference!r}: wanted a number behind {technique.name!r}, how many percent go, as in {technique.name}50"
+                f"variant {reference!r}: expected a number behind {technique.name!r}, how many percent go, as in "
+                f"{technique.name}50"
             )
     _check_order([technique for technique, _ in chain], reference)
     return Variant(tuple(Step(technique, {**technique.options, **options}) for technique, options in chain))
@@ -313,13 +321,13 @@ def _check_order(chain: Sequence[Technique], reference: str) -> None:
     for number, technique in enumerate(chain):
         if technique.anew and number:
             raise UnknownName(
-                f"variant {reference!r}: {technique.name!r} trains from the beginning, so nothing can stand before it; wanted "
+                f"variant {reference!r}: {technique.name!r} trains from the beginning, so nothing can stand before it; expected "
                 f"{technique.name}+{names[0]}, say"
             )
         late = next((name for name in names[number + 1 :] if name not in BEHIND.get(technique.name, names)), None)
         if late is not None:
             raise UnknownName(
-                f"variant {reference!r}: {WHY[technique.name]}, so {late!r} cannot work behind it; wanted "
+                f"variant {reference!r}: {WHY[technique.name]}, so {late!r} cannot work behind it; expected "
                 f"{late!r} before {technique.name!r}"
             )
 
@@ -327,7 +335,7 @@ def _check_order(chain: Sequence[Technique], reference: str) -> None:
 def _begun(part: str, reference: str) -> tuple[Technique, dict[str, Any]]:
     others = announced()
     if part in others:
-        return Technique(part, _Strange(part), "another package's"), {}
+        return Technique(part, _ThirdParty(part), "another package's"), {}
     name, number = part, ""
     if part not in TECHNIQUES:
         match = re.fullmatch(r"(.*?[a-z])(\d+(?:\.\d+)?)", part)
@@ -339,9 +347,9 @@ def _begun(part: str, reference: str) -> tuple[Technique, dict[str, Any]]:
     if not number:
         return technique, {}
     if technique.amount is None:
-        raise UnknownName(f"variant {reference!r}: {name!r} takes no number, came {part!r}")
+        raise UnknownName(f"variant {reference!r}: {name!r} takes no number, got {part!r}")
     if float(number) > 100:
-        raise UnknownName(f"variant {reference!r}: wanted 0 to 100 percent behind {name!r}, came {number}")
+        raise UnknownName(f"variant {reference!r}: expected 0 to 100 percent behind {name!r}, got {number}")
     return technique, {technique.amount: float(f"{float(number) / 100:.12g}")}
 
 
@@ -355,15 +363,15 @@ def _set(begun: tuple[Technique, dict[str, Any]], part: str, reference: str) -> 
     try:
         options[key] = kind(text)
     except ValueError:
-        raise UnknownName(f"{where}, option {key!r}: wanted {kind.__name__}, came {text!r}") from None
+        raise UnknownName(f"{where}, option {key!r}: expected {kind.__name__}, got {text!r}") from None
     if key == technique.amount and not 0 <= options[key] <= 1:
-        raise UnknownName(f"{where}, option {key!r}: wanted a share from 0 to 1, came {text!r}")
+        raise UnknownName(f"{where}, option {key!r}: expected a share from 0 to 1, got {text!r}")
     if key in technique.choices and text not in technique.choices[key]:
-        raise UnknownName(f"{where}, option {key!r}: wanted {', '.join(technique.choices[key])}, came {text!r}")
+        raise UnknownName(f"{where}, option {key!r}: expected {', '.join(technique.choices[key])}, got {text!r}")
 
 
-class _Strange:
-    """Another package's technique, which is a function from a net to a new one; loaded when it is wanted."""
+class _ThirdParty:
+    """Another package's technique, which is a function from a net to a new one; loaded when it is needed."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -31,7 +31,7 @@ BEYOND_CONVENTION = {
 
 
 @dataclass
-class Module:
+class ModuleCount:
     """What torch's counter found in one module over all its calls, its child modules left out.
 
     `outputs` counts the elements of what it returns, `rows` the vectors along the last axis (attention's tokens), and
@@ -53,7 +53,7 @@ class Module:
 
 
 def count(model: Model, image_size: int) -> dict[str, Any]:
-    """Parameters and MACs of one image by every route, ready for JSON: the figures, where they differ, and what explains it.
+    """Count the parameters and MACs of one image by every route; ready for JSON.
 
     `layers` are what torch's counter saw of each module, in the form of a formula; `harness.facts.Counts` says what the other
     fields hold. Raises ValueError where something multiplies that no route can count.
@@ -66,10 +66,10 @@ def count(model: Model, image_size: int) -> dict[str, Any]:
     explained, unexplained = _explain(net, modules, by_module, attended)
     frozen = sum(parameter.numel() for parameter in net.parameters() if not parameter.requires_grad)
     counted = {"parameters": sum(p.numel() for p in net.parameters()), "macs": sum(layer.macs for layer in modules.values())}
-    ours = None if formula is None else {"parameters": parameters(formula), "macs": macs(formula)}
+    by_formula = None if formula is None else {"parameters": parameters(formula), "macs": macs(formula)}
     return {
-        **(ours or counted),
-        "formula": ours,
+        **(by_formula or counted),
+        "formula": by_formula,
         "flop_counter": counted,
         "ptflops": {"parameters": trainable + frozen, "macs": total},  # it leaves out the frozen ones
         "explained": explained,
@@ -80,8 +80,8 @@ def count(model: Model, image_size: int) -> dict[str, Any]:
     }
 
 
-def as_layers(modules: dict[str, Module]) -> list[dict[str, Any]]:
-    """The fields of `models.layers.Layer` of every module that holds numbers, multiplies, or adds up."""
+def as_layers(modules: dict[str, ModuleCount]) -> list[dict[str, Any]]:
+    """Return the fields of `models.layers.Layer` of every module that holds numbers, multiplies, or adds up."""
     return [
         {"name": name, "parameters": layer.parameters, "macs": layer.macs, "fan_in": layer.fan_in}
         for name, layer in modules.items()
@@ -89,13 +89,13 @@ def as_layers(modules: dict[str, Module]) -> list[dict[str, Any]]:
     ]
 
 
-def _beside(figure: Published, modules: dict[str, Module], explained: dict[str, int]) -> dict[str, Any]:
-    """A published figure and ours, counted the way in which its source counted."""
+def _beside(figure: Published, modules: dict[str, ModuleCount], explained: dict[str, int]) -> dict[str, Any]:
+    """Return a published figure beside this project's, counted the way in which its source counted."""
     at = figure.layer
     chosen = [layer for name, layer in modules.items() if at is None or name == at or name.startswith(f"{at}.")]
-    ours = sum(getattr(layer, figure.metric) for layer in chosen) + sum(explained.get(kind, 0) for kind in figure.beyond)
+    counted = sum(getattr(layer, figure.metric) for layer in chosen) + sum(explained.get(kind, 0) for kind in figure.beyond)
     shown = {"metric": figure.metric, "layer": at, "value": figure.value, "source": figure.source, "note": figure.note}
-    return {**shown, "ours": ours, "agrees": figure.agrees(ours)}
+    return {**shown, "ours": counted, "agrees": figure.agrees(counted)}
 
 
 def _of_file(path: Path, image_size: int) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _of_file(path: Path, image_size: int) -> dict[str, Any]:
 
     graph, products = layers(path, image_size), executed(path, image_size)
     counted = {"parameters": parameters(graph), "macs": macs(graph)}
-    ours = {layer.name: layer.macs for layer in graph if layer.macs}
+    by_shapes = {layer.name: layer.macs for layer in graph if layer.macs}
     seen = {name: amount for name, amount in products.items() if amount}
     return {
         **counted,
@@ -117,7 +117,9 @@ def _of_file(path: Path, image_size: int) -> dict[str, Any]:
         "executed": {"parameters": numbers(path)["parameters"], "macs": sum(seen.values())},
         "explained": {},
         "unexplained": {
-            name: [seen.get(name, 0), ours.get(name, 0)] for name in {**ours, **seen} if ours.get(name) != seen.get(name)
+            name: [seen.get(name, 0), by_shapes.get(name, 0)]
+            for name in {**by_shapes, **seen}
+            if by_shapes.get(name) != seen.get(name)
         },
         "differing": {},
         "published": [],
@@ -125,10 +127,10 @@ def _of_file(path: Path, image_size: int) -> dict[str, Any]:
     }
 
 
-def _by_torch(model: Model, image_size: int) -> tuple[nn.Module, tuple[Any, ...], dict[str, Module]]:
+def _by_torch(model: Model, image_size: int) -> tuple[nn.Module, tuple[Any, ...], dict[str, ModuleCount]]:
     """A net, what it is called with, and what torch's counter sees of it: without any numbers where that is possible.
 
-    A net whose way depends on its numbers needs some: a detector drops boxes, and a stranger's builder may take an
+    A net whose way depends on its numbers needs some: a detector drops boxes, and third-party builders may take an
     `item()` of a tensor.
     """
     if model.inputs is None:
@@ -155,8 +157,8 @@ def _on_cpu(model: Model, image_size: int) -> tuple[nn.Module, tuple[Any, ...]]:
     return net, model.positional(pictures(1, model.dataset(image_size).channels, image_size, seed=0))
 
 
-def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module]:
-    """torch's own counter (`FlopCounterMode`, two FLOPs a MAC), module by module.
+def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, ModuleCount]:
+    """Count by torch's own counter (`FlopCounterMode`, two FLOPs a MAC), module by module.
 
     The counter's own table by module adds up what lies below; here the total is read where a module begins and ends.
     """
@@ -168,7 +170,7 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
     from plumbline.models.counting.sums import Sums
 
     modules = {
-        name: Module(sum(parameter.numel() for parameter in module.parameters(recurse=False)))
+        name: ModuleCount(sum(parameter.numel() for parameter in module.parameters(recurse=False)))
         for name, module in net.named_modules()
     }
     running: list[list[int]] = []  # for each module that is running: the total at its beginning, and its children's share
@@ -182,7 +184,7 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
         module = modules[names[-1] if names else ""]
         module.summed = max(module.summed, terms)
 
-    def end(layer: Module, _module: nn.Module, _arguments: Any, output: Any) -> None:
+    def end(layer: ModuleCount, _module: nn.Module, _arguments: Any, output: Any) -> None:
         before, below = running.pop()
         names.pop()
         flops = counter.get_total_flops() - before
@@ -216,19 +218,19 @@ def torch_layers(net: nn.Module, arguments: tuple[Any, ...]) -> dict[str, Module
     return modules
 
 
-def _differing(formula: Iterable[Layer], modules: dict[str, Module]) -> dict[str, list[list[int]]]:
+def _differing(formula: Iterable[Layer], modules: dict[str, ModuleCount]) -> dict[str, list[list[int]]]:
     """The modules for which formula and counter differ: [parameters, MACs] of each."""
-    ours: dict[str, list[int]] = {}
+    by_formula: dict[str, list[int]] = {}
     for layer in formula:
         # a layer is a module, or a parameter that some module holds itself
         name = layer.name if layer.name in modules else layer.name.rpartition(".")[0]
-        entry = ours.setdefault(name, [0, 0])
+        entry = by_formula.setdefault(name, [0, 0])
         entry[0] += layer.parameters
         entry[1] += layer.macs
-    theirs = {name: [layer.parameters, layer.macs] for name, layer in modules.items()}
+    by_counter = {name: [layer.parameters, layer.macs] for name, layer in modules.items()}
     nothing = [0, 0]
-    names = [name for name in {**ours, **theirs} if ours.get(name, nothing) != theirs.get(name, nothing)]
-    return {name: [ours.get(name, nothing), theirs.get(name, nothing)] for name in names}
+    names = [name for name in {**by_formula, **by_counter} if by_formula.get(name, nothing) != by_counter.get(name, nothing)]
+    return {name: [by_formula.get(name, nothing), by_counter.get(name, nothing)] for name in names}
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,7 @@ def _in_places(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any])
 
 
 def _explain(
-    net: nn.Module, modules: dict[str, Module], by_module: dict[str, int], attended: dict[str, list[Attended]]
+    net: nn.Module, modules: dict[str, ModuleCount], by_module: dict[str, int], attended: dict[str, list[Attended]]
 ) -> tuple[dict[str, int], dict[str, list[int]]]:
     """Put ptflops' figure of each module beside that of torch's counter.
 
@@ -324,10 +326,10 @@ def _explain(
     unexplained: dict[str, list[int]] = {}
     named = dict(net.named_modules())
     for name, layer in modules.items():
-        theirs = by_module.get(name, 0)
-        reasons = list(_reasons(named[name], layer, theirs, attended.get(name, [])))
-        if theirs != layer.macs + sum(amount for _, amount in reasons):
-            unexplained[name] = [theirs, layer.macs]
+        by_ptflops = by_module.get(name, 0)
+        reasons = list(_reasons(named[name], layer, by_ptflops, attended.get(name, [])))
+        if by_ptflops != layer.macs + sum(amount for _, amount in reasons):
+            unexplained[name] = [by_ptflops, layer.macs]
             continue
         if _has_hook(named[name]):
             # once it has a figure for a module, ptflops adds up nothing below it (flops_engine, accumulate_flops)
@@ -357,7 +359,7 @@ def _below(module: nn.Module, name: str, by_module: dict[str, int]) -> int:
     return sum(by_module.get(f"{name}.{below}", 0) for below, _ in module.named_modules() if below)
 
 
-def _reasons(module: nn.Module, layer: Module, theirs: int, attended: Iterable[Attended]) -> Iterator[tuple[str, int]]:
+def _reasons(module: nn.Module, layer: ModuleCount, by_ptflops: int, attended: Iterable[Attended]) -> Iterator[tuple[str, int]]:
     """Why ptflops' figure of a module is not the convention's: kind and MACs."""
     from torch import nn
 
@@ -376,7 +378,7 @@ def _reasons(module: nn.Module, layer: Module, theirs: int, attended: Iterable[A
     else:
         beyond = next((word for part, word in BEYOND_CONVENTION.items() if part in kind), None)
         if beyond:
-            yield beyond, theirs
+            yield beyond, by_ptflops
 
 
 def _attention(module: nn.MultiheadAttention, call: Attended) -> Iterator[tuple[str, int]]:

@@ -29,7 +29,7 @@ HARMLESS = re.compile(r"_*upsample_.*|linalg_(vector_norm|cross|_powsum)|_linalg
 
 
 def formulas() -> dict[Any, Callable[..., int]]:
-    """FLOPs, two of them a MAC, of operators for which torch's counter has no formula, or none in some versions.
+    """Return the FLOPs, two of them a MAC, of operators for which torch's counter has no formula, or none in some versions.
 
     It hands over the arguments of a call, the shapes of tensors in their places.
     """
@@ -102,7 +102,7 @@ def formulas() -> dict[Any, Callable[..., int]]:
 
 
 def unknown(operator: str) -> str | None:
-    """What is to be said of an operator `namespace::name` that has no formula; None where it is known to multiply nothing."""
+    """Say why an operator `namespace::name` that has no formula is refused; None where it is known to multiply nothing."""
     namespace, _, name = operator.partition("::")
     if namespace not in KNOWN:
         reason = "is no operator of torch's own, so that nobody knows whether it multiplies"

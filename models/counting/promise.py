@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def of(
     parent: nn.Module, net: nn.Module, example: tuple[Any, ...], file: Path | None, stages: dict[str, int] | None
 ) -> dict[str, Any]:
-    """The fields of `harness.facts.Promise`, and `layers`, those of the compressed net in the form of a formula.
+    """Return the fields of `harness.facts.Promise`, and `layers`, those of the compressed net in the form of a formula.
 
     `file` is what the net is built from again, if there is one, and `stages` what the coding of it took to each stage.
     """

@@ -1,6 +1,6 @@
 """What the four studies and the architectures' papers report: counts, to the digits in which they give them, and accuracies.
 
-Facts, with their source; `plumbline counts` and `reproduce` put them beside ours, `benchmarks/` asserts the counts.
+Facts, with their source; `plumbline counts` and `reproduce` put them beside this project's, `benchmarks/` asserts the counts.
 Studies: mixer-nano (MLP-Mixer on a Jetson Nano), mnist-mlp (on-device MLP sweeps), cifar-gpu (AlexNet and ViT on CIFAR-10) and
 edge-limits (parametrised CNNs on Jetson Nano and RTX 3070).
 """
@@ -17,7 +17,7 @@ class Published:
     """One figure. `value` is as printed, in base units: its last digit says how far it can be held to.
 
     `metric` is parameters or macs. `layer`: of the layers below that name only. `beyond` names what the source counts
-    as a MAC and our convention does not (the kinds of docs/counting.md).
+    as a MAC and this project's convention does not (the kinds of docs/counting.md).
     """
 
     model: str
@@ -29,21 +29,23 @@ class Published:
     beyond: tuple[str, ...] = ()
     note: str = ""
 
-    def agrees(self, ours: int) -> bool:
-        """Whether our figure, rounded to the last digit that was printed, is the published one."""
+    def agrees(self, counted: int) -> bool:
+        """Return whether a figure of this project, rounded to the last digit that was printed, is the published one."""
         printed = Decimal(self.value)
-        return Decimal(ours).quantize(Decimal((0, (1,), int(printed.as_tuple().exponent))), ROUND_HALF_UP) == printed
+        return Decimal(counted).quantize(Decimal((0, (1,), int(printed.as_tuple().exponent))), ROUND_HALF_UP) == printed
 
 
 def published(model: str, image_size: int) -> Iterator[Published]:
-    """The figures for a model, by its name with options, at an image size in pixels."""
+    """Return the figures for a model, by its name with options, at an image size in pixels."""
     return (figure for figure in PUBLISHED if (figure.model, figure.image_size) == (model, image_size))
 
 
 @dataclass(frozen=True)
 class Reported:
-    """An accuracy that a study reports, as a share of the test images. `runtime` and `precision` are those of the cell that
-    stands for it here; `note` says what its conditions were."""
+    """An accuracy that a study reports, as a share of the test images.
+
+    `runtime` and `precision` are those of the cell that stands for it here; `note` says what its conditions were.
+    """
 
     model: str
     image_size: int

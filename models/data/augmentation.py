@@ -17,25 +17,28 @@ USUAL = {"crop": 4.0, "flip": None, "mixup": 0.2, "cutmix": 1.0}  # their values
 
 
 def parse(text: str) -> tuple[str, float | None]:
-    """The parts of `name` or `name=value`. Raises ValueError for what does not exist, and for a value that cannot be."""
+    """Return the parts of `name` or `name=value`. Raises ValueError for what does not exist, and for a value that cannot be."""
     name, _, value = text.partition("=")
     if name not in USUAL:
-        raise ValueError(f"augmentation: wanted some of {', '.join(USUAL)}, came {name!r}")
+        raise ValueError(f"augmentation: expected some of {', '.join(USUAL)}, got {name!r}")
     if not value:
         return name, USUAL[name]
-    wanted = {"crop": "a whole number of pixels from 1", "flip": "no value"}.get(name, "a number above 0")
+    expected = {"crop": "a whole number of pixels from 1", "flip": "no value"}.get(name, "a number above 0")
     try:
         number = float(value)
     except ValueError:
         number = 0.0
     if name == "flip" or not 0 < number < float("inf") or (name == "crop" and not number.is_integer()):
-        raise ValueError(f"augmentation {name!r}: wanted {wanted}, came {value!r}")
+        raise ValueError(f"augmentation {name!r}: expected {expected}, got {value!r}")
     return name, number
 
 
 def find(text: str, classes: int) -> Change:
-    """The function of `name` or `name=value`: from images, shape (n, channels, height, width), and labels, (n,) or (n, classes),
-    to both, changed. Raises ValueError."""
+    """Return the function of `name` or `name=value`.
+
+    It takes images, shape (n, channels, height, width), and labels, (n,) or (n, classes), and returns both, changed. Raises
+    ValueError.
+    """
     name, value = parse(text)
     if name == "flip":
         return flip

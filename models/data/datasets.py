@@ -54,8 +54,8 @@ class DataSet:
     """`image_size` is the size at which its pictures are usually shown to a model, in pixels.
 
     `pictures` takes the data root and a split, `train` or `test`, and returns the name, the pictures (uint8, shape
-    (n, channels, height, width), or files to be decoded) and their labels. `folders` of the data root may hold it, `wanted` says
-    what they hold. `validation` is how many pictures of the training split are held out to watch the training by.
+    (n, channels, height, width), or files to be decoded) and their labels. `folders` of the data root may hold it, `contents`
+    says what they hold. `validation` is how many pictures of the training split are held out to watch the training by.
     """
 
     name: str
@@ -67,12 +67,12 @@ class DataSet:
     pictures: Callable[[Path | None, str], tuple[str, Any, Sequence[int]]]
     embedded: bool = False
     folders: tuple[str, ...] = ()
-    wanted: str = ""
+    contents: str = ""
     validation: int = 0
     fetch: Callable[[Path], None] | None = None
 
     def missing(self, root: Path | None) -> str | None:
-        """Why its pictures cannot be here; None where a folder of that name is. Reads nothing."""
+        """Return why its pictures cannot be here; None where a folder of that name is. Reads nothing."""
         if self.embedded or (root is not None and any((root / folder).is_dir() for folder in self.folders)):
             return None
         return (
@@ -86,20 +86,20 @@ class DataSet:
         split: str = "test",
         preparation: Preparation = AS_USUAL,
     ) -> Images:
-        """The pictures of a split, prepared for a model at `image_size`.
+        """Return the pictures of a split, prepared for a model at `image_size`.
 
         Raises `NoData` where `root` does not hold them, and `BadData` where a folder that is there is incomplete or damaged.
         """
         if not self.embedded:
             folder = self.folders[0]
-            how = f"ROOT/{folder} holds {self.wanted}. {self._online(folder)}Offline: copy them there"
+            how = f"ROOT/{folder} holds {self.contents}. {self._online(folder)}Offline: copy them there"
             if root is None:
                 raise NoData(f"no data root was given; --data ROOT (or $PLUMBLINE_DATA), where {how}")
             from plumbline.models.data import imagenet
 
             here = any((root / name).is_dir() for name in self.folders)
             if not here and not (self.name == "imagenet" and imagenet.table_of(root)):
-                raise NoData(f"the data root has no folder {folder!r}; wanted: {how}")
+                raise NoData(f"the data root has no folder {folder!r}; expected: {how}")
         where, pictures, labels = self.pictures(root, split)
         return Images(self, where, pictures, list(labels), image_size, preparation)
 
@@ -108,8 +108,10 @@ class DataSet:
 
 
 class Images:
-    """Pictures and labels. Small ones are held as one tensor of uint8; `batch` decodes, fits and normalises just those it is
-    asked for."""
+    """Pictures and labels.
+
+    Small pictures are held as one tensor of uint8; `batch` decodes, resizes and normalises those that it is asked for.
+    """
 
     def __init__(
         self,
@@ -145,7 +147,7 @@ class Images:
         return isinstance(self._pictures, torch.Tensor)
 
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """float32, shape (n, channels, image_size, image_size), where the pictures are."""
+        """Return float32 pictures, shape (n, channels, image_size, image_size), on the device where the pictures are."""
         import torch
 
         if self.in_memory:
@@ -154,11 +156,11 @@ class Images:
         return self.normalised(torch.stack([self._fit(self.decoded(int(index))) for index in indices]))
 
     def decoded(self, index: int) -> Any:
-        """One picture, decoded. Raises `BadData` with its name where that fails."""
+        """Return one picture, decoded. Raises `BadData` with its name where that fails."""
         return self._pictures[index]
 
     def part_by_chance(self, index: int, least_area: float) -> Tensor:
-        """A part of one decoded picture, scaled; uint8, shape (channels, image_size, image_size)."""
+        """Return a part of one decoded picture, scaled; uint8, shape (channels, image_size, image_size)."""
         from torchvision.transforms import v2
 
         crop = v2.RandomResizedCrop((self._image_size, self._image_size), scale=(least_area, 1.0), antialias=True)
@@ -170,8 +172,10 @@ class Images:
             self._pictures.verify()
 
     def to(self, device: str) -> Images:
-        """Move the pictures to a device, where they are one tensor, and fit them at once where that makes them smaller: who does
-        this wants all of them, again and again. In place."""
+        """Move the pictures to a device, where they are one tensor, and resize them now where that makes them smaller.
+
+        In place: whoever does this uses all of them, again and again.
+        """
         from torchvision.transforms import v2
 
         if self.in_memory:
@@ -185,7 +189,7 @@ class Images:
         self._pictures = []
 
     def normalised(self, pictures: Tensor) -> Tensor:
-        """float32, of pictures of uint8."""
+        """Return float32 of pictures of uint8, with the data set's mean and standard deviation taken off."""
         return (pictures - self._mean).div_(self._std)
 
     def _fit(self, picture: Any) -> Tensor:
@@ -201,7 +205,7 @@ class Images:
 
 
 def ranks(outputs: Tensor, labels: Tensor) -> Tensor:
-    """For each picture how many classes score as high as its own or higher: 0 is top-1. Shapes (n, classes) and (n,), int64.
+    """Return for each picture how many classes score as high as its own or higher: 0 is top-1; (n, classes) to (n,), int64.
 
     Ties and NaN count against the net.
     """
@@ -210,7 +214,7 @@ def ranks(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def held_out(count: int, validation: int, seed: int) -> tuple[Tensor, Tensor]:
-    """A training split of `count` pictures in two, by chance: the indices to train on and those to watch the training by."""
+    """Split `count` pictures by chance: return the indices to train on, and those to watch the training by."""
     import torch
 
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
@@ -243,10 +247,10 @@ def _mnist(name: str, folder: str) -> Callable[[Path | None, str], tuple[str, Te
         data = getattr(torchvision.datasets, name)(root=root / folder, train=split == "train", download=False)
         labels = data.targets.tolist()
         if set(labels) != set(range(10)):
-            raise BadData(f"{folder}: labels of {sorted(set(labels))[:12]}, wanted 0 to 9; fetch the files again")
+            raise BadData(f"{folder}: labels of {sorted(set(labels))[:12]}, expected 0 to 9; fetch the files again")
         blank = int((data.data.flatten(1).amax(dim=1) == 0).sum())  # of a copy that was broken off, the end is zeros
         if blank:
-            raise BadData(f"{folder}: {blank} pictures of the {split} split are blank, wanted none; fetch the files again")
+            raise BadData(f"{folder}: {blank} pictures of the {split} split are blank, expected none; fetch the files again")
         return folder, data.data.unsqueeze(1), labels
 
     return pictures
@@ -260,11 +264,11 @@ def _check_idx(folder: Path, name: str, magic: int, shape: tuple[int, ...]) -> N
     header = struct.pack(f">{1 + len(shape)}I", magic, *shape)
     size = len(header) + math.prod(shape)
     with path.open("rb") as file:
-        came = file.read(len(header))
-    if came != header or path.stat().st_size != size:
+        found = file.read(len(header))
+    if found != header or path.stat().st_size != size:
         raise BadData(
-            f"{folder.parent.name}/raw/{name} is incomplete or damaged: wanted {size} bytes with the header of an idx file of "
-            f"shape {shape}, came {path.stat().st_size}; fetch it again"
+            f"{folder.parent.name}/raw/{name} is incomplete or damaged: expected {size} bytes with the header of an idx file of "
+            f"shape {shape}, got {path.stat().st_size}; fetch it again"
         )
 
 
@@ -313,7 +317,7 @@ def _small(
     name: str, image_size: int, channels: int, classes: int, mean: tuple[float, ...], std: tuple[float, ...], library: str
 ) -> DataSet:
     """One of torchvision's data sets that fit into memory."""
-    wanted = f"torchvision's {library}: " + (
+    contents = f"torchvision's {library}: " + (
         f"{'cifar-10-batches-py' if name == 'cifar10' else 'cifar-100-python'}/, as its archive has it"
         if "CIFAR" in library
         else f"{library}/raw/ with the four idx files, unpacked"
@@ -321,7 +325,7 @@ def _small(
     reader = _cifar if "CIFAR" in library else _mnist
     return DataSet(
         name, image_size, channels, classes, mean, std, reader(library, name),
-        folders=(name,), wanted=wanted, validation=2000, fetch=_fetch(library, name),
+        folders=(name,), contents=contents, validation=2000, fetch=_fetch(library, name),
     )  # fmt: skip
 
 
@@ -340,7 +344,7 @@ DATASETS = {
         _small("cifar10", 32, 3, 10, IMAGENET_MEAN, IMAGENET_STD, "CIFAR10"),
         _small("cifar100", 32, 3, 100, CIFAR100_MEAN, CIFAR100_STD, "CIFAR100"),
         DataSet(
-            "imagenet", 224, 3, 1000, IMAGENET_MEAN, IMAGENET_STD, _imagenet, folders=IMAGENET_FOLDERS, wanted=PICTURES,
+            "imagenet", 224, 3, 1000, IMAGENET_MEAN, IMAGENET_STD, _imagenet, folders=IMAGENET_FOLDERS, contents=PICTURES,
             validation=10_000,
         ),
     )

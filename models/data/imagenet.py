@@ -22,7 +22,7 @@ JPEG, JPEG_END, PNG, PNG_END = b"\xff\xd8", b"\xff\xd9", b"\x89PNG", b"IEND\xaeB
 
 
 def pictures(root: Path, split: str) -> tuple[str, Files, list[int]]:
-    """Name, files and labels (0 to 999, the places of WordNet's ids among ImageNet's thousand) of a split, `train` or `test`."""
+    """Return name, files and labels of a split, `train` or `test`; 0 to 999 in the order of ImageNet's WordNet ids."""
     part = root / "imagenet" / ("train" if split == "train" else "val")
     if part.is_dir():
         found = [(path, label) for folder, label in _classes(part) for path in _within(folder, f"imagenet/{part.name}")]
@@ -41,8 +41,11 @@ def pictures(root: Path, split: str) -> tuple[str, Files, list[int]]:
 
 
 def _classes(part: Path) -> list[tuple[Path, int]]:
-    """The folders of a split, each with its class. Not numbered in the order of what happens to be here: where the thousand are
-    not complete, every class behind the first that is missing would be another one."""
+    """Return the folders of a split, each with its class.
+
+    Classes are not numbered in the order of the folders that happen to be here: where the thousand are not complete, every class
+    behind the first that is missing would be another one.
+    """
     import timm.data  # torchvision ships the classes' names, and not their ids
 
     where = f"imagenet/{part.name}"
@@ -79,7 +82,7 @@ def _within(folder: Path, where: str) -> list[Path]:
 
 
 def table_of(folder: Path) -> Path | None:
-    """The table in a folder, in capitals or not; None where there is none."""
+    """Return the table in a folder, in capitals or not; None where there is none."""
     if not folder.is_dir():
         return None
     named = [path for path in sorted(folder.iterdir()) if path.name.lower() == TABLE and path.is_file()]
@@ -155,8 +158,11 @@ class Files(Sequence[Any]):
         return len(self._paths)
 
     def verify(self) -> None:
-        """Look at the beginning and the end of each; what is doubtful is decoded. What a file is, its first bytes say, not its
-        name: one of ImageNet's .JPEG is a PNG, and cameras write what they please behind the end."""
+        """Check the first and last bytes of each file, and decode what is doubtful.
+
+        The format is told by the first bytes, not by the name: one of ImageNet's .JPEG is a PNG, and cameras write what they
+        please behind the end.
+        """
         for index, path in enumerate(self._paths):
             with path.open("rb") as file:
                 begin = file.read(4)

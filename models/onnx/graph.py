@@ -73,12 +73,12 @@ class Graph:
 
 
 def read(path: Path) -> Graph:
-    """What an ONNX file takes and gives. Raises ValueError for one that is broken, or that takes no images."""
+    """Return what an ONNX file takes and gives. Raises ValueError for one that is broken, or that takes no images."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not path.is_file():
-        raise ValueError(f"{path}: wanted an ONNX file, there is none")
+        raise ValueError(f"{path}: expected an ONNX file, there is none")
     try:
         model = onnx.load(path, load_external_data=False)
         for tensor, file, _ in _beside(model):
@@ -87,24 +87,24 @@ def read(path: Path) -> Graph:
         onnx.checker.check_model(_without_numbers(model))
     except (onnx.checker.ValidationError, DecodeError) as error:
         raise ValueError(
-            f"{path}: wanted a whole ONNX file, with the files it names beside it; onnx {onnx.__version__} says: "
+            f"{path}: expected a whole ONNX file, with the files it names beside it; onnx {onnx.__version__} says: "
             f"{str(error).strip().splitlines()[0].rstrip('.')}. Export it again, or update onnx"
         ) from error
     if any(graph.sparse_initializer for graph in graphs(model)) or any(
         found.name == "sparse_value" for node in all_nodes(model) for found in node.attribute
     ):
-        raise ValueError(f"{path}: wanted dense constants, came sparse ones, which are not read here; store them dense")
+        raise ValueError(f"{path}: expected dense constants, got sparse ones, which are not read here; store them dense")
     with_value = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in with_value]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
-        raise ValueError(f"{path}: wanted one input, the images, came {len(inputs)}: {names}. Make the others constants")
+        raise ValueError(f"{path}: expected one input, the images, got {len(inputs)}: {names}. Make the others constants")
     kind = inputs[0].type.tensor_type
     name = onnx.TensorProto.DataType.Name(kind.elem_type)
     dimensions = [size.dim_value if size.dim_value > 0 else None for size in kind.shape.dim]
     if name not in ELEMENT_TYPES or len(dimensions) != 4:
         raise ValueError(
-            f"{path}: wanted one input of images, 4-D and {', '.join(ELEMENT_TYPES)}; came {inputs[0].name}, {name} of shape "
+            f"{path}: expected one input of images, 4-D and {', '.join(ELEMENT_TYPES)}; got {inputs[0].name}, {name} of shape "
             f"{dimensions}. Export the net from its floating-point images on"
         )
     for tensor, file, start in _beside(model):
@@ -145,7 +145,7 @@ def _seven_bits(tensors: Sequence[TensorProto]) -> bool | None:
 
 
 def digest(path: Path) -> str:
-    """The beginning of the SHA-256 of an ONNX file and of the files that it names; the same wherever they lie."""
+    """Return the beginning of the SHA-256 of an ONNX file and of the files that it names; the same wherever they lie."""
     import onnx
 
     files = dict.fromkeys(file for _, file, _ in _beside(onnx.load(path, load_external_data=False)))
@@ -207,14 +207,14 @@ def _layout(dimensions: list[int | None], path: Path) -> tuple[str, int, int | N
             found.append((layout, sizes["C"], next(iter(sides), None)))
     if len(found) != 1:
         raise ValueError(
-            f"{path}: wanted square images of 1 or 3 channels, [batch, channels, size, size] or [batch, size, size, channels]; "
-            f"came {dimensions}{', which can be read as either' if found else ''}. Export it with these sizes set"
+            f"{path}: expected square images of 1 or 3 channels, [batch, channels, size, size] or [batch, size, size, channels]; "
+            f"got {dimensions}{', which can be read as either' if found else ''}. Export it with these sizes set"
         )
     return found[0]
 
 
 def resolve(graph: Graph, image_size: int) -> ModelProto:
-    """The graph for one image size: functions inlined, and shapes dropped that were known for another size or batch.
+    """Return the graph for one image size: functions inlined, and shapes dropped that were known for another size or batch.
 
     The batch is the file's own, or 1. Raises ValueError where the size does not fit, or where a node multiplies in a way
     that is not counted here.
@@ -223,7 +223,7 @@ def resolve(graph: Graph, image_size: int) -> ModelProto:
     import onnx.inliner
 
     if graph.image_size not in (None, image_size):
-        raise ValueError(f"{graph.path}: wanted images of {image_size} pixels, it takes {graph.image_size}; export it for them")
+        raise ValueError(f"{graph.path}: expected images of {image_size} pixels, it takes {graph.image_size}; export it for them")
     model = _load(graph.path)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)

@@ -40,7 +40,7 @@ CARRIERS = {"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten
 
 
 def layers(path: Path, image_size: int) -> tuple[Layer, ...]:
-    """What each node that multiplies or holds parameters takes, for one image, in the graph's order.
+    """Return what each node that multiplies or holds parameters takes, for one image, in the graph's order.
 
     Shapes are those that ONNX infers without executing anything. A tensor that is used twice belongs to the first node.
     Raises ValueError, with the node's name, where it multiplies in a way that is not counted here, or its shape is unknown.
@@ -75,7 +75,7 @@ def layers(path: Path, image_size: int) -> tuple[Layer, ...]:
 
 
 def numbers(path: Path) -> dict[str, int]:
-    """How many numbers the file stores, by what they are for; `parameters` are those that are trained.
+    """Return how many numbers the file stores, by what they are for; `parameters` are those that are trained.
 
     They are looked at one by one, from the file to the nodes that read them; `layers` goes the other way.
     """
@@ -89,7 +89,7 @@ def numbers(path: Path) -> dict[str, int]:
 
 
 def stored_as(path: Path) -> str:
-    """The precision that a file's own numbers make: int8-dynamic, int8-static, w8, fp16 or fp32."""
+    """Return the precision that a file's own numbers make: int8-dynamic, int8-static, w8, fp16 or fp32."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
@@ -107,7 +107,7 @@ def stored_as(path: Path) -> str:
 
 
 def product(node: NodeProto, shape: Callable[[str], Shape]) -> tuple[int, int]:
-    """MACs of a node that multiplies, and how many are summed up into one element of its output."""
+    """Return the MACs of a node that multiplies, and how many are summed up into one element of its output."""
     a, b = (shape(node.input[index]) for index in PRODUCTS[node.op_type])
     out = shape(node.output[0])
     if node.op_type == "ConvTranspose":  # every input element meets the whole kernel; an output element at most so many
@@ -128,7 +128,7 @@ def product(node: NodeProto, shape: Callable[[str], Shape]) -> tuple[int, int]:
 
 
 def one_image(macs: int, graph: Graph) -> int:
-    """The share of one image in the MACs of the file's own batch."""
+    """Return the share of one image in the MACs of the file's own batch."""
     share, rest = divmod(macs, graph.batch or 1)
     if rest:
         raise ValueError(f"its {macs} MACs are not {graph.batch} times those of one image; export it for a batch of 1")
@@ -163,14 +163,14 @@ def _computed(model: ModelProto, graph: Graph, name: str) -> NDArray[Any]:
     from onnx.reference import ReferenceEvaluator
 
     producers = _producers(model)
-    wanted = set(_leaves(name, producers))
-    if graph.input in wanted:
+    needed = set(_leaves(name, producers))
+    if graph.input in needed:
         with blame(graph.path, producers[name].name or name, producers[name]):
             raise ValueError(
                 "the numbers that it makes are trained, and their shape follows from the images'; export it with them"
             )
-    nodes = [node for node in model.graph.node if not wanted.isdisjoint(node.output)]
-    known = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
+    nodes = [node for node in model.graph.node if not needed.isdisjoint(node.output)]
+    known = [tensor for tensor in model.graph.initializer if tensor.name in needed]
     alone = onnx.helper.make_graph(nodes, "constant", [], [onnx.ValueInfoProto(name=name)], initializer=known)
     evaluator = ReferenceEvaluator(onnx.helper.make_model(alone, opset_imports=model.opset_import))
     computed: NDArray[Any] = dict(zip([name], evaluator.run([name], {})))[name]

@@ -32,27 +32,27 @@ def check(node: NodeProto) -> None:
             operator = f"{inner.domain}:{inner.op_type}" if inner.domain else inner.op_type
             raise ValueError(
                 f"{operator}{'' if inner is node else f', node {inner.name!r} of its subgraph,'} is not counted here, and 0 MACs "
-                "would be a guess; wanted Conv, Gemm, MatMul and the like in the main graph, as before a runtime's own fusions"
+                "would be a guess; expected Conv, Gemm, MatMul and the like in the main graph, as before a runtime's own fusions"
             )
         if inner.op_type == "Einsum":
             summed(inner)
 
 
 def summed(node: NodeProto) -> tuple[str, str]:
-    """The first operand's indices of an Einsum that is a matrix product, and those over which it sums."""
+    """Return the first operand's indices of an Einsum that is a matrix product, and those over which it sums."""
     equation = attribute(node, "equation", b"").decode().replace(" ", "")
     operands, _, result = equation.partition("->")
     terms = operands.split(",")
     both = set(terms[0]) - set(result)
     plain = all(term.isalpha() and len(set(term)) == len(term) for term in terms)
     if not (plain and result and len(terms) == 2 and both and both == set(terms[1]) - set(result)):
-        raise ValueError(f"{equation!r} is not counted here; wanted a product of two tensors, summed over what both have")
+        raise ValueError(f"{equation!r} is not counted here; expected a product of two tensors, summed over what both have")
     return terms[0], "".join(both)
 
 
 @contextmanager
 def blame(path: Path, name: str, node: NodeProto) -> Iterator[None]:
-    """Say in a ValueError which node it is about."""
+    """Name the node in a ValueError that its block raises."""
     try:
         yield
     except ValueError as error:
@@ -60,7 +60,7 @@ def blame(path: Path, name: str, node: NodeProto) -> Iterator[None]:
 
 
 def named(model: ModelProto) -> list[tuple[str, NodeProto]]:
-    """The nodes, under names that differ: their own, or with operator and output where there is none or it is not unique."""
+    """Return the nodes under names that differ: their own, or operator and output where that is missing or not unique."""
     names = Counter(node.name for node in model.graph.node)
     return [
         (node.name if node.name and names[node.name] == 1 else f"{node.name or node.op_type}:{node.output[0]}", node)
@@ -69,7 +69,7 @@ def named(model: ModelProto) -> list[tuple[str, NodeProto]]:
 
 
 def depends(model: ModelProto, name: str) -> set[str]:
-    """The tensors whose values depend on those of tensor `name`."""
+    """Return the tensors whose values depend on those of tensor `name`."""
     moving = {name}
     for node in model.graph.node:
         if node.op_type not in ("Shape", "Size") and not moving.isdisjoint(inputs(node)):
@@ -78,7 +78,7 @@ def depends(model: ModelProto, name: str) -> set[str]:
 
 
 def stored(model: ModelProto) -> dict[str, TensorProto]:
-    """Every tensor in the file, subgraphs' included, by the name under which nodes use it."""
+    """Return every tensor in the file, subgraphs' included, by the name under which nodes use it."""
     import onnx
 
     tensors = {tensor.name: tensor for graph in graphs(model) for tensor in graph.initializer}
@@ -101,7 +101,7 @@ def attribute(node: NodeProto, name: str, default: Any) -> Any:
 
 
 def inputs(node: NodeProto) -> list[str]:
-    """The tensors that a node reads, in its subgraphs too."""
+    """Return the tensors that a node reads, in its subgraphs too."""
     return [name for inner in (node, *nested(node)) for name in inner.input if name]
 
 
@@ -110,7 +110,7 @@ def all_nodes(model: ModelProto) -> list[NodeProto]:
 
 
 def nested(node: NodeProto) -> Iterator[NodeProto]:
-    """The nodes of a node's subgraphs."""
+    """Return the nodes of a node's subgraphs."""
     for found in node.attribute:
         for inner in found.g.node:
             yield inner

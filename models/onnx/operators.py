@@ -18,7 +18,7 @@ Window = tuple[Any, ...]
 
 
 def operators() -> list[Any]:
-    """Classes for the `new_ops` of onnx's ReferenceEvaluator."""
+    """Return classes for the `new_ops` of onnx's ReferenceEvaluator."""
     import numpy as np
     from onnx.reference.op_run import OpRun
 
@@ -124,14 +124,14 @@ def _transposed(x: Any, weight: Any, bias: Any, settings: dict[str, Any]) -> Any
     full = [(size - 1) * step + far * (length - 1) + 1 for size, step, far, length in zip(sizes, strides, dilations, kernel)]
     full = [size + more for size, more in zip(full, extra)]
     automatic = settings.get("auto_pad") or "NOTSET"
-    wanted = settings.get("output_shape")
-    if wanted is None and "SAME" in automatic:
-        wanted = [size * step for size, step in zip(sizes, strides)]
+    sizes_out = settings.get("output_shape")
+    if sizes_out is None and "SAME" in automatic:
+        sizes_out = [size * step for size, step in zip(sizes, strides)]
     before = pads[: len(kernel)]
-    if wanted is None:
-        wanted = [size - first - last for size, first, last in zip(full, before, pads[len(kernel) :])]
+    if sizes_out is None:
+        sizes_out = [size - first - last for size, first, last in zip(full, before, pads[len(kernel) :])]
     else:
-        total = [size - asked for size, asked in zip(full, wanted)]
+        total = [size - asked for size, asked in zip(full, sizes_out)]
         before = [size // 2 if automatic == "SAME_UPPER" else size - size // 2 for size in total]
     images = x.reshape(count, groups, -1, prod(sizes))
     weights = weight.reshape(groups, images.shape[2], -1, *kernel)
@@ -141,7 +141,7 @@ def _transposed(x: Any, weight: Any, bias: Any, settings: dict[str, Any]) -> Any
         out[window] += (weights[at].transpose(0, 2, 1) @ images).reshape(count, -1, *sizes)
     if bias is not None:
         out += bias.reshape(-1, *[1] * len(kernel))
-    inside = (slice(None), slice(None), *(slice(first, first + size) for first, size in zip(before, wanted)))
+    inside = (slice(None), slice(None), *(slice(first, first + size) for first, size in zip(before, sizes_out)))
     return out[inside]
 
 

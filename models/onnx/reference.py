@@ -22,7 +22,7 @@ TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")
 
 
 def reference(path: Path, images: NDArray[np.float32]) -> NDArray[np.float64] | tuple[NDArray[np.float64], ...]:
-    """The outputs for images of shape (count, channels, height, width); a tuple where there are several.
+    """Return the outputs for images of shape (count, channels, height, width); a tuple where there are several.
 
     Every floating-point number of the file is a double, and so is what is computed from it. Quantised integers stay what
     they are, and so do the nodes that make and read them: the reference of a quantised graph is the same graph, with
@@ -40,13 +40,13 @@ def reference(path: Path, images: NDArray[np.float32]) -> NDArray[np.float64] | 
     ]
     for name, value in parts[0].items():
         if value.shape[:1] != (step,):
-            raise ValueError(f"{path}: wanted outputs with one row an image, came {name!r} of shape {value.shape}")
+            raise ValueError(f"{path}: expected outputs with one row an image, got {name!r} of shape {value.shape}")
     outputs = tuple(np.concatenate([part[name] for part in parts])[: len(images)] for name in graph.outputs)
     return outputs[0] if len(outputs) == 1 else outputs
 
 
 def executed(path: Path, image_size: int) -> dict[str, int]:
-    """MACs of one image by node, as torch's FlopCounterMode counts them for the operands that were seen at run time.
+    """Count the MACs of one image by node, with torch's FlopCounterMode and the operands that were seen at run time.
 
     Nothing here relies on the inferred shapes or on the arithmetic of models/onnx/layers.py.
     """
@@ -58,8 +58,8 @@ def executed(path: Path, image_size: int) -> dict[str, int]:
     pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
     moving = depends(execute.model, graph.input)
     nodes = [(name, node) for name, node in named(execute.model) if node.op_type in PRODUCTS]
-    wanted = {tensor for _, node in nodes for tensor in (*node.input, *node.output[:1]) if tensor}
-    shapes = {name: value.shape for name, value in execute(pixels) if name in wanted}
+    needed = {tensor for _, node in nodes for tensor in (*node.input, *node.output[:1]) if tensor}
+    shapes = {name: value.shape for name, value in execute(pixels) if name in needed}
     found = {}
     for name, node in nodes:
         a, b = (shapes[node.input[index]] for index in PRODUCTS[node.op_type])
@@ -114,7 +114,7 @@ class Evaluator:
         outputs = node.run(*arguments, context=held) if node.need_context() else node.run(*arguments)
         for name, value in zip(node.output, outputs):
             if getattr(value, "dtype", None) in (np.float32, np.float16):
-                raise ValueError(f"{self._graph.path}: {name!r} came out as {value.dtype}; onnx's reference is no float64 there")
+                raise ValueError(f"{self._graph.path}: {name!r} is {value.dtype}; onnx's reference is no float64 there")
             if name:
                 held[name] = value
 

@@ -17,7 +17,7 @@ LONGEST = 64
 
 
 def infer(model: ModelProto, graph: Graph, image_size: int) -> dict[str, Shape]:
-    """The shape of each tensor for which it can be told; `model` is the graph as `resolve` returns it.
+    """Return the shape of each tensor for which it can be told; `model` is the graph as `resolve` returns it.
 
     ONNX's own inference follows the values of shapes through a few operators only (not through the division by a window's
     size, as in Swin). What it leaves open is computed from the shapes that it found, until it finds no more.

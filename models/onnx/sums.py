@@ -22,7 +22,7 @@ SOFTMAX = {"Softmax", "LogSoftmax"}
 
 
 def sums(path: Path, image_size: int) -> tuple[Layer, ...]:
-    """The nodes that sum over pixels, windows or features of images, with `fan_in` terms an element, in the graph's order.
+    """Return the nodes that sum over pixels, windows or features of images, with `fan_in` terms an element, in the graph's order.
 
     One whose shapes cannot be told without executing it is left out. Raises ValueError as `models.onnx.layers.layers` does.
     """

@@ -1,7 +1,7 @@
 """Models that no registry entry describes: by name from timm and torchvision, by import path, entry point or ONNX file.
 
-To resolve one imports a stranger's code, and torch with it, so that only the probe does so; the other side asks it
-(`describe`) and goes on with what it said.
+To resolve one imports third-party code, and torch with it, so that only the probe does so; the session asks it (`describe`) and
+goes on with that description.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ CONTENT = "sha256"  # the option that says what is in a file
 
 
 def is_outside(reference: str) -> bool:
-    """Whether the form of a reference, or an entry point of that name, says that it is no registered model."""
+    """Return whether the form of a reference, or an entry point of that name, says that it is no registered model."""
     name = split(reference)[0]
     return _is_file(name) or ":" in name or (not _registered(name) and name in announced())
 
 
 def is_file(reference: str) -> bool:
-    """Whether a reference is the path of an ONNX file."""
+    """Return whether a reference is the path of an ONNX file."""
     return _is_file(split(reference)[0])
 
 
@@ -53,12 +53,12 @@ def _registered(name: str) -> bool:
 
 
 def announced() -> dict[str, EntryPoint]:
-    """The models that installed packages announce, those under a name of ours included: they can only be listed."""
+    """Return the models that installed packages announce; those under a registered model's name can only be listed."""
     return entry_points.announced(GROUP)
 
 
 def find(reference: str) -> Model:
-    """The model of an outside reference. Raises `UnknownName` where there is none. Imports torch."""
+    """Return the model of an outside reference. Raises `UnknownName` where there is none. Imports torch."""
     name, *settings = split(reference)
     data = next((setting.removeprefix("data=") for setting in settings if setting.startswith("data=")), None)
     if data is not None and data not in DATASETS:
@@ -78,7 +78,7 @@ def find(reference: str) -> Model:
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """What a side without torch needs to know of a model; plain JSON."""
+    """Return what a side without torch needs to know of a model; plain JSON."""
     return {
         "name": model.name,
         "data": list(model.data),
@@ -93,7 +93,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def described(fields: dict[str, Any]) -> Model:
-    """A model as `describe` told it. It can be talked about, not built."""
+    """Return a model from what `describe` says of it. It can be listed and planned with, not built."""
 
     def build(**_: Any) -> nn.Module:
         raise TypeError(f"{fields['name']} is only known by description here; the probe builds it")
@@ -126,11 +126,11 @@ def _timm(name: str, data: str) -> Model:
     if config is not None and data == "imagenet":
         bicubic = config.interpolation == "bicubic"
         preparation = Preparation(tuple(config.mean), tuple(config.std), config.crop_pct, bicubic)
-    return _stranger(name, build, data, f"timm {timm.__version__}", home=home, preparation=preparation, pretrained=name)
+    return _unregistered(name, build, data, f"timm {timm.__version__}", home=home, preparation=preparation, pretrained=name)
 
 
 def timm_size(config: Any, image_size: int) -> dict[str, int]:
-    """What timm has to be told of an image size, in pixels; `config` is the architecture's, if it has one."""
+    """Return timm's keywords for an image size, in pixels; `config` is the architecture's, if it has one."""
     fixed = config is not None and config.fixed_input_size
     return {"img_size": image_size} if fixed and image_size != config.input_size[-1] else {}
 
@@ -146,22 +146,24 @@ def _torchvision(name: str, data: str) -> Model:
         raise UnknownName(f"torchvision has no model {architecture!r}{nearest(architecture, zoo.list_models())}")
     kind = zoo.get_model_builder(architecture).__module__.split(".")[2]  # torchvision.models.KIND[.file]
     if kind in ("video", "optical_flow"):
-        raise UnknownName(f"model {name!r} takes {kind.replace('_', ' ')} inputs, wanted a model of single pictures")
+        raise UnknownName(f"model {name!r} takes {kind.replace('_', ' ')} inputs, expected a model of single pictures")
     if DATASETS[data].channels != 3:
         raise UnknownName(f"model {name!r}: torchvision's models take 3 channels, {data} has {DATASETS[data].channels}")
     weights = zoo.get_model_weights(architecture)
     changes: dict[str, Any] = {"pretrained": name, "home": DATASETS[data].image_size}
-    theirs: Any = weights.DEFAULT.transforms() if len(weights) and data == "imagenet" else None
-    if hasattr(theirs, "crop_size"):  # a classifier of pictures
-        crop, bicubic = theirs.crop_size[0] / theirs.resize_size[0], theirs.interpolation.value == "bicubic"
-        changes.update(home=theirs.crop_size[0], preparation=Preparation(tuple(theirs.mean), tuple(theirs.std), crop, bicubic))
+    published: Any = weights.DEFAULT.transforms() if len(weights) and data == "imagenet" else None
+    if hasattr(published, "crop_size"):  # a classifier of pictures
+        crop, bicubic = published.crop_size[0] / published.resize_size[0], published.interpolation.value == "bicubic"
+        changes.update(
+            home=published.crop_size[0], preparation=Preparation(tuple(published.mean), tuple(published.std), crop, bicubic)
+        )
     if kind == "detection":
         changes.update(home=320, inputs=detection.inputs, outputs=detection.outputs)
-    return _stranger(name, torchvision_builder(architecture, kind), data, f"torchvision {version}", **changes)
+    return _unregistered(name, torchvision_builder(architecture, kind), data, f"torchvision {version}", **changes)
 
 
 def torchvision_builder(architecture: str, kind: str = "classification") -> Callable[..., nn.Module]:
-    """A builder of one of torchvision's models, without weights."""
+    """Return a builder of one of torchvision's models, without weights."""
 
     def build(image_size: int, channels: int, classes: int) -> nn.Module:
         from torchvision import models as zoo
@@ -192,7 +194,7 @@ def _onnx(name: str, data: str | None) -> Model:
         raise UnknownName(f"no model {name!r}: {error}") from error
     if found.element_type != "float32":
         raise UnknownName(
-            f"model {name!r} takes images in {found.element_type}; wanted float32, the only one that is executed yet"
+            f"model {name!r} takes images in {found.element_type}; expected float32, the only one that is executed yet"
         )
     if data is None:
         data = "imagenet" if found.channels == 3 else "mnist"
@@ -221,7 +223,7 @@ def _pinned(file: Path, settings: Sequence[str]) -> list[str]:
 
 def _imported(name: str, target: str, data: str | None) -> Model:
     module, _, attribute = target.partition(":")
-    with their_packages():
+    with third_party_imports():
         try:
             found: Any = importlib.import_module(module)
             for part in attribute.split("."):
@@ -233,38 +235,41 @@ def _imported(name: str, target: str, data: str | None) -> Model:
     if isinstance(found, Model):
         return replace(found, name=name)
     if type(found).__name__ == "ExportedProgram":
-        raise UnknownName(f"{name!r} is an exported program (torch.export), wanted the torch.nn.Module that it was exported from")
+        raise UnknownName(
+            f"{name!r} is an exported program (torch.export), expected the torch.nn.Module that it was exported from"
+        )
     if not callable(found):
         raise UnknownName(
-            f"{name!r} is a {type(found).__name__}, wanted a callable that returns a torch.nn.Module, a module, or a models.Model"
+            f"{name!r} is a {type(found).__name__}, expected a callable that returns a torch.nn.Module, "
+            "a module, or a models.Model"
         )
-    return _stranger(name, _builder(found), data or "imagenet", f"{target}, from outside this project")
+    return _unregistered(name, _builder(found), data or "imagenet", f"{target}, from outside this project")
 
 
 def _builder(found: Any) -> Callable[..., nn.Module]:
-    """Calls a stranger's callable with those of our arguments that it names."""
+    """Return a builder that calls a third-party callable with those of this project's arguments that it names."""
     from torch import nn
 
-    def build(**ours: Any) -> Any:
+    def build(**arguments: Any) -> Any:
         if isinstance(found, nn.Module):
             return copy.deepcopy(found)
-        wanted = {**ours, "num_classes": ours["classes"], "in_chans": ours["channels"], "in_channels": ours["channels"]}
+        synonyms = {"num_classes": arguments["classes"], "in_chans": arguments["channels"], "in_channels": arguments["channels"]}
         parameters = inspect.signature(found).parameters
-        with their_packages():
-            return found(**{key: value for key, value in wanted.items() if key in parameters})
+        with third_party_imports():
+            return found(**{key: value for key, value in {**arguments, **synonyms}.items() if key in parameters})
 
     return build
 
 
-def _stranger(name: str, build: Callable[..., nn.Module], data: str, source: str, **changes: Any) -> Model:
+def _unregistered(name: str, build: Callable[..., nn.Module], data: str, source: str, **changes: Any) -> Model:
     return Model(name, build, None, data=(data,), sizes=ANY_SIZE, source=source, **changes)
 
 
 @contextmanager
-def their_packages() -> Iterator[None]:
-    """The current folder comes first on the path, and last afterwards, as a net may import in its forward.
+def third_party_imports() -> Iterator[None]:
+    """Put the current folder first on the path, and last afterwards, as a net may import in its forward.
 
-    What their code changes for the whole process (threads, default number type, working directory) is put back afterwards.
+    What third-party code changes for the whole process (threads, default number type, working directory) is put back afterwards.
     """
     before, here = ProcessState(), str(Path.cwd())
     sys.path.insert(0, here)

@@ -20,7 +20,7 @@ class NoWeights(PlumblineError, LookupError):
 
 
 def fetch(model: Model, image_size: int) -> tuple[dict[str, Tensor], str, str | None]:
-    """The state dict, what it is called, and the SHA-256 of the published file where there is a single one.
+    """Return the state dict, what it is called, and the SHA-256 of the published file where there is a single one.
 
     Raises `NoWeights`.
     """

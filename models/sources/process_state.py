@@ -1,4 +1,4 @@
-"""What a stranger's module changes for the whole process when it is imported, and how that is put back."""
+"""What third-party code changes for the whole process when it is imported, and how that is put back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ProcessState:
         self._then = {name: get() for name, (get, _) in self._settings.items()}
 
     def changed(self) -> list[str]:
-        """What is another by now, in words."""
+        """Return what has another value by now, in words."""
         return [f"{name} {_word(self._then[name])}, then {_word(now)}" for name, now in self._changes().items()]
 
     def put_back(self) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class BadCheckpoint(PlumblineError, ValueError):
-    """A file that is no safetensors file of ours, is cut off, or has been changed since it was written."""
+    """A file that is not one of this project's safetensors files, is cut off, or has changed since it was written."""
 
 
 class NotKept(PlumblineError, OSError):
@@ -30,13 +30,13 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     """
     from safetensors.torch import save_file
 
-    kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(facts, sort_keys=True)
-    write(path, lambda part: save_file(kept, part, metadata={"facts": text, "sha256": _digest(kept, text)}))
+    write(path, lambda part: save_file(stored, part, metadata={"facts": text, "sha256": _digest(stored, text)}))
 
 
 def write(path: Path, make: Callable[[Path], object]) -> None:
-    """Have a file made beside `path`, and then put in its place. Raises `NotKept`."""
+    """Have a file made beside `path`, and then put it in that place. Raises `NotKept`."""
     from safetensors import SafetensorError
 
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -53,15 +53,15 @@ def write(path: Path, make: Callable[[Path], object]) -> None:
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a file. Raises `BadCheckpoint`; nothing is unpickled."""
-    kept, told = _read(path)
-    if not told:
+    """Return the tensors and facts of a file. Raises `BadCheckpoint`; nothing is unpickled."""
+    stored, metadata = _read(path)
+    if not metadata:
         raise BadCheckpoint(f"{path} was not written by this project: it has no checksum")
-    return kept, json.loads(told["facts"])
+    return stored, json.loads(metadata["facts"])
 
 
 def tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of anybody's safetensors file; one of ours must be as it was written. Raises `BadCheckpoint`."""
+    """Return the tensors of any safetensors file; one of this project's must be as it was written. Raises `BadCheckpoint`."""
     return _read(path)[0]
 
 
@@ -70,15 +70,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, "pt") as file:
-            told = file.metadata() or {}
-            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+            metadata = file.metadata() or {}
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     except SafetensorError as error:
         raise BadCheckpoint(f"{path} is no whole safetensors file: {error}") from error
-    if not {"facts", "sha256"} <= told.keys():
-        return kept, {}
-    if _digest(kept, told["facts"]) != told["sha256"]:
+    if not {"facts", "sha256"} <= metadata.keys():
+        return stored, {}
+    if _digest(stored, metadata["facts"]) != metadata["sha256"]:
         raise BadCheckpoint(f"{path} was changed after it was written: its checksum is another one")
-    return kept, told
+    return stored, metadata
 
 
 def _umask() -> int:

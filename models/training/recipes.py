@@ -62,12 +62,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         wrong = [
-            (self.optimiser not in OPTIMISERS, f"optimiser: wanted {', '.join(OPTIMISERS)}, came {self.optimiser!r}"),
-            (self.schedule not in SCHEDULES, f"schedule: wanted {', '.join(SCHEDULES)}, came {self.schedule!r}"),
-            (self.epochs < 1, f"epochs: wanted 1 or more, came {self.epochs}"),
-            (self.batch < 1, f"batch: wanted 1 or more, came {self.batch}"),
-            (not 0 <= self.warmup < 1, f"warmup: wanted a share from 0 to less than 1, came {self.warmup}"),
-            (not self.learning_rate > 0, f"learning rate: wanted more than 0, came {self.learning_rate}"),
+            (self.optimiser not in OPTIMISERS, f"optimiser: expected {', '.join(OPTIMISERS)}, got {self.optimiser!r}"),
+            (self.schedule not in SCHEDULES, f"schedule: expected {', '.join(SCHEDULES)}, got {self.schedule!r}"),
+            (self.epochs < 1, f"epochs: expected 1 or more, got {self.epochs}"),
+            (self.batch < 1, f"batch: expected 1 or more, got {self.batch}"),
+            (not 0 <= self.warmup < 1, f"warmup: expected a share from 0 to less than 1, got {self.warmup}"),
+            (not self.learning_rate > 0, f"learning rate: expected more than 0, got {self.learning_rate}"),
         ]
         for is_wrong, text in wrong:
             if is_wrong:
@@ -83,11 +83,11 @@ class Recipe:
         return f"{epochs} of batches of {self.batch}, {steps}; {duration(60 * self.minutes)} on 2 cores ({self.source})"
 
     def of_epochs(self, epochs: int) -> Recipe:
-        """The same for more epochs, or fewer."""
+        """Return the same for more epochs, or fewer."""
         return replace(self, epochs=epochs, minutes=float(f"{self.minutes * epochs / self.epochs:.2g}"))
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of a step, counted from 0, of so many. It needs no memory, so that training can go on anywhere."""
+        """Return the learning rate of a step, counted from 0, of so many; it needs no memory: training can go on anywhere."""
         if self.schedule == "constant":
             return self.learning_rate
         rising = self.warmup * steps
@@ -104,10 +104,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained: a model at an image size in pixels, by a recipe, as a variant, from its own first weights or from those of
-    a safetensors file (`start`; with `new_head` all but those of the last layer), on `cpu` or `cuda` (None: to be chosen).
-    `bfloat16` says whether the device multiplies that in hardware: emulated, it would be slower than fp32. `beside` names what
-    else the weights depend on: a teacher, trainings of a chain that came before."""
+    """What is trained: a model at an image size in pixels, by a recipe, as a variant.
+
+    It begins with the model's own initial weights or those of a safetensors file (`start`; with `new_head` all but those of the
+    last layer). `device` is `cpu` or `cuda` (None: to be chosen). `bfloat16` says whether the device multiplies that in hardware:
+    emulated, it would be slower than fp32. `beside` names what else the weights depend on: a teacher, earlier trainings.
+    """
 
     model: Model
     image_size: int

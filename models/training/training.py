@@ -39,7 +39,7 @@ CHECKPOINT, RECORD = "checkpoint.safetensors", "training.json"
 
 @dataclass
 class Progress:
-    """What a watcher is told after each step."""
+    """Where a training is, as a watcher gets it after each step."""
 
     epoch: int
     epochs: int
@@ -96,7 +96,7 @@ def train(
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """The record of a training that has come to its end; None of any other."""
+    """Return the record of a training that has come to its end; None of any other."""
     if not ((folder / RECORD).exists() and (folder / WEIGHTS).exists()):
         return None
     return json.loads((folder / RECORD).read_text())
@@ -116,8 +116,8 @@ class _Run:
         load = partial(data.load, root, task.image_size, preparation=task.model.preparation)
         self._test, self._images = load("test"), load("train").to(self._device)
         if len(self._images) <= data.validation:
-            wanted = f"wanted more than the {data.validation} that are held out, came {len(self._images)}"
-            raise BadData(f"the training split of {data.name} has too few pictures: {wanted}")
+            expected = f"expected more than the {data.validation} that are held out, got {len(self._images)}"
+            raise BadData(f"the training split of {data.name} has too few pictures: {expected}")
         self._test.verify()
         self._images.verify()
         self._chosen, self._validation = held_out(len(self._images), data.validation, task.recipe.seed)
@@ -148,7 +148,7 @@ class _Run:
         self._before_s = self._state.seconds
 
     def steps(self, checkpoint_s: float) -> Iterator[Progress]:
-        """Take all steps that are left, each told of, and keep a checkpoint after each epoch and every so many seconds."""
+        """Take all steps that are left, yielding after each, and keep a checkpoint after each epoch and every so many seconds."""
         import torch
 
         recipe, state = self._task.recipe, self._state
@@ -249,8 +249,11 @@ class _Run:
         return value
 
     def _attention(self) -> AbstractContextManager[None]:
-        """On a CPU in bfloat16 as plain products: the backward of torch's fused attention takes four times as long there (the
-        ViT for CIFAR-10, batches of 128: 71 s an epoch against 37)."""
+        """Return the context in which attention runs: on a CPU in bfloat16, as plain products.
+
+        The backward of torch's fused attention takes four times as long there (ViT for CIFAR-10, batches of 128: 71 s an epoch
+        against 37).
+        """
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         if self._bfloat16 and self._device == "cpu":
@@ -316,18 +319,18 @@ class _Run:
             tensors, facts = checkpoint.load(path)
         except checkpoint.BadCheckpoint as error:
             raise checkpoint.BadCheckpoint(f"{error}; {ANEW}") from error
-        theirs, ours = facts.get("made_by", {}), self._made_by
-        different = [f"{key}: {theirs.get(key)} then, {ours[key]} now" for key in ours if theirs.get(key) != ours[key]]
+        saved, current = facts.get("made_by", {}), self._made_by
+        different = [f"{key}: {saved.get(key)} then, {current[key]} now" for key in current if saved.get(key) != current[key]]
         if different:
             raise checkpoint.BadCheckpoint(
                 f"{path} cannot be continued to the same weights ({'; '.join(different)}); finish it as it was begun, or {ANEW}"
             )
         part = {prefix: _with_prefix(tensors, prefix) for prefix in ("net.", "optimiser.", "addition.")}
-        wanted = self._net.state_dict()
+        expected = self._net.state_dict()
         unfit = [
             name
-            for name in {**wanted, **part["net."]}
-            if name not in wanted or name not in part["net."] or wanted[name].shape != part["net."][name].shape
+            for name in {**expected, **part["net."]}
+            if name not in expected or name not in part["net."] or expected[name].shape != part["net."][name].shape
         ]
         if unfit:
             raise checkpoint.BadCheckpoint(
@@ -364,8 +367,10 @@ class _Run:
         return f"the last good checkpoint is {path}, of step {step}; try a lower learning rate"
 
     def _record(self) -> dict[str, Any]:
-        """What a reader wants to know of a training. Times in seconds; `waiting_share` is that of the steps' time that went into
-        making batches."""
+        """Return the record of a training.
+
+        Times are in seconds; `waiting_share` is the share of the steps' time that went into making batches.
+        """
         task, state, data = self._task, self._state, self._task.model.dataset(self._task.image_size)
         stepping = sum(point["seconds"] for point in state.curves)
         return {

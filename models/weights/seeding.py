@@ -20,7 +20,7 @@ CALIBRATION = 16  # pictures from which seeded batch norms take their statistics
 
 
 def pictures(count: int, channels: int, image_size: int, seed: int) -> Tensor:
-    """Random pictures with structure at every scale; float32, shape (count, channels, image_size, image_size).
+    """Return random pictures with structure at every scale; float32, shape (count, channels, image_size, image_size).
 
     White noise would not do: averaged over 224 x 224 pixels, every noise picture looks the same.
     """
@@ -58,6 +58,7 @@ Run = Callable[["nn.Module", "Tensor"], "Tensor"]
 
 
 def call(net: nn.Module, images: Tensor) -> Tensor:
+    """Run a net that takes pictures and returns one tensor."""
     outputs: Tensor = net(images)
     return outputs
 
@@ -115,8 +116,11 @@ def seed_weights(
 
 
 def _scale(net: nn.Module, head: nn.Module | None, images: Tensor, run: Run) -> float:
-    """What the head is to be divided by: the spread of its outputs, where they are the net's, or where it is not called or its
-    rows are no images, those of the net; their root mean square, where something is made of them, so that it is not squashed."""
+    """Return the number by which the head has to be divided.
+
+    That is the spread of its outputs where they are the net's, and the spread of the net's where the head is not called or its
+    rows are not images; where the net makes something of the head's outputs, their root mean square, so that nothing saturates.
+    """
     import torch
 
     own: list[tuple[float, float]] = []
@@ -138,8 +142,10 @@ def _scale(net: nn.Module, head: nn.Module | None, images: Tensor, run: Run) -> 
 
 
 def changes_in_eval(net: nn.Module) -> bool:
-    """Whether a part of a net does more than other modules when it is put into eval mode: folds weights, as merged LoRA layers
-    and re-parametrised convolutions do. Weights that are loaded afterwards are not seen there."""
+    """Return whether a module of a net overrides `train` or `eval`, and so may fold weights when it is put into eval mode.
+
+    Merged LoRA layers and re-parametrised convolutions do; weights that are loaded afterwards have no effect on them.
+    """
     from torch import nn
 
     usual = (nn.Module.train, nn.Module.eval)
@@ -202,5 +208,5 @@ def _calm(net: nn.Module) -> None:
 
 
 def spread(outputs: Tensor) -> float:
-    """Root mean square, over the outputs, of their standard deviation between the inputs (first axis)."""
+    """Return the root mean square, over the outputs, of their standard deviation between the inputs (first axis)."""
     return float(outputs.double().var(dim=0).mean().sqrt())

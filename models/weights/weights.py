@@ -60,7 +60,7 @@ def locate(
     root: Path | None = None,
     train_minutes: float = 1.0,
 ) -> Weights:
-    """The best weights there are for a model.
+    """Return the best weights there are for a model.
 
     In `directory` a file is called `<data set>_<model>.safetensors`; before and after the model's name anything may
     stand, set off by a dot or a hyphen. With `published`, those of torchvision or timm are next; then those that were trained
@@ -68,12 +68,12 @@ def locate(
     Raises `AmbiguousWeights` where two fit, and `WrongWeights` where only a pickle does.
     """
     data = model.dataset(image_size)
-    stem, wanted = _stem(model, image_size), f"a file {file_name(model, image_size)} is wanted"
+    stem, expected = _stem(model, image_size), f"a file {file_name(model, image_size)} is expected"
     if directory is not None:
         fitting = candidates(model, image_size, directory)
         found = [path for path in fitting if path.suffix == ".safetensors"]
         if len(found) > 1:
-            raise AmbiguousWeights(f"{stem}: {len(found)} files fit, wanted one: {', '.join(path.name for path in found)}")
+            raise AmbiguousWeights(f"{stem}: {len(found)} files fit, expected one: {', '.join(path.name for path in found)}")
         if found:
             return Weights("file", found[0], found[0].name)
         if fitting:
@@ -88,17 +88,17 @@ def locate(
         quick = data.embedded or (data.missing(root) is None and recipe.minutes <= train_minutes)
         if quick or (kept is not None and kept.exists()):
             return Weights("trained", kept, f"trained here on {data.name}, recipe {recipe.name!r}, seed {recipe.seed}", task)
-        wanted += f", or plumbline train {model.name} --image-size {image_size} ({duration(60 * recipe.minutes)} on 2 cores)"
+        expected += f", or plumbline train {model.name} --image-size {image_size} ({duration(60 * recipe.minutes)} on 2 cores)"
     place = "no --weights DIR was given" if directory is None else "the --weights folder has none"
     if published:
         place = "neither torchvision nor timm publishes any"
     elif model.pretrained is not None and data.name == "imagenet":
-        wanted += f", or --weights pretrained for those of {model.pretrained.partition(':')[0]}"
-    return Weights("seeded", None, f"no weights for {model.name} on {data.name}: {place}; {wanted}")
+        expected += f", or --weights pretrained for those of {model.pretrained.partition(':')[0]}"
+    return Weights("seeded", None, f"no weights for {model.name} on {data.name}: {place}; {expected}")
 
 
 def folder(task: Task, cache: Path) -> Path:
-    """Where a training is kept: its checkpoint, in the end its weights and its record."""
+    """Return where a training is kept: its checkpoint, in the end its weights and its record."""
     return cache / "training" / task.name
 
 
@@ -114,7 +114,7 @@ def _recipe(model: Model, image_size: int) -> Recipe | None:
 
 
 def candidates(model: Model, image_size: int, directory: Path) -> list[Path]:
-    """The files of a folder whose names say that they hold weights of a model, pickles included."""
+    """Return the files of a folder whose names say that they hold weights of a model, pickles included."""
     data = model.dataset(image_size)
     name = re.escape(_stem(model, image_size).removeprefix(f"{data.name}_"))
     pattern = re.compile(rf"{data.name}_(.*[-.])?{name}([-.].*)?")
@@ -123,7 +123,7 @@ def candidates(model: Model, image_size: int, directory: Path) -> list[Path]:
 
 
 def file_name(model: Model, image_size: int) -> str:
-    """What a file of weights is called."""
+    """Return what a file of weights is called."""
     return f"{_stem(model, image_size)}.safetensors"
 
 
@@ -141,7 +141,7 @@ REFUSED = (
 
 
 def last_layer(net: nn.Module) -> tuple[str, ...]:
-    """The names of the tensors of a net's last linear layer or convolution, which gives each class its score."""
+    """Return the names of the tensors of a net's last linear layer or convolution, which gives each class its score."""
     from torch import nn
 
     name = next(name for name, module in reversed([*net.named_modules()]) if isinstance(module, (nn.Linear, nn.Conv2d)))
@@ -149,7 +149,7 @@ def last_layer(net: nn.Module) -> tuple[str, ...]:
 
 
 def weighted(model: Model, image_size: int, path: Path, dtype: torch.dtype | None = None) -> nn.Module:
-    """A model with the weights of a file, in eval mode; in another number format than its own where one is named.
+    """Return a model with the weights of a file, in eval mode; in another number format than its own where one is named.
 
     Eval mode comes last: there are nets that fold their weights in it. Raises `WrongWeights`.
     """
@@ -164,7 +164,7 @@ def weighted(model: Model, image_size: int, path: Path, dtype: torch.dtype | Non
 
 
 def load_weights(net: nn.Module, path: Path, but: Collection[str] = ()) -> None:
-    """Load a safetensors file; every tensor must be wanted, and every wanted tensor there in its shape.
+    """Load a safetensors file; every tensor must be one of the net's, and each of the net's there in its shape.
 
     Those named in `but` stay as they are in the net, whatever the file has. A tensor that has several names in the net (tied
     weights) may stand in the file under one of them, as safetensors' `save_model` writes it, or under more with the same
@@ -177,28 +177,28 @@ def load_weights(net: nn.Module, path: Path, but: Collection[str] = ()) -> None:
         state = checkpoint.tensors(path)
     except checkpoint.BadCheckpoint as error:
         raise WrongWeights(str(error)) from error
-    wanted = net.state_dict()
+    expected = net.state_dict()
     if asked := WITHOUT.search(path.stem):
         state = {name.removeprefix(f"{asked[1]}."): tensor for name, tensor in state.items()}
-    tied = _tied(wanted)
+    tied = _tied(expected)
     for names in tied:
         written = [name for name in names if name in state]
-        for name in names if written and all(wanted[name].shape == wanted[written[0]].shape for name in names) else ():
+        for name in names if written and all(expected[name].shape == expected[written[0]].shape for name in names) else ():
             state.setdefault(name, state[written[0]])
-    state = {**state, **{name: wanted[name] for name in but}}
+    state = {**state, **{name: expected[name] for name in but}}
     kinds = [
-        f"{name} (file {state[name].dtype}, model {wanted[name].dtype})"
-        for name in wanted
-        if name in state and state[name].dtype.is_floating_point != wanted[name].dtype.is_floating_point
+        f"{name} (file {state[name].dtype}, model {expected[name].dtype})"
+        for name in expected
+        if name in state and state[name].dtype.is_floating_point != expected[name].dtype.is_floating_point
     ]
     reshaped = [
-        f"{name} (file {list(state[name].shape)}, model {list(wanted[name].shape)})"
-        for name in wanted
-        if name in state and state[name].shape != wanted[name].shape
+        f"{name} (file {list(state[name].shape)}, model {list(expected[name].shape)})"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
     ]
     wrong = {
-        "missing": [name for name in wanted if name not in state and not name.endswith(NO_WEIGHT)],
-        "unexpected": [name for name in state if name not in wanted],
+        "missing": [name for name in expected if name not in state and not name.endswith(NO_WEIGHT)],
+        "unexpected": [name for name in state if name not in expected],
         "of another shape": reshaped,
         "of another kind": kinds,
     }
@@ -208,7 +208,7 @@ def load_weights(net: nn.Module, path: Path, but: Collection[str] = ()) -> None:
             for kind, names in wrong.items()
             if names
         )
-        advice = _prefixes(wanted, state, path) if wrong["missing"] and wrong["unexpected"] else ""
+        advice = _prefixes(expected, state, path) if wrong["missing"] and wrong["unexpected"] else ""
         raise WrongWeights(f"{path.name} does not fit the model: {'; '.join(texts)}{advice}")
     net.load_state_dict(state, strict=True)
     loaded = net.state_dict()
@@ -217,7 +217,7 @@ def load_weights(net: nn.Module, path: Path, but: Collection[str] = ()) -> None:
             others = ", ".join(name for name in names if name != lost[0])
             raise WrongWeights(
                 f"{path.name}: {lost[0]} shares its memory with {others} in the model (tied weights), and the file has other "
-                "numbers for them; wanted the same ones, or only one of them in the file"
+                "numbers for them; expected the same ones, or only one of them in the file"
             )
 
 
@@ -237,9 +237,9 @@ def _equal(loaded: Tensor, written: Tensor) -> bool:
     return torch.allclose(loaded, written.to(loaded), rtol=0, atol=0, equal_nan=True)
 
 
-def _prefixes(wanted: Collection[str], state: Collection[str], path: Path) -> str:
+def _prefixes(expected: Collection[str], state: Collection[str], path: Path) -> str:
     """What to do where names differ by what stands before them, as wrappers leave it there (DataParallel, torch.compile)."""
-    needed = {name for name in wanted if not name.endswith(NO_WEIGHT)}
+    needed = {name for name in expected if not name.endswith(NO_WEIGHT)}
     for longer, shorter in ((set(state), needed), (needed, set(state))):
         short = max(shorter, key=len)
         for name in longer:
@@ -248,7 +248,7 @@ def _prefixes(wanted: Collection[str], state: Collection[str], path: Path) -> st
                 if longer is needed:
                     return f". The model's names begin with {prefix!r}, those in the file do not: save the net that was wrapped"
                 return (
-                    f". All that is wanted is there behind {prefix!r}, which a wrapper has put before the names: call the file "
+                    f". All that is expected is there behind {prefix!r}, which a wrapper has put before the names: call the file "
                     f"{path.stem}-without={prefix.removesuffix('.')}.safetensors, and it is taken off"
                 )
     return ""
@@ -261,8 +261,11 @@ def _has_header(path: Path) -> bool:
 
 
 def sources(folder: Path = Path(__file__).parent.parent) -> str:
-    """A digest of a package's sources, of this one if none is named: what a runtime built, or a training begun, by other code is
-    not taken from a cache. (Finished weights are: their record names the code, and a floor is what holds them to account.)"""
+    """Return a digest of a package's source files; of `models` if none is named.
+
+    What a runtime built, or a training that was begun, with other code is not taken from a cache. Finished weights are: their
+    record names the code, and a floor holds their accuracy to account.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())
