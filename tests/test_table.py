@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from plumbline.harness.cli import main
 from plumbline.harness.facts import Accuracy
-from plumbline.harness.record import Record
+from plumbline.harness.journal import Journal
+from plumbline.harness.machine import Machine
+from plumbline.harness.record import Record, schema
+from plumbline.harness.settings import Settings
 from plumbline.harness.views.table import notes
-from tests.records import prepared_of, record_of
+from tests.records import cell_of, latency_of, prepared_of, record_of, replace
+
+
+def plumbline(*words: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["plumbline", *words])
+        return main()
 
 
 def record(reason: str | None, source: str = "x") -> Record:
@@ -22,3 +38,29 @@ def test_how_to_get_pictures_and_weights_is_said_in_one_line() -> None:
     assert lines[0].startswith("no top-1 in 4 of 6 rows: ")
     assert all(words in lines[0] for words in ("plumbline data ", "--data ROOT", "--weights DIR", "--weights pretrained"))
     assert lines[1] == "no top-1: ssdlite does not name one class for a picture"
+
+
+def test_a_page_of_results_says_when_where_and_by_which_revision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = Machine(id="m", cpu_model="a processor", cpu_flags="avx2", cores_allowed=2, torch="2.15", memory_bytes=24 << 30)
+    cells = [record_of(cell_of(batch=batch), machine=here, latency=latency_of(), seconds=30.0) for batch in (1, 8)]
+    later = replace(cells[1], outcome="failed", reason="so", latency=None, started_at="2026-01-02T00:00:00+00:00")
+    journal = Journal(tmp_path / "run")
+    for each in (cells[0], replace(later, settings=Settings(seed=3))):
+        journal.append(each)
+    journal.close()
+    out = tmp_path / "page.md"
+    assert plumbline("results", str(tmp_path / "run"), "--title", "A run", "--out", str(out)) == 0
+    page = out.read_text()
+    for words in (
+        "# A run", "- measured: 2026-01-01 to 2026-01-02", "- by revision: 5ca1ab1e",
+        "a processor (AVX2), 2 cores, torch 2.15, 24 GiB",
+        "- cells: 1 ok, 1 failed", "- which took: 1 min", "failed: so",
+    ):  # fmt: skip
+        assert words in page
+    assert plumbline("table", str(tmp_path / "run")) == 0
+    assert capsys.readouterr().out.strip() in page
+
+
+def test_the_schema_can_be_had(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plumbline("schema") == 0
+    assert json.loads(capsys.readouterr().out) == schema()

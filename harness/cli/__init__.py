@@ -12,7 +12,7 @@ from plumbline.harness.views import terminal
 
 COMMANDS = (
     "list", "show", "counts", "overhead", "table", "check-plugin", "layers", "fastest", "train", "compression", "compress",
-    "reproduce", "data",
+    "reproduce", "results", "data", "schema",
 )  # fmt: skip
 
 
