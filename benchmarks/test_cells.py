@@ -1,4 +1,4 @@
-"""The benchmark: is it the right model, and only then, how fast is it?"""
+"""The benchmark: first whether it is the right model, and only then how fast it is."""
 
 from __future__ import annotations
 

@@ -74,6 +74,8 @@ def stem(cell: Cell) -> str:
 
 
 def shown_model(reference: str) -> str:
-    """A model's name; of the path of a file only the last part, as the rest is about the person. Which of the files of that name
-    it is, `+sha256=` says."""
+    """A model's name; of the path of a file only the last part, as the rest is about the person.
+
+    Which of the files of that name it is, `+sha256=` says.
+    """
     return reference.rpartition("/")[2]

@@ -165,8 +165,10 @@ class Prepared(Struct, frozen=True):
 
 
 class Delivery(Struct, frozen=True):
-    """How much faster a variant is than its dense parent, on the same runtime, timed in turns in one process: the median over
-    rounds, and its 95 % interval. `unavailable` says why there is none."""
+    """How many times as fast a variant is as its dense parent, on the same runtime, timed in turns in one process.
+
+    `speedup` is the median over rounds, `interval` its 95 % interval. `unavailable` says why there is none.
+    """
 
     speedup: float | None = None
     interval: tuple[float, float] | None = None
@@ -351,8 +353,10 @@ class Latency(Struct, frozen=True):
 
 
 class Part(Struct, frozen=True):
-    """A part of an inference, by the runtime's own account: its operator, seconds, the format of what it multiplies, and the
-    layer of the model that it is, with its MACs of one image."""
+    """Describe a part of an inference, by the runtime's own account.
+
+    `number_format` is that of what it multiplies, `layer` the layer of the model that it is, with its `macs` of one image.
+    """
 
     name: str
     operator: str

@@ -113,8 +113,11 @@ def state() -> Readings:
 
 
 class Capabilities(Struct, frozen=True):
-    """What decides beforehand which cells a place can run: flags of its processor, why it has no CUDA device (None: it may have
-    one), and the runtimes whose libraries are missing, each with what to install."""
+    """What decides beforehand which cells a place can run.
+
+    `cpu_flags` are those of its processor; `cuda` is why it has no CUDA device (None: it may have one); `runtimes` names those
+    whose libraries are missing, each with what to install; `cpus` counts the processors that may be used.
+    """
 
     cpu_flags: list[str]
     cuda: str | None
@@ -163,8 +166,10 @@ _ARITHMETIC = {
 
 
 def cpu_class(flags: Collection[str]) -> str:
-    """The kind of processor by its instruction sets, as in `AVX2` or `AVX-512 with VNNI and bf16`: figures of one kind say little
-    about another, and each limit holds for one."""
+    """Name the kind of processor by its instruction sets, as in `AVX2` or `AVX-512 with VNNI and bf16`.
+
+    Figures of one kind say little about another, and each limit holds for one.
+    """
     vectors = next((name for flag, name in _VECTORS.items() if flag in flags), "no known vectors")
     more = [name for name, theirs in _ARITHMETIC.items() if theirs & set(flags)]
     words = ", ".join(more[:-1]) + " and " * (len(more) > 1) + "".join(more[-1:])

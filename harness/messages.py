@@ -161,8 +161,11 @@ Response = Hello | Busy | Progress | Answer | Ended | Exited
 
 
 class Contender(Struct, frozen=True):
-    """What became of a cell in a race: the durations of its turns in seconds, the n-th of all cells being of one round; or the
-    reason why it was not timed."""
+    """What became of a cell in a race.
+
+    `turns_s` are the durations of its turns in seconds, the n-th of all cells being of one round; `reason` is why it was not
+    timed.
+    """
 
     reason: str | None = None
     turns_s: list[float] = []

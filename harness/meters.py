@@ -68,7 +68,7 @@ def find(name: str) -> type[Meter]:
     entry = announced()[name]
     meter = entry_points.load("meter", entry)
     if not (isinstance(meter, type) and issubclass(meter, Meter)):
-        raise UnknownName(f"meter {name!r}: {entry.value!r} is {meter!r}, wanted a subclass of {__name__}.Meter")
+        raise UnknownName(f"meter {name!r}: {entry.value!r} is {meter!r}, expected a subclass of {__name__}.Meter")
     return meter
 
 

@@ -36,10 +36,12 @@ def folders(data: Path | None, weights: Path | None = None) -> dict[str, Path]:
 
 
 class Settings(Struct, frozen=True):
-    """Times in seconds. `inputs_seed` chooses the pictures on which outputs are compared, `seed` everything else.
-    `pretrained`: take the weights that torchvision or timm publish. `accuracy_images`: how many images a subset has, None
-    for all of them, 0 for no accuracy. `layers`: find out where the time goes. `train_minutes`: a model without weights is
-    trained when its recipe takes no longer than that on two cores.
+    """Times in seconds.
+
+    `inputs_seed` chooses the pictures on which outputs are compared, `seed` everything else. `pretrained`: take the weights that
+    torchvision or timm publish. `accuracy_images`: how many images a subset has, None for all of them, 0 for no accuracy.
+    `layers`: find out where the time goes. `train_minutes`: a model without weights is trained when its recipe takes no longer
+    than that on two cores.
 
     `data`, `weights` and `cache` are folders of the place where the cell runs; where `cache` is UNKNOWN, that place finds all
     three for itself (`located`).

@@ -16,8 +16,11 @@ MEASURED = ("fp32", "bf16", "fp16")  # what torch's arithmetic on a CPU is; inte
 
 @dataclass(frozen=True)
 class Speed:
-    """`macs_per_s` of a convolution by all processors that may be used, by precision; `layer_s` of one that has next to nothing
-    to multiply; `python_s` of 100,000 turns of a loop, which is what exporting and quantising depend on."""
+    """How fast a machine is.
+
+    `macs_per_s` is that of a convolution by all processors that may be used, by precision; `layer_s` the time of one that has
+    next to nothing to multiply; `python_s` that of 100,000 turns of a loop, on which exporting and quantising depend.
+    """
 
     macs_per_s: Mapping[str, float]
     layer_s: float = 50e-6

@@ -22,8 +22,10 @@ from tests.nursery import Nursery
 
 
 def take_cores() -> None:
-    """Under `pytest -n` each worker keeps to cores of its own, and so does all that it starts: what waits for a thread that
-    waits for a core takes ten times as long."""
+    """Under `pytest -n` each worker keeps to cores of its own, and so does all that it starts.
+
+    What waits for a thread that waits for a core takes ten times as long.
+    """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker and hasattr(os, "sched_setaffinity"):
         allowed, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])

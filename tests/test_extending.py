@@ -82,7 +82,7 @@ def test_what_breaks_its_contract_is_red(tmp_path: Path, cache: Path, python: st
     assert code == 1
     for reason in (
         "reading it imports neither torch nor its libraries: it imports torch",
-        "its unit is a base unit: wanted one of s, byte,",
+        "its unit is a base unit: expected one of s, byte,",
         "the formula gives",
         "the net that went in is another one now",
     ):
@@ -95,6 +95,6 @@ def test_a_plugin_that_nobody_announces(tmp_path: Path, cache: Path, python: str
     environment = package(tmp_path, cache, {}, "")
     code, told = check(python, environment, "nothing_of_that_name")
     assert code == 2
-    assert "no plugin 'nothing_of_that_name'; wanted the name of an entry point in one of the groups plumbline.runtimes" in told
+    assert "no plugin 'nothing_of_that_name'; expected the name of an entry point in one of the groups plumbline.runtimes" in told
     code, told = check(python, environment)
     assert (code, told.startswith("no installed package announces a runtime")) == (0, True)

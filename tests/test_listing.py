@@ -69,7 +69,7 @@ def test_show_counts_what_has_no_formula(harness: Harness) -> None:
     ("arguments", "says"),
     [
         (["resnet5"], "did you mean resnet"),
-        (["vit_tiny", "--image-size", "225"], "16 to 1024 in steps of 16 pixels, came 225"),
+        (["vit_tiny", "--image-size", "225"], "16 to 1024 in steps of 16 pixels, got 225"),
         (["timm:nothing_like_it"], "timm has no model"),
     ],
 )

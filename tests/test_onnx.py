@@ -557,7 +557,7 @@ def test_figures_are_for_one_image_whatever_the_batch(tmp_path: Path) -> None:
     whole = reference(tmp_path / "n.onnx", images.numpy())
     np.testing.assert_allclose(whole, reference(tmp_path / "4.onnx", images.numpy()), rtol=1e-12)
     torch.testing.assert_close(run(tmp_path / "4.onnx", images[:4]).double(), torch.from_numpy(whole[:4]), rtol=1e-4, atol=1e-4)
-    with pytest.raises(Unsupported, match=r"\(4, 3, 8, 8\).*came \(6, 3, 8, 8\).*takes a batch of 4 and no other"):
+    with pytest.raises(Unsupported, match=r"\(4, 3, 8, 8\).*got \(6, 3, 8, 8\).*takes a batch of 4 and no other"):
         run(tmp_path / "4.onnx", images)
 
 
@@ -800,7 +800,7 @@ def test_a_session_is_what_was_asked_for(save: Save, recwarn: pytest.WarningsRec
     came = session(path, **asked).read_back()
     assert {name: came[name] for name in asked} == asked
     assert (session(path).keeps_memory is None, session(path, **asked).keeps_memory) == (False, None)
-    with pytest.raises(NotAsAsked, match=r"wanted a session with .*CUDAExecutionProvider.*came \('CPUExecutionProvider'"):
+    with pytest.raises(NotAsAsked, match=r"expected a session with .*CUDAExecutionProvider.*got \('CPUExecutionProvider'"):
         session(path, target="cuda")
 
 

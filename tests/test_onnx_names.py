@@ -156,8 +156,10 @@ def ended(server: Connection, settings: Settings, file: Path, precision: str, ba
 
 
 def test_a_batch_that_is_closed_inside_is_refused_by_name(server: Connection, settings: Settings, tmp_path: Path) -> None:
-    """A file that says any batch and reshapes to one row; with one picture it runs. Of numbers in another precision the name is
-    told."""
+    """A file that says any batch and reshapes to one row; with one picture it runs.
+
+    Of numbers in another precision the name is told.
+    """
     model = onnx.load(written(tmp_path / "net.onnx"))
     model.graph.node[1].CopyFrom(helper.make_node("Reshape", ["mean", "shape"], ["flat"]))
     model.graph.initializer.append(numpy_helper.from_array(np.array([1, 3], np.int64), "shape"))
@@ -168,9 +170,7 @@ def test_a_batch_that_is_closed_inside_is_refused_by_name(server: Connection, se
     probe.close()
     outcome, axis, reason = ended(server, settings, file, "fp32", 2)
     assert (outcome, axis) == ("unsupported", "batch")
-    assert reason.startswith(
-        "building: one.onnx says that it takes any batch, and runs with 1 only, came 2; export it for others"
-    )
+    assert reason.startswith("building: one.onnx says that it takes any batch, and runs with 1 only, got 2; export it for others")
     outcome, axis, reason = ended(server, settings, written(tmp_path / "plain.onnx"), "int8-static", 1)
     assert (outcome, axis) == ("unsupported", "runtime")
     assert reason.endswith("The file's numbers are fp32: --precision fp32")

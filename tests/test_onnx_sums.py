@@ -51,8 +51,10 @@ def plain(path: Path, factor: float = 1.0) -> Path:
 
 
 def test_a_mean_over_a_whole_picture_is_within_its_bound_and_a_perturbed_layer_is_not(tmp_path: Path) -> None:
-    """The pooling adds up 65,536 numbers, 40 times as many terms (square root) as the convolution. The bound follows them, and a
-    kernel that is 0.1 % too large is still beyond it."""
+    """The pooling adds up 65,536 numbers, 40 times as many terms (square root) as the convolution.
+
+    The bound follows them, and a kernel that is 0.1 % too large is still beyond it.
+    """
     file = plain(tmp_path / "net.onnx")
     images = pictures(8, 3, SIZE, seed=1)
     exact = torch.from_numpy(np.asarray(reference(file, images.numpy())))

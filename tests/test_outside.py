@@ -239,10 +239,10 @@ def test_an_onnx_file_of_tensorflows_layout_and_one_batch(bench: Bench, tmp_path
     assert {"onnx", "onnxruntime"} <= set(kept.machine.libraries)
     no_weights = bench("--tier", "smoke", "--model", f"{file}+data=cifar10", "--weights", str(tmp_path), folder="weights")
     assert no_weights.code == pytest.ExitCode.USAGE_ERROR
-    assert "fits no model of these cells; wanted any of none, as ONNX files have their own" in no_weights.output
+    assert "fits no model of these cells; expected any of none, as ONNX files have their own" in no_weights.output
     named = bench("--tier", "smoke", "--model", f"{file}+data=cifar10", "--batch", "3", folder="named")
     assert named.code == 1
-    assert "takes a batch of 2 and no other, came 3" in named.output
+    assert "takes a batch of 2 and no other, got 3" in named.output
 
 
 @pytest.mark.slow

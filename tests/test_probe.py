@@ -80,8 +80,10 @@ def _small() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [*_small(), "timm:mobilenetv2_100", "torchvision:alexnet", "torchvision:shufflenet_v2_x0_5"])
 def test_seeded_nets_agree_in_bf16_with_room_to_spare(server: Connection, settings: Settings, model: str) -> None:
-    """Nets that amplify rounding errors, as untrained ones do, would make this a lottery. That grows with the depth of a net,
-    which the size of the pictures leaves as it is."""
+    """Nets that amplify rounding errors, as untrained ones do, would make this a lottery.
+
+    That grows with the depth of a net, which the size of the pictures leaves as it is.
+    """
     found = models.find(model)
     image_size = next(
         size for size in (*range(min(64, found.image_size), found.image_size), found.image_size) if size in found.sizes
@@ -121,7 +123,7 @@ def test_arithmetic_in_software_is_marked_and_timed_a_few_times(server: Connecti
         ("REAL_TIME", "crashed", "killed by (SIG|signal )"),
         ("NOT_A_NUMBER", "failed", "NaN"),
         ("NOT_A_NUMBER_LATER", "failed", "NaN"),
-        ("NARROW", "failed", r"wanted outputs of shape \(1, 10\), came \(1, 9\)"),
+        ("NARROW", "failed", r"expected outputs of shape \(1, 10\), got \(1, 9\)"),
     ],
 )
 def test_a_model_that_goes_wrong_ends_its_own_cell(

@@ -101,7 +101,7 @@ class Buggy(Eager):
     """Its author's mistake, and nothing that a library said."""
 
     def ready(self, placed):
-        raise ValueError("wanted two values, came three")
+        raise ValueError("expected two values, got three")
 
 
 class OneThread(Eager):
@@ -180,7 +180,7 @@ def test_integers_that_a_library_has_no_kernels_for_are_unsupported(ask: Ask) ->
 
 @pytest.mark.parametrize(
     ("runtime", "reason"),
-    [("onethread", r"asked for threads=\d+, onethread says that it has 77"), ("buggy", "wanted two values, came three")],
+    [("onethread", r"asked for threads=\d+, onethread says that it has 77"), ("buggy", "expected two values, got three")],
 )
 def test_what_ran_otherwise_and_what_is_a_mistake_is_red(ask: Ask, runtime: str, reason: str) -> None:
     with pytest.raises(CellEnded, match=reason) as caught:
@@ -211,8 +211,8 @@ def test_a_runtime_is_found_with_its_options(ask: Ask) -> None:
     for reference, words in {
         "onnxrutime": r"no runtime 'onnxrutime' \(did you mean onnxruntime.*\?\); known: eager",
         "onnxruntime+graf=all": r"no option 'graf' \(did you mean graph\?\); known: arena, graph",
-        "onnxruntime+graph=best": r"option 'graph': wanted all, extended, basic, off, came 'best'",
-        "not_a_runtime": r"'theirs:NOT_A_RUNTIME' is 3, wanted a subclass of plumbline.harness.runtimes.Runtime",
+        "onnxruntime+graph=best": r"option 'graph': expected all, extended, basic, off, got 'best'",
+        "not_a_runtime": r"'theirs:NOT_A_RUNTIME' is 3, expected a subclass of plumbline.harness.runtimes.Runtime",
         "missing": r"entry point 'theirs:Missing' cannot be loaded",
     }.items():
         with pytest.raises(UnknownName, match=words):
@@ -345,7 +345,7 @@ def test_without_a_compiler_compiled_is_unavailable(
 def test_a_calibration_set_that_is_empty_or_of_another_shape(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
     export(net, torch.randn(2, 3, 8, 8), tmp_path / "plain.onnx")
-    with pytest.raises(ValueError, match="the calibration set is empty; wanted images"):
+    with pytest.raises(ValueError, match="the calibration set is empty; expected images"):
         quantise(tmp_path / "plain.onnx", tmp_path / "small.onnx", torch.empty(0, 3, 8, 8))
     with pytest.raises(Unsupported, match=r"ONNX Runtime cannot quantise it: .*invalid dimensions for input: images"):
         quantise(tmp_path / "plain.onnx", tmp_path / "small.onnx", torch.randn(4, 3, 9, 9))

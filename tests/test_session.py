@@ -137,7 +137,7 @@ def test_the_impossible_is_skipped_unless_it_was_named(bench: Bench, tmp_path: P
     run = bench("--matrix", str(tmp_path / "m.toml"), "-rs")
     assert run.code == 0
     assert "1 passed, 1 skipped" in run.output
-    assert "takes images of 8 pixels, came 9" in run.output
+    assert "takes images of 8 pixels, got 9" in run.output
     assert run.records["tests.faulty:GOOD-dense-eager-fp32-b1-9px-cpu"].outcome == "unsupported"
     named = bench("--matrix", str(tmp_path / "m.toml"), "--image-size", "9", folder="named")
     assert named.code == 1
@@ -286,7 +286,7 @@ def test_plan_runs_nothing_and_names_every_impossible_cell(bench: Bench, tmp_pat
     run = bench("--matrix", str(tmp_path / "m.toml"), "--plan")
     assert run.code == 0
     assert "tier default: 3 cells to measure, about" in run.output
-    assert "resnet20-dense-eager-fp32-b1-224px-cpu  unsupported: resnet20 takes images of 32 pixels, came 224" in run.output
+    assert "resnet20-dense-eager-fp32-b1-224px-cpu  unsupported: resnet20 takes images of 32 pixels, got 224" in run.output
     assert not run.folder.exists()
 
 
@@ -317,11 +317,11 @@ def test_k_and_node_ids_work(bench: Bench) -> None:
         (("--variant", "sparsed"), "--variant: no variant 'sparsed' (did you mean sparse"),
         (("--precision", "fp61"), "--precision: no precision 'fp61'; known: fp32, bf16, fp16"),
         (("--target", "tpu"), "--target: no target 'tpu'; known: cpu, cuda"),
-        (("--batch", "many"), "--batch: wanted a whole number, came 'many'"),
+        (("--batch", "many"), "--batch: expected a whole number, got 'many'"),
         (("--matrix", "nowhere.toml"), "nowhere.toml: cannot be read"),
         (("--data", "/no/such/folder"), "--data: '/no/such/folder' is not a folder"),
-        (("--time-limit", "-1"), "wanted seconds, more than 0, came '-1'"),
-        (("--memory-limit", "lots"), "wanted bytes, as 2GiB or 500MB, came 'lots'"),
+        (("--time-limit", "-1"), "expected seconds, more than 0, got '-1'"),
+        (("--memory-limit", "lots"), "expected bytes, as 2GiB or 500MB, got 'lots'"),
         (("--resume", "/no/such/run"), "'/no/such/run' holds no run"),
     ],
 )

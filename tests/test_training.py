@@ -204,7 +204,8 @@ def train_until_killed(folder: Path, step: Any, steps_long: float, threads: int)
 def test_killed_at_ten_random_moments_it_ends_in_the_same_weights(tmp_path: Path) -> None:
     """Each time at some point of the third step it takes, or of the next ones: by an alarm on its own processor time.
 
-    From a fork server, as a process in which torch has trained before cannot fork another that does."""
+    From a fork server, as a process in which torch has trained before cannot fork another that does.
+    """
     context, chance = multiprocessing.get_context("forkserver"), random.Random()
     context.set_forkserver_preload([__name__, "sklearn.datasets", "torch._dynamo", "torchvision"])  # what training imports
     killed = signal.SIGPROF  # what ITIMER_PROF sends; nobody handles it
@@ -736,7 +737,7 @@ def test_the_command_says_when_a_floor_is_missed(plumbline: Callable[..., int], 
         (["train", "mlp", "--from", "nothing.safetensors"], "--from: 'nothing.safetensors' is no file"),
         (["train", "mlp", "--new-head"], "--new-head: expected with --from FILE"),
         (["train", "mlp", "--variant", "thin"], "no variant 'thin'"),
-        (["train", "mlp", "--image-size", "300"], "mlp takes images of 1 to 224 pixels, came 300"),
+        (["train", "mlp", "--image-size", "300"], "mlp takes images of 1 to 224 pixels, got 300"),
         (["data", "imagenet", "--data", "."], "no data set 'imagenet' that can be fetched; known: mnist"),
     ],
 )

@@ -255,7 +255,7 @@ def test_the_dense_net_promises_nothing(server: Connection, cache: Path) -> None
         ("filter99", UNSUPPORTED, "groups of channels that can be pruned allow"),
         ("svd100", UNSUPPORTED, "expected 0 to less than 1, got 1"),
         ("share+bits=9", UNSUPPORTED, "expected 1 to 8, got 9"),
-        ("distill", UNAVAILABLE, "wanted a teacher"),
+        ("distill", UNAVAILABLE, "expected a teacher"),
         ("distill+teacher=resnet20", UNSUPPORTED, "the teacher resnet20 knows the classes of cifar10, mlp those of digits"),
         ("prune60+pattern=2:4", UNSUPPORTED, "half of the weights go"),
         ("prune50+pattern=2:4+sparse+format=2:4", UNSUPPORTED, "expected an NVIDIA GPU"),

@@ -1,4 +1,4 @@
-"""`plumbline check-plugin`: does a package's runtime, meter, model or variant keep to its contract?"""
+"""`plumbline check-plugin`: whether a runtime, meter, model or variant keeps to its contract."""
 
 from __future__ import annotations
 

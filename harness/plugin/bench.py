@@ -215,7 +215,7 @@ class Bench:
         if cells and not any(candidates(model, size, folder) for model, size in pairs):
             wanted = ", ".join(sorted(file_name(model, size) for model, size in pairs)) or "none, as ONNX files have their own"
             came = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-            raise pytest.UsageError(f"--weights {folder}: fits no model of these cells; wanted any of {wanted}; came {came}")
+            raise pytest.UsageError(f"--weights {folder}: fits no model of these cells; expected any of {wanted}; got {came}")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -284,8 +284,11 @@ class Bench:
         self._write(f"[{self._done:{count}}/{len(self._selected)}] {table.line(record)}  ({record.seconds:.1f} s, {left})")
 
     def _progress(self, text: str) -> None:
-        """What goes on right now: a line that is overwritten on a terminal; elsewhere before the first cell, and where nothing
-        else was said for a minute."""
+        """Show what goes on right now.
+
+        On a terminal in a line that is overwritten; elsewhere before the first cell, and where nothing else was said for a
+        minute.
+        """
         reporter, silent = self._reporter, time.monotonic() - self._told > 60
         if reporter is not None and reporter.isatty:
             capture = self.config.pluginmanager.get_plugin("capturemanager")

@@ -50,7 +50,7 @@ def values(axis: str, given: list[str]) -> list[Any]:
         return texts
     for text in texts:
         if not text.isdigit():
-            raise matrix.MatrixError(f"--{axis.replace('_', '-')}: wanted a whole number, came {text!r}")
+            raise matrix.MatrixError(f"--{axis.replace('_', '-')}: expected a whole number, got {text!r}")
     return [int(text) for text in texts]
 
 
@@ -86,7 +86,7 @@ def _positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"wanted seconds, more than 0, came {text!r}")
+        raise argparse.ArgumentTypeError(f"expected seconds, more than 0, got {text!r}")
     return value
 
 
@@ -97,4 +97,4 @@ def _bytes(text: str) -> int:
     try:
         return int(float(number) * units[unit])
     except (ValueError, KeyError):
-        raise argparse.ArgumentTypeError(f"wanted bytes, as 2GiB or 500MB, came {text!r}") from None
+        raise argparse.ArgumentTypeError(f"expected bytes, as 2GiB or 500MB, got {text!r}") from None

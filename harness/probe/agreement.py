@@ -46,7 +46,7 @@ def judge(
         raise CellEnded(
             FAILED,
             "an error could hardly show in these outputs, so that agreement on them says nothing: a small change of the pictures "
-            f"changes them by {reference.response:.2g} of what it would change in a linear one, wanted {tolerance / BLUNT:.2g}; "
+            f"changes them by {reference.response:.2g} of what it would in a linear one, expected {tolerance / BLUNT:.2g}; "
             "measure the model without its last softmax, sigmoid or threshold",
         )
     rows = [index % len(inputs) for index in range(-(-len(inputs) // batch) * batch)]
@@ -85,8 +85,9 @@ def judge(
 
 
 def _compared(outputs: Tensor, expected: Tensor, spread: float) -> tuple[float, float, float, float]:
-    """RMS and largest error, as shares of the spread, the share of rows with the same largest output, and the largest RMS
-    error of one output over the rows, the worst row left out.
+    """Return RMS error, largest error, share of rows with the same largest output, and RMS error of the worst output.
+
+    Errors are shares of the spread. The worst output is looked for over all rows but the worst one.
 
     Errors of a row that is further than the spread from the mean are shares of that: integers clip what lies beyond their
     calibration, in proportion (a picture at 2.2 spreads, in ResNet-50: largest error 7.1). Single errors, and those of one
@@ -106,6 +107,6 @@ def _compared(outputs: Tensor, expected: Tensor, spread: float) -> tuple[float, 
 
 def _check_outputs(outputs: Any, shape: tuple[int, ...]) -> None:
     if tuple(outputs.shape) != shape:
-        raise CellEnded(FAILED, f"wanted outputs of shape {shape}, came {tuple(outputs.shape)}")
+        raise CellEnded(FAILED, f"expected outputs of shape {shape}, got {tuple(outputs.shape)}")
     if not bool(outputs.isfinite().all()):
         raise CellEnded(FAILED, "the outputs hold NaN or infinity")

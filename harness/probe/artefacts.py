@@ -197,7 +197,7 @@ def checked_share(executable: Runtime, cell: Cell, placed: Any, layers: Sequence
     if share < 0.5:
         words = f"asked for {cell.precision}, {cell.runtime} executes {share:.1%} of its MACs in that, and the rest in another"
         small = precision.integer or precision.weights is not None
-        raise (Unsupported if small else NotAsAsked)(f"{words}; wanted half of them at least")
+        raise (Unsupported if small else NotAsAsked)(f"{words}; expected half of them at least")
     return share
 
 
@@ -212,7 +212,7 @@ def _proven_file(file: Path, cell: Cell, reference: Reference, folder: Path) -> 
         if cell.batch == 1:
             raise
         _proven(file, cell, (reference.batch(1),), folder)
-        words = f"{file.name} says that it takes any batch, and runs with 1 only, came {cell.batch}; export it for others"
+        words = f"{file.name} says that it takes any batch, and runs with 1 only, got {cell.batch}; export it for others"
         raise Unsupported(f"{words}: {reason}", axis="batch") from end
 
 

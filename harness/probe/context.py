@@ -57,7 +57,7 @@ class Context:
 
     def _teaching(self, name: str) -> models.Model:
         if not name:
-            raise NotTrained("distill: wanted a teacher, as in distill+teacher=resnet20")
+            raise NotTrained("distill: expected a teacher, as in distill+teacher=resnet20")
         model = models.find(name)
         theirs, ours = (each.dataset(self.image_size).name for each in (model, self.model))
         if theirs != ours:
@@ -90,8 +90,10 @@ class Context:
         return Task(self.model, self.image_size, recipe, variant.name, start, beside=self._beside(variant))
 
     def _beside(self, variant: Variant) -> tuple[str, ...]:
-        """What the weights depend on besides the parent's: earlier trainings of the chain, options that its name leaves out, a
-        teacher, and what was random."""
+        """List what the weights depend on besides the parent's.
+
+        Earlier trainings of the chain, options that its name leaves out, a teacher, and what was random.
+        """
         found = [self.task(earlier).name for earlier in variant.trainings if earlier != variant]
         found += [json.dumps([step.technique.name, dict(step.options)], sort_keys=True) for step in variant.steps]
         for step in variant.steps:
@@ -105,7 +107,7 @@ class Context:
         """The file of a model's own trained weights, which are trained first where that takes no long time."""
         weights = self.settings.locate(model, self.image_size)
         if weights.path is None:
-            raise NotTrained(f"trained weights of {model.name} are wanted, and there are none: {weights.reason}")
+            raise NotTrained(f"trained weights of {model.name} are expected, and there are none: {weights.reason}")
         if weights.task is not None and not weights.path.exists():
             train(weights.task, weights.path.parent, self.settings, self.progress)
         return weights.path

@@ -151,7 +151,7 @@ class Subject:
             return Accuracy(unavailable=f"{cell.model} returns several tensors, and does not name one class for a picture")
         if not self._reference.names_a_class(self._model, cell.image_size):
             shape, classes = tuple(self._reference.outputs.shape[1:]), self._model.dataset(cell.image_size).classes
-            reason = f"{cell.model} returns outputs of shape {shape} for a picture, wanted one for each of {classes} classes"
+            reason = f"{cell.model} returns outputs of shape {shape} for a picture, expected one for each of {classes} classes"
             return Accuracy(unavailable=f"{reason} of {images.name}")
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         ranks = accuracy.classify(self._infer, images, settings, cell.batch, self._progress)

@@ -86,7 +86,7 @@ def find(reference: str) -> Choice:
             options = ", ".join(sorted(adapter.options)) or "none"
             raise UnknownName(f"runtime {name!r} has no option {key!r}{nearest(key, adapter.options)}; known: {options}")
         if value not in adapter.options[key]:
-            raise UnknownName(f"runtime {name!r}, option {key!r}: wanted {', '.join(adapter.options[key])}, came {value!r}")
+            raise UnknownName(f"runtime {name!r}, option {key!r}: expected {', '.join(adapter.options[key])}, got {value!r}")
         chosen[key] = value
     unusual = {key: chosen[key] for key, values in adapter.options.items() if chosen.get(key, values[0]) != values[0]}
     canonical = "+".join([name, *(f"{key}={value}" for key, value in unusual.items())])
@@ -102,7 +102,7 @@ def _adapter(name: str) -> type[Runtime]:
     adapter = entry_points.load("runtime", others[name])
     if not (isinstance(adapter, type) and issubclass(adapter, Runtime)):
         raise UnknownName(
-            f"runtime {name!r}: {others[name].value!r} is {adapter!r}, wanted a subclass of plumbline.harness.runtimes.Runtime"
+            f"runtime {name!r}: {others[name].value!r} is {adapter!r}, expected a subclass of plumbline.harness.runtimes.Runtime"
         )
     return adapter
 

@@ -108,8 +108,10 @@ class Runtime:
         return ({},)
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
-        """The net's positional arguments, on the device and in the precision. Usually (images,), of shape
-        (batch, channels, height, width)."""
+        """The net's positional arguments, on the device and in the precision.
+
+        Usually (images,), of shape (batch, channels, height, width).
+        """
         return arguments
 
     def ready(self, placed: Any) -> None:

@@ -156,7 +156,7 @@ def quantise(path: Path, quantised: Path, images: Tensor | None, *, seven_bits: 
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     if images is not None and not len(images):
-        raise ValueError("the calibration set is empty; wanted images, from which static quantisation takes its ranges")
+        raise ValueError("the calibration set is empty; expected images, from which static quantisation takes its ranges")
     model = onnx.load(path)
     del model.graph.value_info[:]  # torch's exporter leaves shapes there that the quantiser chokes on
     weights: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": seven_bits}

@@ -88,7 +88,7 @@ class Exported(TorchRuntime):
     def place(self, arguments: tuple[Any, ...]) -> Any:
         (images,) = moved(arguments, self._device, self._dtype)
         if len(images) != self._config.batch:  # a package would answer for its own batch, without a word
-            raise ValueError(f"wanted a batch of {self._config.batch}, for which it was exported, came {len(images)}")
+            raise ValueError(f"expected a batch of {self._config.batch}, for which it was exported, got {len(images)}")
         return images
 
     def run(self, placed: Any) -> Any:

@@ -206,7 +206,7 @@ def arranged(graph: Graph, images: Tensor) -> Any:
     if any(ours not in (None, theirs) for ours, theirs in zip(wanted, images.shape, strict=True)):
         fixed = f"a batch of {graph.batch} and no other" if graph.batch not in (None, len(images)) else "other images"
         raise Unsupported(
-            f"{graph.path}: wanted images of shape {wanted} (None: any), came {tuple(images.shape)}; the file takes {fixed}, "
+            f"{graph.path}: expected images of shape {wanted} (None: any), got {tuple(images.shape)}; the file takes {fixed}, "
             "so ask for that, or export it with this dimension left open"
         )
     placed = images.permute(0, 2, 3, 1) if graph.layout == "NHWC" else images
@@ -242,7 +242,7 @@ def _session(graph: Graph, config: RunConfig, *, fallback: bool = True, profile:
     wanted = (provider, config.threads, 1)
     got = (session.get_providers()[0], came.intra_op_num_threads, came.inter_op_num_threads)
     if got != wanted:
-        raise NotAsAsked(f"wanted a session with provider, threads in and between operators {wanted}, came {got}")
+        raise NotAsAsked(f"expected a session with provider, threads in and between operators {wanted}, got {got}")
     return session
 
 

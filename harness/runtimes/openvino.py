@@ -119,7 +119,7 @@ class OpenVino(Runtime):
             raise Unsupported(f"OpenVINO {openvino.__version__} cannot compile it: {_reason(error)}") from error
         threads = compiled.get_property("INFERENCE_NUM_THREADS")
         if threads != self._config.threads:
-            raise NotAsAsked(f"wanted {self._config.threads} threads, OpenVINO took {threads}")
+            raise NotAsAsked(f"expected {self._config.threads} threads, OpenVINO took {threads}")
         return compiled
 
     def place(self, arguments: tuple[Any, ...]) -> Any:

@@ -281,8 +281,10 @@ class CellProbe:
         return self.prepared().promise
 
     def delivery(self) -> Delivery | None:
-        """How much faster the variant is than its dense parent, timed in turns in one process; None of a dense net. The cell's
-        own process ends before."""
+        """How much faster the variant is than its dense parent, timed in turns in one process; None of a dense net.
+
+        The cell's own process ends before.
+        """
         if self.promise() is None:
             return None
         if "delivery" not in self.facts:

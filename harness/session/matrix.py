@@ -108,18 +108,18 @@ def load(path: Path) -> dict[str, Tier]:
         if key != "tier":
             raise wrong([key], "unknown key; a matrix file holds [tier.NAME] tables only")
     if not isinstance(tables.get("tier"), dict) or not tables["tier"]:
-        raise MatrixError(f"{path}: has no tiers; wanted at least one [tier.NAME]")
+        raise MatrixError(f"{path}: has no tiers; expected at least one [tier.NAME]")
     tiers = {}
     for name, table in tables["tier"].items():
         if not isinstance(table, dict):
-            raise wrong(["tier", name], f"wanted a table [tier.{name}], came {table!r}")
+            raise wrong(["tier", name], f"expected a table [tier.{name}], got {table!r}")
         settings = {
             key: _setting(key, value, wrong, ["tier", name, key])
             for key, value in table.items()
             if key not in ("others", *BLOCKS)
         }
         if not table.get("cells"):
-            raise wrong(["tier", name], f"has no cells; wanted at least one [[tier.{name}.cells]]")
+            raise wrong(["tier", name], f"has no cells; expected at least one [[tier.{name}.cells]]")
         blocks = {kind: _blocks(table.get(kind, []), wrong, ["tier", name, kind]) for kind in BLOCKS}
         (others,) = _blocks([table.get("others", {})], wrong, ["tier", name, "others"], needs_model=False)
         may_not_fit = bool(settings.pop("may_not_fit", False))
@@ -135,19 +135,19 @@ def _setting(key: str, value: Any, wrong: Wrong, where: Sequence[str | int]) -> 
         raise wrong(where, f"unknown key; known: {', '.join((*BLOCKS, 'others', *TIER_KEYS))}")
     if key == "accuracy_images" and isinstance(value, str):
         if value != "all":
-            raise wrong(where, f"wanted a number of images or 'all', came {value!r}")
+            raise wrong(where, f"expected a number of images or 'all', got {value!r}")
         return None
     kinds = TIER_KEYS[key]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise wrong(where, f"wanted {' or '.join(kind.__name__ for kind in kinds)}, came {value!r}")
+        raise wrong(where, f"expected {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
     if value < 0 or (value == 0 and key not in ("accuracy_images", "train_minutes", "may_not_fit")):
-        raise wrong(where, f"wanted more than 0, came {value!r}")
+        raise wrong(where, f"expected more than 0, got {value!r}")
     return value
 
 
 def _blocks(tables: Any, wrong: Wrong, where: Sequence[str | int], needs_model: bool = True) -> tuple[Block, ...]:
     if not isinstance(tables, list) or not all(isinstance(block, dict) for block in tables):
-        raise wrong(where, f"wanted [[{_dotted(where)}]] tables, came {tables!r}")
+        raise wrong(where, f"expected [[{_dotted(where)}]] tables, got {tables!r}")
     for number, block in enumerate(tables):
         here = [*where, number] if needs_model else where
         for axis, values in block.items():
@@ -163,7 +163,7 @@ def _check_axis(axis: str, values: Any, wrong: Wrong, where: Sequence[str | int]
     if axis not in AXES:
         raise wrong([*where, axis], f"unknown key; known: {', '.join(AXES)}")
     if not isinstance(values, list) or not values:
-        raise wrong([*where, axis], f"wanted a list of values, came {values!r}")
+        raise wrong([*where, axis], f"expected a list of values, got {values!r}")
     for value in values:
         try:
             check(axis, value)
@@ -175,7 +175,7 @@ def check(axis: str, value: Any) -> None:
     """Raise MatrixError unless `value` is one that the axis knows."""
     if axis in ("batch", "image_size"):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise MatrixError(f"wanted a whole number from 1, came {value!r}")
+            raise MatrixError(f"expected a whole number from 1, got {value!r}")
     elif axis == "model":
         if not models.is_outside(str(value)):  # the probe is asked for those, when they are to run
             find(value)
@@ -198,8 +198,10 @@ def _place(target: Any) -> places.Place:
 
 
 def expand(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
-    """The cells of a tier to be measured under the options, without repeats: model after model as the options name them, else in
-    the order of the file."""
+    """Return the cells of a tier to be measured under the options, without repeats.
+
+    Model after model as the options name them, else in the order of the file.
+    """
     return _without_emulated(_resolve(tier, options)[0], options)[0]
 
 
@@ -209,8 +211,10 @@ def emulated(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
 
 
 def _without_emulated(cells: list[Cell], options: Mapping[str, Sequence[Any]]) -> tuple[list[Cell], list[Cell]]:
-    """The cells that are measured, and those that are left out. What model and precision name together is measured, and what is
-    the only cell of a value that was named."""
+    """The cells that are measured, and those that are left out.
+
+    What model and precision name together is measured, and what is the only cell of a value that was named.
+    """
     if "model" in options and "precision" in options:
         return cells, []
     kept = [cell for cell in cells if not _too_slow(cell)]
@@ -272,8 +276,11 @@ def _of_model(blocks: Iterable[Block], name: str, tier: Tier) -> list[Block]:
 
 
 def _with(blocks: Sequence[Block], named: Mapping[str, Any], models_named: bool) -> list[Cell]:
-    """The cells of one combination of named values: those that have them all, else those that have most with the rest put in
-    their place, else all with all of them; the first of these in which anything is possible."""
+    """Return the cells of one combination of named values.
+
+    Those that have them all, else those that have most with the rest put in their place, else all with all of them; the first of
+    these in which anything is possible.
+    """
     given = {axis: (value,) for axis, value in named.items()}
     holders = [{**block, **given} for block in blocks if all(value in block[axis] for axis, value in named.items())]
     narrowed = blocks
@@ -329,18 +336,18 @@ def impossible(cell: Cell) -> Impossible | None:
     if (unfit := _unfit(cell.model, cell.image_size)) is not None:
         return unfit
     if model.batch not in (None, cell.batch):
-        return Impossible(UNSUPPORTED, "batch", f"{cell.model} takes a batch of {model.batch} and no other, came {cell.batch}")
+        return Impossible(UNSUPPORTED, "batch", f"{cell.model} takes a batch of {model.batch} and no other, got {cell.batch}")
     if model.format not in runtime.formats:
         fits = [name for name, adapter in runtimes.RUNTIMES.items() if model.format in adapter.formats]
-        return Impossible(UNSUPPORTED, "runtime", f"{cell.model} is run by {', '.join(fits)}, came {cell.runtime}")
+        return Impossible(UNSUPPORTED, "runtime", f"{cell.model} is run by {', '.join(fits)}, got {cell.runtime}")
     if cell.variant != models.DENSE and model.file is not None:
         return Impossible(
-            UNSUPPORTED, "variant", f"{cell.model} is a file, and is run as it is; wanted dense, came {cell.variant}"
+            UNSUPPORTED, "variant", f"{cell.model} is a file, and is run as it is; expected dense, got {cell.variant}"
         )
     if models.variant(cell.variant).has("sparse") and cell.runtime.partition("+")[0] != "eager":
-        return Impossible(UNSUPPORTED, "runtime", f"sparse layers are run by eager, came {cell.runtime}")
+        return Impossible(UNSUPPORTED, "runtime", f"sparse layers are run by eager, got {cell.runtime}")
     if cell.precision not in runtime.precisions:
-        return Impossible(UNSUPPORTED, "precision", f"{cell.runtime} runs {', '.join(runtime.precisions)}, came {cell.precision}")
+        return Impossible(UNSUPPORTED, "precision", f"{cell.runtime} runs {', '.join(runtime.precisions)}, got {cell.precision}")
     if cell.device_kind not in precision.devices:
         return Impossible(
             UNSUPPORTED, "precision", f"{cell.precision} is arithmetic of {', '.join(precision.devices)}, got {cell.target}"
@@ -364,7 +371,7 @@ def unfit(model: models.Model, image_size: int) -> Impossible | None:
     """Why a model cannot take images of that size, in pixels."""
     if image_size not in model.sizes:
         return Impossible(
-            UNSUPPORTED, "image_size", f"{model.name} takes images of {shown(model.sizes)} pixels, came {image_size}"
+            UNSUPPORTED, "image_size", f"{model.name} takes images of {shown(model.sizes)} pixels, got {image_size}"
         )
     try:
         model.formula(image_size)

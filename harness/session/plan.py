@@ -243,8 +243,10 @@ def slow(cells: Sequence[Cell], estimate: Estimate, settings: Settings) -> str |
 
 
 def quickest_first(cells: Sequence[Cell], estimate: Estimate) -> list[Cell]:
-    """The cells in the order in which they are run: a model's together at each image size, as they share its reference, what is
-    quick before what is not, and before all the quickest that has a top-1. Within a model, and where all is equal, as they came.
+    """Put the cells in the order in which they are run.
+
+    A model's cells stay together at each image size, as they share its reference; what is quick comes before what is not, and
+    before all the quickest that has a top-1. Within a model, and where all is equal, they stay as they came.
     """
     groups: dict[tuple[str, int], list[Cell]] = defaultdict(list)
     for cell in cells:

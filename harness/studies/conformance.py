@@ -1,4 +1,4 @@
-"""`plumbline check-plugin`: does a runtime, meter, model or variant that somebody brings keep to its contract?
+"""`plumbline check-plugin`: whether a runtime, meter, model or variant that somebody brings keeps to its contract.
 
 What it does with models is seen through the front door: small nets become cells, which a probe checks as in any session.
 """
@@ -71,7 +71,7 @@ def find(name: str) -> tuple[str, str]:
     if fits:
         raise UnknownName(f"{bare!r} is a {' and a '.join(fits)}; name it {fits[0]}:{bare}")
     groups = ", ".join(f"plumbline.{found}s" for found in known)
-    raise UnknownName(f"no plugin {name!r}; wanted the name of an entry point in one of the groups {groups}")
+    raise UnknownName(f"no plugin {name!r}; expected the name of an entry point in one of the groups {groups}")
 
 
 def check(plugins: Iterable[tuple[str, str]], progress: Callable[[str], None]) -> Iterator[tuple[str, str, Iterator[Claim]]]:
@@ -150,7 +150,7 @@ def _meter(name: str, server: Connection) -> Iterator[Claim]:
         return
     yield Claim("it loads, and is a Meter")
     fits = meter.unit in meters.UNITS
-    yield Claim("its unit is a base unit", None if fits else f"wanted one of {', '.join(meters.UNITS)}, came {meter.unit!r}")
+    yield Claim("its unit is a base unit", None if fits else f"expected one of {', '.join(meters.UNITS)}, got {meter.unit!r}")
     read: list[float] = []
     for _ in range(3):
         began = meter()
@@ -230,10 +230,10 @@ def _declared(adapter: type[Runtime]) -> str | None:
     for what, (declared, possible) in known.items():
         strange = [value for value in declared if value not in possible]
         if strange or not declared:
-            return f"{what}: wanted some of {', '.join(possible)}, came {', '.join(map(repr, declared)) or 'none'}"
+            return f"{what}: expected some of {', '.join(possible)}, got {', '.join(map(repr, declared)) or 'none'}"
     short = [key for key, values in adapter.options.items() if len(values) < 2 or not all(isinstance(v, str) for v in values)]
     if short:
-        return f"option {short[0]!r}: wanted two or more strings, the usual one first, came {adapter.options[short[0]]!r}"
+        return f"option {short[0]!r}: expected two or more strings, the usual one first, got {adapter.options[short[0]]!r}"
     return None
 
 

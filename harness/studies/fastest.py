@@ -56,8 +56,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Question:
-    """What to race: variants besides the dense net, runtimes and precisions (none: all there are), batch, image size in pixels
-    (None: the usual one), target, seconds of timing for each way."""
+    """What to race.
+
+    `variants` are those besides the dense net; of `runtimes` and `precisions` none means all there are. `image_size` is in pixels
+    (None: the usual one); `seconds` is the time of each candidate.
+    """
 
     variants: Sequence[str] = ()
     runtimes: Sequence[str] = ()

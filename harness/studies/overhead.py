@@ -140,8 +140,10 @@ def iteration_cost(count: int) -> float:
 
 
 def against_timer(seconds: float, rounds: int) -> tuple[float, float, float]:
-    """Relative difference of our durations from `torch.utils.benchmark.Timer`'s on a matrix product: the median over pairs,
-    and the ends of its 95 % interval, which takes six of them. The limit is missed where the interval lies beyond it.
+    """Return how much longer our durations are than those of `torch.utils.benchmark.Timer`, of a matrix product.
+
+    The median over pairs, as a share, and the ends of its 95 % interval, which takes six of them. The limit is missed where the
+    interval lies beyond it.
 
     The two take turns, a call each, in random order; the untimed calls before are the same in number, and nothing is allocated:
     a fresh result costs page faults, or none, by what ran before it. A positive difference says that ours are longer.

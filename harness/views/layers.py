@@ -21,7 +21,9 @@ def select(records: Iterable[Record], words: str | None) -> Record:
     found = exact or [record for record in with_layers if words is None or words in record.id]
     if len(found) != 1:
         ids = "\n  ".join(record.id for record in found or with_layers)
-        raise RunError(f"wanted one cell{f' with {words!r} in its id' if words else ''}, there are {len(found)}; known:\n  {ids}")
+        raise RunError(
+            f"expected one cell{f' with {words!r} in its id' if words else ''}, there are {len(found)}; known:\n  {ids}"
+        )
     return found[0]
 
 

@@ -16,8 +16,10 @@ INSTEAD = {"±": "+-", "×": "x", "≤": "<=", "≥": ">=", "µ": "u", "–": "-
 
 
 def readable(stream: Any) -> None:
-    """Let a text stream write what its encoding lacks in other characters, instead of raising UnicodeEncodeError: that of one of
-    Windows' code pages, or of LC_ALL=C."""
+    """Let a text stream write what its encoding lacks in other characters, instead of raising UnicodeEncodeError.
+
+    Such encodings are those of Windows' code pages, or of LC_ALL=C.
+    """
     if hasattr(stream, "reconfigure"):  # pytest and others put their own in the place of a terminal
         stream.reconfigure(errors=NAME)
 
@@ -33,8 +35,10 @@ codecs.register_error(NAME, _instead)
 
 
 class Progress:
-    """Says what goes on right now, on standard error: on a terminal in a line that is overwritten, and erased in the end;
-    elsewhere, as in a log of CI, at once, and then once every `every_s` seconds, at most, with the time since it began.
+    """Say what goes on right now, on standard error.
+
+    On a terminal in a line that is overwritten, and erased in the end; elsewhere, as in a log of CI, at once, and then once every
+    `every_s` seconds at most, with the time since it began.
     """
 
     def __init__(self, every_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
