@@ -15,9 +15,11 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from plumbline.harness import journal, record
+from plumbline.harness.session import places
 from plumbline.harness.session.client import PROBE, Connection
 from plumbline.harness.session.session import REPOSITORY
 from plumbline.harness.settings import Settings
+from plumbline.harness.target import HERE
 from tests.nursery import Nursery
 
 
@@ -66,6 +68,12 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     nursery = Nursery(tmp_path_factory.mktemp("nursery"))
     yield str(nursery.python)
     nursery.close()
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, python: str) -> None:
+    """Let commands that run here start a probe that has imported torch."""
+    monkeypatch.setattr(places.find(HERE), "command", (python, *PROBE[1:]))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from plumbline.harness import timing as ruler
@@ -124,6 +125,7 @@ def test_the_best_of_short_calls_is_found_by_the_clock() -> None:
     assert ruler.best(uneven, even, clock=lambda: now[0]) == [2.0, 3.0]
 
 
+@example_settings(max_examples=10)  # each collects garbage
 @given(st.integers(2, 5), st.integers(1, 12))
 def test_in_every_round_each_has_one_turn(count: int, rounds: int) -> None:
     order: list[int] = []

@@ -665,7 +665,7 @@ def test_minutes_grow_with_the_macs() -> None:
 
 
 @pytest.fixture
-def plumbline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def plumbline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: None) -> Callable[..., int]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PLUMBLINE_LOCK", str(tmp_path / "lock"))
     monkeypatch.delenv("PLUMBLINE_DATA", raising=False)

@@ -426,6 +426,7 @@ def test_a_student_is_trained_by_the_whole_recipe_and_a_pruned_net_for_a_fifth()
     assert asked[0].learning_rate == asked[1].learning_rate == asked[3].learning_rate / 0.3
 
 
+@pytest.mark.usefixtures("place")
 def test_a_compressed_net_is_written_and_built_again(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, settings = tmp_path / "new" / "mlp.plumbline", Settings(cache=cache)
 
