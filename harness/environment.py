@@ -37,13 +37,13 @@ def left_out(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def kept(environment: Mapping[str, str]) -> dict[str, str]:
+def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of what is measured."""
     gone = left_out(environment)
     return {name: value for name, value in environment.items() if name not in gone}
 
 
-def told(environment: Mapping[str, str]) -> str | None:
+def left_out_note(environment: Mapping[str, str]) -> str | None:
     """One sentence on what is left out; None where that is nothing."""
     gone = [f"{name}={value}" for name, value in sorted(left_out(environment).items()) if value]
     if not gone:

@@ -35,8 +35,9 @@ class Counts(Struct, frozen=True):
     `parameters` and `macs` are the formula's, or torch's counter's where there is none. `differing` lists the layers
     for which formula and counter do: parameters and MACs of each. `explained` names, by kind of operation, what ptflops
     counts beyond the convention (negative: what it leaves out); `unexplained` the layers in which it still differs,
-    with its figure and ours. `published` puts what a source has reported beside ours. An ONNX file is counted from its
-    `graph` alone and while it is `executed`, instead of by torch's counter and ptflops.
+    with its figure and the counter's. `published` puts what a source has reported beside
+    what was counted. An ONNX file is counted from its `graph` alone and while it is `executed`, instead of by torch's
+    counter and ptflops.
     """
 
     parameters: int
@@ -79,11 +80,12 @@ class Counts(Struct, frozen=True):
         parts = []
         if not self.formula_holds:
             layers = _first(
-                f"{name or 'the model itself'}: {ours} instead of {theirs}" for name, (ours, theirs) in self.differing.items()
+                f"{name or 'the model itself'}: {formula} instead of {counter}"
+                for name, (formula, counter) in self.differing.items()
             )
             parts.append(f"the formula gives {self.formula}, torch's counter {self.flop_counter}; [parameters, MACs] of {layers}")
         if not self.counters_agree:
-            layers = _first(f"{name}: {theirs} instead of {ours}" for name, (theirs, ours) in self.unexplained.items())
+            layers = _first(f"{name}: {ptflops} instead of {counter}" for name, (ptflops, counter) in self.unexplained.items())
             counters = (
                 f"ptflops gives {self.ptflops}, torch's counter {self.flop_counter}"
                 if self.graph is None
@@ -93,7 +95,7 @@ class Counts(Struct, frozen=True):
         for figure in self.published:
             if not figure.agrees:
                 where = f" of {figure.layer}" if figure.layer else ""
-                parts.append(f"{figure.source} reports {figure.value} {figure.metric}{where}, ours are {figure.ours}")
+                parts.append(f"{figure.source} reports {figure.value} {figure.metric}{where}, counted here are {figure.ours}")
         return "; ".join(parts) or "all routes agree"
 
 
@@ -107,11 +109,11 @@ class WeightsUsed(Struct, frozen=True):
 
 
 class Promise(Struct, frozen=True):
-    """What a compressed net promises, beside its dense parent.
+    """What a compressed net saves in theory, beside its dense parent.
 
     `parameters` are those of its layers with their zeros, `parameters_stored` those that it keeps; `macs` all products of its
-    layers, `macs_effective` those by what is not zero. `bytes` are those on disk, of biases and statistics too (None: no way is
-    known to store it); `stages` what they are after each stage of Deep Compression. `trainings` says of
+    layers, `macs_effective` those by what is not zero. `bytes` are those on disk, of biases and statistics too (None where its
+    storage is unknown); `stages` what they are after each stage of Deep Compression. `trainings` says of
     each technique that trains how long it took.
     """
 
@@ -242,7 +244,7 @@ class Agreement(Struct, frozen=True):
         }
         if self.eager_error is not None:
             shares["RMS error against eager fp32"] = (self.eager_error, self.eager_tolerance)
-        text = ", ".join(f"{name} {came:.2g} (tolerance {limit:.2g})" for name, (came, limit) in shares.items())
+        text = ", ".join(f"{name} {got:.2g} (tolerance {limit:.2g})" for name, (got, limit) in shares.items())
         alike = "" if self.top1 is None else f"the same class on {self.top1:.0%} of "
         same = f"{alike}{self.inputs} {self.pictures}"
         hint = "" if self.hint is None or self.same_function else f"; {self.hint}"

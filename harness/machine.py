@@ -87,16 +87,16 @@ def fingerprint(software: Mapping[str, Any] | None = None) -> Machine:
         **(software or {}),
     )
     digest = hashlib.sha256(json.dumps(asdict(here), sort_keys=True).encode()).hexdigest()[:12]
-    ours = _git("ls-files", "--error-unmatch", "harness/machine.py")  # an installed package may lie in a stranger's checkout
-    revision = _git("rev-parse", "HEAD") if ours else None
+    own = _git("ls-files", "--error-unmatch", "harness/machine.py")  # an installed package may lie in a stranger's checkout
+    revision = _git("rev-parse", "HEAD") if own else None
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return replace(here, id=digest, git_revision=revision, git_dirty=bool(changes) if revision else None)
 
 
-def differences(ours: Machine, theirs: Machine) -> list[str]:
+def differences(here: Machine, then: Machine) -> list[str]:
     """Say what differs between two fingerprints, apart from the revision."""
-    now, then = asdict(ours), asdict(theirs)
-    return [f"{key}: {then[key]!r} then, {now[key]!r} now" for key in now if key not in STATE and now[key] != then[key]]
+    now, before = asdict(here), asdict(then)
+    return [f"{key}: {before[key]!r} then, {now[key]!r} now" for key in now if key not in STATE and now[key] != before[key]]
 
 
 def state() -> Readings:
@@ -171,7 +171,7 @@ def cpu_class(flags: Collection[str]) -> str:
     Figures of one kind say little about another, and each limit holds for one.
     """
     vectors = next((name for flag, name in _VECTORS.items() if flag in flags), "no known vectors")
-    more = [name for name, theirs in _ARITHMETIC.items() if theirs & set(flags)]
+    more = [name for name, needed in _ARITHMETIC.items() if needed & set(flags)]
     words = ", ".join(more[:-1]) + " and " * (len(more) > 1) + "".join(more[-1:])
     return f"{vectors} with {words}" if more else vectors
 

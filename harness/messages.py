@@ -1,4 +1,4 @@
-"""Every line that a session and a probe exchange, typed and versioned: one definition for both sides.
+"""Every line that a session and a probe exchange, typed and versioned: one definition for the two.
 
 A line is one JSON object, tagged by `type`. The session sends a request and waits for what it leads to:
 
@@ -27,7 +27,7 @@ from plumbline.harness.machine import Machine
 from plumbline.harness.readings import Readings
 from plumbline.harness.settings import Settings
 
-PROTOCOL = 2  # raised whenever the other side would misread a line
+PROTOCOL = 2  # raised whenever an older session or probe would misread a line
 Found = TypeVar("Found")
 
 

@@ -20,7 +20,7 @@ SCHEMA = 2
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """A cell, what became of it, each fact as the probe told it, and where and when that was.
+    """A cell, what became of it, each fact as the probe answered it, and where and when that was.
 
     A record is known by `id`, the cell's; `revision`, that of the code which measured (None where it is not a checkout); and
     `session`, the same for all records of a run. `seconds` is the wall time of the cell, `steps_s` that of each step as

@@ -30,7 +30,7 @@ def folders(data: Path | None, weights: Path | None = None) -> dict[str, Path]:
         weights = data / "weights"
     for option, folder in (("--data", data), ("--weights", weights)):
         if folder is not None and not folder.is_dir():
-            raise NoFolder(f"{option}: {str(folder)!r} is not a folder")
+            raise NoFolder(f"{option}: expected a folder, got {str(folder)!r}")
     named = {"data": data, "weights": weights}
     return {key: folder.resolve() for key, folder in named.items() if folder is not None}
 

@@ -33,7 +33,7 @@ class Speed:
 
 
 def guessed() -> Speed:
-    """For a machine that cannot be asked now: on the slow side, and fifty times as slow where arithmetic is emulated."""
+    """For a machine that cannot be asked now: rather slow, and fifty times as slow where arithmetic is emulated."""
     fp32, flags = 20e9 * allowed_cpus(), cpu_flags()
     slower = {name: 50 if PRECISIONS[name].emulated("cpu", flags) else 1 for name in MEASURED}
     return Speed({name: fp32 / slower[name] for name in MEASURED}, measured=False)
@@ -44,14 +44,14 @@ def _place(cache: Path) -> Path:
     return cache / f"speed-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]}.json"
 
 
-def keep(speed: Speed, cache: Path) -> None:
-    """For the plans of later sessions on this kind of machine."""
+def save(speed: Speed, cache: Path) -> None:
+    """Save a speed in the cache, for the plans of later sessions on this kind of machine."""
     cache.mkdir(parents=True, exist_ok=True)
     _place(cache).write_text(json.dumps(asdict(speed)))
 
 
-def kept(cache: Path) -> Speed | None:
-    """What an earlier session measured on such a machine."""
+def load(cache: Path) -> Speed | None:
+    """Load what an earlier session measured on this kind of machine; None where there is nothing."""
     try:
         return Speed(**json.loads(_place(cache).read_text()))
     except (OSError, ValueError, TypeError):

@@ -45,7 +45,7 @@ def paired_ratio(base: Sequence[float], other: Sequence[float]) -> Ratio:
 
     A pair shares what the machine was doing at that moment, so their ratio has less spread than the ratio of medians.
     """
-    ratios = sorted(theirs / ours for theirs, ours in zip(base, other, strict=True))
+    ratios = sorted(first / second for first, second in zip(base, other, strict=True))
     return Ratio(median(ratios), median_interval(ratios), len(ratios))
 
 

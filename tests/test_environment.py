@@ -58,14 +58,14 @@ def state() -> Iterator[ProcessState]:
 def test_what_would_slow_a_cell_down_is_left_out_and_named(name: str, value: str) -> None:
     given = {**FINE, name: value}
     assert environment.left_out(given) == {name: value}
-    assert environment.kept(given) == {key: text for key, text in FINE.items() if key != name}
-    assert f"{name}={value}" in (environment.told(given) or "")
+    assert environment.passed_on(given) == {key: text for key, text in FINE.items() if key != name}
+    assert f"{name}={value}" in (environment.left_out_note(given) or "")
 
 
 def test_what_does_no_harm_is_passed_on_without_a_word() -> None:
-    assert environment.kept(FINE) == FINE
-    assert environment.told(FINE) is None
-    assert environment.told({**FINE, "PYTHONOPTIMIZE": ""}) is None
+    assert environment.passed_on(FINE) == FINE
+    assert environment.left_out_note(FINE) is None
+    assert environment.left_out_note({**FINE, "PYTHONOPTIMIZE": ""}) is None
 
 
 def test_a_tracer_is_seen_whichever_it_is(state: ProcessState) -> None:
@@ -150,12 +150,12 @@ def test_threads_that_share_one_processor_and_one_that_runs_beside_are_said(monk
     while workers.seconds().get(thread.native_id or 0, 0.0) < 0.02:
         time.sleep(0.001)
     monkeypatch.setattr(threads, "allowed", lambda task: {0})
-    remarks = workers.remarks(wanted=2, elapsed_s=0.1)
+    remarks = workers.remarks(expected=2, elapsed_s=0.1)
     done.set()
     thread.join()
     assert remarks[0] == "its threads may run on 1 of 2 processors"
     assert remarks[1].startswith("a thread of the model's own (tracker) ran beside it")
-    assert threads.Workers().remarks(wanted=2, elapsed_s=1e9) in ([], ["its threads may run on 1 of 2 processors"])
+    assert threads.Workers().remarks(expected=2, elapsed_s=1e9) in ([], ["its threads may run on 1 of 2 processors"])
 
 
 def test_a_remark_is_seen_in_the_cell_and_below_the_table() -> None:

@@ -89,7 +89,7 @@ def test_a_published_figure_that_is_not_ours_is_named() -> None:
     figure = PublishedFigure("macs", "0.2e3", "a paper", 100, False)
     wrong = replace(COUNTS, published=[figure])
     assert not wrong.as_published
-    assert "a paper reports 0.2e3 macs, ours are 100" in wrong.explanation
+    assert "a paper reports 0.2e3 macs, counted here are 100" in wrong.explanation
     assert wrong.wrong == wrong.explanation
 
 

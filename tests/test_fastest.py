@@ -61,7 +61,7 @@ def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path, python: str
     ("asked", "words"),
     [
         (("resnet2",), "no model 'resnet2' (did you mean"),
-        (("mlp", "--data", "no/such/folder"), "--data: 'no/such/folder' is not a folder"),
+        (("mlp", "--data", "no/such/folder"), "--data: expected a folder, got 'no/such/folder'"),
     ],
 )
 def test_a_model_or_folder_that_does_not_exist(

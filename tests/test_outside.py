@@ -286,4 +286,4 @@ def test_an_entry_point_is_a_name_like_any_other(tmp_path: Path) -> None:
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.startswith("theirs:net, from outside this project True False")
     assert "their_net  theirs:net" in told
-    assert "shadowed by ours of that name" in told
+    assert "shadowed by the registered one of that name" in told

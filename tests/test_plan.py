@@ -15,7 +15,7 @@ from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.session import matrix, plan
 from plumbline.harness.session.plan import Estimate, describe, quickest_first
 from plumbline.harness.settings import Settings
-from plumbline.harness.speed import Speed, keep, kept
+from plumbline.harness.speed import Speed, load, save
 from plumbline.models import find
 from plumbline.models.training.recipes import Task
 from plumbline.models.weights.weights import WEIGHTS, folder
@@ -203,13 +203,13 @@ def test_what_was_built_before_is_not_paid_for(tmp_path: Path) -> None:
 
 
 def test_a_speed_is_kept_for_machines_of_its_kind(tmp_path: Path) -> None:
-    assert kept(tmp_path) is None
+    assert load(tmp_path) is None
     found = Speed({"fp32": 1e9, "bf16": 1e7}, 1e-4, 1e-2)
-    keep(found, tmp_path)
-    assert kept(tmp_path) == found
+    save(found, tmp_path)
+    assert load(tmp_path) == found
     (written,) = tmp_path.glob("speed-*.json")
     written.write_text("{}")
-    assert kept(tmp_path) is None
+    assert load(tmp_path) is None
 
 
 def test_the_quickest_with_a_top1_comes_first_and_models_stay_together(tmp_path: Path) -> None:

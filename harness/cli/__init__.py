@@ -1,4 +1,7 @@
-"""`plumbline`: what the suite can say about itself. A file a command."""
+"""`plumbline`: what the suite can say about itself. A file a command.
+
+The docstring of a file, without the name of its command, is its help; `PARENTS` are the options that it shares with others.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import os
 import sys
 from importlib import import_module
+from types import ModuleType
 
 from plumbline import PlumblineError
 from plumbline.harness.views import terminal
@@ -18,11 +22,12 @@ COMMANDS = (
 
 def main() -> int:
     """Run a command. Returns its exit code: 1 where something is red or missed, 2 where what was asked for cannot be."""
-    parser = argparse.ArgumentParser(prog="plumbline", description=__doc__)
+    parser = argparse.ArgumentParser(prog="plumbline", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     modules = {name: import_module(f"{__name__}.{name.replace('-', '_')}") for name in COMMANDS}
     for name, module in modules.items():
-        module.arguments_of(commands.add_parser(name, help=module.HELP))
+        text = _help(module)
+        module.arguments_of(commands.add_parser(name, help=text, description=text, parents=getattr(module, "PARENTS", ())))
     for stream in (sys.stdout, sys.stderr):
         terminal.readable(stream)
     arguments = parser.parse_args()
@@ -37,3 +42,8 @@ def main() -> int:
     except PlumblineError as error:
         print(f"plumbline {arguments.command}: {error}", file=sys.stderr)
         return 2
+
+
+def _help(module: ModuleType) -> str:
+    """Return the first line of a command's docstring, as in "`plumbline NAME`: TEXT.", from the colon to the period."""
+    return (module.__doc__ or "").partition("\n")[0].partition(": ")[2].rstrip(".")

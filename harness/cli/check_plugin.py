@@ -1,4 +1,4 @@
-"""`plumbline check-plugin`: whether a runtime, meter, model or variant keeps to its contract."""
+"""`plumbline check-plugin`: whether a package's runtime, meter, model or variant keeps to its contract."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import argparse
 
 from plumbline.harness.views.terminal import Progress
 
-HELP = "does a package's runtime, meter, model or variant keep to its contract?"
-
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument("name", nargs="*", help="of its entry point, as NAME or KIND:NAME (default: all that are installed)")
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from plumbline.harness.cli import shared
 from plumbline.harness.views.terminal import Progress
 
-HELP = "write a compressed model, as small as it is, to a file that runs"
+PARENTS = (shared.DATA, shared.PLACE)
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument("model", help="a name of the list, with +option=value")
     parser.add_argument("variant", help="a chain of techniques, as prune90+tune+share+bits=4+huffman")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: its usual one")
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="of the dense model (default: ROOT/weights, or its recipe)")
     parser.add_argument("--train-minutes", type=float, default=15, metavar="MIN", help="train no longer than that (default: 15)")
-    parser.add_argument("--target", default="cpu", metavar="PLACE", help="where (default: here)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 

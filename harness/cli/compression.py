@@ -1,4 +1,4 @@
-"""`plumbline compression`: what techniques of compression promise and deliver, with limits."""
+"""`plumbline compression`: theoretical and realised gain of compression techniques, with limits."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import argparse
 import sys
 from pathlib import Path
 
+from plumbline.harness.cli import shared
 from plumbline.harness.views.terminal import Progress
 
-HELP = "what techniques of compression promise and deliver, with limits"
+PARENTS = (shared.DATA, shared.STYLE)
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument(
         "part", nargs="*", help="layers, pruning, mixer, structured, reduction, distillation, tier (default: all)"
     )
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
     parser.add_argument("--run-dir", type=Path, default=Path("runs/compression"), metavar="DIR", help="of the tier; goes on")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of timing for each way (default: 4)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of timing for each candidate (default: 4)")
     parser.add_argument("--table", action="store_true", help="run nothing; show what DIR holds")
-    parser.add_argument("--markdown", action="store_true")
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
@@ -34,16 +33,16 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     for name in arguments.part:
         if name not in known:
             raise MatrixError(f"no part {name!r}; known: {', '.join(known)}")
-    style, code, goals = "github" if arguments.markdown else "simple", 0, []
+    code, goals = 0, []
     chosen, tier = [name for name in arguments.part if name in compression.PARTS], compression.TIER_PART in arguments.part
     if not arguments.table and (chosen or not arguments.part):
-        goals += compression.report(chosen, arguments.data, arguments.seconds, style, progress)
+        goals += compression.report(chosen, arguments.data, arguments.seconds, arguments.style, progress)
     if tier or not arguments.part:
         options = ["--data", str(arguments.data)] if arguments.data else []
         code = 0 if arguments.table else run_tier(compression.TIER, arguments.run_dir, options)
         records = journal.read(arguments.run_dir)
         goals += compression.goals_of(records)
-        print(compression.tables(records, style))
+        print(compression.tables(records, arguments.style))
     if missed := failed(goals):
         print(f"beyond the limit: {'; '.join(missed)}", file=sys.stderr)
     return code or int(bool(missed))

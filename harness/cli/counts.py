@@ -7,14 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+from plumbline.harness.cli import shared
 from plumbline.harness.views.terminal import Progress
 
-HELP = "every model counted by every route, beside what has been published"
+PARENTS = (shared.STYLE,)
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("--markdown", action="store_true")
+    """Declare what the command takes."""
     parser.add_argument("--matrix", type=Path, metavar="FILE", help="another matrix file")
 
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     tiers = matrix.load(arguments.matrix or matrix.FILE)
     counts = census.take(listing.sizes(tiers.values()), progress)
     progress("")
-    print(census.table(counts, "github" if arguments.markdown else "simple"))
+    print(census.table(counts, arguments.style))
     wrong = census.wrong(counts)
     for line in wrong:
         print(line, file=sys.stderr)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from plumbline.harness.views.terminal import Progress
 
-HELP = "fetch data sets into a data root"
-
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument("name", nargs="+", help="mnist, fashion_mnist, cifar10, cifar100")
     parser.add_argument("--data", type=Path, required=True, metavar="ROOT")
 

@@ -1,17 +1,17 @@
-"""`plumbline fastest`: the fastest correct way to run a model here, against eager fp32, in turns."""
+"""`plumbline fastest`: the fastest correct configuration of a model here, against eager fp32, timed in turns."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from plumbline.harness.cli import shared
 from plumbline.harness.views.terminal import Progress
 
-HELP = "the fastest correct way to run a model here, against eager fp32, in turns"
+PARENTS = (shared.DATA, shared.STYLE)
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument("model", nargs="*", help="default: every model of the default tier, at its usual size")
     for axis in ("runtime", "precision"):
         parser.add_argument(f"--{axis}", action="append", default=[], metavar="NAME", help="only this one, and others named so")
@@ -19,9 +19,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1, metavar="N")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: the model's usual one")
     parser.add_argument("--target", default="cpu", help="cpu, cuda, cuda:1, PLACE or PLACE@cuda (default: cpu)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of timing for each way (default: 4)")
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="real images and weights (default: $PLUMBLINE_DATA)")
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of timing for each candidate (default: 4)")
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
@@ -39,6 +37,5 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         seconds=arguments.seconds,
         data=arguments.data,
     )
-    style = "github" if arguments.markdown else "simple"
-    fastest.report(names, asked, style, progress)
+    fastest.report(names, asked, arguments.style, progress)
     return 0

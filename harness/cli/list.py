@@ -8,11 +8,9 @@ from pathlib import Path
 
 from plumbline.harness.views.terminal import Progress
 
-HELP = "models, variants, runtimes, precisions, targets, data, tiers; what is missing here"
-
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument("--matrix", type=Path, metavar="FILE", help="another matrix file")
 
 

@@ -8,11 +8,9 @@ from pathlib import Path
 
 from plumbline.harness.views.terminal import Progress
 
-HELP = "what the suite itself costs, measured on this machine"
-
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument("--quick", action="store_true", help="fewer repeats: shows that it runs, not what it costs")
     parser.add_argument(
         "--run", type=Path, metavar="RUN", help="take the shares of time from this run, instead of running the default tier"

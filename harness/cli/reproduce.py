@@ -1,4 +1,4 @@
-"""`plumbline reproduce`: train what the studies trained, and put the figures beside theirs."""
+"""`plumbline reproduce`: train what the studies trained, and put the figures beside those reported."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from plumbline.harness.cli import shared
 from plumbline.harness.views.terminal import Progress
 
-HELP = "train what the studies trained, and put the figures beside theirs"
+PARENTS = (shared.DATA, shared.STYLE)
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument(
         "--run-dir", type=Path, default=Path("runs/reproduction"), metavar="DIR", help="goes on with what is there"
     )
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
     parser.add_argument("--model", action="append", default=[], metavar="NAME", help="only this one, and others named so")
     parser.add_argument("--table", action="store_true", help="run nothing; show what DIR holds")
-    parser.add_argument("--markdown", action="store_true")
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
@@ -31,7 +30,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     options += ["--data", str(arguments.data)] if arguments.data else []
     code = 0 if arguments.table else run_tier(reproduction.TIER, arguments.run_dir, options)
     records = journal.read(arguments.run_dir)
-    print(reproduction.tables(records, "github" if arguments.markdown else "simple"))
+    print(reproduction.tables(records, arguments.style))
     if missed := reproduction.missed(records):
         print(f"less than was reported: {'; '.join(missed)}", file=sys.stderr)
     return code or int(bool(missed))

@@ -1,4 +1,4 @@
-"""`plumbline results`: a run as a page of docs/results."""
+"""`plumbline results`: a run as a page of docs/results, with date, machine and revision."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from pathlib import Path
 
 from plumbline.harness.views.terminal import Progress
 
-HELP = "a run as a page of docs/results, with date, machine and revision"
-
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument("run", type=Path, help="a run directory")
     parser.add_argument("--title", default="Results", metavar="TEXT")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write it there (default: print it)")

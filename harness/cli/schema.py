@@ -7,11 +7,9 @@ import json
 
 from plumbline.harness.views.terminal import Progress
 
-HELP = "the JSON Schema of a record"
-
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes: nothing."""
+    """Declare what the command takes: nothing."""
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:

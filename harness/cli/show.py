@@ -11,11 +11,9 @@ from plumbline.harness.views.terminal import Progress
 if TYPE_CHECKING:
     from plumbline.models import Model
 
-HELP = "a model: layers, parameters, MACs, shapes, data, floors, source"
-
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument("model", help="a name of the list, with +option=value; or timm:NAME, torchvision:NAME, ...")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: its usual one")
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from plumbline.harness.cli import shared
 from plumbline.harness.views.terminal import Progress
 
-HELP = "the evaluation matrix of a run"
+PARENTS = (shared.STYLE,)
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument("run", type=Path, help="a run directory")
-    parser.add_argument("--markdown", action="store_true")
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     from plumbline.harness import journal
     from plumbline.harness.views.table import matrix
 
-    print(matrix(journal.read(arguments.run), "github" if arguments.markdown else "simple"))
+    print(matrix(journal.read(arguments.run), arguments.style))
     return 0

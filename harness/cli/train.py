@@ -5,23 +5,22 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from plumbline.harness.cli import shared
 from plumbline.harness.views.terminal import Progress
 
-HELP = "train a model by its recipe, or go on with it; benchmarks find the weights"
+PARENTS = (shared.DATA, shared.PLACE)
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Declare what the command takes."""
     parser.add_argument("model", help="a name of the list, with +option=value (data, treatment, recipe, its own)")
     parser.add_argument("--variant", default="dense", metavar="NAME")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: its usual one")
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="default: $PLUMBLINE_DATA")
     parser.add_argument("--recipe", metavar="NAME", help="of those that plumbline show MODEL names (default: usual)")
     for number, kind in (("epochs", int), ("seed", int), ("batch", int), ("learning-rate", float)):
         parser.add_argument(f"--{number}", type=kind, metavar="N", help="instead of the recipe's")
     parser.add_argument("--from", dest="start", type=Path, metavar="FILE", help="begin with the weights of this safetensors file")
     parser.add_argument("--new-head", action="store_true", help="with --from: all but the last layer, for other classes")
-    parser.add_argument("--target", default="cpu", metavar="PLACE", help="where (default: here)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument(
         "--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="besides each epoch (default: 60)"

@@ -73,7 +73,7 @@ class Bench:
         self._estimate: plan.Estimate | None = None
         self._selected: list[pytest.Item] = []
         self._finished: list[pytest.Item] = []
-        self._done, self._line_begun, self._told = 0, None, time.monotonic()
+        self._done, self._line_begun, self._printed_at = 0, None, time.monotonic()
         self._finishers = ExitStack()
 
     def _as_before(self, settings: Settings) -> Settings:
@@ -85,7 +85,7 @@ class Bench:
         return replace(settings, inputs_seed=earlier[0].settings.inputs_seed) if earlier else settings
 
     def _ask_about_models_from_outside(self) -> None:
-        """Only the probe's side imports a stranger's code; it says here what there is to know of its models."""
+        """Learn of models from outside what the probe says: it alone imports a stranger's code."""
         references = matrix.outside(self.tier, self.options)
         try:
             for reference, model in zip(references, describe(references) if references else ()):
@@ -135,10 +135,10 @@ class Bench:
             items[:] = [item for item in items if item not in others]
         if self.config.getoption("resume"):
             try:
-                ended = [kept for kept in journal.read(self.run_dir) if kept.outcome == OK]
+                ended = [record for record in journal.read(self.run_dir) if record.outcome == OK]
             except RunError as error:
                 raise pytest.UsageError(str(error)) from error
-            done = {(kind, kept.id) for kept in ended for kind in (COUNTED, *([MEASURED] if kept.latency else []))}
+            done = {(kind, record.id) for record in ended for kind in (COUNTED, *([MEASURED] if record.latency else []))}
             self._finished = [item for item in items if _opens(item) and (_opens(item), _cell(item).id) in done]
             self.config.hook.pytest_deselected(items=self._finished)
             finished = set(self._finished)
@@ -151,7 +151,7 @@ class Bench:
         """What is quick first, so that a first row is there soon; what is only counted comes last."""
         kinds = {kind: [item for item in items if _opens(item) == kind] for kind in (MEASURED, COUNTED)}
         cells = list(dict.fromkeys(map(_cell, kinds[MEASURED])))
-        estimate = plan.Estimate(cells, [], self.settings, self.run_dir.parent, speed.kept(self.settings.cache))
+        estimate = plan.Estimate(cells, [], self.settings, self.run_dir.parent, speed.load(self.settings.cache))
         order = {cell: number for number, cell in enumerate(plan.quickest_first(cells, estimate))}
         return [*sorted(kinds[MEASURED], key=lambda item: order[_cell(item)]), *kinds[COUNTED]]
 
@@ -187,13 +187,13 @@ class Bench:
             self._write(f"\ninputs: seed {self.settings.inputs_seed} (--inputs-seed repeats them)")
             for file, shown in self._files.items() if len(self._files) > 1 else ():  # rows and records do not hold the path
                 self._write(f"{shown}: {file}")
-            if without := environment.told(os.environ):
+            if without := environment.left_out_note(os.environ):
                 self._write(without)
             self._say_what_is_left_out()
             self._check_weights()
-            kept = Journal(self.run_dir, resume=bool(self.config.getoption("resume")))
+            run = Journal(self.run_dir, resume=bool(self.config.getoption("resume")))
             log = self._finishers.enter_context((self.run_dir / "probe.log").open("ab"))
-            self.session = Session(self.settings, kept, log, self._progress, lock_s=self.config.getoption("wait"))
+            self.session = Session(self.settings, run, log, self._progress, lock_s=self.config.getoption("wait"))
             self._finishers.callback(self.session.close)
             possible = self._possible()
             self.session.start(cell.place for cell in possible)
@@ -213,9 +213,9 @@ class Bench:
         possible = dict.fromkeys((cell.model, cell.image_size) for cell in cells if matrix.impossible(cell) is None)
         pairs = [(matrix.find(model), size) for model, size in possible if matrix.find(model).file is None]
         if cells and not any(candidates(model, size, folder) for model, size in pairs):
-            wanted = ", ".join(sorted(file_name(model, size) for model, size in pairs)) or "none, as ONNX files have their own"
-            came = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-            raise pytest.UsageError(f"--weights {folder}: fits no model of these cells; expected any of {wanted}; got {came}")
+            expected = ", ".join(sorted(file_name(model, size) for model, size in pairs)) or "none, as ONNX files have their own"
+            got = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+            raise pytest.UsageError(f"--weights {folder}: fits no model of these cells; expected any of {expected}; got {got}")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -289,7 +289,7 @@ class Bench:
         On a terminal in a line that is overwritten; elsewhere before the first cell, and where nothing else was said for a
         minute.
         """
-        reporter, silent = self._reporter, time.monotonic() - self._told > 60
+        reporter, silent = self._reporter, time.monotonic() - self._printed_at > 60
         if reporter is not None and reporter.isatty:
             capture = self.config.pluginmanager.get_plugin("capturemanager")
             with capture.global_and_fixture_disabled() if capture else nullcontext():  # a test is running
@@ -313,7 +313,7 @@ class Bench:
 
     def _write(self, text: str) -> None:
         """A line of our own. pytest starts a line with the file's name once; it is ended once, and not begun again."""
-        reporter, self._told = self._reporter, time.monotonic()
+        reporter, self._printed_at = self._reporter, time.monotonic()
         if reporter is not None:
             if self._line_begun != reporter.currentfspath:
                 self._line_begun = reporter.currentfspath

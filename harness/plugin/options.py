@@ -74,10 +74,10 @@ def settings(config: pytest.Config) -> Settings:
         paths: dict[str, Any] = {**folders(config.getoption("data"), weights), "cache": cache_folder()}
     except (NoFolder, NoCache) as error:
         raise matrix.MatrixError(str(error)) from error
-    kept: dict[str, Any] = {"pretrained": pretrained, "layers": config.getoption("layers")}
+    fields: dict[str, Any] = {"pretrained": pretrained, "layers": config.getoption("layers")}
     chosen = config.getoption("inputs_seed")
-    kept["inputs_seed"] = secrets.randbelow(2**31) if chosen is None else chosen
-    return Settings(seed=config.getoption("seed"), **kept, **paths)
+    fields["inputs_seed"] = secrets.randbelow(2**31) if chosen is None else chosen
+    return Settings(seed=config.getoption("seed"), **fields, **paths)
 
 
 def _positive(text: str) -> float:
@@ -86,7 +86,7 @@ def _positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected seconds, more than 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
     return value
 
 

@@ -69,8 +69,8 @@ def judge(
     correct = [rank == 0 for rank in ranks]
     loss = parent_top1 = at_least = None
     if parent is not None:
-        lost = sum(theirs and not ours for theirs, ours in zip(parent, correct, strict=True))
-        gained = sum(ours and not theirs for theirs, ours in zip(parent, correct, strict=True))
+        lost = sum(parent_right and not right for parent_right, right in zip(parent, correct, strict=True))
+        gained = sum(right and not parent_right for parent_right, right in zip(parent, correct, strict=True))
         loss, parent_top1 = (lost - gained) / count, sum(parent) / count
         at_least = paired_difference_at_least(lost, gained, count)
     return Accuracy(

@@ -50,16 +50,16 @@ def judge(
             "measure the model without its last softmax, sigmoid or threshold",
         )
     rows = [index % len(inputs) for index in range(-(-len(inputs) // batch) * batch)]
-    came = []
+    batches = []
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         outputs = infer(inputs[part])
         _check_outputs(outputs, (len(part), *expected.shape[1:]))
-        came.append(outputs)
-    first = came[0]
+        batches.append(outputs)
+    first = batches[0]
     again = infer(inputs[rows[:batch]])
     _check_outputs(again, tuple(first.shape))
-    outputs, eager = torch.cat(came), reference.eager
+    outputs, eager = torch.cat(batches), reference.eager
     against = _compared(outputs, expected[rows], spread)
     eagerly = (None, None, None, None) if eager is None else _compared(outputs, eager[rows], spread)
     return Agreement(

@@ -44,7 +44,7 @@ def name(cell: Cell) -> str:
     return f"artefact-{cell.runtime}-{cell.precision}{batch}-{cell.device}.json"
 
 
-def kept(cell: Cell, folder: Path) -> dict[str, Any]:
+def load(cell: Cell, folder: Path) -> dict[str, Any]:
     """What was built for a cell: `path`, `sha256`, `seconds`, `cached`, `in_precision`, and what its runtime says of it.
 
     `in_precision` is the share of MACs that is executed in the cell's precision.
@@ -117,8 +117,8 @@ def _build(
             facts = runtime.build(net, given, images, replace(config(cell, file, chosen), shared=folder), file)
         runs = reference.net(model, cell, settings.seed) if runtime.runs == "net" else file
         executable, share = _proven(runs, cell, model.positional(reference.batch(cell.batch)), folder, file, chosen)
-        told = {"parameters": parameters, "calibration": shown, "in_precision": share, **facts}
-        built.append((executable, {**told, "chosen": dict(chosen)} if chosen else told))
+        about = {"parameters": parameters, "calibration": shown, "in_precision": share, **facts}
+        built.append((executable, {**about, "chosen": dict(chosen)} if chosen else about))
     best, tried = 0, list[dict[str, Any]]()
     if len(choices) > 1:
         best, tried = _best([executable for executable, _ in built], choices, model, cell, reference, folder)
@@ -127,8 +127,8 @@ def _build(
     for number in range(len(choices)):
         shutil.rmtree(made / str(number))
     digests = {path.name: sha256(path) for path in sorted(made.iterdir())}
-    told = {**built[best][1], **({"tried": tried} if tried else {})}
-    (made / "artefact.json").write_text(json.dumps({"files": digests, "facts": told}))
+    about = {**built[best][1], **({"tried": tried} if tried else {})}
+    (made / "artefact.json").write_text(json.dumps({"files": digests, "facts": about}))
 
 
 def _best(
@@ -156,7 +156,7 @@ def _best(
         with torch.inference_mode():
             found = agreement.judge(infer, reference, cell.batch, PRECISIONS[cell.precision], layers(folder))
         tried.append({**chosen, "error": found.error, "agrees": found.same_function, "median_s": None})
-    agreeing = [number for number, told in enumerate(tried) if told["agrees"]]
+    agreeing = [number for number, one in enumerate(tried) if one["agrees"]]
     if len(agreeing) > 1:
         placed = {number: built[number].place(model.positional(reference.batch(cell.batch))) for number in agreeing}
         calls = {number: (partial(built[number].run, placed[number]), built[number].synchronize) for number in agreeing}
@@ -219,13 +219,13 @@ def _proven_file(file: Path, cell: Cell, reference: Reference, folder: Path) -> 
 def _sound(place: Path, file: str) -> dict[str, Any] | None:
     """What is said of an artefact whose files are those that were written; None for any other."""
     try:
-        told = json.loads((place / "artefact.json").read_text())
-        files = {name: sha256(place / name) for name in told["files"]}
+        listed = json.loads((place / "artefact.json").read_text())
+        files = {name: sha256(place / name) for name in listed["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if files != told["files"] or file not in files:
+    if files != listed["files"] or file not in files:
         return None
-    return {"path": str(place / file), "sha256": files[file], "cached": True, **told["facts"]}
+    return {"path": str(place / file), "sha256": files[file], "cached": True, **listed["facts"]}
 
 
 def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Calibration | None) -> str:

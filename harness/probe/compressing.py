@@ -28,5 +28,5 @@ def serve(request: Compress, progress: Callable[[str], None]) -> Promise:
     except Unfit as reason:
         raise CellEnded(FAILED, f"{variant.name}: {reason}", axis="variant") from reason
     if made.file is None:
-        raise CellEnded(FAILED, f"{variant.name}: no way is known to store it", axis="variant")
+        raise CellEnded(FAILED, f"{variant.name}: expected a technique that says how it is stored, got none", axis="variant")
     return messages.convert({key: value for key, value in made.promise.items() if key != "layers"}, Promise)

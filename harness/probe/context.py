@@ -59,11 +59,11 @@ class Context:
         if not name:
             raise NotTrained("distill: expected a teacher, as in distill+teacher=resnet20")
         model = models.find(name)
-        theirs, ours = (each.dataset(self.image_size).name for each in (model, self.model))
-        if theirs != ours:
-            raise Unfit(f"the teacher {name} knows the classes of {theirs}, {self.model.name} those of {ours}")
+        taught, own = (each.dataset(self.image_size).name for each in (model, self.model))
+        if taught != own:
+            raise Unfit(f"expected a teacher for {own}, whose classes {self.model.name} has, got {name}, for {taught}")
         if model.preparation != self.model.preparation:
-            raise Unfit(f"the teacher {name} wants pictures prepared as {model.preparation}, not {self.model.preparation}")
+            raise Unfit(f"expected a teacher of pictures prepared as {self.model.preparation}, got {name}: {model.preparation}")
         return model
 
     def trained(self, variant: Variant, net: nn.Module) -> nn.Module:
@@ -77,8 +77,8 @@ class Context:
                 )
             train(task, place, self.settings, self.progress)
         record = finished(place) or {}
-        told = {key: record.get(key) for key in ("seconds", "sessions", "top1", "machine")}
-        self.trainings.append({"variant": variant.name, "epochs": len(record.get("curves", ())), **told})
+        about = {key: record.get(key) for key in ("seconds", "sessions", "top1", "machine")}
+        self.trainings.append({"variant": variant.name, "epochs": len(record.get("curves", ())), **about})
         net = deepcopy(net).train()
         load_weights(net, place / WEIGHTS)
         return net.eval()

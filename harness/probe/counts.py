@@ -19,12 +19,12 @@ def taken(model: Model, image_size: int) -> Counts:
     return messages.convert(found, Counts)
 
 
-def keep(model: Model, image_size: int, folder: Path) -> None:
+def save(model: Model, image_size: int, folder: Path) -> None:
     """Count, and write the result into `folder`."""
     (folder / NAME).write_text(json.dumps(count(model, image_size)))
 
 
-def kept(folder: Path) -> Counts:
+def load(folder: Path) -> Counts:
     """Read what another process has counted."""
     return messages.decode((folder / NAME).read_bytes(), Counts)
 

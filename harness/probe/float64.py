@@ -27,13 +27,13 @@ class _Doubles(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        told = dict(kwargs or {})
-        asked = told.get("dtype")
+        keywords = dict(kwargs or {})
+        asked = keywords.get("dtype")
         if asked not in DOUBLE:
-            return func(*args, **told)
+            return func(*args, **keywords)
         if asked in (torch.float16, torch.bfloat16) and func is torch.ops.aten._to_copy.default:
-            return func(func(*args, **told), dtype=torch.float64)
-        return func(*args, **{**told, "dtype": DOUBLE[asked]})
+            return func(func(*args, **keywords), dtype=torch.float64)
+        return func(*args, **{**keywords, "dtype": DOUBLE[asked]})
 
 
 @contextmanager

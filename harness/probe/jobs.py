@@ -69,14 +69,14 @@ def serve_cell(task: Task, channel: Channel) -> None:
         subject = Subject(task.cell, task.settings, task.folder, channel.progress)
         channel.answer(subject.prepared())
         while isinstance(asked := channel.receive(), Ask):
-            channel.answer(counts.kept(task.folder) if asked.question == "counts" else QUESTIONS[asked.question](subject))
+            channel.answer(counts.load(task.folder) if asked.question == "counts" else QUESTIONS[asked.question](subject))
 
 
 def _count(task: Task, channel: Channel) -> None:
     from plumbline.harness.probe import counts
 
     channel.progress(f"counting {task.cell.model} at {task.cell.image_size} pixels")
-    counts.keep(models.find(task.cell.model), task.cell.image_size, task.folder)
+    counts.save(models.find(task.cell.model), task.cell.image_size, task.folder)
 
 
 def _prepare_reference(task: Task, channel: Channel) -> None:

@@ -85,9 +85,9 @@ class Branch:
         """As `run_forked`. Where the branch itself dies, the work did; the next one gets another branch."""
         started = time.monotonic()
         if self._child is None:
-            self._pipe, theirs = multiprocessing.Pipe()
-            self._child = _fork(partial(self._serve, theirs))
-            theirs.close()
+            self._pipe, child_end = multiprocessing.Pipe()
+            self._child = _fork(partial(self._serve, child_end))
+            child_end.close()
         try:
             self._pipe.send((task, job, time_limit_s))
             found: Exited = self._pipe.recv()

@@ -176,10 +176,10 @@ def _compressed(
         raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
     except (Unfit, UnknownName) as reason:
         raise Unsupported(str(reason), axis="variant") from reason
-    told: dict[str, Any] = {"path": None, "sha256": None}
+    stored: dict[str, Any] = {"path": None, "sha256": None}
     if made.file is not None:  # else another package's, which is made anew wherever it is needed
-        told = {"path": str(made.file), "sha256": sha256(made.file)}
-    return made.net, {**told, **made.promise, "trainings": context.trainings}
+        stored = {"path": str(made.file), "sha256": sha256(made.file)}
+    return made.net, {**stored, **made.promise, "trainings": context.trainings}
 
 
 def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Settings, folder: Path) -> None:

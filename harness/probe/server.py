@@ -96,7 +96,7 @@ class Server:
 
         folder = self._folder_of(request.cell, request.settings)
         if (folder / counts.NAME).exists() or self._ran("count", request, folder):
-            self._channel.answer(counts.kept(folder))
+            self._channel.answer(counts.load(folder))
 
     def _race(self, request: Race) -> None:
         if all(self._prepared(Open(cell, request.settings, False)) for cell in request.cells):
@@ -242,15 +242,15 @@ def _describe(references: list[str]) -> int:
     channel = Channel.over_stdio()
     for reference in references:
         try:
-            told: dict[str, Any] = {"model": models.describe(models.find(reference))}
+            found: dict[str, Any] = {"model": models.describe(models.find(reference))}
         except (models.UnknownName, ValueError) as error:
-            told = {"unknown": str(error)}
+            found = {"unknown": str(error)}
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the process boundary: what a stranger's module raises
             traceback.print_exc()
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}, line {last.lineno}"
-            told = {"unknown": f"no model {reference!r}: {type(error).__name__}: {error} ({where})"}
-        channel.write(messages.encode(told))
+            found = {"unknown": f"no model {reference!r}: {type(error).__name__}: {error} ({where})"}
+        channel.write(messages.encode(found))
     return 0
 
 
@@ -296,7 +296,7 @@ def main(arguments: list[str]) -> int:
 
 
 def entry() -> None:
-    """Run `plumbline-probe`, as a place far away starts it."""
+    """Run `plumbline-probe`, as a place on another machine starts it."""
     sys.exit(main(sys.argv[1:]))
 
 

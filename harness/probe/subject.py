@@ -66,7 +66,7 @@ class Subject:
         self._reference = Reference.load(folder)
         self._layers = layers(folder)
         self._runtime = runtimes.find(cell.runtime).adapter
-        self._artefact = None if self._runtime.artefact_for(cell.variant) is None else artefacts.kept(cell, folder)
+        self._artefact = None if self._runtime.artefact_for(cell.variant) is None else artefacts.load(cell, folder)
         model, file = self._build()
         chosen = (self._artefact or {}).get("chosen", {})
         self._executable: Runtime = self._runtime(model, runtimes.config(cell, file, chosen))
@@ -103,13 +103,13 @@ class Subject:
         """What the runtime says of itself. Raises NotAsAsked where that is not what was asked for."""
         import torch
 
-        told = self._executable.read_back()
-        wanted = {key: value for key, value in asked.items() if value not in UNSAID}
-        wanted["threads"] = str(torch.get_num_threads())
-        for key, value in wanted.items():
-            if key not in told or (told[key] is not None and str(told[key]) != value):  # None: it does not apply
-                raise NotAsAsked(f"asked for {key}={value}, {self._cell.runtime} says that it has {told.get(key)}")
-        return told
+        got = self._executable.read_back()
+        expected = {key: value for key, value in asked.items() if value not in UNSAID}
+        expected["threads"] = str(torch.get_num_threads())
+        for key, value in expected.items():
+            if key not in got or (got[key] is not None and str(got[key]) != value):  # None: it does not apply
+                raise NotAsAsked(f"asked for {key}={value}, {self._cell.runtime} says that it has {got.get(key)}")
+        return got
 
     def prepared(self) -> Prepared:
         return Prepared(
@@ -120,7 +120,7 @@ class Subject:
             emulated=self._emulated,
             options={**self._options, "in_precision": self._in_precision},
             artefact=self._artefact or None,
-            promise=None if (told := self._reference.promise()) is None else messages.convert(told, Promise),
+            promise=None if (fields := self._reference.promise()) is None else messages.convert(fields, Promise),
         )
 
     def agreement(self) -> Agreement:
@@ -179,7 +179,7 @@ class Subject:
         disturbance, reading, workers, written = Disturbance(), meters.Running(), threads.Workers(), _written_bytes()
         model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
         telemetry = reading.read(model.warmup + len(model.samples_s))
-        with_transfer = timed(partial(self._whole_way, host), budget_s=settings.sampling_s / 2)
+        with_transfer = timed(partial(self._host_to_host, host), budget_s=settings.sampling_s / 2)
         for seen in (placed, self._place(host)):  # also by a call later than those that were checked
             self._check_untouched(seen, self._host())
         found = disturbance.read()
@@ -268,7 +268,7 @@ class Subject:
         return outputs
 
     def _run(self, placed: Any) -> Any:
-        """One inference, and what came of it on the host. The process's very first one is timed, cold as it is."""
+        """One inference, and its outputs on the host. The process's very first one is timed, cold as it is."""
         import torch
 
         if self._first_s is not None:
@@ -286,7 +286,7 @@ class Subject:
     def _place(self, images: Tensor) -> Any:
         return self._executable.place(self._model.positional(images))
 
-    def _whole_way(self, images: Tensor) -> Any:
+    def _host_to_host(self, images: Tensor) -> Any:
         return self._executable.fetch(self._executable.run(self._place(images)))
 
     def _once(self, placed: Any) -> None:
@@ -321,13 +321,13 @@ def _written_bytes() -> int:
     return about.st_size if stat.S_ISREG(about.st_mode) else 0
 
 
-def _same(ours: Any, theirs: Any) -> bool:
+def _same(left_input: Any, right_input: Any) -> bool:
     """Whether two placed inputs hold the same tensors and arrays; what else a runtime places is not looked into."""
     import numpy
     import torch
     from torch.utils._pytree import tree_flatten
 
-    (left, _), (right, _) = tree_flatten(ours), tree_flatten(theirs)
+    (left, _), (right, _) = tree_flatten(left_input), tree_flatten(right_input)
     pairs = zip(left, right, strict=True)
     kinds: tuple[tuple[type, Callable[[Any, Any], bool]], ...] = ((torch.Tensor, torch.equal), (numpy.ndarray, numpy.array_equal))
     return all(same(one, other) for one, other in pairs for kind, same in kinds if isinstance(one, kind))

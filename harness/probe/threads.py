@@ -24,12 +24,12 @@ class Workers:
             task: (spent - self._before.get(task, 0)) / 1e9 for task, spent in after.items() if spent > self._before.get(task, 0)
         }
 
-    def remarks(self, wanted: int, elapsed_s: float) -> list[str]:
+    def remarks(self, expected: int, elapsed_s: float) -> list[str]:
         """Where less worked than was asked for, or something else beside it, in words."""
         seconds, found = self.seconds(), []
         processors = set().union(*(allowed(task) for task in seconds))
-        if processors and len(processors) < wanted:
-            found.append(f"its threads may run on {len(processors)} of {wanted} processors")
+        if processors and len(processors) < expected:
+            found.append(f"its threads may run on {len(processors)} of {expected} processors")
         for thread in threading.enumerate():
             spent = seconds.get(thread.native_id or 0, 0.0)
             if thread is not threading.main_thread() and spent > DISTURBING * elapsed_s:
@@ -59,14 +59,14 @@ def allowed(task: int) -> set[int]:
     return {number for low, _, high in ends for number in range(int(low), int(high or low) + 1)}
 
 
-def used(wanted: int) -> int:
-    """How many threads take part when torch shares out a sum; `wanted` where nobody counts. Starts torch's pool.
+def used(expected: int) -> int:
+    """How many threads take part when torch shares out a sum; `expected` where nobody counts. Starts torch's pool.
 
     Looks a second time, and longer, before it says that some do not: a busy machine may have kept one from its share.
     """
     import torch
 
-    numbers = torch.ones(wanted << 18)
+    numbers = torch.ones(expected << 18)
     powers = torch.exp(numbers)  # starts the threads
     found = 0
     for asleep_s, calls in LOOKS:
@@ -77,8 +77,8 @@ def used(wanted: int) -> int:
         time.sleep(asleep_s)
         seconds = workers.seconds()
         if not seconds:
-            return wanted
-        found = max(found, min(wanted, sum(spent > max(seconds.values()) / 4 for spent in seconds.values())))
-        if found == wanted:
+            return expected
+        found = max(found, min(expected, sum(spent > max(seconds.values()) / 4 for spent in seconds.values())))
+        if found == expected:
             break
     return found

@@ -90,7 +90,7 @@ def _task(request: Train, model: models.Model, context: here.Context) -> Task:
     usual = variant.recipe(model, size)
     recipe = replace(usual.of_epochs(request.changes.get("epochs", usual.epochs)), **request.changes)
     if start is not None and not Path(start).is_file():
-        raise ValueError(f"--from: {start!r} is no file")
+        raise ValueError(f"--from: expected a safetensors file, got {start!r}")
     if request.new_head and start is None:
         raise ValueError("--new-head: expected with --from FILE, whose last layer is left out")
     if start is not None:

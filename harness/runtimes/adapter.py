@@ -72,7 +72,7 @@ class Runtime:
         return {name: values[0] for name, values in cls.options.items()}
 
     def __init__(self, model: Any, config: RunConfig) -> None:
-        """Raises Unsupported where the runtime cannot run the model, NotAsAsked where it does not do as it was told."""
+        """Raises Unsupported where the runtime cannot run the model, NotAsAsked where it runs otherwise than asked."""
 
     @classmethod
     def trial(cls, config: RunConfig) -> None:
@@ -92,7 +92,7 @@ class Runtime:
 
     @classmethod
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
-        """Write `file`, and return what is to be told of it. Raises Unsupported where the model cannot be built.
+        """Write `file`, and return what the record says of it. Raises Unsupported where the model cannot be built.
 
         `example` are pictures, float32, of shape (batch, channels, height, width), `calibration` more of them, where the
         precision is calibrated.
@@ -101,7 +101,7 @@ class Runtime:
 
     @classmethod
     def alternatives(cls, config: RunConfig) -> Sequence[Mapping[str, str]]:
-        """Options that complete those of `way` where they leave the choice open, in each way that is worth building here.
+        """Options that complete those of `config` where they leave the choice open, one for each build that is worth a try here.
 
         Of several builds the fastest that agrees with the reference is kept, and its options are those of the cell.
         """
@@ -140,7 +140,7 @@ class Runtime:
         raise NotImplementedError
 
     def holds_integers(self) -> bool:
-        """Whether the model, a file, came with integers in it, whatever precision was asked for."""
+        """Whether the model, a file, holds integers, whatever precision was asked for."""
         return False
 
     def read_back(self) -> dict[str, Any]:

@@ -135,9 +135,9 @@ def stored_share(file: Path, weights: str) -> float:
     """The share of a file's kernels and matrices, by numbers, that is stored in a format."""
     import onnx
 
-    wanted = {"int8": onnx.TensorProto.INT8, "float16": onnx.TensorProto.FLOAT16}[weights]
+    expected = {"int8": onnx.TensorProto.INT8, "float16": onnx.TensorProto.FLOAT16}[weights]
     stored = [tensor for tensor in onnx.load(file, load_external_data=False).graph.initializer if len(tensor.dims) > 1]
-    inside = sum(prod(tensor.dims) for tensor in stored if tensor.data_type == wanted)
+    inside = sum(prod(tensor.dims) for tensor in stored if tensor.data_type == expected)
     return inside / max(1, sum(prod(tensor.dims) for tensor in stored))
 
 

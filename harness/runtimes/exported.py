@@ -101,9 +101,9 @@ class Exported(TorchRuntime):
     def read_back(self) -> dict[str, Any]:
         import torch
 
-        told = self._call.get_metadata() if self._ahead else {}
+        metadata = self._call.get_metadata() if self._ahead else {}
         backend = "aotinductor" if hasattr(self._call, "get_metadata") else "eager"
-        kind = told.get("AOTI_CPU_ISA")
+        kind = metadata.get("AOTI_CPU_ISA")
         # of the ranges of activations nothing is seen from outside; which they are stands in the artefact
         told_products = self._config.options["products"] if self._config.precision.integer else None
         return {"threads": torch.get_num_threads(), "backend": backend, "instructions": kind, "products": told_products}

@@ -81,7 +81,9 @@ class OnnxRuntime(Runtime):
         images = numpy.arange(192, dtype=numpy.float32).reshape(1, 3, 8, 8)
         (outputs,) = session.run(list(graph_read.outputs), {graph_read.input: images})
         if not (outputs == 2 * images).all():
-            raise RuntimeError(f"{session.get_providers()[0]} multiplied wrongly in a trial: 2 x 191 gave {outputs.max():g}")
+            raise RuntimeError(
+                f"{session.get_providers()[0]} multiplied wrongly in a trial: expected 2 x 191 = 382, got {outputs.max():g}"
+            )
 
     @classmethod
     def prepare_to_build(cls) -> None:
@@ -89,7 +91,7 @@ class OnnxRuntime(Runtime):
 
     @classmethod
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
-        """Export a net to `file`, in the precision. Returns opset and IR version as they came."""
+        """Export a net to `file`, in the precision. Returns the file's opset and IR version."""
         precision, opset = config.precision, config.options["opset"]
         asked = None if opset == "newest" else int(opset)
         if precision.dtype == "float16":
@@ -202,11 +204,11 @@ class OnnxRuntime(Runtime):
 
 def arranged(graph: Graph, images: Tensor) -> Any:
     """Images, float32, of shape (batch, channels, height, width), as the array that a graph takes."""
-    wanted = (graph.batch, graph.channels, graph.image_size, graph.image_size)
-    if any(ours not in (None, theirs) for ours, theirs in zip(wanted, images.shape, strict=True)):
+    expected = (graph.batch, graph.channels, graph.image_size, graph.image_size)
+    if any(fixed not in (None, got) for fixed, got in zip(expected, images.shape, strict=True)):
         fixed = f"a batch of {graph.batch} and no other" if graph.batch not in (None, len(images)) else "other images"
         raise Unsupported(
-            f"{graph.path}: expected images of shape {wanted} (None: any), got {tuple(images.shape)}; the file takes {fixed}, "
+            f"{graph.path}: expected images of shape {expected} (None: any), got {tuple(images.shape)}; the file takes {fixed}, "
             "so ask for that, or export it with this dimension left open"
         )
     placed = images.permute(0, 2, 3, 1) if graph.layout == "NHWC" else images
@@ -235,14 +237,14 @@ def _session(graph: Graph, config: RunConfig, *, fallback: bool = True, profile:
         session = onnxruntime.InferenceSession(str(graph.path), options, providers=[(provider, settings)])
     except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as error:
         raise Unsupported(
-            f"{graph.path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. Wanted operators, an opset and "
-            f"an IR version that it knows (these are {graph.opset} and {graph.ir_version}); export for older ones"
+            f"{graph.path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. Expected operators, an opset and "
+            f"an IR version that it knows, got {graph.opset} and {graph.ir_version}; export for older ones"
         ) from error
-    came = session.get_session_options()
-    wanted = (provider, config.threads, 1)
-    got = (session.get_providers()[0], came.intra_op_num_threads, came.inter_op_num_threads)
-    if got != wanted:
-        raise NotAsAsked(f"expected a session with provider, threads in and between operators {wanted}, got {got}")
+    actual = session.get_session_options()
+    expected = (provider, config.threads, 1)
+    got = (session.get_providers()[0], actual.intra_op_num_threads, actual.inter_op_num_threads)
+    if got != expected:
+        raise NotAsAsked(f"expected a session with provider, threads in and between operators {expected}, got {got}")
     return session
 
 

@@ -62,7 +62,7 @@ class OpenVino(Runtime):
         twice = openvino.Model([openvino.opset13.add(images, images)], [images])
         (outputs,) = openvino.Core().compile_model(twice, "CPU")([numpy.ones((1, 4), numpy.float32)]).values()
         if not (outputs == 2).all():
-            raise RuntimeError(f"1 + 1 came out as {outputs.max():g} in a trial")
+            raise RuntimeError(f"expected 1 + 1 = 2 in a trial, got {outputs.max():g}")
 
     @classmethod
     def prepare_to_build(cls) -> None:
@@ -73,8 +73,8 @@ class OpenVino(Runtime):
         """The file that ONNX Runtime gets; for int8-dynamic one with small weights: it quantises activations by itself."""
         same = {"bf16": "fp32", "fp16": "fp32", "int8-dynamic": "w8"}.get(config.precision.name, config.precision.name)
         options = {**OnnxRuntime.usual(), "products": config.options["products"]}
-        theirs = replace(config, precision=PRECISIONS[same], options=options)
-        return OnnxRuntime.build(net, example, calibration, theirs, file)
+        exporting = replace(config, precision=PRECISIONS[same], options=options)
+        return OnnxRuntime.build(net, example, calibration, exporting, file)
 
     @classmethod
     def alternatives(cls, config: RunConfig) -> Sequence[Mapping[str, str]]:
@@ -177,20 +177,20 @@ class OpenVino(Runtime):
         """What it executes, in order. `seconds`: the mean of all inferences so far, 0 where they are not counted."""
         found, batch = [], compiled.inputs[0].shape[0]
         for operator in compiled.get_runtime_model().get_ordered_ops():
-            told = {key: value.astype(str) for key, value in operator.get_rt_info().items()}
-            if told["layerType"] in ENDS:
+            about = {key: value.astype(str) for key, value in operator.get_rt_info().items()}
+            if about["layerType"] in ENDS:
                 continue
-            multiplies = told["layerType"] in PRODUCTS
-            ending = told["primitiveType"].rpartition("_")[2].lower()
+            multiplies = about["layerType"] in PRODUCTS
+            ending = about["primitiveType"].rpartition("_")[2].lower()
             kind = ENDINGS.get(ending, ending)
             # with scales for groups of activations it multiplies weights in i8 by integers, though the kernel says f32
-            if self._config.precision.name == "int8-dynamic" and told["runtimePrecision"] == "i8":
+            if self._config.precision.name == "int8-dynamic" and about["runtimePrecision"] == "i8":
                 kind = "int8"
-            micro = told.get("execTimeMcs", "not_executed")
+            micro = about.get("execTimeMcs", "not_executed")
             found.append(
                 Kernel(
                     name=operator.get_friendly_name(),
-                    operator=told["layerType"],
+                    operator=about["layerType"],
                     seconds=float(micro) / 1e6 if micro != "not_executed" else 0.0,
                     multiplies=multiplies,
                     number_format=kind if multiplies else None,

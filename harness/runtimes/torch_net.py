@@ -135,13 +135,13 @@ def share_in(net: nn.Module, precision: Precision, layers: Iterable[Layer]) -> f
     """
     import torch
 
-    wanted = torch.int8 if precision.integer else getattr(torch, precision.weights or precision.dtype)
+    expected = torch.int8 if precision.integer else getattr(torch, precision.weights or precision.dtype)
     floats = [tensor.dtype for tensor in (*net.parameters(), *net.buffers()) if tensor.is_floating_point()]
     if precision.weights is None and not precision.integer:
-        return sum(dtype == wanted for dtype in floats) / max(1, len(floats)) if floats else 1.0
+        return sum(dtype == expected for dtype in floats) / max(1, len(floats)) if floats else 1.0
     stored = set()
     for name, tensor in net.named_parameters():
-        if getattr(tensor, "qdata", tensor).dtype == wanted:  # torchao's tensors say float32 of themselves
+        if getattr(tensor, "qdata", tensor).dtype == expected:  # torchao's tensors say float32 of themselves
             stored.add(name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0])
     macs = {layer.name: layer.macs for layer in layers}
     return sum(amount for name, amount in macs.items() if name in stored) / max(1, sum(macs.values()))

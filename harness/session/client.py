@@ -53,7 +53,7 @@ from plumbline.models import DENSE
 
 PROBE = BOOT
 NEXT_LOCK_S = 10.0  # for a probe that takes the place of one which died: what that left behind may still hold the lock
-DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is told is a ratio, and drift cancels in it
+DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is recorded is a ratio, and drift cancels in it
 Found = TypeVar("Found")
 # The type of the answer to each question.
 ANSWERS: dict[str, Any] = {
@@ -68,13 +68,14 @@ class NotDescribed(PlumblineError, LookupError):
 
 def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[models.Model]:
     """What the probe says of models from outside the registry. Raises NotDescribed, with its words."""
-    told = subprocess.run([*command, "--describe", *references], capture_output=True, text=True, env=environment.kept(os.environ))
-    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    variables = environment.passed_on(os.environ)
+    done = subprocess.run([*command, "--describe", *references], capture_output=True, text=True, env=variables)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
     unknown = [line["unknown"] for line in lines if "unknown" in line]
     if unknown:
         raise NotDescribed("; ".join(unknown))
-    if told.returncode != 0 or len(lines) != len(references):
-        words = told.stderr.strip().splitlines()[-1:] or ["it wrote nothing"]
+    if done.returncode != 0 or len(lines) != len(references):
+        words = done.stderr.strip().splitlines()[-1:] or ["it wrote nothing"]
         raise NotDescribed(f"{references[len(lines)]!r} could not be looked at: {words[0]}")
     return [models.described(line["model"]) for line in lines]
 
@@ -112,7 +113,7 @@ class Connection:
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 start_new_session=True,
-                env=environment.kept(os.environ),
+                env=environment.passed_on(os.environ),
             )
             self.machine = self._greeted()
             self._lock_s = None if self._lock_s is None else max(self._lock_s, NEXT_LOCK_S)
@@ -123,19 +124,19 @@ class Connection:
         assert self._process is not None and self._process.stdout is not None
         line = self._process.stdout.readline()
         try:
-            told = json.loads(line) if line else None
+            greeting = json.loads(line) if line else None
         except json.JSONDecodeError:
-            told = {}
-        if told is None:
+            greeting = {}
+        if greeting is None:
             self.kill()
             raise CellEnded(CRASHED, f"the probe did not start: {self.last_words()}")
-        if isinstance(told, dict) and told.get("type") == "Busy":
+        if isinstance(greeting, dict) and greeting.get("type") == "Busy":
             self.kill()
-            raise Busy(str(told.get("reason")))
-        got = told.get("protocol") if isinstance(told, dict) else None
+            raise Busy(str(greeting.get("reason")))
+        got = greeting.get("protocol") if isinstance(greeting, dict) else None
         if got != PROTOCOL:
             self.kill()
-            advice = "install the same revision of plumbline on both sides"
+            advice = "install the same revision of plumbline for session and probe"
             raise CellEnded(UNAVAILABLE, f"expected a probe that speaks protocol {PROTOCOL}, got {got}; {advice}", axis="target")
         hello = messages.response(line)
         assert isinstance(hello, Hello), f"expected a Hello, got {line!r}"
@@ -194,7 +195,7 @@ class Connection:
         return lines[-1] if lines else "it wrote nothing"
 
 
-def _delivered(parent: Contender, variant: Contender) -> Delivery:
+def _realised(parent: Contender, variant: Contender) -> Delivery:
     reason = parent.reason or variant.reason
     if reason is not None:
         return Delivery(unavailable=reason)
@@ -293,7 +294,7 @@ class CellProbe:
             parent = replace(self.cell, variant=DENSE)
             try:
                 shortly = replace(self.settings, sampling_s=min(self.settings.sampling_s, DELIVERY_S))
-                self.facts["delivery"] = _delivered(*CellProbe(self._connection, parent, shortly).race([self.cell]))
+                self.facts["delivery"] = _realised(*CellProbe(self._connection, parent, shortly).race([self.cell]))
             except CellEnded as end:  # its parent may not fit where it does
                 self.facts["delivery"] = Delivery(unavailable=f"in turns with its dense parent: {end.outcome}, {end.reason}")
             self.steps_s["delivery"] = round(time.perf_counter() - asked, 4)
@@ -320,9 +321,9 @@ class CellProbe:
 
     def _once(self, fact: str, request: Message) -> Any:
         """Ask what no process of a cell remains for."""
-        told = self._await(fact, request)
+        answer = self._await(fact, request)
         self._open = False
-        return told
+        return answer
 
     def _ask(self, question: str) -> Any:
         if question not in self.facts:

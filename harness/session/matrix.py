@@ -63,7 +63,7 @@ TIER_KEYS: dict[str, tuple[Any, ...]] = {
 
 
 class MatrixError(PlumblineError, ValueError):
-    """Something in the matrix file or an option is not right; the message says where, what came and what is known."""
+    """Something in the matrix file or an option is not right; the message says where, what it expected and what it got."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +217,8 @@ def _without_emulated(cells: list[Cell], options: Mapping[str, Sequence[Any]]) -
     """
     if "model" in options and "precision" in options:
         return cells, []
-    kept = [cell for cell in cells if not _too_slow(cell)]
-    wanting = unmeasured(kept, options)
+    fast = [cell for cell in cells if not _too_slow(cell)]
+    wanting = unmeasured(fast, options)
     out = [cell for cell in cells if _too_slow(cell) and not any((axis, getattr(cell, axis)) in wanting for axis in options)]
     left = set(out)
     return [cell for cell in cells if cell not in left], out
@@ -286,8 +286,8 @@ def _with(blocks: Sequence[Block], named: Mapping[str, Any], models_named: bool)
     narrowed = blocks
     for axis, value in named.items():
         narrowed = _choose(narrowed, axis, value, models_named)
-    ways = [_cells(way) for way in (holders, narrowed, [{**block, **given} for block in blocks]) if way]
-    return next((cells for cells in ways if any(impossible(cell) is None for cell in cells)), ways[0])
+    choices = [_cells(choice) for choice in (holders, narrowed, [{**block, **given} for block in blocks]) if choice]
+    return next((cells for cells in choices if any(impossible(cell) is None for cell in cells)), choices[0])
 
 
 def counted(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:

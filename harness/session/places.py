@@ -99,12 +99,12 @@ _known: dict[str, Place] = {HERE: Here()}
 def load(path: Path) -> None:
     """Learn the places of a file. Raises BadPlace, with the key that is wrong."""
     try:
-        told = messages.convert(tomllib.loads(path.read_text()), _File)
+        listed = messages.convert(tomllib.loads(path.read_text()), _File)
     except OSError as error:
         raise BadPlace(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, messages.BadMessage) as error:
         raise BadPlace(f"{path}: {error}; expected tables [place.NAME] with command, data, weights and cache") from error
-    for name, entry in told.place.items():
+    for name, entry in listed.place.items():
         if not entry.command or Target.parse(name).place != name:
             raise BadPlace(
                 f"{path}: place {name!r}: expected a command, and a name that is no device, got {json.dumps(entry.command)}"

@@ -43,7 +43,7 @@ FASTER: Mapping[str, tuple[float, float]] = {"onnxruntime": (2.0, 0.2), "openvin
 BUILT: Mapping[str, tuple[float, float]] = {
     "onnxruntime": (4.0, 0.12), "openvino": (5.0, 0.12), "exported": (20.0, 0.5), "compiled": (15.0, 0.5), "litert": (8.0, 0.2),
 }  # fmt: skip
-# In integers: of an ONNX file, for each way in which it is built, what is fixed, for a layer, and for a parameter; anything else
+# In integers: of an ONNX file, for each build, what is fixed, for a layer, and for a parameter; anything else
 # takes that many times as long.
 QUANTISED_S, QUANTISED_LAYER_S, QUANTISED_PARAMETER_S = 0.4, 0.045, 0.22e-6
 QUANTISED = 1.4
@@ -179,26 +179,26 @@ class Estimate:
         if emulated:
             return 2 * (1 + settings.emulated_samples) * call
         warm_up = min(max(20 * call, 0.06), max(settings.warmup_s, min(10 * call, 5 * settings.warmup_s)))
-        wanted = 1.5 * settings.min_samples * call + 0.2
+        expected = 1.5 * settings.min_samples * call + 0.2
         budgets = (settings.sampling_s, settings.sampling_s / 2)
-        return 2 * max(warm_up, call) + sum(max(call, min(budget, wanted)) for budget in budgets)
+        return 2 * max(warm_up, call) + sum(max(call, min(budget, expected)) for budget in budgets)
 
     def _building_s(self, cell: Cell, runtime: str) -> float:
         if any((self._settings.cache / "artefacts").glob(f"{glob.escape(stem(cell))}*")):
             return CELL_S
         precision, (macs, layers) = PRECISIONS[cell.precision], _work(cell.model, cell.image_size)
         (fixed, each), python = BUILT.get(runtime, (5.0, 0.12)), self._speed.python_s / PYTHON_S
-        ways = 2 if precision.integer and saturation.saturate() else 1
+        builds = 2 if precision.integer and saturation.saturate() else 1
         export = 0.0
         if runtime not in ONNX or self._new("export", cell.model, cell.image_size, cell.variant):
             export = fixed + each * layers
         if not precision.integer:
             return export * python
         if runtime not in ONNX:
-            return export * QUANTISED * ways * python
+            return export * QUANTISED * builds * python
         one = QUANTISED_S + QUANTISED_LAYER_S * layers + QUANTISED_PARAMETER_S * _parameters(cell.model, cell.image_size)
         shown = CALIBRATION * precision.calibrated * self._call(macs, layers, 1, "onnxruntime", "fp32")
-        return (export + ways * one) * python + ways * shown
+        return (export + builds * one) * python + builds * shown
 
     def _weights(self, cell: Cell) -> Weights | None:
         key = (cell.model, cell.image_size)
@@ -310,10 +310,11 @@ def _earlier_seconds(runs: Path, settings: Settings) -> dict[str, float]:
             records = journal.read(folder)
         except journal.RunError:
             continue  # an estimate may do without; the run itself is not touched
-        for kept in records:
-            alike = replace(kept.settings, inputs_seed=settings.inputs_seed) == settings.without_paths()  # pictures take as long
-            same = alike and kept.machine.cpu_model == places.of(kept.cell.target).capabilities.cpu_model
-            if same and kept.outcome == OK and kept.latency is not None and kept.prepared is not None:
-                built = kept.prepared.artefact or {}
-                seconds[kept.id] = kept.seconds - (0.0 if built.get("cached", True) else built["seconds"])
+        for record in records:
+            settings_then = replace(record.settings, inputs_seed=settings.inputs_seed)  # other pictures take as long
+            alike = settings_then == settings.without_paths()
+            same = alike and record.machine.cpu_model == places.of(record.cell.target).capabilities.cpu_model
+            if same and record.outcome == OK and record.latency is not None and record.prepared is not None:
+                built = record.prepared.artefact or {}
+                seconds[record.id] = record.seconds - (0.0 if built.get("cached", True) else built["seconds"])
     return seconds

@@ -47,21 +47,21 @@ class Session:
     ) -> None:
         self.settings, self.journal = settings, journal
         self.id = journal.earlier[-1].session if journal.earlier else uuid4().hex[:12]
-        self.records = {kept.key: _without_samples(kept) for kept in journal.earlier}
-        self.measured = sum(kept.outcome == OK for kept in journal.earlier)
+        self.records = {record.key: _without_samples(record) for record in journal.earlier}
+        self.measured = sum(record.outcome == OK for record in journal.earlier)
         self._log, self._progress, self._lock_s = log, progress, lock_s
         self._connections: dict[str, Connection] = {}
         self._accuracies: dict[tuple[Any, ...], Accuracy] = {}
         self._unprobed: Machine | None = None  # this machine, where no probe was started
-        for kept in journal.earlier:
-            if kept.outcome == OK:
-                self._share(kept.cell, kept.accuracy)
+        for record in journal.earlier:
+            if record.outcome == OK:
+                self._share(record.cell, record.accuracy)
 
     def start(self, names: Iterable[str] = (HERE,)) -> None:
         """Start a probe at each place. Raises RunError where a resumed run comes from another machine, Busy and CellEnded."""
-        for kept in self.journal.earlier:
-            if kept.settings != self.settings.without_paths():
-                then, now = (_told(settings) for settings in (kept.settings, self.settings.without_paths()))
+        for record in self.journal.earlier:
+            if record.settings != self.settings.without_paths():
+                then, now = (_fields(settings) for settings in (record.settings, self.settings.without_paths()))
                 changed = "; ".join(f"{key}: {then[key]} then, {now[key]} now" for key in now if then[key] != now[key])
                 raise RunError(
                     f"the run in {str(self.journal.folder)!r} was measured with other settings ({changed}); "
@@ -69,16 +69,16 @@ class Session:
                 )
         for name in dict.fromkeys(names):
             here = self._connection(name).start()
-            for kept in self.journal.earlier:
-                differences = machine.differences(here, kept.machine)
-                if kept.machine.torch and kept.cell.place == name and differences:
+            for record in self.journal.earlier:
+                differences = machine.differences(here, record.machine)
+                if record.machine.torch and record.cell.place == name and differences:
                     raise RunError(
                         f"the run in {str(self.journal.folder)!r} was measured on another machine or with other software "
                         f"({'; '.join(text[:100] for text in differences[:3])}); start a new one with --run-dir"
                     )
 
     def speed(self) -> Speed | None:
-        """Ask how fast torch is here, for an estimate; kept for plans of later sessions.
+        """Ask how fast torch is here, for an estimate; saved for the plans of later sessions.
 
         None where it cannot be found out, as nothing is measured here, say: each cell will say for itself what is wrong.
         """
@@ -88,7 +88,7 @@ class Session:
             found = measured_speed(self._connections[HERE], self.settings)
         except CellEnded:
             return None
-        speed.keep(found, self.settings.cache)
+        speed.save(found, self.settings.cache)
         return found
 
     def open(self, cell: Cell, impossible: Impossible | None) -> CellProbe:
@@ -100,13 +100,13 @@ class Session:
     def finish(self, probe: CellProbe, outcome: str, reason: str | None) -> Record:
         """End the probe's process and keep its record."""
         probe.close()
-        kept = self._record(probe, outcome, reason)
-        self.journal.append(kept)
-        self.records[kept.key] = _without_samples(kept)
+        record = self._record(probe, outcome, reason)
+        self.journal.append(record)
+        self.records[record.key] = _without_samples(record)
         self.measured += outcome == OK
         if outcome == OK:
-            self._share(probe.cell, kept.accuracy)
-        return kept
+            self._share(probe.cell, record.accuracy)
+        return record
 
     def _record(self, probe: CellProbe, outcome: str, reason: str | None) -> Record:
         here = self._connection(probe.cell.place).machine
@@ -163,7 +163,7 @@ def known_speed(settings: Settings) -> Speed | None:
 
     None where another session measures, and would be disturbed.
     """
-    if (found := speed.kept(settings.cache)) is not None:
+    if (found := speed.load(settings.cache)) is not None:
         return found
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
         connection = Connection(log, lock_s=0.0)
@@ -173,7 +173,7 @@ def known_speed(settings: Settings) -> Speed | None:
             return None
         finally:
             connection.close()
-    speed.keep(found, settings.cache)
+    speed.save(found, settings.cache)
     return found
 
 
@@ -187,13 +187,13 @@ def without_paths(text: str) -> str:
     return re.sub(r"(?<![\w.])(?:/[\w.+@~-]+)+/([\w.+@~-]+)", r"\1", text)
 
 
-def _told(settings: Settings) -> dict[str, Any]:
+def _fields(settings: Settings) -> dict[str, Any]:
     return {field: getattr(settings, field) for field in settings.__struct_fields__}
 
 
-def _without_samples(kept: Record) -> Record:
-    """The journal holds the samples; what is kept in memory for the table need not."""
-    if kept.latency is None:
-        return kept
-    model, whole = (replace(timing, samples_s=[]) for timing in (kept.latency.model, kept.latency.with_transfer))
-    return replace(kept, latency=replace(kept.latency, model=model, with_transfer=whole))
+def _without_samples(record: Record) -> Record:
+    """The journal holds the samples; what stays in memory for the table need not."""
+    if record.latency is None:
+        return record
+    model, whole = (replace(timing, samples_s=[]) for timing in (record.latency.model, record.latency.with_transfer))
+    return replace(record, latency=replace(record.latency, model=model, with_transfer=whole))

@@ -1,4 +1,4 @@
-"""`plumbline compression`: what techniques of compression promise and deliver, each figure beside its limit.
+"""`plumbline compression`: theoretical and realised gain of compression techniques, each figure beside its limit.
 
 First what can be measured without training: one layer, pruning itself, whole nets in turns with their dense parents. Then the
 tier `compression`, which trains; an interrupted one goes on.
@@ -44,8 +44,8 @@ MIXER = "mixer_b16"
 STUDENTS = ("mlp+width=256", "small_cnn+width=4", "small_mixer+blocks=2+width=32")
 TEACHER = "small_cnn"  # of digits, or of MNIST where there is a data root
 STUDENT_EPOCHS, SEEDS = 10, 3  # at least so many; in MNIST's two to four the labels are not yet learned
-# The strongest ways to run it dense, to be raced with the sparse one: what `harness fastest mixer_b16` puts first.
-DENSE_WAYS = (
+# The fastest dense configurations, to be raced with the sparse ones: what `plumbline fastest mixer_b16` puts first.
+DENSE_RUNS = (
     ("eager", "bf16"),
     ("onnxruntime", "fp32"),
     ("onnxruntime", "int8-dynamic"),
@@ -148,7 +148,7 @@ def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> tuple[list
     channel_major = row_major.t().contiguous().t()
     chosen, sparse, coo = nn.Sequential(SparseLinear.of(dense)), SparseLinear.of(dense), RowMajorLinear.of(dense)
     with torch.inference_mode():
-        kept = settle(chosen, row_major, race=timing.best)
+        won = settle(chosen, row_major, race=timing.best)
         calls: dict[str, Callable[[], Any]] = {
             "dense": partial(dense, row_major),
             "chosen": partial(chosen[0], row_major),
@@ -162,7 +162,7 @@ def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> tuple[list
     ms = {name: f"{1e3 * median(values):.3g}" for name, values in times.items()}
     faster = paired_ratio(times["coo"], times["sparse"]).median
     shape = f"{inputs}x{outputs}"
-    row = [shape, str(batch), f"{sparsity:.0%}", ms["dense"], "sparse" if kept else "dense", f"{chosen_over_dense.median:.2f}x",
+    row = [shape, str(batch), f"{sparsity:.0%}", ms["dense"], "sparse" if won else "dense", f"{chosen_over_dense.median:.2f}x",
            f"{low:.2f}-{high:.2f}", ms["sparse"], ms["coo"], f"{faster:.1f}x"]  # fmt: skip
     return row, chosen_over_dense.median, faster
 
@@ -199,18 +199,18 @@ def pruning(data: Path | None, seconds: float, style: str, progress: Progress) -
 
 
 def mixer(data: Path | None, seconds: float, style: str, progress: Progress) -> tuple[str, list[Limit]]:
-    """Mixer-B/16 end to end: sparse and dense ways in turns in one process, and the memory of each in a process of its own."""
+    """Mixer-B/16 end to end: sparse and dense candidates in turns in one process, and the memory of each in its own."""
     sparse = [Cell(MIXER, f"prune{percent}+scope=layer+sparse", "eager", "fp32", 1, 224, "cpu") for percent in (90, 95, 99)]
-    ways = [Cell(MIXER, DENSE, runtime, precision, 1, 224, "cpu") for runtime, precision in DENSE_WAYS]
+    others = [Cell(MIXER, DENSE, runtime, precision, 1, 224, "cpu") for runtime, precision in DENSE_RUNS]
     dense = Cell(MIXER, DENSE, "eager", "fp32", 1, 224, "cpu")
-    cells = [dense, *sparse, *(cell for cell in ways if matrix.impossible(cell) is None)]
+    cells = [dense, *sparse, *(cell for cell in others if matrix.impossible(cell) is None)]
     with _measuring(data, seconds) as (settings, log):
         found = find(cells, settings, log, progress)
         with closing(Connection(log, progress=progress)) as server:
             held = {cell.variant: _memory(CellProbe(server, cell, settings)) for cell in [dense, *sparse]}
     heads = ["variant", "weights, MB", "of dense", "process peak, MB"]
     weights, peak = (
-        {name: value_of(told, quantity) or 0.0 for name, told in held.items()} for quantity in ("weights", "process_peak")
+        {name: value_of(readings, quantity) or 0.0 for name, readings in held.items()} for quantity in ("weights", "process_peak")
     )
     shown = [
         [name, f"{weights[name] / 1e6:.1f}", f"{weights[name] / weights[DENSE]:.1%}", f"{peak[name] / 1e6:.0f}"] for name in held
@@ -296,10 +296,10 @@ def distillation(data: Path | None, seconds: float, style: str, progress: Progre
                 train(task, place, settings, progress)
                 top1.setdefault(variant, []).append((finished(place) or {})["top1"])
         alone, taught = top1.values()
-        theirs = finished(context.parent_weights(model(TEACHER)).parent) or {}
+        teacher = finished(context.parent_weights(model(TEACHER)).parent) or {}
         gains = [100 * (one - other) for one, other in zip(taught, alone)]
         spread = [f"{mean(values):.2%} ± {100 * stdev(values):.2f}" for values in (alone, taught)]
-        rows.append([name, f"{theirs['top1']:.2%}", *spread, f"{mean(gains):+.2f} ± {stdev(gains):.2f}",
+        rows.append([name, f"{teacher['top1']:.2%}", *spread, f"{mean(gains):+.2f} ± {stdev(gains):.2f}",
                      " ".join(f"{gain:+.2f}" for gain in gains)])  # fmt: skip
     how = f"{STUDENT_EPOCHS} epochs or more, temperature 4, alpha 0.9"
     words = (
@@ -337,11 +337,11 @@ def _memory(probe: CellProbe) -> Readings:
 
 
 def tables(records: Iterable[Record], style: str = "simple") -> str:
-    """Each variant of the tier beside its dense parent, with its promises and whether it keeps them."""
-    told = list(records)
-    unfit = [f"- {record.id}: {record.outcome}: {record.reason}" for record in told if record.reason]
-    words = "\n".join([*(f"- {line}" for line in [*explained(told), *mixed(told)]), *unfit])
-    shown = [compressed(told, style), words, _sweep(told, style), _stages(told, style), scored(goals_of(told), style)]
+    """Each variant of the tier beside its dense parent, with its theoretical and its realised gain."""
+    held = list(records)
+    unfit = [f"- {record.id}: {record.outcome}: {record.reason}" for record in held if record.reason]
+    words = "\n".join([*(f"- {line}" for line in [*explained(held), *mixed(held)]), *unfit])
+    shown = [compressed(held, style), words, _sweep(held, style), _stages(held, style), scored(goals_of(held), style)]
     return "\n\n".join(part for part in shown if part)
 
 

@@ -39,7 +39,7 @@ BATCHES = (3, 1)
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing that a contract asks for: `wrong` says what came instead, `skipped` why it does not apply; else it holds."""
+    """One thing that a contract asks for: `wrong` says what was found instead, `skipped` why it does not apply; else it holds."""
 
     text: str
     wrong: str | None = None
@@ -167,7 +167,7 @@ def _meter(name: str, server: Connection) -> Iterator[Claim]:
             yield Claim("it reads a number, again and again", f"{type(error).__name__}: {error}")
             return
     wrong = [value for value in read if not isinstance(value, (int, float)) or not math.isfinite(value)]
-    yield Claim("it reads a number, again and again", f"came {wrong[0]!r}" if wrong else None)
+    yield Claim("it reads a number, again and again", f"expected finite numbers, got {wrong[0]!r}" if wrong else None)
     yield _cell(Cell(NETS[0], "dense", "eager", "fp32", 1, 8, "cpu"), server, meter=name)
 
 
@@ -180,7 +180,7 @@ CHECKS: dict[str, Callable[[str, Connection], Iterator[Claim]]] = {
 
 
 def _cell(cell: Cell, server: Connection, *, may_refuse: bool = True, meter: str | None = None) -> Claim:
-    """What a benchmark asserts of a cell; a runtime that does otherwise than it was told is refused by the probe."""
+    """What a benchmark asserts of a cell; a runtime that runs otherwise than it was asked to is refused by the probe."""
     text = f"{cell.id} is right, and measured"
     impossible = matrix.impossible(cell)
     if impossible is not None:
@@ -212,12 +212,12 @@ def _wrong(probe: CellProbe, meter: str | None) -> Iterator[str]:
 
 def _imports(adapter: type[Runtime]) -> str | None:
     """What importing a runtime's module imports that it should leave to its methods."""
-    wanted = sorted({"torch", *adapter.libraries})
-    code = f"import sys; import {adapter.__module__}; print(*[name for name in {wanted!r} if name in sys.modules])"
-    told = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True)
-    if told.returncode:
-        return told.stderr.strip().splitlines()[-1]
-    return f"it imports {told.stdout.strip()}; import them inside the methods" if told.stdout.strip() else None
+    heavy = sorted({"torch", *adapter.libraries})
+    code = f"import sys; import {adapter.__module__}; print(*[name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1]
+    return f"it imports {done.stdout.strip()}; import them inside the methods" if done.stdout.strip() else None
 
 
 def _declared(adapter: type[Runtime]) -> str | None:

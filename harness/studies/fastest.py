@@ -1,4 +1,4 @@
-"""`plumbline fastest`: the fastest correct way to run a model on this machine, against torch's eager fp32."""
+"""`plumbline fastest`: the fastest correct configuration of a model on this machine, against torch's eager fp32."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ BASELINE = ("eager", "fp32")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run a model. `speedup` is how many times as fast as the baseline, in the same rounds, with its 95 % interval.
+    """One configuration of a model.
 
+    `speedup` is how many times as fast as the baseline it is, in the same rounds, with its 95 % interval.
     `error` is the RMS error as a share of the outputs' spread, `same_class` the share of pictures with the reference's
     class; `top1` the accuracy where there are weights and images, `loss` what the parent has more. `reason` says why it
     was not raced.
@@ -100,7 +101,7 @@ class Question:
 
 
 def report(models: Sequence[str], asked: Question, style: str, progress: Callable[[str], None]) -> None:
-    """Race the ways of each model, print what came out, and at the end the fastest way of each. Raises `Busy`."""
+    """Race the candidates of each model, print the results, and at the end the fastest of each. Raises `Busy`."""
     best, settings = [], asked.settings()
     print(f"{here()}; inputs: seed {settings.inputs_seed}\n", flush=True)
     with lock_machine(0), tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
@@ -120,18 +121,18 @@ def report(models: Sequence[str], asked: Question, style: str, progress: Callabl
 
 
 def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Callable[[str], None]) -> list[Candidate]:
-    """Check each way in a process of its own, then race those that are right. The fastest comes first, the unfit last.
+    """Check each candidate in a process of its own, then race those that are right. The fastest comes first, the unfit last.
 
     Raises CellEnded where the baseline, the first of the cells, is not right, or the race itself does not end well.
     """
-    estimate = plan.Estimate(cells, [], with_fields(settings, sampling_s=0.0, warmup_s=0.0), None, speed.kept(settings.cache))
+    estimate = plan.Estimate(cells, [], with_fields(settings, sampling_s=0.0, warmup_s=0.0), None, speed.load(settings.cache))
     checked: list[Candidate] = []
 
-    def told_of(text: str) -> None:
+    def say(text: str) -> None:
         left = f"about {duration(estimate.left() + settings.sampling_s * len(cells))} left"
-        progress(f"{cells[0].model}, {min(len(checked) + 1, len(cells))} of {len(cells)} ways, {left}: {text}")
+        progress(f"{cells[0].model}, {min(len(checked) + 1, len(cells))} of {len(cells)} candidates, {left}: {text}")
 
-    server = Connection(log, progress=told_of, place=places.of(cells[0].target))
+    server = Connection(log, progress=say, place=places.of(cells[0].target))
     try:
         for cell in cells:
             started = time.monotonic()
@@ -140,14 +141,14 @@ def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Ca
         if checked[0].reason is not None:
             raise CellEnded(FAILED, f"{cells[0].id}, the baseline: {checked[0].reason}")
         racing = [candidate for candidate in checked if candidate.reason is None]
-        progress(f"{cells[0].model}: {len(racing)} ways take turns, about {duration(settings.sampling_s * len(racing))}")
-        told = CellProbe(server, racing[0].cell, settings).race([candidate.cell for candidate in racing[1:]])
+        progress(f"{cells[0].model}: {len(racing)} candidates take turns, about {duration(settings.sampling_s * len(racing))}")
+        outcomes = CellProbe(server, racing[0].cell, settings).race([candidate.cell for candidate in racing[1:]])
     finally:
         server.close()
-    baseline = told[0].turns_s
-    if told[0].reason is not None:
-        raise CellEnded(FAILED, f"{cells[0].id}, the baseline, in the race: {told[0].reason}")
-    raced = [_raced(candidate, outcome, baseline) for candidate, outcome in zip(racing, told, strict=True)]
+    baseline = outcomes[0].turns_s
+    if outcomes[0].reason is not None:
+        raise CellEnded(FAILED, f"{cells[0].id}, the baseline, in the race: {outcomes[0].reason}")
+    raced = [_raced(candidate, outcome, baseline) for candidate, outcome in zip(racing, outcomes, strict=True)]
     found = [*raced, *(candidate for candidate in checked if candidate.reason is not None)]
     return sorted(found, key=lambda candidate: -(candidate.speedup or 0.0))
 
@@ -176,7 +177,7 @@ HEADS = ["variant", "runtime", "precision", "ms", "speed-up", "95 %", "error", "
 
 
 def table(found: Sequence[Candidate], style: str = "simple") -> str:
-    """The ways that were raced, as a table for people, and below it why others were not."""
+    """Tabulate the candidates that were raced, for people, and below them why others were not."""
     body = tabulated([_row(candidate) for candidate in found if candidate.reason is None], HEADS, LEFT, style)
     unfit = [
         textwrap.shorten(f"{_name(candidate.cell)}: {candidate.reason}", 130, placeholder=" ...")
@@ -194,7 +195,7 @@ TIMES = ["ms", "speed-up", "95 %"]
 
 
 def times(candidate: Candidate) -> list[str]:
-    """Of a way that was raced, the columns `TIMES`."""
+    """Return the columns `TIMES` of a candidate that was raced."""
     assert candidate.median_s is not None and candidate.speedup is not None
     interval = f"{candidate.interval[0]:.2f}-{candidate.interval[1]:.2f}" if candidate.interval else NOTHING
     return [f"{candidate.median_s * 1e3:.3g}", f"{candidate.speedup:.2f}x", interval]

@@ -32,9 +32,9 @@ def report(progress: Callable[[str], None], quick: bool = False, run: Path | Non
     """
     missed: list[str] = []
 
-    def line(what: str, got: str, limit: str, kept: bool = True) -> None:
-        print(f"{what:<52} {got:>24}   limit {limit}{'' if kept or quick else '   missed'}", flush=True)
-        if not (kept or quick):
+    def line(what: str, got: str, limit: str, holds: bool = True) -> None:
+        print(f"{what:<52} {got:>24}   limit {limit}{'' if holds or quick else '   missed'}", flush=True)
+        if not (holds or quick):
             missed.append(what)
 
     kind = limited_as()
@@ -53,15 +53,15 @@ def report(progress: Callable[[str], None], quick: bool = False, run: Path | Non
             took, peak = collection(cells)
             progress("")
             limit = "5 s and 200 MB" if cells == 10_000 else "linear" if cells > 10_000 else "-"
-            kept = cells != 10_000 or (took <= 5 and peak <= 200e6)
-            line(f"collecting {cells:,} cells", f"{took:.1f} s and {peak / 1e6:.0f} MB", limit, kept)
+            holds = cells != 10_000 or (took <= 5 and peak <= 200e6)
+            line(f"collecting {cells:,} cells", f"{took:.1f} s and {peak / 1e6:.0f} MB", limit, holds)
         for seconds, rounds in ((1e-3, 1500), (30e-3, 150)):  # torch is imported from here on
             progress(f"timing a product of {seconds * 1e3:g} ms here and by torch's Timer, in turns")
             difference, low, high = against_timer(seconds, 6 if quick else rounds)
             progress("")
             what = f"median of {seconds * 1e3:g} ms against torch's Timer"
-            kept = low <= TIMER_SHARE and high >= -TIMER_SHARE
-            line(what, f"{difference:+.2%} ({low:+.2%}..{high:+.2%})", f"{TIMER_SHARE:.1%}", kept)
+            holds = low <= TIMER_SHARE and high >= -TIMER_SHARE
+            line(what, f"{difference:+.2%} ({low:+.2%}..{high:+.2%})", f"{TIMER_SHARE:.1%}", holds)
         lock.release()
         if run is None:
             what = "a cell of the default tier" if quick else "the default tier, which takes minutes,"
@@ -104,8 +104,8 @@ def fixed_cost(cells: int, folder: Path) -> float:
         path.write_text(f"[tier.default]\nsampling_s = 0.05\nwarmup_s = 0.05\naccuracy_images = 0\n{text}")
         wall, records = _measure(folder / str(count), ["--matrix", str(path)])
         walls.append(wall)
-    between = (walls[1] - walls[0] - sum(kept.seconds for kept in records[1:])) / cells
-    return median(kept.seconds - sum(_parts(kept).values()) for kept in records[1:]) + max(0.0, between)
+    between = (walls[1] - walls[0] - sum(record.seconds for record in records[1:])) / cells
+    return median(record.seconds - sum(_parts(record).values()) for record in records[1:]) + max(0.0, between)
 
 
 def _parts(record: Record) -> dict[str, float]:
@@ -140,13 +140,13 @@ def iteration_cost(count: int) -> float:
 
 
 def against_timer(seconds: float, rounds: int) -> tuple[float, float, float]:
-    """Return how much longer our durations are than those of `torch.utils.benchmark.Timer`, of a matrix product.
+    """Return how much longer this suite's durations are than those of `torch.utils.benchmark.Timer`, of a matrix product.
 
     The median over pairs, as a share, and the ends of its 95 % interval, which takes six of them. The limit is missed where the
     interval lies beyond it.
 
     The two take turns, a call each, in random order; the untimed calls before are the same in number, and nothing is allocated:
-    a fresh result costs page faults, or none, by what ran before it. A positive difference says that ours are longer.
+    a fresh result costs page faults, or none, by what ran before it. A positive difference says that this suite's are longer.
     """
     import torch
     from torch.utils.benchmark import Timer
@@ -157,11 +157,11 @@ def against_timer(seconds: float, rounds: int) -> tuple[float, float, float]:
     # these questions is inside what it times: 1.6 µs, some 10 when that code has left the caches (1 % of 1 ms).
     timer = Timer(stmt="call()", globals={"call": call}, num_threads=1, timer=time.perf_counter)
     turns: dict[str, Callable[[], float]] = {
-        "ours": lambda: _after_two(call),
-        "theirs": lambda: timer.timeit(1).raw_times[0],
+        "plumbline": lambda: _after_two(call),
+        "Timer": lambda: timer.timeit(1).raw_times[0],
     }
     taken = timing.interleave(turns, rounds=rounds)
-    found = paired_ratio(taken["ours"], taken["theirs"])
+    found = paired_ratio(taken["plumbline"], taken["Timer"])
     assert found.interval is not None, f"expected six pairs at least, got {found.pairs}"
     return found.median - 1, found.interval[0] - 1, found.interval[1] - 1
 
@@ -212,7 +212,7 @@ def shares(records: list[Record], wall: float | None = None) -> dict[str, float]
 
     Preparing is building, and making the reference (with training, where there was any) for the first cell of a model.
     """
-    total = wall or sum(kept.seconds for kept in records)
-    parts = [{**_parts(kept), "preparing": kept.steps_s.get("prepared", 0.0)} for kept in records]
+    total = wall or sum(record.seconds for record in records)
+    parts = [{**_parts(record), "preparing": record.steps_s.get("prepared", 0.0)} for record in records]
     sums = {name: sum(part[name] for part in parts) for name in ("counted samples", "warm-up", "checks", "preparing")}
     return {**{name: seconds / total for name, seconds in sums.items()}, "rest": 1 - sum(sums.values()) / total}

@@ -1,4 +1,4 @@
-"""`plumbline reproduce`: train what the four studies trained, measure it, and put the figures beside theirs.
+"""`plumbline reproduce`: train what the four studies trained, measure it, and put the figures beside those reported.
 
 The tier `reproduction` is run like any other; an interrupted one goes on, its trainings from their checkpoints.
 """
@@ -32,7 +32,7 @@ def tables(records: Sequence[Record], style: str = "simple") -> str:
     if rows := list(_sweeps(records)):
         heads = ["depth", "width", "pixels", "treatment", "M parameters", "M MACs", "top-1", "ms, batch 1", "trained in"]
         parts += ["\nMNIST, sweeps by the study's recipe\n", tabulated(rows, heads, LEFT, style)]
-    if any(kept.cell.model in MODELS for kept in records):
+    if any(record.cell.model in MODELS for record in records):
         parts += ["\nEvery runtime and precision: top-1 on all 10,000 images (points lost)\n", _every_runtime(records, style)]
     return "\n".join(parts)
 
@@ -50,22 +50,22 @@ def missed(records: Sequence[Record]) -> list[str]:
 
 def _beside(figure: Reported, records: Sequence[Record]) -> list[str]:
     place = (figure.model, figure.image_size, figure.runtime, figure.precision)
-    fits = [kept for kept in records if _place(kept) == place]
-    theirs = _percent(figure.top1) + (f" / {_percent(figure.top5)}" if figure.top5 is not None else "")
-    head = [figure.model, str(figure.image_size), figure.runtime, figure.precision, theirs]
+    fits = [record for record in records if _place(record) == place]
+    expected = _percent(figure.top1) + (f" / {_percent(figure.top5)}" if figure.top5 is not None else "")
+    head = [figure.model, str(figure.image_size), figure.runtime, figure.precision, expected]
     tail = [figure.source, figure.note or NOTHING]
-    found = next((kept for kept in fits if kept.top1 is not None), None)
+    found = next((record for record in fits if record.top1 is not None), None)
     if found is None or found.accuracy is None or found.top1 is None or found.accuracy.top5 is None:
         reason = "not run yet"
         if fits:
             reason = (fits[0].accuracy.unavailable if fits[0].accuracy else None) or fits[0].reason or reason
         return [*head, NOTHING, NOTHING, f"{MISSING}: {reason}", NOTHING, NOTHING, NOTHING, *tail]
     training = found.weights.training if found.weights else None
-    ours = {"top-1": (figure.top1, found.top1), "top-5": (figure.top5, found.accuracy.top5)}
+    pairs = {"top-1": (figure.top1, found.top1), "top-5": (figure.top5, found.accuracy.top5)}
     short = [
-        f"{100 * (theirs - here):.2f} points of {name} less"
-        for name, (theirs, here) in ours.items()
-        if theirs is not None and round(here, 4) < theirs
+        f"{100 * (expected_share - got):.2f} points of {name} less"
+        for name, (expected_share, got) in pairs.items()
+        if expected_share is not None and round(got, 4) < expected_share
     ]
     word, took, soon, where = f"{FAILED}: {', '.join(short)}" if short else PASSED, NOTHING, NOTHING, NOTHING
     if training is not None:
@@ -86,15 +86,15 @@ def _until(curves: Sequence[dict[str, float]], top1: float) -> str:
 def _sweeps(records: Iterable[Record]) -> Iterable[list[str]]:
     """The MLPs by the study's recipe, in the order of depth, width and pixels; the latency is that of batch 1."""
     by_net: dict[tuple[Any, ...], dict[int, Record]] = {}
-    for kept in records:
-        size, model = kept.cell.image_size, REGISTRY.find(kept.cell.model)
-        if model.name.startswith("mlp") and model.chosen.get("recipe") == "study" and kept.outcome == OK:
+    for record in records:
+        size, model = record.cell.image_size, REGISTRY.find(record.cell.model)
+        if model.name.startswith("mlp") and model.chosen.get("recipe") == "study" and record.outcome == OK:
             own = model.arguments(size)
             treatment = "none" if size == model.dataset(size).image_size else model.preparation.treatment
             key = (treatment != "none", treatment, own["depth"], own["width"], -size)
-            by_net.setdefault(key, {})[kept.cell.batch] = kept
+            by_net.setdefault(key, {})[record.cell.batch] = record
     for (_, treatment, depth, width, size), batches in sorted(by_net.items()):
-        accurate = next((kept for kept in batches.values() if kept.top1 is not None), None)
+        accurate = next((record for record in batches.values() if record.top1 is not None), None)
         one = batches.get(1)
         if accurate is None or accurate.top1 is None or one is None or one.counts is None or one.latency is None:
             continue
@@ -114,8 +114,8 @@ def _sweeps(records: Iterable[Record]) -> Iterable[list[str]]:
 
 def _every_runtime(records: Sequence[Record], style: str) -> str:
     """The nets whose accuracy is known, however they are executed: top-1, and the points that the dense fp32 parent has more."""
-    kept = [one for one in records if one.cell.model in MODELS and one.cell.batch != 1]
-    found = {(one.cell.runtime, one.cell.precision, one.cell.model): one for one in kept}
+    measured = [one for one in records if one.cell.model in MODELS and one.cell.batch != 1]
+    found = {(one.cell.runtime, one.cell.precision, one.cell.model): one for one in measured}
     pairs = sorted({key[:2] for key in found}, key=lambda pair: (list(runtimes.RUNTIMES).index(pair[0]), pair[1]))
     rows = [[*pair, *(_accuracy(found.get((*pair, model))) for model in MODELS)] for pair in pairs]
     reasons = {pair: one.reason for pair in pairs for model in MODELS if (one := found.get((*pair, model))) and one.reason}
@@ -123,16 +123,16 @@ def _every_runtime(records: Sequence[Record], style: str) -> str:
     return "\n".join([tabulated(rows, ["runtime", "precision", *MODELS], LEFT, style), *([""] if notes else []), *notes])
 
 
-def _accuracy(kept: Record | None) -> str:
-    if kept is None:
+def _accuracy(record: Record | None) -> str:
+    if record is None:
         return NOTHING
-    if kept.outcome != OK or kept.top1 is None or kept.accuracy is None:
-        return kept.outcome if kept.outcome != OK else "unavailable"
-    return _percent(kept.top1) + ("" if kept.accuracy.loss is None else f" ({100 * kept.accuracy.loss:+.2f})")
+    if record.outcome != OK or record.top1 is None or record.accuracy is None:
+        return record.outcome if record.outcome != OK else "unavailable"
+    return _percent(record.top1) + ("" if record.accuracy.loss is None else f" ({100 * record.accuracy.loss:+.2f})")
 
 
-def _place(kept: Record) -> tuple[str, int, str, str]:
-    return kept.cell.model, kept.cell.image_size, kept.cell.runtime, kept.cell.precision
+def _place(record: Record) -> tuple[str, int, str, str]:
+    return record.cell.model, record.cell.image_size, record.cell.runtime, record.cell.precision
 
 
 def _percent(share: float) -> str:

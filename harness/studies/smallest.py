@@ -1,4 +1,4 @@
-"""As little of a model as can still be checked: what its cell takes is what any cell takes (`plumbline overhead`)."""
+"""Smallest checkable model; its cell time is the fixed cost of every cell (`plumbline overhead`)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from plumbline.texts import duration
 
 
 def command(request: Train, wait_s: float) -> int:
-    """Have the probe train, and say what came of it. Returns the exit code: 1 where a floor is missed.
+    """Have the probe train, and print the result. Returns the exit code: 1 where a floor is missed.
 
     Raises MatrixError, CellEnded and Busy.
     """
@@ -75,7 +75,7 @@ class _Bar:
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
-        self._told = time.monotonic()
+        self._printed_at = time.monotonic()
 
     def __enter__(self) -> _Bar:
         return self
@@ -94,6 +94,6 @@ class _Bar:
             self._bar = tqdm(total=now.steps, initial=now.step - 1, unit="step", disable=not terminal, leave=False)
         self._bar.set_postfix_str(now.text, refresh=False)
         self._bar.update(now.step - self._bar.n)
-        if not terminal and (now.milestone or time.monotonic() - self._told >= 60):
-            self._told = time.monotonic()
+        if not terminal and (now.milestone or time.monotonic() - self._printed_at >= 60):
+            self._printed_at = time.monotonic()
             print(now.text, flush=True)

@@ -29,9 +29,9 @@ def select(records: Iterable[Record], words: str | None) -> Record:
 
 def table(record: Record, style: str = "simple") -> str:
     """The parts of one inference, in the order in which they ran."""
-    told = _layers(record)
-    if told.sum_s is None:
-        return f"{record.id}\n\nunavailable: {told.unavailable}"
+    found = _layers(record)
+    if found.sum_s is None:
+        return f"{record.id}\n\nunavailable: {found.unavailable}"
     batch = record.cell.batch
     rows = [
         [
@@ -39,14 +39,14 @@ def table(record: Record, style: str = "simple") -> str:
             part.operator,
             part.number_format or NOTHING,
             f"{part.seconds * 1e3:.3f}",
-            f"{part.seconds / told.sum_s:.1%}",
+            f"{part.seconds / found.sum_s:.1%}",
             f"{part.macs / 1e6:.4g}" if part.macs else NOTHING,
             f"{part.macs * batch / part.seconds / 1e9:.3g}" if part.macs and part.seconds else NOTHING,
         ]
-        for part in told.parts
+        for part in found.parts
     ]
     heads = ["layer", "operator", "format", "ms", "share", "MAC\nM", "GMAC\n/s"]
-    return f"{record.id}\n\n{tabulated(rows, heads, LEFT, style)}\n\n{summary(told)}"
+    return f"{record.id}\n\n{tabulated(rows, heads, LEFT, style)}\n\n{summary(found)}"
 
 
 def difference(record: Record, other: Record, style: str = "simple") -> str:
@@ -54,23 +54,23 @@ def difference(record: Record, other: Record, style: str = "simple") -> str:
     for one in (record, other):
         if (reason := _layers(one).unavailable) is not None:
             raise RunError(f"{one.id}: {reason}")
-    ours, theirs = _by_layer(record), _by_layer(other)
-    both = [name for name in theirs if name in ours]
-    rows = [[name, *_compared(ours[name], theirs[name])] for name in both]
+    seconds, against = _by_layer(record), _by_layer(other)
+    both = [name for name in against if name in seconds]
+    rows = [[name, *_compared(seconds[name], against[name])] for name in both]
     sums = [_layers(one).sum_s or 0.0 for one in (record, other)]
-    rest = [whole - sum(by[name] for name in both) for whole, by in zip(sums, (ours, theirs))]
+    rest = [whole - sum(by[name] for name in both) for whole, by in zip(sums, (seconds, against))]
     rows += [["everything else", *_compared(*rest)], ["sum", *_compared(*sums)]]
     heads = ["layer", "ms", "against\nms", "difference\nms", "times\nas fast"]
     title = f"{record.id}\nagainst {other.id}"
     return f"{title}\n\n{tabulated(rows, heads, LEFT, style)}"
 
 
-def summary(told: Layers) -> str:
+def summary(found: Layers) -> str:
     """Put the sum beside the whole, and what it missed where that is more than a tenth."""
-    assert told.sum_s is not None and told.whole_s is not None
-    share = told.sum_s / told.whole_s
-    text = f"sum {told.sum_s * 1e3:.3f} ms of {told.whole_s * 1e3:.3f} ms, {share:.1%} ({told.repeats} inferences)"
-    return text if told.missed is None else f"{text}: {told.missed}"
+    assert found.sum_s is not None and found.whole_s is not None
+    share = found.sum_s / found.whole_s
+    text = f"sum {found.sum_s * 1e3:.3f} ms of {found.whole_s * 1e3:.3f} ms, {share:.1%} ({found.repeats} inferences)"
+    return text if found.missed is None else f"{text}: {found.missed}"
 
 
 def _layers(record: Record) -> Layers:
@@ -87,6 +87,6 @@ def _by_layer(record: Record) -> dict[str, float]:
     return seconds
 
 
-def _compared(ours: float, theirs: float) -> list[str]:
-    ratio = f"{theirs / ours:.2f}x" if ours > 0 else NOTHING
-    return [f"{ours * 1e3:.3f}", f"{theirs * 1e3:.3f}", f"{(ours - theirs) * 1e3:+.3f}", ratio]
+def _compared(seconds: float, against: float) -> list[str]:
+    ratio = f"{against / seconds:.2f}x" if seconds > 0 else NOTHING
+    return [f"{seconds * 1e3:.3f}", f"{against * 1e3:.3f}", f"{(seconds - against) * 1e3:+.3f}", ratio]

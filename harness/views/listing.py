@@ -33,7 +33,7 @@ def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
             colalign=["left", "left", "right", "right", "right", "left", "left", "left"],
         ),
         f"models of installed packages (entry points {GROUP})": _lines(
-            (name, f"shadowed by ours of that name ({entry.value})" if name in models.REGISTRY else entry.value)
+            (name, f"shadowed by the registered one of that name ({entry.value})" if name in models.REGISTRY else entry.value)
             for name, entry in announced().items()
         ),
         "variants": _lines(

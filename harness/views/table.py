@@ -55,7 +55,7 @@ def _of_records(records: Sequence[Record], axes: Sequence[str], columns: Sequenc
 
 
 def compressed(records: Sequence[Record], style: str) -> str:
-    """What each variant promises, and whether it keeps that; the dense nets among the records have their top-1."""
+    """Tabulate the theoretical and the realised gain of each variant; the dense nets among the records have their top-1."""
     heads = [
         "model", "variant", "px", "run as", "M stored", "not zero", "MACs", "effective", "kB on disk", "smaller", "top-1",
         "points lost", "theoretical", "realised", "verdict", "trained in",
@@ -89,13 +89,13 @@ def _compressed(record: Record) -> list[str]:
 
 def tabulated(rows: Sequence[Sequence[str]], heads: Sequence[str], left: Collection[str], style: str) -> str:
     """Rows under their heads, those in `left` to the left. A column in which no row has anything says nothing, and goes."""
-    kept = [index for index in range(len(heads)) if any(row[index] != NOTHING for row in rows)]
+    shown = [index for index in range(len(heads)) if any(row[index] != NOTHING for row in rows)]
     return tabulate(
-        [[row[index] for index in kept] for row in rows],
-        [heads[index] if style == "simple" else heads[index].replace("\n", " ") for index in kept],
+        [[row[index] for index in shown] for row in rows],
+        [heads[index] if style == "simple" else heads[index].replace("\n", " ") for index in shown],
         tablefmt=style,
         disable_numparse=True,
-        colalign=["left" if heads[index] in left else "right" for index in kept],
+        colalign=["left" if heads[index] in left else "right" for index in shown],
     )
 
 

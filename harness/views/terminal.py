@@ -43,7 +43,7 @@ class Progress:
 
     def __init__(self, every_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._every_s, self._clock = every_s, clock
-        self._text, self._began, self._told = "", 0.0, -math.inf
+        self._text, self._began, self._printed_at = "", 0.0, -math.inf
         self._lock, self._over = threading.Lock(), threading.Event()
 
     def __call__(self, text: str) -> None:
@@ -54,8 +54,8 @@ class Progress:
         with self._lock:
             if text and not self._text:
                 self._began = self._clock()
-                if self._began - self._told >= self._every_s:
-                    self._told = self._began
+                if self._began - self._printed_at >= self._every_s:
+                    self._printed_at = self._began
                     print(f"... {text}", file=sys.stderr, flush=True)
             self._text = text
 
@@ -63,8 +63,8 @@ class Progress:
         """Say it again where that was long enough ago."""
         with self._lock:
             now = self._clock()
-            if self._text and not sys.stderr.isatty() and now - self._told >= self._every_s:
-                self._told = now
+            if self._text and not sys.stderr.isatty() and now - self._printed_at >= self._every_s:
+                self._printed_at = now
                 print(f"... {self._text} (for {duration(now - self._began)} now)", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
