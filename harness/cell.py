@@ -51,7 +51,7 @@ class Cell(Struct, frozen=True):
 
 
 def without_batch(cell: Cell) -> tuple[Any, ...]:
-    """What a cell shares with its other batches: among other things, its accuracy."""
+    """Return what a cell shares with its other batches: among other things, its accuracy."""
     return cell.values(axis for axis in AXES if axis != "batch")
 
 
@@ -61,20 +61,20 @@ def compares_with_parent(cell: Cell) -> bool:
 
 
 def id_of(axes: Iterable[str], values: Iterable[Any]) -> str:
-    """The readable id of a row, as in `resnet20-dense-eager-fp32-b1-32px-cpu`; used as pytest id."""
+    """Return the readable id of a row, as in `resnet20-dense-eager-fp32-b1-32px-cpu`; used as pytest id."""
     shown = {"batch": "b{}", "image_size": "{}px"}
     parts = (shown_model(value) if axis == "model" else value for axis, value in zip(axes, values))
     return "-".join(shown.get(axis, "{}").format(part) for axis, part in zip(axes, parts))
 
 
 def stem(cell: Cell) -> str:
-    """The beginning of the name of what is built for a cell, in any folder: a model's name may be a path."""
+    """Return the beginning of the name of what is built for a cell, in any folder: a model's name may be a path."""
     model = re.sub(r"[^\w.+=@,-]", "_", shown_model(cell.model))
     return f"{model}-{cell.image_size}px-{cell.runtime}-{cell.precision}-"
 
 
 def shown_model(reference: str) -> str:
-    """A model's name; of the path of a file only the last part, as the rest is about the person.
+    """Return a model's name; of the path of a file only the last part, as the rest is about the person.
 
     Which of the files of that name it is, `+sha256=` says.
     """

@@ -27,7 +27,7 @@ SANITIZERS = ("*lib?san*", "*libhwasan*", "*libubsan*", "*vgpreload*", "*libmemu
 
 
 def left_out(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that are not passed on to what is measured."""
+    """Return the variables that are not passed on to what is measured."""
     names = (*THREADS, *WATCHING)
     return {
         name: value
@@ -38,7 +38,7 @@ def left_out(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of what is measured."""
+    """Return the environment of what is measured."""
     gone = left_out(environment)
     return {name: value for name, value in environment.items() if name not in gone}
 
@@ -55,7 +55,7 @@ def left_out_note(environment: Mapping[str, str]) -> str | None:
 
 
 def watchers() -> list[str]:
-    """What watches this process, line by line or allocation by allocation, in words."""
+    """Return what watches this process, line by line or allocation by allocation, in words."""
     hooks = {
         "sys.settrace": sys.gettrace(),
         "sys.setprofile": sys.getprofile(),

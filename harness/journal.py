@@ -24,7 +24,7 @@ class Journal:
     """Appends records, each of them on the disk before the next cell starts."""
 
     def __init__(self, folder: Path, *, resume: bool = False) -> None:
-        """Open a new run, or with `resume` an old one. Raises RunError where nothing could be kept."""
+        """Open a new run, or with `resume` an old one. Raises RunError where it cannot be written."""
         self.folder, self.path = folder, folder / NAME
         self.earlier = read(folder) if resume else []
         try:
@@ -56,13 +56,13 @@ class Journal:
             self._length += len(data)
         except OSError as error:
             self._file.truncate(self._length)  # no half line
-            raise RunError(f"the record of {record.id} could not be kept: {error.strerror}") from error
+            raise RunError(f"the record of {record.id} could not be written: {error.strerror}") from error
 
     def close(self) -> None:
         self._file.close()
 
     def _cut_torn_line(self) -> None:
-        """A session that lost its power may have left half a line; the rest of the journal is whole."""
+        """Cut off half a line, which a session that lost its power may have left; the rest of the journal is whole."""
         whole = self.path.read_bytes().rpartition(b"\n")
         if whole[2]:
             self._file.truncate(len(whole[0]) + len(whole[1]))

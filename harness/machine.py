@@ -154,7 +154,7 @@ def cpu_flags() -> frozenset[str]:
     """
     flags = (_cpu_field("flags", "Features") or "").split()
     seen = _cpuid()
-    return frozenset(flag for flag in flags if seen.get(flag, True) and not any(kept.match(flag) for kept in _caps()))
+    return frozenset(flag for flag in flags if seen.get(flag, True) and not any(pattern.match(flag) for pattern in _caps()))
 
 
 # What a latency depends on most, beside the model: the vectors, and the arithmetic in fewer bits.
@@ -177,18 +177,18 @@ def cpu_class(flags: Collection[str]) -> str:
 
 
 def described(machine: Machine) -> str:
-    """A fingerprint in a few words, for the head of a table."""
+    """Return a fingerprint in a few words, for the head of a table."""
     parts = [f"{machine.cpu_model} ({cpu_class(machine.cpu_flags.split())})", f"{machine.cores_allowed} cores"]
     return ", ".join([*parts, *([f"torch {machine.torch}"] if machine.torch else [])])
 
 
 def limited_as() -> str:
-    """The kind of processor, of those that limits were set for, that this one is held to: `AVX-512` or `AVX2`."""
+    """Return the kind of processor, of those that limits were set for, that this one is held to: `AVX-512` or `AVX2`."""
     return "AVX-512" if "avx512f" in cpu_flags() else "AVX2"
 
 
 def here() -> str:
-    """The machine of this process in a few words."""
+    """Return the machine of this process in a few words."""
     return described(Machine(cpu_model=cpu_model(), cpu_flags=" ".join(cpu_flags()), cores_allowed=allowed_cpus()))
 
 
@@ -230,7 +230,7 @@ def _cpuid() -> dict[str, bool]:
 
 
 def memory_limit() -> int | None:
-    """A container's memory limit in bytes, from cgroup v2 or v1; None where there is none."""
+    """Return a container's memory limit in bytes, from cgroup v2 or v1; None where there is none."""
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         text = _read(path)
         if text is not None and text.isdigit() and int(text) < psutil.virtual_memory().total:
@@ -247,7 +247,7 @@ def cuda_device() -> str | None:
 
 
 def oom_kills() -> int:
-    """Processes that the kernel has killed for memory since it started; 0 where it does not count."""
+    """Count the processes that the kernel has killed for memory since it started; 0 where it does not count."""
     lines = (_read("/proc/vmstat") or "").splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
@@ -273,7 +273,7 @@ def _container() -> str | None:
 
 
 def accelerator() -> str | None:
-    """The name and driver of the first NVIDIA GPU, or of a Jetson module; read from files, so nothing is initialised."""
+    """Return the name and driver of the first NVIDIA GPU, or of a Jetson module; read from files, so nothing is initialised."""
     for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         fields = dict(line.split(":", 1) for line in information.read_text().splitlines() if ":" in line)
         version = (_read("/proc/driver/nvidia/version") or "").partition("Kernel Module")[2].split()

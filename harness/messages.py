@@ -3,7 +3,7 @@
 A line is one JSON object, tagged by `type`. The session sends a request and waits for what it leads to:
 
     session -> Count | Open | Race | MeasureSpeed | Train | Compress
-    probe   -> Progress ..., then Answer, or Ended and Exited where it came to an end before
+    probe   -> Progress ..., then Answer, or Ended and Exited where it ended before
     session -> Ask ...                 after Open: what the test asks of the cell's process, one question at a time
     probe   -> Answer ...
     session -> Close                   the cell's process ends, and the server says how:
@@ -136,7 +136,7 @@ class Answer(Message, frozen=True):
 
 
 class Ended(Message, frozen=True):
-    """The outcome of a cell that came to an end by itself, and the axis to blame."""
+    """The outcome of a cell that ended by itself, and the axis to blame."""
 
     outcome: str
     reason: str

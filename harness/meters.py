@@ -57,12 +57,12 @@ METERS: dict[str, type[Meter]] = {"cpu_time": CpuTime}
 
 
 def announced() -> dict[str, EntryPoint]:
-    """The meters of installed packages."""
+    """Return the meters of installed packages."""
     return entry_points.announced(GROUP, METERS)
 
 
 def find(name: str) -> type[Meter]:
-    """The class of a meter. Raises `UnknownName`; loads another package's."""
+    """Return the class of a meter. Raises `UnknownName`; loads another package's."""
     if name in METERS:
         return METERS[name]
     entry = announced()[name]

@@ -10,13 +10,13 @@ OUTCOMES = (OK, FAILED, OUT_OF_MEMORY, TIMED_OUT, CRASHED, UNSUPPORTED, UNAVAILA
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's type and the first line of what it says, which some leave empty."""
+    """Return an exception's type and the first line of what it says, which some leave empty."""
     lines = str(error).strip().splitlines()
     return ": ".join([type(error).__name__, *lines[:1]])
 
 
 class CellEnded(PlumblineError):
-    """A cell that came to its end before it was measured.
+    """A cell that ended before it was measured.
 
     `axis` names the part of the cell that is to blame for `unsupported` and `unavailable`: a person who named it in
     an option wants an error, everybody else a skip.

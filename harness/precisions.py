@@ -36,7 +36,7 @@ class Precision:
     devices: tuple[str, ...] = ("cpu", "cuda")
 
     def tolerance(self, formula: Iterable[Layer], magnitude: float = 1.0, grain: float = 0.0) -> float:
-        """The RMS error, relative to the spread of the outputs, that rounding explains.
+        """Return the RMS error, relative to the spread of the outputs, that rounding explains.
 
         Every layer that multiplies rounds its inputs and weights to this precision, and adds up a sum of
         n terms in fp32, whose error grows with sqrt(n) u (Higham & Mary 2019, "A New Approach to Probabilistic

@@ -39,11 +39,11 @@ def read(unit: str, scope: str, value: float | None, reason: str = "this system 
 
 
 def value_of(readings: Mapping[str, Reading] | None, quantity: str) -> float | None:
-    """The value of a quantity; None where it was not read or is unavailable."""
+    """Return the value of a quantity; None where it was not read or is unavailable."""
     found = (readings or {}).get(quantity)
     return None if found is None else found.value
 
 
 def samples_of(values: float | Sequence[float]) -> list[float]:
-    """What a meter returned, one number or several, as a list."""
+    """Return what a meter returned, one number or several, as a list."""
     return [float(value) for value in values] if isinstance(values, Sequence) else [float(values)]

@@ -21,7 +21,7 @@ class NoFolder(PlumblineError, ValueError):
 
 
 def folders(data: Path | None, weights: Path | None = None) -> dict[str, Path]:
-    """The data root, given or $PLUMBLINE_DATA, and the weights, given or `weights` in it; those that there are.
+    """Return the data root, given or $PLUMBLINE_DATA, and the weights, given or `weights` in it; those that there are.
 
     Raises `NoFolder`.
     """
@@ -75,7 +75,7 @@ class Settings(Struct, frozen=True):
         return cls(**paths, cache=cache_folder(), **others)
 
     def locate(self, model: Model, image_size: int) -> Weights:
-        """The weights that a model gets, or would have to be trained to. Raises as `models.weights.weights.locate` does."""
+        """Locate the weights that a model gets, or would be trained to. Raises as `models.weights.weights.locate` does."""
         return locate(
             model,
             image_size,

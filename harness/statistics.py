@@ -98,7 +98,7 @@ def _paired_score(lost: int, gained: int, pairs: int, difference: float) -> floa
 
 
 def _largest_with_cdf_below(probability: float, trials: int, chance: float) -> int:
-    """The largest k with P(Binomial(trials, chance) <= k) <= probability; -1 where there is none."""
+    """Return the largest k with P(Binomial(trials, chance) <= k) <= probability; -1 where there is none."""
     if trials == 0 or bdtr(0, trials, chance) > probability:
         return -1
     # bdtrik interpolates between the integers; the step below settles rounding on either side

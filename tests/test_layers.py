@@ -91,9 +91,9 @@ def test_a_run_shows_them(bench: Any, tmp_path: Path) -> None:
     assert "small_cnn-dense-eager-fp32-b1-8px-cpu" in text
     assert "Conv2d" in text
     assert "sum " in text
-    with pytest.raises(RunError, match=r"expected one cell, there are 2; known:\n  small_cnn-dense-eager"):
+    with pytest.raises(RunError, match=r"expected one cell, got 2; known:\n  small_cnn-dense-eager"):
         layers.select(records, None)
-    with pytest.raises(RunError, match="expected one cell with 'nothing' in its id, there are 0; known"):
+    with pytest.raises(RunError, match="expected one cell with 'nothing' in its id, got 0; known"):
         layers.select(records, "nothing")
     changed = layers.difference(layers.select(records, "onnxruntime"), eager)
     assert changed.startswith("small_cnn-dense-onnxruntime-fp32-b1-8px-cpu\nagainst small_cnn-dense-eager-fp32-b1-8px-cpu")

@@ -363,7 +363,7 @@ def test_a_disk_that_fills_up_midway_loses_nothing_before(tmp_path: Path) -> Non
         "for number in range(100): kept.append(record_of(cell_of(str(number))))\n"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert "RunError: the record of 6-dense-eager-fp32-b1-8px-cpu could not be kept: No space left on device" in ended.stderr
+    assert "RunError: the record of 6-dense-eager-fp32-b1-8px-cpu could not be written: No space left on device" in ended.stderr
     assert [one.cell.model for one in journal.read(tmp_path)] == list("012345")
     assert (tmp_path / journal.NAME).read_text().endswith("\n")
 

@@ -77,7 +77,7 @@ class Bench:
         self._finishers = ExitStack()
 
     def _as_before(self, settings: Settings) -> Settings:
-        """A resumed run goes on with the pictures with which it began."""
+        """Let a resumed run go on with the pictures with which it began."""
         try:
             earlier = journal.read(self.run_dir)
         except RunError:
@@ -148,7 +148,7 @@ class Bench:
         items[:] = [next(ordered) if _opens(item) else item for item in items]
 
     def _in_order(self, items: list[pytest.Item]) -> list[pytest.Item]:
-        """What is quick first, so that a first row is there soon; what is only counted comes last."""
+        """Put what is quick first, so that a first row is there soon; what is only counted comes last."""
         kinds = {kind: [item for item in items if _opens(item) == kind] for kind in (MEASURED, COUNTED)}
         cells = list(dict.fromkeys(map(_cell, kinds[MEASURED])))
         estimate = plan.Estimate(cells, [], self.settings, self.run_dir.parent, speed.load(self.settings.cache))
@@ -206,7 +206,7 @@ class Bench:
             raise pytest.UsageError(str(error)) from error
 
     def _check_weights(self) -> None:
-        """A folder that was named and has nothing for any cell is a mistake, not a reason for seeded weights."""
+        """Refuse a folder that was named and has nothing for any cell: no reason for seeded weights."""
         folder, cells = self.settings.weights, self._selected_cells()[0]
         if self.config.getoption("weights") in (None, "pretrained") or folder is None:
             return
@@ -255,7 +255,7 @@ class Bench:
         return result
 
     def _verdict(self, cell: Cell, end: CellEnded) -> BaseException:
-        """What an ended cell is to pytest: a skip, an expected failure, or a failure."""
+        """Return what an ended cell is to pytest: a skip, an expected failure, or a failure."""
         text = f"{end.outcome}: {end.reason}"
         if end.outcome in (UNSUPPORTED, UNAVAILABLE):
             blamed = end.axis in self.options and getattr(cell, end.axis) in self.options[end.axis]
@@ -312,7 +312,7 @@ class Bench:
             )
 
     def _write(self, text: str) -> None:
-        """A line of our own. pytest starts a line with the file's name once; it is ended once, and not begun again."""
+        """Write a line. pytest starts a line with the file's name once; it is ended once, and not begun again."""
         reporter, self._printed_at = self._reporter, time.monotonic()
         if reporter is not None:
             if self._line_begun != reporter.currentfspath:
@@ -377,7 +377,7 @@ def _replay(item: pytest.Item, probe: CellProbe, machine_id: str) -> None:
 
 
 def _opens(item: pytest.Item) -> str | None:
-    """The fixture by which a test gets the probe of a cell, if it does."""
+    """Return the fixture by which a test gets the probe of a cell, if it does."""
     return next((name for name in (MEASURED, COUNTED) if name in getattr(item, "fixturenames", ())), None)
 
 

@@ -50,13 +50,13 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def cell(model: models.Model, variant: str, runtime: str, precision: str, batch: int, image_size: int, target: str) -> Cell:
-    """The cell that all seven axes make."""
+    """Return the cell that all seven axes make."""
     return Cell(model.name, variant, runtime, precision, batch, image_size, target)
 
 
 @pytest.fixture
 def probe(request: pytest.FixtureRequest, cell: Cell) -> CellProbe:
-    """The cell's fresh process, to be asked for counts, agreement, accuracy, latency and memory."""
+    """Yield the cell's fresh process, to be asked for counts, agreement, accuracy, latency and memory."""
     bench: Any = request.config.pluginmanager.get_plugin("plumbline-bench")
     request.node.keywords["measuring"] = True
     return bench.session.open(cell, matrix.impossible(cell))
@@ -64,5 +64,5 @@ def probe(request: pytest.FixtureRequest, cell: Cell) -> CellProbe:
 
 @pytest.fixture
 def counter(request: pytest.FixtureRequest, cell: Cell) -> CellProbe:
-    """The same for a cell that the tier only counts: to be asked for counts."""
+    """Yield the same for a cell that the tier only counts: to be asked for counts."""
     return request.getfixturevalue("probe")

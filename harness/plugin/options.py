@@ -55,7 +55,7 @@ def values(axis: str, given: list[str]) -> list[Any]:
 
 
 def _listed(text: str) -> Iterator[str]:
-    """What stands between commas; those in the path of a file that is there separate nothing."""
+    """Return what stands between commas; those in the path of a file that is there separate nothing."""
     parts = text.split(",")
     while parts:
         files = (split(",".join(parts[:end]))[0] for end in range(1, len(parts) + 1))
@@ -66,7 +66,7 @@ def _listed(text: str) -> Iterator[str]:
 
 
 def settings(config: pytest.Config) -> Settings:
-    """What the options say; the tier has its say afterwards."""
+    """Return what the options say; the tier has its say afterwards."""
     given = config.getoption("weights")
     pretrained = given == "pretrained"  # a folder of that name is ./pretrained
     weights = Path(given) if given is not None and not pretrained else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def images(model: Model, image_size: int, settings: Settings, weights: dict[str, Any]) -> Images | str:
-    """The images to classify, or the reason why there is nothing to learn from them."""
+    """Return the images to classify, or the reason why there is nothing to learn from them."""
     if settings.accuracy_images == 0:
         return "this tier measures no accuracy"
     data = model.dataset(image_size)
@@ -32,7 +32,7 @@ def images(model: Model, image_size: int, settings: Settings, weights: dict[str,
 
 
 def subset(images: Images, settings: Settings) -> list[int]:
-    """The same images for every cell of a session, in ascending order."""
+    """Return the same images for every cell of a session, in ascending order."""
     if settings.accuracy_images is None or settings.accuracy_images >= len(images):
         return list(range(len(images)))
     return sorted(random.Random(settings.seed).sample(range(len(images)), settings.accuracy_images))

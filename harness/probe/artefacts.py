@@ -38,14 +38,14 @@ ALIKE = 1.05  # times of builds between which noise would choose
 
 
 def name(cell: Cell) -> str:
-    """The file, in a reference's folder, that says where the artefact of a cell is."""
+    """Return the file, in a reference's folder, that says where the artefact of a cell is."""
     own = runtimes.find(cell.runtime).adapter.one_batch or models.is_file(cell.model)  # which may hold a batch inside
     batch = f"-b{cell.batch}" if own else ""
     return f"artefact-{cell.runtime}-{cell.precision}{batch}-{cell.device}.json"
 
 
 def load(cell: Cell, folder: Path) -> dict[str, Any]:
-    """What was built for a cell: `path`, `sha256`, `seconds`, `cached`, `in_precision`, and what its runtime says of it.
+    """Return what was built for a cell: `path`, `sha256`, `seconds`, `cached`, `in_precision`, and what its runtime says of it.
 
     `in_precision` is the share of MACs that is executed in the cell's precision.
 
@@ -62,7 +62,7 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         share = _proven_file(model.file, cell, reference, folder)
         (folder / name(cell)).write_text(json.dumps({"in_precision": share}))
         return
-    # of a stranger's code no digest of ours knows all
+    # no digest covers all of a stranger's code
     foreign = models.is_outside_variant(cell.variant) or cell.runtime.partition("+")[0] in runtimes.announced()
     root = folder if models.is_outside(cell.model) or foreign else settings.cache
     file = runtimes.find(cell.runtime).adapter.artefact_for(cell.variant)
@@ -139,7 +139,7 @@ def _best(
     reference: Reference,
     folder: Path,
 ) -> tuple[int, list[dict[str, Any]]]:
-    """The number of the fastest build that agrees with the reference, and what is to be said of each that was tried.
+    """Return the number of the fastest build that agrees with the reference, and what is to be said of each that was tried.
 
     Of those within a twentieth of it, the one with the smallest error; where none agrees, that one of all. They are timed in
     turns on the cell's batch: what runs beside them slows all alike.
@@ -188,7 +188,7 @@ def _proven(
 
 
 def checked_share(executable: Runtime, cell: Cell, placed: Any, layers: Sequence[Layer]) -> float:
-    """The share of MACs that is executed in the cell's precision, half of them at least.
+    """Return the share of MACs that is executed in the cell's precision, half of them at least.
 
     Raises Unsupported where that are fewer in integers, of which a library multiplies what it has kernels for, and NotAsAsked in
     floating point, where nothing keeps it from doing as it was asked.
@@ -217,7 +217,7 @@ def _proven_file(file: Path, cell: Cell, reference: Reference, folder: Path) -> 
 
 
 def _sound(place: Path, file: str) -> dict[str, Any] | None:
-    """What is said of an artefact whose files are those that were written; None for any other."""
+    """Return what is said of an artefact whose files are those that were written; None for any other."""
     try:
         listed = json.loads((place / "artefact.json").read_text())
         files = {name: sha256(place / name) for name in listed["files"]}

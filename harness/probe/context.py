@@ -84,7 +84,7 @@ class Context:
         return net.eval()
 
     def task(self, variant: Variant) -> Task:
-        """What is trained for a chain that ends in a technique which trains."""
+        """Return what is trained for a chain that ends in a technique which trains."""
         start = self.parent_weights(self.model) if variant.starts_trained else None
         recipe = variant.recipe(self.model, self.image_size)
         return Task(self.model, self.image_size, recipe, variant.name, start, beside=self._beside(variant))
@@ -104,17 +104,17 @@ class Context:
         return tuple(found)
 
     def parent_weights(self, model: models.Model) -> Path:
-        """The file of a model's own trained weights, which are trained first where that takes no long time."""
+        """Return the file of a model's own trained weights, which are trained first where that takes no long time."""
         weights = self.settings.locate(model, self.image_size)
         if weights.path is None:
-            raise NotTrained(f"trained weights of {model.name} are expected, and there are none: {weights.reason}")
+            raise NotTrained(f"expected trained weights of {model.name}, got none: {weights.reason}")
         if weights.task is not None and not weights.path.exists():
             train(weights.task, weights.path.parent, self.settings, self.progress)
         return weights.path
 
 
 def train(task: Task, place: Path, settings: Settings, progress: Progress) -> Path:
-    """Train, or go on with it. Of what cannot be gone on with (other code, another machine) nothing is kept."""
+    """Train, or go on with it. Of what cannot be gone on with (other code, another machine) nothing remains."""
     watch = training.every_second(progress)
     context = Context(task.model, task.image_size, settings, progress)
     try:

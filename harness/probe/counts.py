@@ -30,5 +30,5 @@ def load(folder: Path) -> Counts:
 
 
 def layers(folder: Path) -> list[Layer]:
-    """The layers that torch's counter saw, in the form of a formula."""
+    """Return the layers that torch's counter saw, in the form of a formula."""
     return [Layer(**layer) for layer in json.loads((folder / NAME).read_text())["layers"]]

@@ -18,7 +18,7 @@ DOUBLE = {
 
 
 class _Doubles(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Where an operation is told a type of lower precision, it gets float64.
+    """Where an operation is to compute in a type of lower precision, it gets float64.
 
     Nets convert to float32 for the sake of what comes before, or of the softmax: exact, they would not have to. What is rounded
     to half or bfloat16 is rounded, as all precisions would, and goes on in float64.
@@ -38,7 +38,7 @@ class _Doubles(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def in_float64() -> Iterator[None]:
-    """What torch computes here is in float64, if its inputs are; so is what it makes without being told a type."""
+    """Let torch compute in float64 where inputs are in it, and make tensors in it where no type is named."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

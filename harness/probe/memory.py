@@ -19,7 +19,7 @@ def resident_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """The most the process ever held, since the last `reset_peak`; ru_maxrss where /proc is missing."""
+    """Return the most the process ever held, since the last `reset_peak`; ru_maxrss where /proc is missing."""
     peak = _status("VmHWM")
     return peak if peak is not None else maximum_resident_bytes(resource.getrusage(resource.RUSAGE_SELF))
 
@@ -39,7 +39,7 @@ def reset_peak() -> str | None:
 
 
 def growth(call: Callable[[], Any]) -> tuple[int | None, str | None]:
-    """The resident memory that `call` needs beyond what is held before it, in bytes; or None and the reason.
+    """Return the resident memory that `call` needs beyond what is held before it, in bytes; or None and the reason.
 
     Memory that was freed and kept by the allocator is given back first, or the call would seem to need none.
     Exact to a few pages a thread, as the kernel counts in batches.

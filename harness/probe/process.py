@@ -54,7 +54,7 @@ def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None) ->
 
 
 def _fork(work: Callable[[], int]) -> int:
-    """The number of a child that does the work, and ends with what it returns."""
+    """Fork a child that does the work, and ends with what it returns. Returns its process number."""
     with warnings.catch_warnings():
         # numpy's OpenBLAS keeps a pool of threads and re-creates it after a fork; torch has started none
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -120,7 +120,7 @@ class Branch:
 
 
 def run_spawned(command: list[str], job: str, pipe: tuple[int, int], time_limit_s: float | None) -> Exited:
-    """The same where nothing can be forked: run a command, `pipe` being its stdin and stdout."""
+    """Do the same where nothing can be forked: run a command, `pipe` being its stdin and stdout."""
     kills, started, timed_out = oom_kills(), time.monotonic(), False
     with subprocess.Popen(command, stdin=pipe[0], stdout=pipe[1]) as process:
         try:

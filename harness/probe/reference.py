@@ -74,7 +74,7 @@ class Reference:
         return spread(self.outputs)
 
     def net(self, model: models.Model, cell: Cell, seed: int) -> nn.Module:
-        """The cell's variant of a model, with these weights, in eval mode; of a compressed one the parent is not built."""
+        """Return the cell's variant of a model, with these weights, in eval mode; of a compressed one the parent is not built."""
         import torch
 
         torch.manual_seed(seed)
@@ -83,13 +83,13 @@ class Reference:
         return models.variant(cell.variant)(weighted(model, cell.image_size, self.state)).eval()
 
     def promise(self) -> dict[str, Any] | None:
-        """The fields of `harness.facts.Promise`; None of a dense net."""
+        """Return the fields of `harness.facts.Promise`; None of a dense net."""
         if self.variant is None:
             return None
         return {key: value for key, value in self.variant.items() if key not in ("path", "sha256", "layers")}
 
     def batch(self, count: int) -> Tensor:
-        """That many of the pictures, the same ones again where there are not so many."""
+        """Return that many of the pictures, the same ones again where there are not so many."""
         return self.inputs[[index % len(self.inputs) for index in range(count)]]
 
     def names_a_class(self, model: models.Model, image_size: int) -> bool:
@@ -167,7 +167,7 @@ def _compressed(
     seeded: bool,
     progress: Progress,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A net's variant, with the zeros that are not stored, and what is to be said of it; it lies in `folder`, as a file."""
+    """Make a net's variant, with the zeros that are not stored, and what the record says of it; `folder` gets its file."""
     variant, context = models.variant(cell.variant), Context(model, cell.image_size, settings, progress)
     try:
         seed = settings.seed if seeded else None
@@ -183,7 +183,7 @@ def _compressed(
 
 
 def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Settings, folder: Path) -> None:
-    """The reference of an ONNX file: its weights are in it, and another program executes it in float64."""
+    """Return the reference of an ONNX file: its weights are in it, and another program executes it in float64."""
     import torch
     from safetensors.torch import save_file
 
@@ -226,7 +226,7 @@ def _response(run: Callable[[Tensor], Tensor], inputs: Tensor, outputs: Tensor, 
 
 
 def layers(folder: Path) -> list[Layer]:
-    """The layers of what a cell runs, in the form of a formula; those of a compressed net are not its model's."""
+    """Return the layers of what a cell runs, in the form of a formula; those of a compressed net are not its model's."""
     variant = json.loads((folder / "reference.json").read_text()).get("variant")
     return counts.layers(folder) if variant is None else [Layer(**layer) for layer in variant["layers"]]
 
@@ -284,7 +284,7 @@ def _inputs(model: models.Model, image_size: int, settings: Settings, kind: str)
 
 
 def real_images(model: models.Model, image_size: int, settings: Settings, kind: str, split: str = "test") -> Images | None:
-    """What weights of that kind were made for; None for seeded ones, and where the data are not here."""
+    """Return what weights of that kind were made for; None for seeded ones, and where the data are not here."""
     if kind == "seeded":
         return None
     for part in dict.fromkeys([split, "test"]):  # a few pictures of ImageNet are no training split

@@ -44,7 +44,7 @@ def _turns() -> None:
 
 
 def _seconds(call: Callable[[], Any], budget_s: float = 0.05) -> float:
-    """The median of a few calls after two for warm-up."""
+    """Return the median of a few calls after two for warm-up."""
     call()
     call()
     samples: list[float] = []

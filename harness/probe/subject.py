@@ -80,7 +80,7 @@ class Subject:
         self._seconds = time.perf_counter() - started
 
     def _build(self) -> tuple[Any, Path | None]:
-        """The model in the form that its runtime takes, and what was built for it; counts its parameters."""
+        """Return the model in the form that its runtime takes, and what was built for it; counts its parameters."""
         if self._model.file is not None:
             self._parameters = models.onnx_file(self._model.file).parameters
             return self._model.file, None
@@ -100,7 +100,7 @@ class Subject:
         return artefacts.checked_share(self._executable, self._cell, self._place(self._host()), self._layers)
 
     def _read_back(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        """What the runtime says of itself. Raises NotAsAsked where that is not what was asked for."""
+        """Return what the runtime says of itself. Raises NotAsAsked where that is not what was asked for."""
         import torch
 
         got = self._executable.read_back()
@@ -261,7 +261,7 @@ class Subject:
         return self._model.comparable(self._run(self._place(images)), len(images))
 
     def _infer_checked(self, images: Tensor) -> Tensor:
-        """The same, and the net must have left its input as it was."""
+        """Infer once, and check that the net left its input as it was."""
         placed = self._place(images.clone())
         outputs = self._model.comparable(self._run(placed), len(images))
         self._check_untouched(placed, images)
@@ -280,7 +280,7 @@ class Subject:
         return fetched
 
     def _host(self) -> Tensor:
-        """A batch of the reference's pictures."""
+        """Return a batch of the reference's pictures."""
         return self._reference.batch(self._cell.batch)
 
     def _place(self, images: Tensor) -> Any:
@@ -315,7 +315,7 @@ QUESTIONS: Mapping[str, Callable[[Subject], Any]] = {
 
 
 def _written_bytes() -> int:
-    """The length of the file that standard output goes to; 0 where it is no file."""
+    """Return the length of the file that standard output goes to; 0 where it is no file."""
     sys.stdout.flush()
     about = os.fstat(1)
     return about.st_size if stat.S_ISREG(about.st_mode) else 0

@@ -49,7 +49,7 @@ def worked_ns() -> dict[int, int]:
 
 
 def allowed(task: int) -> set[int]:
-    """The processors on which a thread may run."""
+    """Return the processors on which a thread may run."""
     try:
         lines = (TASKS / str(task) / "status").read_text().splitlines()
     except OSError:  # it has ended

@@ -141,7 +141,7 @@ def run(
 
 
 def every_second(progress: Callable[[str], None]) -> Watcher:
-    """A watcher that says where training is, at most once a second."""
+    """Return a watcher that says where training is, at most once a second."""
     said = [0.0]
 
     def watch(now: Progress) -> None:
@@ -159,7 +159,7 @@ def line(now: Progress) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    """What a time depends on."""
+    """Return what a time depends on."""
     state = machine.state()
     return {
         "cpu_model": machine.cpu_model(),

@@ -61,7 +61,7 @@ class Choice:
 
 
 def announced() -> dict[str, EntryPoint]:
-    """The runtimes of installed packages."""
+    """Return the runtimes of installed packages."""
     return entry_points.announced(GROUP, RUNTIMES)
 
 
@@ -70,13 +70,13 @@ def known() -> list[str]:
 
 
 def usual(model_format: str) -> str:
-    """The runtime that a model of a format, torch or onnx, takes where none is named."""
+    """Return the runtime that a model of a format, torch or onnx, takes where none is named."""
     return next(name for name, adapter in RUNTIMES.items() if model_format in adapter.formats)
 
 
 @cache
 def find(reference: str) -> Choice:
-    """The runtime of a reference, `name` or `name+option=value+...`. Raises `UnknownName`; loads another package's adapter."""
+    """Find the runtime of `name` or `name+option=value+...`. Raises `UnknownName`; loads another package's adapter."""
     name, *settings = reference.split("+")
     adapter = _adapter(name)
     chosen = {}
@@ -130,12 +130,12 @@ def capabilities() -> Capabilities:
 
 @cache
 def _installed(library: str) -> bool:
-    """Looked up once: it takes 0.1 ms, and a matrix asks for every cell, three times."""
+    """Look up once whether a library is there: it takes 0.1 ms, and a matrix asks for every cell, three times."""
     return find_spec(library) is not None
 
 
 def missing(adapter: type[Runtime]) -> str | None:
-    """What has to be installed for a runtime, in words; None if nothing."""
+    """Return what has to be installed for a runtime, in words; None if nothing."""
     gone = [library for library in adapter.libraries if not _installed(library)]
     if not gone:
         return None

@@ -68,11 +68,11 @@ class Runtime:
 
     @classmethod
     def usual(cls) -> dict[str, str]:
-        """The options that a cell has which asks for none."""
+        """Return the options that a cell has which asks for none."""
         return {name: values[0] for name, values in cls.options.items()}
 
     def __init__(self, model: Any, config: RunConfig) -> None:
-        """Raises Unsupported where the runtime cannot run the model, NotAsAsked where it runs otherwise than asked."""
+        """Take a model. Raises Unsupported where the runtime cannot run it, NotAsAsked where it runs otherwise than asked."""
 
     @classmethod
     def trial(cls, config: RunConfig) -> None:
@@ -80,7 +80,7 @@ class Runtime:
 
     @classmethod
     def artefact_for(cls, variant: str) -> str | None:
-        """The file that `build` makes of a net of that variant; None where it is run as it is."""
+        """Return the file that `build` makes of a net of that variant; None where it is run as it is."""
         return cls.artefact
 
     @classmethod
@@ -108,21 +108,21 @@ class Runtime:
         return ({},)
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
-        """The net's positional arguments, on the device and in the precision.
+        """Return the net's positional arguments, on the device and in the precision.
 
         Usually (images,), of shape (batch, channels, height, width).
         """
         return arguments
 
     def ready(self, placed: Any) -> None:
-        """What a runtime does once, before its first inference, with inputs like those to come: compiling."""
+        """Do what is done once before the first inference, with inputs like those to come: compiling."""
 
     def run(self, placed: Any) -> Any:
         """One inference; returns as soon as the work is queued."""
         raise NotImplementedError
 
     def fetch(self, outputs: Any) -> Any:
-        """What the net returned, on the host and in float32; usually logits, of shape (batch, classes)."""
+        """Return what the net returned, on the host and in float32; usually logits, of shape (batch, classes)."""
         return outputs
 
     def synchronize(self) -> None:
@@ -133,7 +133,7 @@ class Runtime:
         raise NotImplementedError
 
     def share_in_precision(self, placed: Any, layers: Sequence[Layer]) -> float:
-        """The share of the layers' MACs that is executed in the precision, read back from the kernels or the stored weights.
+        """Read back from the kernels or the stored weights the share of the layers' MACs that is executed in the precision.
 
         Where weights only are small, the share that is stored so.
         """

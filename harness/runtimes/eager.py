@@ -134,7 +134,7 @@ class Eager(TorchRuntime):
 
 
 def _multiplied(module: nn.Module) -> str | None:
-    """The number format of the matrix or kernel that a module multiplies by; None where it has none."""
+    """Return the number format of the matrix or kernel that a module multiplies by; None where it has none."""
     weight = getattr(module, "weight", None)
     if weight is None or weight.ndim < 2:
         return None

@@ -36,7 +36,7 @@ def prepare() -> None:
 
 
 def export_once(net: nn.Module, images: Tensor, folder: Path, opset: int | None = None) -> Path:
-    """The file that `export` writes, alone with its numbers in a folder; as it is, where it was written before."""
+    """Return the file that `export` writes, alone with its numbers in a folder; as it is, where it was written before."""
     file = folder / "exported.onnx"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -74,7 +74,7 @@ def _export_traced(net: nn.Module, images: Tensor, path: Path, opset: int) -> No
     import torch
 
     def attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, scale: float | None = None, **__: Any) -> Tensor:
-        """The products that scaled_dot_product_attention stands for, which opset 13 does not have in one."""
+        """Return the products that scaled_dot_product_attention stands for, which opset 13 does not have in one."""
         scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
         return scores.softmax(dim=-1) @ value
 
@@ -132,7 +132,7 @@ def store_small(path: Path, small: Path, weights: str) -> None:
 
 
 def stored_share(file: Path, weights: str) -> float:
-    """The share of a file's kernels and matrices, by numbers, that is stored in a format."""
+    """Return the share of a file's kernels and matrices, by numbers, that is stored in a format."""
     import onnx
 
     expected = {"int8": onnx.TensorProto.INT8, "float16": onnx.TensorProto.FLOAT16}[weights]
@@ -212,7 +212,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters and quantisers print what they are about to do; what goes wrong they raise."""
+    """Swallow what exporters and quantisers print about their work; what goes wrong they raise."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -14,7 +14,7 @@ class Kernel:
     """One part of an inference. `seconds` are those of one inference; `number_format` is that of what it multiplies.
 
     `multiplies` says whether it is of the kind that has MACs; `outputs` counts the elements that it returns for one image,
-    `macs` its MACs for one image, where the runtime shows them. `layer` is the model's layer that it is, where that can be told.
+    `macs` its MACs for one image, where the runtime shows them. `layer` is the model's layer that it is, where that is known.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Kernel:
 
 
 def of_layers(kernels: Iterable[Kernel], layers: Iterable[Layer]) -> list[Kernel]:
-    """The kernels, those that multiply with the layer that they are: what they say, or the next one with as many outputs.
+    """Return the kernels, those that multiply with the layer that they are: what they say, or the next one with as many outputs.
 
     Runtimes rename and fuse what they execute, but neither reorder products of one shape nor change how many there are.
     """
@@ -48,12 +48,12 @@ def of_layers(kernels: Iterable[Kernel], layers: Iterable[Layer]) -> list[Kernel
 
 
 def share_in(kernels: Iterable[Kernel], precision: Precision, layers: Sequence[Layer]) -> float:
-    """The share of the layers' MACs that kernels execute in a precision."""
+    """Return the share of the layers' MACs that kernels execute in a precision."""
     return share(of_layers(kernels, layers), ["int8" if precision.integer else precision.dtype], layers)
 
 
 def share(kernels: Iterable[Kernel], formats: Iterable[str], layers: Iterable[Layer] = ()) -> float:
-    """The share of the layers' MACs that kernels of these number formats execute; of kernels, where one shows no MACs."""
+    """Return the share of the layers' MACs that kernels of these number formats execute; of kernels, where one shows no MACs."""
     formats, products = set(formats), [kernel for kernel in kernels if kernel.multiplies]
     known = all(kernel.macs is not None for kernel in products)
     weights = [(kernel.macs or 0) if known else 1 for kernel in products]

@@ -93,11 +93,11 @@ class LiteRT(Runtime):
         return torch.from_numpy(outputs)
 
     def weights_bytes(self) -> int:
-        """The file's; XNNPACK does not say what it packed."""
+        """Return the bytes of the file's weights; XNNPACK does not say what it packed."""
         return self._file.stat().st_size
 
     def read_back(self) -> dict[str, Any]:
-        """`delegates`: into how many pieces XNNPACK took the graph; many mean that some is left to slower kernels."""
+        """Return, as `delegates`, into how many pieces XNNPACK took the graph; many mean that some is left to slower kernels."""
         operators = [found["op_name"] for found in self._interpreter._get_ops_details()]
         return {"threads": self._threads, "delegates": operators.count("DELEGATE")}
 
@@ -128,7 +128,7 @@ def _recipe(config: RunConfig) -> Any:
 
 
 def _ranges(file: Path, fed: dict[str, list[dict[str, Any]]], recipe: Any, threads: int) -> Any:
-    """The least and the largest value of each tensor over the calibration.
+    """Return the least and the largest value of each tensor over the calibration.
 
     The quantizer's own calibration takes a moving average of them, and clips: an MLP's error was 2.2 times its tolerance.
     """
@@ -143,7 +143,7 @@ def _ranges(file: Path, fed: dict[str, list[dict[str, Any]]], recipe: Any, threa
 
 
 def _formats(file: Path) -> Iterator[str]:
-    """The precision of each operator of a .tflite file that multiplies by stored weights."""
+    """Return the precision of each operator of a .tflite file that multiplies by stored weights."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 

@@ -63,7 +63,7 @@ class OnnxRuntime(Runtime):
 
     @classmethod
     def trial(cls, config: RunConfig) -> None:
-        """A matrix product by the very provider, which is told not to fall back. The list that a build prints proves nothing."""
+        """Multiply matrices by the very provider, with no fallback. The list that a build prints proves nothing."""
         import numpy
         import onnx
         from onnx import TensorProto, helper
@@ -131,7 +131,7 @@ class OnnxRuntime(Runtime):
         return self._session.run(self._outputs, {self._graph.input: placed})
 
     def fetch(self, outputs: Any) -> Any:
-        """The output as a float32 tensor; a tuple of them where the graph has several."""
+        """Return the output as a float32 tensor; a tuple of them where the graph has several."""
         import torch
 
         fetched = tuple(torch.as_tensor(output).to(torch.float32) for output in outputs)
@@ -185,7 +185,7 @@ class OnnxRuntime(Runtime):
         return share
 
     def profile(self, placed: Any, repeats: int) -> list[Kernel]:
-        """Raises Unsupported for images that the file does not take: some hold other sizes inside, and only a run shows it."""
+        """Profile a batch. Raises Unsupported where the file does not take it: some hold other sizes, as only a run shows."""
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         with tempfile.TemporaryDirectory() as scratch:
@@ -256,7 +256,7 @@ def _levels() -> dict[str, Any]:
 
 
 def _kernels(events: list[dict[str, Any]], batch: int, provider: str) -> list[Kernel]:
-    """The kernels of a profile, in the order in which they ran; the first run, which also sets things up, is left out."""
+    """Return the kernels of a profile, in the order in which they ran; the first run, which also sets things up, is left out."""
     ran: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):

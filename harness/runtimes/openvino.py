@@ -54,7 +54,7 @@ class OpenVino(Runtime):
 
     @classmethod
     def trial(cls, config: RunConfig) -> None:
-        """A sum of two constants by the CPU plugin, which is loaded for it."""
+        """Add two constants by the CPU plugin, which is loaded for it."""
         import numpy
 
         openvino = _library()
@@ -70,7 +70,7 @@ class OpenVino(Runtime):
 
     @classmethod
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
-        """The file that ONNX Runtime gets; for int8-dynamic one with small weights: it quantises activations by itself."""
+        """Write the file that ONNX Runtime gets; for int8-dynamic one with small weights: it quantises activations by itself."""
         same = {"bf16": "fp32", "fp16": "fp32", "int8-dynamic": "w8"}.get(config.precision.name, config.precision.name)
         options = {**OnnxRuntime.usual(), "products": config.options["products"]}
         exporting = replace(config, precision=PRECISIONS[same], options=options)
@@ -174,7 +174,7 @@ class OpenVino(Runtime):
         return self._kernels(compiled)
 
     def _kernels(self, compiled: Any) -> list[Kernel]:
-        """What it executes, in order. `seconds`: the mean of all inferences so far, 0 where they are not counted."""
+        """Return what it executes, in order. `seconds`: the mean of all inferences so far, 0 where they are not counted."""
         found, batch = [], compiled.inputs[0].shape[0]
         for operator in compiled.get_runtime_model().get_ordered_ops():
             about = {key: value.astype(str) for key, value in operator.get_rt_info().items()}

@@ -24,14 +24,14 @@ def saturate() -> bool:
 
 
 def alternatives(config: RunConfig, safe: Sequence[str]) -> Sequence[Mapping[str, str]]:
-    """The values of the option `products` to build and choose from: the plain one, or those of `safe` where products saturate."""
+    """List the values of the option `products` to build: the plain one, or those of `safe` where products saturate."""
     if not config.precision.integer or config.options["products"] != USUAL:
         return ({},)
     return [{"products": value} for value in (safe if saturate() else (EIGHT_BITS,))]
 
 
 def of_weights(seven_bits: bool | None) -> str | None:
-    """The option's value that a file's integer weights stand for; None where it has none."""
+    """Return the option's value that a file's integer weights stand for; None where it has none."""
     return None if seven_bits is None else SEVEN_BITS if seven_bits else EIGHT_BITS
 
 

@@ -90,7 +90,7 @@ def convert(net: nn.Module, precision: Precision) -> None:
 
 
 def in_integers(net: nn.Module, example: Tensor, calibration: Tensor, *, seven_bits: bool = False) -> nn.Module:
-    """A net in static 8-bit integers, for inductor on x86: convolutions and linear layers, weights per channel (torchao).
+    """Return a net in static 8-bit integers, for inductor on x86: convolutions and linear layers, weights per channel (torchao).
 
     `example` is a batch of pictures, `calibration` pictures from which ranges are taken, float32. Raises ValueError where
     torchao is missing or cannot.
@@ -113,7 +113,7 @@ def in_integers(net: nn.Module, example: Tensor, calibration: Tensor, *, seven_b
 
 @contextmanager
 def _torchao() -> Iterator[None]:
-    """What is imported from torchao; raises Unsupported where that is missing."""
+    """Return what is imported from torchao; raises Unsupported where that is missing."""
     try:
         yield
     except ImportError as error:
@@ -129,7 +129,7 @@ def batches(images: Tensor, batch: int) -> list[Tensor]:
 
 
 def share_in(net: nn.Module, precision: Precision, layers: Iterable[Layer]) -> float:
-    """The share of the layers' MACs whose weights are stored as the precision says, by what the tensors say of themselves.
+    """Return the share of the layers' MACs whose weights are stored as the precision says, by what the tensors say of themselves.
 
     Products that read no weights (attention's) count as floating point.
     """
@@ -172,7 +172,7 @@ def stored_bytes(net: nn.Module) -> int:
 
 
 def _parts(tensor: Tensor) -> list[Tensor]:
-    """The tensors of which a tensor subclass is made; itself, where it is none."""
+    """Return the tensors of which a tensor subclass is made; itself, where it is none."""
     if not hasattr(tensor, "__tensor_flatten__"):
         return [tensor]
     names, _ = tensor.__tensor_flatten__()

@@ -67,7 +67,7 @@ class NotDescribed(PlumblineError, LookupError):
 
 
 def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[models.Model]:
-    """What the probe says of models from outside the registry. Raises NotDescribed, with its words."""
+    """Return what the probe says of models from outside the registry. Raises NotDescribed, with its words."""
     variables = environment.passed_on(os.environ)
     done = subprocess.run([*command, "--describe", *references], capture_output=True, text=True, env=variables)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -243,7 +243,7 @@ class CellProbe:
         return self.facts["prepared"]
 
     def counts(self) -> Counts:
-        """Counting needs no weights: this question does not start the cell's process, where it has not started yet."""
+        """Count. That needs no weights, so this question does not start the cell's process, where it has not started yet."""
         if "counts" not in self.facts and not self._open:
             self._start()
             self.facts["counts"] = self._await("counts", Count(self.cell, self.settings))
@@ -404,7 +404,7 @@ NO_CELL = Cell("", DENSE, "eager", "fp32", 1, 1, "cpu")
 
 
 def peak_of(exit: Exited | None) -> Readings:
-    """What even a killed process leaves: the most that it held."""
+    """Return what even a killed process leaves: the most that it held."""
     return (
         {} if exit is None or not exit.process_peak_bytes else {"process_peak": read("byte", "process", exit.process_peak_bytes)}
     )

@@ -89,7 +89,7 @@ class Tier:
 
 
 def load(path: Path) -> dict[str, Tier]:
-    """The tiers of a matrix file, by name. Raises MatrixError with file, line and key."""
+    """Return the tiers of a matrix file, by name. Raises MatrixError with file, line and key."""
     try:
         text = read_text(path)
     except OSError as error:
@@ -206,12 +206,12 @@ def expand(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
 
 
 def emulated(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
-    """The cells that are left out on this processor: software stands in for their arithmetic, and their nets are not small."""
+    """List the cells left out on this processor: software stands in for their arithmetic, and their nets are not small."""
     return _without_emulated(_resolve(tier, options)[0], options)[1]
 
 
 def _without_emulated(cells: list[Cell], options: Mapping[str, Sequence[Any]]) -> tuple[list[Cell], list[Cell]]:
-    """The cells that are measured, and those that are left out.
+    """Return the cells that are measured, and those that are left out.
 
     What model and precision name together is measured, and what is the only cell of a value that was named.
     """
@@ -234,12 +234,12 @@ def _too_slow(cell: Cell) -> bool:
 
 
 def left_out(tier: Tier, options: Mapping[str, Sequence[Any]]) -> dict[Cell, Impossible]:
-    """What the options would add to a tier, cannot be, and is no cell, as all that it names is measured in others."""
+    """Return what the options would add to a tier, cannot be, and is no cell, as all that it names is measured in others."""
     return _resolve(tier, options)[1]
 
 
 def unmeasured(cells: Iterable[Cell], options: Mapping[str, Sequence[Any]]) -> set[tuple[str, Any]]:
-    """The named values, as pairs of axis and value, of which no cell is worth trying."""
+    """Return the named values, as pairs of axis and value, of which no cell is worth trying."""
     if not options:
         return set()
     named = {(axis, value) for axis, values in canonical(options).items() for value in values}
@@ -247,12 +247,12 @@ def unmeasured(cells: Iterable[Cell], options: Mapping[str, Sequence[Any]]) -> s
 
 
 def canonical(options: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """The options with every value by the name that it has in a cell, each once. Raises MatrixError."""
+    """Return the options with every value by the name that it has in a cell, each once. Raises MatrixError."""
     return {axis: list(dict.fromkeys(_canonical(axis, value) for value in values)) for axis, values in options.items()}
 
 
 def _resolve(tier: Tier, options: Mapping[str, Sequence[Any]]) -> tuple[list[Cell], dict[Cell, Impossible]]:
-    """The cells, and what was left out."""
+    """Return the cells, and what was left out."""
     blocks = [block for given in tier.blocks for block in _one_model_each(given)]
     if not options:
         return _cells(blocks), {}
@@ -271,7 +271,7 @@ def _resolve(tier: Tier, options: Mapping[str, Sequence[Any]]) -> tuple[list[Cel
 
 
 def _of_model(blocks: Iterable[Block], name: str, tier: Tier) -> list[Block]:
-    """A model's blocks in the tier, or what the tier says of others."""
+    """Return a model's blocks in the tier, or what the tier says of others."""
     return [block for block in blocks if name in block["model"]] or list(_one_model_each({**tier.others, "model": (name,)}))
 
 
@@ -291,7 +291,7 @@ def _with(blocks: Sequence[Block], named: Mapping[str, Any], models_named: bool)
 
 
 def counted(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
-    """The cells of a tier whose models are counted only. Options leave some out; none adds to them."""
+    """Return the cells of a tier whose models are counted only. Options leave some out; none adds to them."""
     if "model" in options:
         return []
     options = canonical(options)
@@ -306,7 +306,7 @@ def _cells(blocks: Iterable[Block]) -> list[Cell]:
 
 
 def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
-    """A block for each model, all axes filled in: dense, its usual runtime, fp32, batch 1, its usual size, the targets here."""
+    """Make a block for each model: dense, its usual runtime, fp32, batch 1, its usual size, the targets here."""
     here = tuple(device for device in DEVICES if device == "cpu" or places.of(device).capabilities.cuda is None)
     for reference in block["model"]:
         model = find(reference)
@@ -323,7 +323,7 @@ def _one_model_each(block: Mapping[str, tuple[Any, ...]]) -> Iterator[Block]:
 
 
 def _choose(blocks: Sequence[Block], axis: str, value: Any, models_named: bool) -> list[Block]:
-    """The blocks that have the value, or, where none has it, all of them with it."""
+    """Return the blocks that have the value, or, where none has it, all of them with it."""
     holders = [block for block in blocks if value in block[axis]]
     if not holders and axis == "image_size" and not models_named:  # what was asked for by name is not left out
         holders = [block for block in blocks if value in find(block["model"][0]).sizes]
@@ -331,7 +331,7 @@ def _choose(blocks: Sequence[Block], axis: str, value: Any, models_named: bool) 
 
 
 def impossible(cell: Cell) -> Impossible | None:
-    """What can be said without running anything. None means that the cell is worth trying."""
+    """Return what can be said without running anything. None means that the cell is worth trying."""
     model, runtime, precision = find(cell.model), runtimes.find(cell.runtime).adapter, PRECISIONS[cell.precision]
     if (unfit := _unfit(cell.model, cell.image_size)) is not None:
         return unfit
@@ -381,12 +381,12 @@ def unfit(model: models.Model, image_size: int) -> Impossible | None:
 
 
 def find(reference: Any) -> models.Model:
-    """A registered model, or what the probe has said of another one. Raises MatrixError."""
+    """Return a registered model, or what the probe has said of another one. Raises MatrixError."""
     return _described[reference] if reference in _described else _registered(str(reference))
 
 
 def _runtime(reference: Any) -> runtimes.Choice:
-    """A runtime with its options. Raises MatrixError."""
+    """Return a runtime with its options. Raises MatrixError."""
     try:
         return runtimes.find(str(reference))
     except models.UnknownName as error:
@@ -394,7 +394,7 @@ def _runtime(reference: Any) -> runtimes.Choice:
 
 
 def _variant(reference: Any) -> models.Variant:
-    """A chain of techniques. Raises MatrixError."""
+    """Return a chain of techniques. Raises MatrixError."""
     try:
         return models.variant(str(reference))
     except models.UnknownName as error:
@@ -405,13 +405,13 @@ CANONICAL: Mapping[str, Callable[[Any], Any]] = {"runtime": _runtime, "variant":
 
 
 def _canonical(axis: str, value: Any) -> Any:
-    """The name that a value has in a cell. Raises MatrixError."""
+    """Return the name that a value has in a cell. Raises MatrixError."""
     named = find if axis == "model" else CANONICAL.get(axis)
     return value if named is None else named(value).name
 
 
 def outside(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The models of a tier or an option that no registry knows, and that only the probe can describe."""
+    """Return the models of a tier or an option that no registry knows, and that only the probe can describe."""
     blocks = (*tier.blocks, *tier.counted)
     named = [*options.get("model", ()), *(reference for block in blocks for reference in block["model"])]
     return [name for name in dict.fromkeys(map(str, named)) if models.is_outside(name) and name not in _described]
@@ -439,7 +439,7 @@ def _registered(reference: str) -> models.Model:
 
 
 def shown(sizes: Sequence[int]) -> str:
-    """The image sizes that a model takes, in words."""
+    """Return the image sizes that a model takes, in words."""
     if not isinstance(sizes, range):
         return ", ".join(map(str, sizes))
     return f"{sizes[0]} to {sizes[-1]}" + (f" in steps of {sizes.step}" if sizes.step > 1 else "")
@@ -450,7 +450,7 @@ def _dotted(keys: Iterable[str | int]) -> str:
 
 
 def _line(text: str, keys: Sequence[str | int]) -> int:
-    """The line of a key, counted from 1: the header of its table (of the n-th one, for an array), then the key in it."""
+    """Return the line of a key, counted from 1: the header of its table (of the n-th one, for an array), then the key in it."""
     lines = text.splitlines()
     names = [key for key in keys if isinstance(key, str)]
     number = next((key for key in keys if isinstance(key, int)), 0)

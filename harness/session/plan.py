@@ -135,7 +135,7 @@ class Estimate:
         return True
 
     def _guess(self, cell: Cell) -> dict[Kind, float]:
-        """The seconds of each kind; what cells share is paid for by the first."""
+        """Return the seconds of each kind; what cells share is paid for by the first."""
         settings, speed = self._settings, self._speed
         runtime, precision = cell.runtime.partition("+")[0], PRECISIONS[cell.precision]
         macs, layers = _work(cell.model, cell.image_size)
@@ -246,7 +246,7 @@ def quickest_first(cells: Sequence[Cell], estimate: Estimate) -> list[Cell]:
     """Put the cells in the order in which they are run.
 
     A model's cells stay together at each image size, as they share its reference; what is quick comes before what is not, and
-    before all the quickest that has a top-1. Within a model, and where all is equal, they stay as they came.
+    before all the quickest that has a top-1. Within a model, and where all is equal, they stay in their order.
     """
     groups: dict[tuple[str, int], list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -267,7 +267,7 @@ def _weights(cell: Cell, settings: Settings) -> Weights | None:
 
 
 def _trainings_s(cell: Cell, settings: Settings, weights: Weights | None) -> Iterator[tuple[str, float]]:
-    """What each training takes that the cell may still want: of the weights, and of techniques."""
+    """Return what each training takes that the cell may still want: of the weights, and of techniques."""
     if weights is None:
         return
     if weights.task is not None and (weights.path is None or not weights.path.exists()):
@@ -281,7 +281,7 @@ def _trainings_s(cell: Cell, settings: Settings, weights: Weights | None) -> Ite
 def describe(
     tier: str, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path, speed: Speed | None = None
 ) -> str:
-    """What a session would do: how many cells, how long, and what is impossible, with its reason."""
+    """Return what a session would do: how many cells, how long, and what is impossible, with its reason."""
     estimate = Estimate(cells, counted, settings, runs, speed)
     reasons = {cell: reason for cell in cells if (reason := impossible(cell)) is not None}
     possible = [cell for cell in cells if cell not in reasons]

@@ -192,7 +192,7 @@ def _fields(settings: Settings) -> dict[str, Any]:
 
 
 def _without_samples(record: Record) -> Record:
-    """The journal holds the samples; what stays in memory for the table need not."""
+    """Leave out the samples, which the journal holds: the table does not need them in memory."""
     if record.latency is None:
         return record
     model, whole = (replace(timing, samples_s=[]) for timing in (record.latency.model, record.latency.with_transfer))

@@ -23,7 +23,7 @@ HEADERS = [
 
 
 def take(pairs: Iterable[tuple[str, int]], progress: Callable[[str], None]) -> dict[tuple[str, int], Counts]:
-    """The counts of models at image sizes, in pixels."""
+    """Return the counts of models at image sizes, in pixels."""
     counts = {}
     for reference, image_size in pairs:
         progress(f"counting {reference} at {image_size} pixels")
@@ -32,7 +32,7 @@ def take(pairs: Iterable[tuple[str, int]], progress: Callable[[str], None]) -> d
 
 
 def wrong(counts: dict[tuple[str, int], Counts]) -> list[str]:
-    """What does not agree, a line each."""
+    """Return what does not agree, a line each."""
     return [f"{name} at {size} pixels: {one.wrong}" for (name, size), one in counts.items() if one.wrong]
 
 

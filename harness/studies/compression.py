@@ -134,7 +134,7 @@ def layers(data: Path | None, seconds: float, style: str, progress: Progress) ->
 
 
 def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> tuple[list[str], float, float]:
-    """A row of the table, and from it how much faster the chosen layer is than dense, and the sparse one than COO."""
+    """Return a row of the table, and from it how much faster the chosen layer is than dense, and the sparse one than COO."""
     import torch
     from torch import nn
 
@@ -168,7 +168,7 @@ def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> tuple[list
 
 
 def _nothing() -> None:
-    """A CPU has nothing to wait for."""
+    """Wait for nothing: a CPU is done when it returns."""
 
 
 def pruning(data: Path | None, seconds: float, style: str, progress: Progress) -> tuple[str, list[Limit]]:
@@ -322,7 +322,7 @@ PARTS: dict[str, Part] = {
 
 @contextmanager
 def _measuring(data: Path | None, seconds: float) -> Iterator[tuple[Settings, IO[bytes]]]:
-    """The settings of one measurement, and a log for its probes."""
+    """Yield the settings of one measurement, and a log for its probes."""
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
         yield Settings.here(data, sampling_s=seconds, time_limit_s=900, accuracy_images=0), log
 
@@ -351,7 +351,7 @@ SMALL = ("alexnet_cifar", 32, "gradual90+layers=linear+share+huffman")
 
 
 def goals_of(records: Iterable[Record]) -> list[Limit]:
-    """What was to be reached by cells of the tier, of those that were run."""
+    """Return what was to be reached by cells of the tier, of those that were run."""
     goals = []
     for record in records:
         promise, loss = record.promise, None if record.accuracy is None else record.accuracy.loss
@@ -371,7 +371,7 @@ def goals_of(records: Iterable[Record]) -> list[Limit]:
 
 
 def _sweep(records: Sequence[Record], style: str) -> str:
-    """The penalty and the decimals of L1 in rows and columns: zeros, and points of top-1 lost."""
+    """Tabulate the penalty and the decimals of L1 in rows and columns: zeros, and points of top-1 lost."""
     found: dict[tuple[str, int, int, float], dict[int, str]] = {}
     for record in records:
         cell, promise, accuracy = record.cell, record.promise, record.accuracy
@@ -397,7 +397,7 @@ def _sweep(records: Sequence[Record], style: str) -> str:
 
 
 def _stages(records: Sequence[Record], style: str) -> str:
-    """What Deep Compression's file would take after each stage, and takes."""
+    """Return what Deep Compression's file would take after each stage, and takes."""
     rows = []
     for record in records:
         stages = None if record.promise is None else record.promise.stages

@@ -48,7 +48,7 @@ class Claim:
 
 
 def kinds() -> dict[str, dict[str, EntryPoint]]:
-    """What installed packages announce, by kind."""
+    """Return what installed packages announce, by kind."""
     return {
         "runtime": runtimes.announced(),
         "meter": meters.announced(),
@@ -180,7 +180,7 @@ CHECKS: dict[str, Callable[[str, Connection], Iterator[Claim]]] = {
 
 
 def _cell(cell: Cell, server: Connection, *, may_refuse: bool = True, meter: str | None = None) -> Claim:
-    """What a benchmark asserts of a cell; a runtime that runs otherwise than it was asked to is refused by the probe."""
+    """Check what a benchmark asserts of a cell; a runtime that runs otherwise than it was asked to is refused by the probe."""
     text = f"{cell.id} is right, and measured"
     impossible = matrix.impossible(cell)
     if impossible is not None:
@@ -211,7 +211,7 @@ def _wrong(probe: CellProbe, meter: str | None) -> Iterator[str]:
 
 
 def _imports(adapter: type[Runtime]) -> str | None:
-    """What importing a runtime's module imports that it should leave to its methods."""
+    """Return what importing a runtime's module imports that it should leave to its methods."""
     heavy = sorted({"torch", *adapter.libraries})
     code = f"import sys; import {adapter.__module__}; print(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True)

@@ -73,11 +73,11 @@ class Question:
     data: Path | None = None
 
     def settings(self) -> Settings:
-        """Raises NoFolder where there is no such folder of data."""
+        """Return the settings of the race. Raises NoFolder where there is no such folder of data."""
         return Settings.here(self.data, inputs_seed=secrets.randbelow(2**31), sampling_s=self.seconds, time_limit_s=900)
 
     def candidates(self, model: str) -> Iterator[Cell]:
-        """The baseline first, then each runtime in each precision that can be tried here and is no emulation."""
+        """Yield the baseline first, then each runtime in each precision that can be tried here and is no emulation."""
         found = matrix.find(model)
         size = self.image_size or found.image_size
         chosen = [runtimes.find(name) for name in self.runtimes or runtimes.known()]

@@ -177,7 +177,7 @@ def _nothing() -> None:
 
 
 def _workload(seconds: float) -> Callable[[], object]:
-    """A matrix product of about that length."""
+    """Return a matrix product of about that length."""
     import torch
 
     size = 64
@@ -208,7 +208,7 @@ def collection(cells: int) -> tuple[float, int]:
 
 
 def shares(records: list[Record], wall: float | None = None) -> dict[str, float]:
-    """What a session of `wall` seconds was spent on; without it, what its cells were.
+    """Return what a session of `wall` seconds was spent on; without it, what its cells were.
 
     Preparing is building, and making the reference (with training, where there was any) for the first cell of a model.
     """

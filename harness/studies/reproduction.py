@@ -27,7 +27,7 @@ MODELS = ("alexnet_cifar", "alexnet_cifar_residual", "resnet20", "resnet56")
 
 
 def tables(records: Sequence[Record], style: str = "simple") -> str:
-    """What the studies reported beside what was measured, the sweeps, and all runtimes and precisions."""
+    """Return what the studies reported beside what was measured, the sweeps, and all runtimes and precisions."""
     parts = ["Reported and measured\n", reported(records, style)]
     if rows := list(_sweeps(records)):
         heads = ["depth", "width", "pixels", "treatment", "M parameters", "M MACs", "top-1", "ms, batch 1", "trained in"]
@@ -38,12 +38,12 @@ def tables(records: Sequence[Record], style: str = "simple") -> str:
 
 
 def reported(records: Sequence[Record], style: str = "simple") -> str:
-    """A row for each accuracy that a study reports."""
+    """Tabulate each accuracy that a study reports."""
     return tabulated([_beside(figure, records) for figure in REPORTED], HEADS, LEFT, style)
 
 
 def missed(records: Sequence[Record]) -> list[str]:
-    """The reported accuracies that were measured here, and not reached."""
+    """Return the reported accuracies that were measured here, and not reached."""
     rows = [dict(zip(HEADS, _beside(figure, records), strict=True)) for figure in REPORTED]
     return [f"{row['model']} ({row['verdict']})" for row in rows if row["verdict"].startswith(FAILED)]
 
@@ -84,7 +84,7 @@ def _until(curves: Sequence[dict[str, float]], top1: float) -> str:
 
 
 def _sweeps(records: Iterable[Record]) -> Iterable[list[str]]:
-    """The MLPs by the study's recipe, in the order of depth, width and pixels; the latency is that of batch 1."""
+    """Yield the MLPs by the study's recipe, in the order of depth, width and pixels; the latency is that of batch 1."""
     by_net: dict[tuple[Any, ...], dict[int, Record]] = {}
     for record in records:
         size, model = record.cell.image_size, REGISTRY.find(record.cell.model)
@@ -113,7 +113,7 @@ def _sweeps(records: Iterable[Record]) -> Iterable[list[str]]:
 
 
 def _every_runtime(records: Sequence[Record], style: str) -> str:
-    """The nets whose accuracy is known, however they are executed: top-1, and the points that the dense fp32 parent has more."""
+    """Tabulate the nets of known accuracy, however executed: top-1, and the points that the dense fp32 parent has more."""
     measured = [one for one in records if one.cell.model in MODELS and one.cell.batch != 1]
     found = {(one.cell.runtime, one.cell.precision, one.cell.model): one for one in measured}
     pairs = sorted({key[:2] for key in found}, key=lambda pair: (list(runtimes.RUNTIMES).index(pair[0]), pair[1]))

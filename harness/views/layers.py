@@ -13,7 +13,7 @@ LEFT = ("layer", "operator", "format")
 
 
 def select(records: Iterable[Record], words: str | None) -> Record:
-    """The one cell whose id holds the words, among those that have layers. Raises RunError where there is none, or several."""
+    """Find the one cell with layers whose id holds the words. Raises RunError where there is none, or several."""
     with_layers = [record for record in records if record.layers]
     if not with_layers:
         raise RunError("no cell of this run says where its time goes; measure with pytest benchmarks --layers")
@@ -21,14 +21,12 @@ def select(records: Iterable[Record], words: str | None) -> Record:
     found = exact or [record for record in with_layers if words is None or words in record.id]
     if len(found) != 1:
         ids = "\n  ".join(record.id for record in found or with_layers)
-        raise RunError(
-            f"expected one cell{f' with {words!r} in its id' if words else ''}, there are {len(found)}; known:\n  {ids}"
-        )
+        raise RunError(f"expected one cell{f' with {words!r} in its id' if words else ''}, got {len(found)}; known:\n  {ids}")
     return found[0]
 
 
 def table(record: Record, style: str = "simple") -> str:
-    """The parts of one inference, in the order in which they ran."""
+    """Return the parts of one inference, in the order in which they ran."""
     found = _layers(record)
     if found.sum_s is None:
         return f"{record.id}\n\nunavailable: {found.unavailable}"

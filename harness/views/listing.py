@@ -56,7 +56,7 @@ def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
 
 
 def floors(style: str = "simple") -> str:
-    """The least accuracy of each model on each data set, and who says so."""
+    """Return the least accuracy of each model on each data set, and who says so."""
     rows = [
         [name, data, f"{floor.top1:.2%}", f"{floor.top5:.2%}" if floor.top5 else "", f"{floor.images:,}", floor.source]
         for name in models.REGISTRY.names()
@@ -68,7 +68,7 @@ def floors(style: str = "simple") -> str:
 
 
 def one(model: models.Model, image_size: int, layers: Iterable[Layer]) -> str:
-    """A model at an image size in pixels: its layers with their counts, and what is known of it."""
+    """Return a model at an image size in pixels: its layers with their counts, and what is known of it."""
     layers = list(layers)
     data = model.dataset(image_size)
     facts = {
@@ -124,7 +124,7 @@ def sizes(tiers: Iterable[matrix.Tier]) -> Iterator[tuple[str, int]]:
 
 
 def _shown(technique: variants.Technique) -> str:
-    """A technique's name, its number and its options."""
+    """Return a technique's name, its number and its options."""
     options = "".join(
         f"+{name}={'|'.join(technique.choices.get(name, (str(usual),)))}"
         for name, usual in technique.options.items()

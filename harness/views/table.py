@@ -25,7 +25,7 @@ GET_THEM = (
 
 
 def matrix(records: Sequence[Record], style: str = "simple") -> str:
-    """A table of the records with its notes, and below it the models that were counted only."""
+    """Return a table of the records with its notes, and below it the models that were counted only."""
     counted = [record for record in records if record.outcome == OK and record.latency is None]
     measured = [record for record in records if record not in counted]
     parts = [_measured(measured, style), "", *notes(measured)] if measured else []
@@ -40,7 +40,7 @@ def matrix(records: Sequence[Record], style: str = "simple") -> str:
 
 
 def _measured(records: Sequence[Record], style: str) -> str:
-    """An axis on which all cells agree is named above the table instead of in each row."""
+    """Tabulate the cells that were timed; an axis on which all agree is named above instead of in each row."""
     cells = [record.cell for record in records]
     same = [axis for axis in ("variant", "runtime", "target") if len({getattr(cell, axis) for cell in cells}) == 1]
     machines = dict.fromkeys(described(record.machine) for record in records if record.machine.cpu_model)
@@ -114,7 +114,7 @@ def line(record: Record) -> str:
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """What the table cannot say in its cells."""
+    """Return what the table cannot say in its cells."""
     lines = textwrap.wrap(
         "MACs of one image. error: RMS against float64 as a share of the outputs' spread, in percent of its tolerance. "
         "top-1: with Wilson's 95 % interval and the number of images. p50: median of the model alone, input on the device, "

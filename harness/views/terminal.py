@@ -47,7 +47,7 @@ class Progress:
         self._lock, self._over = threading.Lock(), threading.Event()
 
     def __call__(self, text: str) -> None:
-        """An empty text: nothing goes on any more."""
+        """Show a text; an empty one says that nothing goes on any more."""
         if sys.stderr.isatty():
             print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
             return
