@@ -88,6 +88,5 @@ def test_resident_processes_take_turns_and_drift_cancels() -> None:
     taken = timing.interleave({"base": base.turn, "head": head.turn}, rounds=40)
     found = paired_ratio(taken["base"], taken["head"])
     assert found.pairs == 40
-    assert found.interval is not None and found.interval[0] <= 2 <= found.interval[1]
-    assert found.median == pytest.approx(2, rel=0.03)
+    assert found.median == pytest.approx(2, rel=0.021), "but for the drift within a round"
     assert max(taken["base"]) > 2 * min(taken["base"]), "each for itself shows the drift"

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+KEY = "plumbline"  # of the metadata
+
+
 class BadCheckpoint(PlumblineError, ValueError):
     """A file that is not one of this project's safetensors files, is cut off, or has changed since it was written."""
 
@@ -32,7 +35,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
 
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(facts, sort_keys=True)
-    write(path, lambda part: save_file(stored, part, metadata={"facts": text, "sha256": _digest(stored, text)}))
+    # one key: safetensors writes several in any order, and the same net would have several digests
+    told = json.dumps({"facts": text, "sha256": _digest(stored, text)})
+    write(path, lambda part: save_file(stored, part, metadata={KEY: told}))
 
 
 def write(path: Path, make: Callable[[Path], object]) -> None:
@@ -74,6 +79,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     except SafetensorError as error:
         raise BadCheckpoint(f"{path} is no whole safetensors file: {error}") from error
+    metadata = json.loads(metadata[KEY]) if KEY in metadata else metadata
     if not {"facts", "sha256"} <= metadata.keys():
         return stored, {}
     if _digest(stored, metadata["facts"]) != metadata["sha256"]:
