@@ -53,7 +53,7 @@ class Slower(nn.Module):
 
 def test_hooks_give_each_module_what_its_children_did_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow()
-    monkeypatch.setattr("plumbline.harness.runtimes.eager.Spans", lambda: Spans(slow.clock))
+    monkeypatch.setattr("plumbline.harness.timing.Spans", lambda: Spans(slow.clock))
     runtime = Eager(nn.Sequential(slow, nn.Identity()), RunConfig(PRECISIONS["fp32"], "cpu", 1, 1, Eager.usual()))
     parts = {part.name: part.seconds for part in runtime.profile((torch.zeros(1, 1, 2, 2),), 3)}
     assert list(parts.items()) == [("0.child", 5), ("0", 10), ("1", 0), ("(itself)", 0)]  # in the order in which they ended

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from plumbline.harness import timing
 from plumbline.harness.outcomes import Unsupported
 from plumbline.harness.runtimes.adapter import RunConfig
 from plumbline.harness.runtimes.kernels import Kernel
 from plumbline.harness.runtimes.torch_net import TorchRuntime, convert, moved, profiled, share_in, stored_bytes
-from plumbline.harness.timing import Spans
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,6 +51,7 @@ class Eager(TorchRuntime):
 
         Raises Unsupported where 2:4 has no product.
         """
+        from plumbline.harness import timing  # with it comes scipy, which a list of names can do without
         from plumbline.models.compression.sparse import NoProduct, settle
 
         runtime = cls(net, config)
@@ -97,6 +96,8 @@ class Eager(TorchRuntime):
         """By forward hooks: the time in each module less that in its children, which leaves what its `forward` does itself."""
         if self._config.device_kind != "cpu":
             return profiled(self.run, placed, repeats)
+        from plumbline.harness.timing import Spans
+
         spans = Spans()
 
         def begin(name: str) -> Callable[..., None]:
