@@ -216,26 +216,24 @@ def answer(value: Any) -> Answer:
 
 def decode(line: bytes, kind: type[Found]) -> Found:
     """Read JSON as a type. Raises BadMessage, with the place in it, where it is something else."""
+    return _read(msgspec.json.Decoder(kind, dec_hook=_decode_path), line)
+
+
+def _read(decoder: msgspec.json.Decoder[Found], line: bytes) -> Found:
     try:
-        return msgspec.json.decode(line, type=kind, dec_hook=_decode_path)
+        return decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadMessage(str(error)) from error
 
 
 def request(line: bytes) -> Request:
     """Read what a session sent. Raises BadMessage."""
-    try:
-        return _requests.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadMessage(str(error)) from error
+    return _read(_requests, line)
 
 
 def response(line: bytes) -> Response:
     """Read what a probe sent. Raises BadMessage."""
-    try:
-        return _responses.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadMessage(str(error)) from error
+    return _read(_responses, line)
 
 
 def convert(value: Any, kind: type[Found]) -> Found:

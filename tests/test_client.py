@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 from msgspec import Raw
 
 from plumbline.harness import timing
-from plumbline.harness.messages import Answer, Ended, Exited, Open, Response
+from plumbline.harness.messages import Answer, Ended, Exited, Open, Response, Train
 from plumbline.harness.outcomes import CellEnded
-from plumbline.harness.session.client import CellProbe
-from plumbline.harness.settings import Settings
+from plumbline.harness.session.client import CellProbe, trained
+from plumbline.harness.session.places import Place
+from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.statistics import paired_ratio
 from tests.fake import FakeConnection
 from tests.records import accuracy_of, cell_of
@@ -90,3 +92,15 @@ def test_resident_processes_take_turns_and_drift_cancels() -> None:
     assert found.pairs == 40
     assert found.median == pytest.approx(2, rel=0.021), "but for the drift within a round"
     assert max(taken["base"]) > 2 * min(taken["base"]), "each for itself shows the drift"
+
+
+def test_a_training_elsewhere_gets_the_folders_of_that_place() -> None:
+    """Not those of the machine that asks."""
+    place = Place("board", ("x",), data="/theirs")
+    connection = FakeConnection(dies_at="", ending=[Ended("failed", "so"), Exited("train", 1)])
+    connection.place = place
+    with pytest.raises(CellEnded, match=r"^so$"):
+        trained(connection, Train(cell_of(target="board"), Settings(data=Path("/ours"), cache=Path("/ours/cache"))))
+    (request,) = connection.sent
+    assert isinstance(request, Train)
+    assert (request.settings.data, request.settings.cache) == (Path("/theirs"), UNKNOWN)

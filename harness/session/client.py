@@ -381,23 +381,24 @@ class CellProbe:
 
 def measured_speed(connection: Connection, settings: Settings) -> Speed:
     """Ask how fast torch is at a place. Raises CellEnded."""
-    return _asked(connection, "speed", MeasureSpeed(connection.place.settings(settings)), settings)
+    return _asked(connection, "speed", MeasureSpeed(settings))
 
 
 def trained(connection: Connection, request: Train) -> Trained:
     """Train at a place, or go on with it. Raises CellEnded."""
-    return _asked(connection, "train", request, request.settings)
+    return _asked(connection, "train", request)
 
 
 def compressed(connection: Connection, request: Compress) -> Promise:
     """Write a compressed net at a place. Raises CellEnded."""
-    return _asked(connection, "compress", request, request.settings)
+    return _asked(connection, "compress", request)
 
 
-def _asked(connection: Connection, fact: str, request: Message, settings: Settings) -> Any:
-    """Ask what belongs to no cell's process."""
+def _asked(connection: Connection, fact: str, request: MeasureSpeed | Train | Compress) -> Any:
+    """Ask what belongs to no cell's process; the folders are those of the place."""
     connection.start()
-    return CellProbe(connection, NO_CELL, settings)._once(fact, request)
+    probe = CellProbe(connection, NO_CELL, request.settings)
+    return probe._once(fact, replace(request, settings=probe.settings))
 
 
 NO_CELL = Cell("", DENSE, "eager", "fp32", 1, 1, "cpu")
