@@ -213,7 +213,7 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_weights(tmp_path: Path
     train(task(MANY_STEPS), tmp_path / "whole")
     steps = [0]
     for _ in range(10):
-        step = context.Value("i", 0)
+        step = context.Value("i", 0, lock=False)  # who is killed with a lock in hand never gives it back
         process = context.Process(
             target=train_until_killed, args=(tmp_path / "parts", step, chance.uniform(0, 2), torch.get_num_threads())
         )
