@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from plumbline import PlumblineError
 from plumbline.files import cache_folder
-from plumbline.models import Model, Weights, locate
 
 UNKNOWN = Path()  # the cache of whichever machine runs the cell
 
@@ -73,18 +72,6 @@ class Settings(Struct, frozen=True):
         """With the folders that are given, or known of, and the cache of this machine. Raises `NoFolder`."""
         paths: dict[str, Any] = {**folders(data, weights)}
         return cls(**paths, cache=cache_folder(), **others)
-
-    def locate(self, model: Model, image_size: int) -> Weights:
-        """Locate the weights that a model gets, or would be trained to. Raises as `models.weights.weights.locate` does."""
-        return locate(
-            model,
-            image_size,
-            self.weights,
-            self.cache,
-            published=self.pretrained,
-            root=self.data,
-            train_minutes=self.train_minutes,
-        )
 
     def located(self) -> Settings:
         """Fill in the folders of this machine, where the session has left that to it. Raises NoFolder."""

@@ -134,7 +134,7 @@ class Model:
 
     def check_scores(self, outputs: Tensor) -> None:
         """Raise TypeError for outputs that differ and are all whole numbers: class numbers, in whatever type they come."""
-        from plumbline.models.weights.seeding import spread
+        from plumbline.tensors import spread
 
         if spread(outputs) > 0 and bool((outputs == outputs.round()).all()):
             raise TypeError(no_scores(self.name, "whole numbers"))
@@ -182,6 +182,73 @@ class Model:
         Raises ValueError where its options do not fit the image size.
         """
         return None if self.layers is None else tuple(self.layers(**self.arguments(image_size)))
+
+    def description(self) -> dict[str, Any]:
+        """Return what a process without torch needs to know of it; plain JSON, for `models.sources.outside.described`."""
+        return {
+            "name": self.name,
+            "data": list(self.data),
+            "sizes": [self.sizes.start, self.sizes.stop, self.sizes.step] if isinstance(self.sizes, range) else list(self.sizes),
+            "a_range": isinstance(self.sizes, range),
+            "home": self.image_size,
+            "chosen": dict(self.chosen),
+            "source": self.source,
+            "batch": self.batch,
+            "file": None if self.file is None else str(self.file),
+        }
+
+    # -- what a harness asks for, by way of the rooms that do it --------------------------------------------------
+
+    def count(self, image_size: int) -> dict[str, Any]:
+        """Count parameters and MACs of one image by every route (models/counting/counts.py), for JSON. Raises ValueError."""
+        from plumbline.models.counting.counts import count
+
+        return count(self, image_size)
+
+    def pictures(self, count: int, image_size: int, seed: int) -> Tensor:
+        """Return random pictures, float32, shape (count, channels, image_size, image_size)."""
+        from plumbline.models.weights.seeding import pictures
+
+        return pictures(count, self.dataset(image_size).channels, image_size, seed)
+
+    def seeded(self, image_size: int, seed: int) -> tuple[nn.Module, dict[str, Tensor]]:
+        """Build it with weights by torch's current seed, in eval mode; also the weights as they are to be stored.
+
+        `seed` is that of the pictures. Raises ValueError where the outputs do not depend on the input at all.
+        """
+        from plumbline.models.weights.seeding import seeded
+
+        return seeded(self, image_size, seed)
+
+    def weighted(self, image_size: int, path: Path) -> nn.Module:
+        """Build it with the weights of a file, in eval mode. Raises `WrongWeights`."""
+        from plumbline.models.weights.weights import weighted
+
+        return weighted(self, image_size, path)
+
+    def in_float64(self, net: nn.Module, image_size: int, path: Path) -> nn.Module:
+        """Return its net, with the weights of a file, in float64.
+
+        One that folds weights in eval mode is built anew: what it folded is in the number format that its weights had then.
+        """
+        import torch
+
+        from plumbline.models.weights.seeding import changes_in_eval
+        from plumbline.models.weights.weights import weighted
+
+        return (weighted(self, image_size, path, torch.float64) if changes_in_eval(net) else net).double()
+
+    def compressed(self, image_size: int, path: Path) -> nn.Module:
+        """Build the compressed net of a file, in eval mode, without its parent. Raises `BadCheckpoint`."""
+        from plumbline.models.compression.stored import load
+
+        return load(self, image_size, path)
+
+    def file_name(self, image_size: int) -> str:
+        """Return what a file of its weights is called."""
+        from plumbline.models.weights.weights import file_name
+
+        return file_name(self, image_size)
 
     def instantiate(self, image_size: int) -> nn.Module:
         """Return the torch model, initialised by torch's current seed, in training mode, on torch's default device."""

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from plumbline.fastpath import without_attention_fast_path
 from plumbline.harness import messages
 from plumbline.harness.facts import Counts
 from plumbline.models import Model
 from plumbline.models.counting.counts import count
-from plumbline.models.fastpath import without_attention_fast_path
 
 WIDTH, TOKENS = 16, 4  # an image of 8 pixels has 4 patches of 4
 PATCHES = TOKENS * 16 * 48

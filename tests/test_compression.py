@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from plumbline import Unfit
 from plumbline.models import find
 from plumbline.models.compression import coding, lowrank, sharing, sparse, stored, structured, unstructured, variants
 from plumbline.models.compression.unstructured import weights
@@ -461,7 +462,5 @@ def test_weights_that_are_not_a_layers_own_are_refused_by_name(variant: str, mak
     else:
         net[2] = net[0]
     words = r"got 2, whose weight is computed .*remove_" if "t" not in make[:1] else r"got 0.weight and 2.weight, which are one"
-    with pytest.raises(
-        variants.Unfit, match=rf"^{variant.partition('+')[0]}: expected layers with weights of their own, {words}"
-    ):
+    with pytest.raises(Unfit, match=rf"^{variant.partition('+')[0]}: expected layers with weights of their own, {words}"):
         variants.find(variant)(net)

@@ -21,7 +21,7 @@ from plumbline.harness.probe import threads
 from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.harness.views import table
-from plumbline.models.sources.process_state import ProcessState
+from plumbline.process_state import ProcessState
 from tests.conftest import Run
 from tests.records import cell_of, latency_of, record_of, replace
 

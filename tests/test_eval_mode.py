@@ -17,8 +17,9 @@ from plumbline.harness.settings import Settings
 from plumbline.models import find
 from plumbline.models.training.recipes import Recipe, Task
 from plumbline.models.training.training import train
-from plumbline.models.weights.seeding import changes_in_eval, pictures, seed_weights, spread
+from plumbline.models.weights.seeding import changes_in_eval, pictures, seed_weights
 from plumbline.models.weights.weights import weighted
+from plumbline.tensors import spread
 
 
 class Folds(nn.Module):

@@ -1,4 +1,4 @@
-"""What a revision of the models shows to a harness."""
+"""What a revision of the models and of the runtimes shows to a harness."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from types import ModuleType
 import pytest
 
 from plumbline import PlumblineError, models
+from plumbline.harness import faces, runtimes
+from plumbline.harness.probe import server
 
 
-def test_every_name_of_the_face_is_there() -> None:
+def test_every_name_of_the_faces_is_there() -> None:
     """Those that are imported late, too."""
-    for name in models.__all__:
-        assert getattr(models, name) is not None, name
+    for package in (models, runtimes):
+        for name in package.__all__:
+            assert getattr(package, name) is not None, name
     with pytest.raises(AttributeError, match="no attribute 'something'"):
-        models.something  # noqa: B018
+        models.something  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_the_face_imports_no_torch_until_it_is_asked_to() -> None:
@@ -26,10 +29,18 @@ def test_the_face_imports_no_torch_until_it_is_asked_to() -> None:
 
 
 def test_a_revision_is_told_apart_by_its_face() -> None:
-    assert models.face_of(models) == models.FACE
+    faces.check(models, runtimes)
     before, later = ModuleType("models"), ModuleType("models")
     later.FACE = models.FACE + 1  # type: ignore[attr-defined]
-    with pytest.raises(PlumblineError, match=r"expected models with FACE 1, got none \(a revision from before the face\); "):
-        models.face_of(before)
-    with pytest.raises(PlumblineError, match="expected models with FACE 1, got FACE 2; "):
-        models.face_of(later)
+    with pytest.raises(PlumblineError, match=r"expected models with FACE 2, got none \(a revision from before the face\); "):
+        faces.check(before, runtimes)
+    with pytest.raises(PlumblineError, match="expected models with FACE 2, got FACE 3; "):
+        faces.check(later, runtimes)
+    with pytest.raises(PlumblineError, match="expected runtimes with FACE 1, got none"):
+        faces.check(models, before)
+
+
+def test_a_probe_of_other_models_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "FACE", 1)
+    with pytest.raises(SystemExit, match="expected models with FACE 2, got FACE 1; measure that revision with"):
+        server.main([])

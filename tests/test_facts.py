@@ -13,8 +13,9 @@ from plumbline.harness.facts import Accuracy, Agreement, Counts, PublishedFigure
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe.accuracy import classify, judge, subset
 from plumbline.harness.settings import Settings
-from plumbline.models import Floor, find
+from plumbline.models import find
 from plumbline.models.data.datasets import DATASETS, Images
+from plumbline.models.model import Floor
 from tests.records import replace
 
 AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.01, 0.02, 0.0, 0.01, 0.08, 0.001, 1.0)

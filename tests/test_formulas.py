@@ -21,12 +21,14 @@ from torchvision.models import vgg as torchvision_vgg
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from plumbline import models
-from plumbline.models import DATASETS, REGISTRY, layers
+from plumbline.fastpath import without_attention_fast_path
+from plumbline.models import layers
 from plumbline.models.architectures import alexnet, mixer, mlp, mobilenet, resnet, resnet_cifar, vgg, vit, vit_cifar
 from plumbline.models.architectures.blocks import Attention
 from plumbline.models.counting.counts import count, torch_layers
-from plumbline.models.fastpath import without_attention_fast_path
+from plumbline.models.data.datasets import DATASETS
 from plumbline.models.layers import Layer
+from plumbline.models.registry import REGISTRY
 from tests.records import replace
 
 # Sizes that no round number hides behind, and options.

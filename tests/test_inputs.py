@@ -12,6 +12,7 @@ from plumbline import models
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import FAILED, CellEnded
 from plumbline.harness.probe import reference
+from plumbline.harness.probe.training import context_of
 from plumbline.harness.runtimes import find
 from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
@@ -95,7 +96,8 @@ class Few:
 
 @pytest.mark.parametrize("count", [1, 3, 100])
 def test_a_folder_of_few_pictures_will_do(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(reference, "real_images", lambda *_: Few(count))
-    name, pictures = reference._inputs(models.find("small_cnn"), 8, Settings(), "trained")
+    monkeypatch.setattr(models.Context, "images", lambda *_: Few(count))
+    context = context_of(models.find("small_cnn"), 8, Settings(), print)
+    name, pictures = reference._inputs(context, Settings(), "trained")
     assert (name, len(pictures)) == ("a few", reference.INPUTS)
     assert len(set(pictures[:, 0, 0, 0].tolist())) == min(count, reference.INPUTS)

@@ -14,6 +14,7 @@ from plumbline import models
 from plumbline.harness import machine
 from plumbline.harness.session.session import REPOSITORY
 from plumbline.harness.views.listing import floors
+from plumbline.models.registry import REGISTRY
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ Harness = Callable[..., str]
 
 def test_the_list_has_everything_and_says_what_is_missing(harness: Harness) -> None:
     text = harness("list")
-    for name in (*models.REGISTRY.names(), "dense", "eager", "fp32", "bf16", "fp16", "cpu", "cuda", "smoke", "seeds"):
+    for name in (*REGISTRY.names(), "dense", "eager", "fp32", "bf16", "fp16", "cpu", "cuda", "smoke", "seeds"):
         assert re.search(rf"^ *{re.escape(name)}( |$)", text, re.M), name
     assert re.search(r"cifar10 +unavailable: no data root was given|cifar10 +available", text)
 

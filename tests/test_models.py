@@ -14,15 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from plumbline import models
+from plumbline import UnknownName
 from plumbline.files import sha256
-from plumbline.harness.probe.reference import real_images
+from plumbline.harness.probe.training import context_of
 from plumbline.harness.settings import Settings
-from plumbline.models import DATASETS, Registry, UnknownName, find
-from plumbline.models.data.datasets import NoData
+from plumbline.models import find
+from plumbline.models.data.datasets import DATASETS, NoData
+from plumbline.models.model import Registry
+from plumbline.models.registry import REGISTRY
 from plumbline.models.sources.pretrained import NoWeights, fetch
-from plumbline.models.weights.seeding import pictures, seed_weights, spread
+from plumbline.models.weights.seeding import pictures, seed_weights
 from plumbline.models.weights.weights import AmbiguousWeights, WrongWeights, load_weights, locate
+from plumbline.tensors import spread
 from tests.records import replace
 
 
@@ -151,10 +154,11 @@ def test_a_few_pictures_stand_for_a_training_split_that_is_not_there(tmp_path: P
     (tmp_path / "imagenet").mkdir()
     (tmp_path / "imagenet" / "a.png").touch()
     (tmp_path / "imagenet" / "labels.csv").write_text("file,class_index\na.png,3\n")
-    images = real_images(find("squeezenet1_1"), 224, Settings(data=tmp_path), "file", split="train")
+    images = context_of(find("squeezenet1_1"), 224, Settings(data=tmp_path), print).images("file", split="train")
     assert images is not None
     assert len(images) == 1
-    assert real_images(find("squeezenet1_1"), 224, Settings(data=tmp_path / "none"), "file", split="train") is None
+    nowhere = context_of(find("squeezenet1_1"), 224, Settings(data=tmp_path / "none"), print)
+    assert nowhere.images("file", split="train") is None
 
 
 def test_a_folder_of_pictures_with_labels(tmp_path: Path) -> None:
@@ -278,7 +282,7 @@ def test_published_weights_come_with_source_and_digest(tmp_path: Path, monkeypat
 
 
 def test_every_model_says_where_it_comes_from() -> None:
-    for name in models.REGISTRY.names():
+    for name in REGISTRY.names():
         model = find(name)
         assert model.source
         assert model.image_size in model.sizes

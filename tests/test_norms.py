@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from plumbline.models.weights.seeding import pictures, seed_weights, spread
+from plumbline.models.weights.seeding import pictures, seed_weights
+from plumbline.tensors import spread
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "instance": nn.InstanceNorm2d,

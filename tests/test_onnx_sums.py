@@ -19,7 +19,8 @@ from plumbline.models.layers import Layer
 from plumbline.models.onnx.reference import reference
 from plumbline.models.onnx.sums import sums
 from plumbline.models.sources.outside import find
-from plumbline.models.weights.seeding import pictures, spread
+from plumbline.models.weights.seeding import pictures
+from plumbline.tensors import spread
 
 SIZE = 256
 

@@ -21,7 +21,8 @@ from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.models import find
 from plumbline.models.layers import Layer, conv2d, linear
-from plumbline.models.weights.seeding import pictures, seed_weights, spread
+from plumbline.models.weights.seeding import pictures, seed_weights
+from plumbline.tensors import spread
 
 Forward = Callable[["Net", Tensor], Tensor]
 

@@ -22,6 +22,7 @@ from plumbline.harness.probe.server import make_room
 from plumbline.harness.session.client import PROBE, CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.models.layers import macs
+from plumbline.models.registry import REGISTRY
 from tests.conftest import HOUR_S
 from tests.records import replace
 
@@ -73,7 +74,7 @@ def test_a_good_cell_is_checked_and_measured(server: Connection, settings: Setti
 
 def _small() -> list[str]:
     """The registered models of less than a GMAC that have a formula."""
-    formulas = {name: models.find(name).formula(models.find(name).image_size) for name in models.REGISTRY.names()}
+    formulas = {name: models.find(name).formula(models.find(name).image_size) for name in REGISTRY.names()}
     return [name for name, formula in formulas.items() if formula is not None and macs(formula) < 1e9]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from plumbline import UnknownName
 from plumbline.harness import runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.facts import Agreement
@@ -19,7 +20,6 @@ from plumbline.harness.runtimes.export import export, quantise
 from plumbline.harness.runtimes.kernels import Kernel, of_layers, share
 from plumbline.harness.session.client import PROBE, CellProbe, Connection
 from plumbline.harness.settings import Settings
-from plumbline.models import UnknownName
 from plumbline.models.layers import linear
 from tests.conftest import announce
 from tests.records import replace

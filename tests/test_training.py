@@ -25,16 +25,16 @@ from torch.nn import functional
 from plumbline import UnknownName
 from plumbline.harness.cell import Cell
 from plumbline.harness.cli import main
-from plumbline.harness.probe import training
-from plumbline.harness.probe.context import Context
+from plumbline.harness.probe.training import context_of
 from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies import train as command
-from plumbline.models import find
+from plumbline.models import context, find
 from plumbline.models.addition import Addition
 from plumbline.models.compression import variants
 from plumbline.models.data import augmentation
 from plumbline.models.data.datasets import DATASETS, BadData, NoData, held_out
+from plumbline.models.registry import REGISTRY
 from plumbline.models.training import checkpoint
 from plumbline.models.training.checkpoint import BadCheckpoint
 from plumbline.models.training.recipes import Diverged, Recipe, Task
@@ -131,7 +131,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path: Path, optimi
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["prune80+share+bits=3+tune", "gradual80", "l1", "serene", "distill+teacher=small_cnn"])
 def test_an_interrupted_variant_ends_in_the_same_weights(cache: Path, tmp_path: Path, variant: str) -> None:
-    context = Context(find("small_cnn"), 8, Settings(cache=cache), lambda words: None)
+    context = context_of(find("small_cnn"), 8, Settings(cache=cache), lambda words: None)
     asked = context.task(variants.find(f"{variant}+epochs=3"))
     train(asked, tmp_path / "whole", context=context)
     for step in (2, 21, 40):
@@ -462,9 +462,7 @@ def test_a_recipe_that_cannot_be_is_refused(field: str, value: Any, words: str) 
 
 def test_every_recipe_is_known_to_all_its_parts() -> None:
     """Its data are the model's, its changes exist, and no two of one model bear one name."""
-    from plumbline import models
-
-    for name in models.REGISTRY.names():
+    for name in REGISTRY.names():
         model = find(name)
         assert set(model.recipes) <= set(model.data)
         for data, recipes in model.recipes.items():
@@ -776,8 +774,8 @@ def test_data_that_cannot_be_fetched_can_be_copied(
 def test_progress_is_told_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     now = [100.0]
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    watch = training.every_second(lines.append)
+    monkeypatch.setattr(context, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    watch = context.every_second(lines.append)
     for step in range(50):
         watch(Progress(1, 2, step + 1, 100, 0.5, None, 9.0))
         now[0] += 0.015

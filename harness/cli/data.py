@@ -15,7 +15,8 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
-    from plumbline.models import DATASETS, NoData, UnknownName
+    from plumbline import UnknownName
+    from plumbline.models.data.datasets import DATASETS, NoData
 
     known = [data.name for data in DATASETS.values() if data.fetch is not None]
     for name in arguments.name:

@@ -19,16 +19,15 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
-    from plumbline import models
+    from plumbline import UnknownName, models
     from plumbline.harness.session.matrix import MatrixError
-    from plumbline.models import UnknownName
 
     try:
         print(_shown(models.find(arguments.model), arguments.image_size))
     except (MatrixError, UnknownName, BrokenPipeError):
         raise
     except (Exception, SystemExit) as error:
-        if not models.is_outside(arguments.model):
+        if models.kind_of(arguments.model) == "registered":
             raise
         raise UnknownName(f"{arguments.model}: {type(error).__name__}: {error}") from error
     return 0
@@ -43,10 +42,10 @@ def _shown(model: Model, image_size: int | None) -> str:
         raise matrix.MatrixError(unfit.reason)
     layers = model.formula(size)
     if layers is None:  # only torch can tell
-        from plumbline.models import Layer, count
+        from plumbline.models import Layer
 
         if sys.stderr.isatty():
             print(f"{model.name} has no formula: torch counts it, in some seconds", file=sys.stderr)
-        counted = (Layer(**layer) for layer in count(model, size)["layers"])
+        counted = (Layer(**layer) for layer in model.count(size)["layers"])
         layers = tuple(layer for layer in counted if layer.macs or layer.parameters)
     return listing.one(model, size, layers)

@@ -7,13 +7,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from plumbline import NotHere
 from plumbline.harness.facts import Accuracy
 from plumbline.harness.settings import Settings
 from plumbline.harness.statistics import paired_difference_at_least, wilson_interval
-from plumbline.models import Floor, Images, Model, NoData, ranks
+from plumbline.tensors import ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from plumbline.models import Model
+    from plumbline.models.data.datasets import Images
+    from plumbline.models.model import Floor
 
 
 def images(model: Model, image_size: int, settings: Settings, weights: dict[str, Any]) -> Images | str:
@@ -27,7 +32,7 @@ def images(model: Model, image_size: int, settings: Settings, weights: dict[str,
         return weights["source"]
     try:
         return data.load(settings.data, image_size, preparation=model.preparation)
-    except NoData as reason:
+    except NotHere as reason:
         return str(reason)
 
 

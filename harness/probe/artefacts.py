@@ -16,17 +16,17 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from plumbline import models
-from plumbline.files import sha256
+from plumbline.files import code_digest, sha256
 from plumbline.harness import runtimes, timing
 from plumbline.harness.cell import Cell, stem
 from plumbline.harness.machine import allowed_cpus, cpu_flags
 from plumbline.harness.outcomes import CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import CALIBRATION, PRECISIONS
 from plumbline.harness.probe import agreement
-from plumbline.harness.probe.reference import Progress, Reference, layers, real_images
+from plumbline.harness.probe.reference import Progress, Reference, layers
+from plumbline.harness.probe.training import context_of
 from plumbline.harness.runtimes import Runtime, config
 from plumbline.harness.settings import Settings
-from plumbline.models import code_digest, pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ ALIKE = 1.05  # times of builds between which noise would choose
 
 def name(cell: Cell) -> str:
     """Return the file, in a reference's folder, that says where the artefact of a cell is."""
-    own = runtimes.find(cell.runtime).adapter.one_batch or models.is_file(cell.model)  # which may hold a batch inside
+    own = runtimes.find(cell.runtime).adapter.one_batch or models.kind_of(cell.model) == "file"  # which may hold a batch inside
     batch = f"-b{cell.batch}" if own else ""
     return f"artefact-{cell.runtime}-{cell.precision}{batch}-{cell.device}.json"
 
@@ -63,8 +63,8 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
         (folder / name(cell)).write_text(json.dumps({"in_precision": share}))
         return
     # no digest covers all of a stranger's code
-    foreign = models.is_outside_variant(cell.variant) or cell.runtime.partition("+")[0] in runtimes.announced()
-    root = folder if models.is_outside(cell.model) or foreign else settings.cache
+    foreign = models.variant(cell.variant).outside or cell.runtime.partition("+")[0] in runtimes.announced()
+    root = folder if models.kind_of(cell.model) != "registered" or foreign else settings.cache
     file = runtimes.find(cell.runtime).adapter.artefact_for(cell.variant)
     assert file is not None
     calibrated = PRECISIONS[cell.precision].calibrated
@@ -246,7 +246,7 @@ def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Cali
         machine,
         libraries,
         code_digest(Path(__file__).parent.parent),
-        code_digest(),
+        code_digest(Path(models.__file__).parent),
     ]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
     return f"{stem(cell)}{digest}"
@@ -262,9 +262,12 @@ def _version(library: str) -> str | None:
 
 def _calibration(model: models.Model, cell: Cell, settings: Settings, reference: Reference) -> tuple[str, Tensor]:
     """Pictures as the weights know them: real ones for real weights, of the training split where there is one."""
-    images = real_images(model, cell.image_size, settings, reference.weights["kind"], split="train")
+    images = context_of(model, cell.image_size, settings, _silent).images(reference.weights["kind"], split="train")
     if images is not None:
         step = max(1, len(images) // CALIBRATION)
         return f"{min(CALIBRATION, len(images))} of {images.name}", images.batch(range(0, len(images), step)[:CALIBRATION])
-    channels = model.dataset(cell.image_size).channels
-    return f"{CALIBRATION} seeded pictures", pictures(CALIBRATION, channels, cell.image_size, settings.seed + 2)
+    return f"{CALIBRATION} seeded pictures", model.pictures(CALIBRATION, cell.image_size, settings.seed + 2)
+
+
+def _silent(text: str) -> None:
+    """Nothing is trained here that could be told of."""

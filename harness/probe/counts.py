@@ -7,21 +7,21 @@ from pathlib import Path
 
 from plumbline.harness import messages
 from plumbline.harness.facts import Counts
-from plumbline.models import Layer, Model, count
+from plumbline.models import Layer, Model
 
 NAME = "counts.json"
 
 
 def taken(model: Model, image_size: int) -> Counts:
     """Count, here and now."""
-    found = count(model, image_size)
+    found = model.count(image_size)
     del found["layers"]
     return messages.convert(found, Counts)
 
 
 def save(model: Model, image_size: int, folder: Path) -> None:
     """Count, and write the result into `folder`."""
-    (folder / NAME).write_text(json.dumps(count(model, image_size)))
+    (folder / NAME).write_text(json.dumps(model.count(image_size)))
 
 
 def load(folder: Path) -> Counts:

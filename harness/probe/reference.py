@@ -6,7 +6,6 @@ float64. The accuracy of the fp32 parent is added when the first cell asks for i
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -17,30 +16,20 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline import models
+from plumbline import NotHere, Unfit, UnknownName, models
 from plumbline.files import sha256
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import UNAVAILABLE, CellEnded, Unsupported
 from plumbline.harness.probe import accuracy, counts
-from plumbline.harness.probe.context import Context, train
+from plumbline.harness.probe.training import context_of
 from plumbline.harness.settings import Settings
-from plumbline.models import (
-    Images,
-    Layer,
-    NoData,
-    NotTrained,
-    NoWeights,
-    Unfit,
-    UnknownName,
-    changes_in_eval,
-    finished,
-    pictures,
-    spread,
-    weighted,
-)
+from plumbline.models import Layer
+from plumbline.tensors import spread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from plumbline.models import Context
 
 INPUTS = 8  # pictures on which outputs are compared
 STEP = 2.0**-10  # of the way from a picture to the next one: hardly a class changes, and 4,000 times what fp32 rounds
@@ -79,8 +68,8 @@ class Reference:
 
         torch.manual_seed(seed)
         if self.variant is not None and self.variant["path"] is not None:
-            return models.load_compressed(model, cell.image_size, Path(self.variant["path"]))
-        return models.variant(cell.variant)(weighted(model, cell.image_size, self.state)).eval()
+            return model.compressed(cell.image_size, Path(self.variant["path"]))
+        return models.variant(cell.variant)(model.weighted(cell.image_size, self.state)).eval()
 
     def promise(self) -> dict[str, Any] | None:
         """Return the fields of `harness.facts.Promise`; None of a dense net."""
@@ -117,39 +106,34 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     model = models.find(cell.model)
     progress(f"preparing {cell.model} at {cell.image_size} pixels")
     if model.file is not None:
-        _prepare_file(model, model.file, cell, settings, folder)
+        _prepare_file(model.file, context_of(model, cell.image_size, settings, progress), settings, folder)
         return
     torch.manual_seed(settings.seed)
     run = model.run
-    kind, source, state, digest = _weights(model, cell, settings, folder, progress)
-    if kind == "seeded":
-        net, seeded = models.seeded(model, cell.image_size, settings.seed)
-        _save(seeded, state)
-    else:
-        net = weighted(model, cell.image_size, state)
-    shown, inputs = _inputs(model, cell.image_size, settings, kind)
+    context = context_of(model, cell.image_size, settings, progress)
+    net, found = context.net(folder)
+    shown, inputs = _inputs(context, settings, found.kind)
     compressed = None
     if cell.variant != models.DENSE:
         progress(f"making {cell.variant} of {cell.model}")
-        net, compressed = _compressed(net, model, cell, settings, folder, kind == "seeded", progress)
+        net, compressed = _compressed(net, context, cell, folder, found.kind == "seeded")
     with torch.no_grad():
         eager = run(net, inputs)
         moving = _response(partial(run, net), inputs, eager, INPUTS)
-        if compressed is None and changes_in_eval(net):  # what it folds is in the number format that its weights had then
-            net = weighted(model, cell.image_size, state, torch.float64)
+        net = net.double() if compressed is not None else model.in_float64(net, cell.image_size, found.path)
         with in_float64():
-            outputs = run(net.double(), inputs.double())
+            outputs = run(net, inputs.double())
     model.check_scores(outputs)
     tensors = {"inputs": inputs, "outputs": outputs.contiguous(), "eager": eager.contiguous()}
     save_file(tensors, folder / "reference.safetensors")
     facts = {
         "weights": {
-            "kind": kind,
-            "source": source,
-            "sha256": digest or sha256(state),
-            "training": finished(state.parent) if kind == "trained" else None,
+            "kind": found.kind,
+            "source": found.source,
+            "sha256": found.published_sha256 or sha256(found.path),
+            "training": found.training,
         },
-        "state": str(state),
+        "state": str(found.path),
         "made_by": "the same weights in eager float64 on the CPU",
         "pictures": shown,
         "variant": compressed,
@@ -158,21 +142,11 @@ def prepare(cell: Cell, settings: Settings, folder: Path, progress: Progress) ->
     (folder / "reference.json").write_text(json.dumps(facts))
 
 
-def _compressed(
-    net: nn.Module,
-    model: models.Model,
-    cell: Cell,
-    settings: Settings,
-    folder: Path,
-    seeded: bool,
-    progress: Progress,
-) -> tuple[nn.Module, dict[str, Any]]:
+def _compressed(net: nn.Module, context: Context, cell: Cell, folder: Path, seeded: bool) -> tuple[nn.Module, dict[str, Any]]:
     """Make a net's variant, with the zeros that are not stored, and what the record says of it; `folder` gets its file."""
-    variant, context = models.variant(cell.variant), Context(model, cell.image_size, settings, progress)
     try:
-        seed = settings.seed if seeded else None
-        made = models.compress(net, variant, context, model, cell.image_size, folder / "variant", seed)
-    except (NotTrained, NoData) as reason:
+        made = context.compress(net, models.variant(cell.variant), folder / "variant", context.seed if seeded else None)
+    except NotHere as reason:
         raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
     except (Unfit, UnknownName) as reason:
         raise Unsupported(str(reason), axis="variant") from reason
@@ -182,19 +156,19 @@ def _compressed(
     return made.net, {**stored, **made.promise, "trainings": context.trainings}
 
 
-def _prepare_file(model: models.Model, file: Path, cell: Cell, settings: Settings, folder: Path) -> None:
-    """Return the reference of an ONNX file: its weights are in it, and another program executes it in float64."""
+def _prepare_file(file: Path, context: Context, settings: Settings, folder: Path) -> None:
+    """Write the reference of an ONNX file: its weights are in it, and another program executes it in float64."""
     import torch
     from safetensors.torch import save_file
 
-    graph = models.onnx_file(file)
+    graph, model = models.onnx_file(file), context.model
 
     def run(images: Tensor) -> Tensor:
         parts = tuple(map(torch.from_numpy, graph.outputs_in_float64(images.numpy())))
         whole = parts if len(parts) > 1 else parts[0]
         return model.comparable(whole, len(images))
 
-    shown, inputs = _inputs(model, cell.image_size, settings, "file")
+    shown, inputs = _inputs(context, settings, "file")
     outputs = run(inputs)
     model.check_scores(outputs)
     save_file({"inputs": inputs, "outputs": outputs.contiguous()}, folder / "reference.safetensors")
@@ -241,53 +215,16 @@ def prepare_parent(cell: Cell, settings: Settings, folder: Path, progress: Progr
     if isinstance(images, str) or model.file is not None or not reference.names_a_class(model, cell.image_size):
         (folder / "parent.json").write_text("null")
         return
-    net = weighted(model, cell.image_size, reference.state)
+    net = model.weighted(cell.image_size, reference.state)
     with torch.inference_mode():
         correct = accuracy.classify(partial(model.run, net), images, settings, batch=32, progress=progress)
     (folder / "parent.json").write_text(json.dumps([rank == 0 for rank in correct]))
 
 
-def _weights(
-    model: models.Model, cell: Cell, settings: Settings, folder: Path, progress: Progress
-) -> tuple[str, str, Path, str | None]:
-    """Kind, source, file and SHA-256 of the weights; the file of seeded ones is still to be written."""
-    state = folder / "state.safetensors"
-    weights = settings.locate(model, cell.image_size)
-    path = weights.path or state
-    if weights.task is not None and not path.exists():
-        place = folder if weights.path is None else weights.path.parent
-        path = train(weights.task, place, settings, progress)
-    if weights.kind == "published":
-        progress(f"fetching the weights of {model.pretrained}")
-        try:
-            tensors, source, digest = models.fetch_weights(model, cell.image_size)
-        except NoWeights as reason:
-            return "seeded", f"no published weights: {reason}", state, None
-        _save(tensors, state)
-        return "published", source, state, digest
-    return weights.kind, weights.reason, path, None
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
-
-
-def _inputs(model: models.Model, image_size: int, settings: Settings, kind: str) -> tuple[str, Tensor]:
+def _inputs(context: Context, settings: Settings, kind: str) -> tuple[str, Tensor]:
     """Pictures by the seed for inputs: real ones for real weights, where there are any; several times where there are too few."""
-    images = real_images(model, image_size, settings, kind)
+    images = context.images(kind)
     if images is not None:
         order = random.Random(settings.inputs_seed).sample(range(len(images)), min(INPUTS, len(images)))
         return images.name, images.batch(list(islice(cycle(order), INPUTS)))
-    return "random pictures", pictures(INPUTS, model.dataset(image_size).channels, image_size, settings.inputs_seed)
-
-
-def real_images(model: models.Model, image_size: int, settings: Settings, kind: str, split: str = "test") -> Images | None:
-    """Return what weights of that kind were made for; None for seeded ones, and where the data are not here."""
-    if kind == "seeded":
-        return None
-    for part in dict.fromkeys([split, "test"]):  # a few pictures of ImageNet are no training split
-        with contextlib.suppress(NoData):
-            return model.dataset(image_size).load(settings.data, image_size, split=part, preparation=model.preparation)
-    return None
+    return "random pictures", context.model.pictures(INPUTS, context.image_size, settings.inputs_seed)

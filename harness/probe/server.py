@@ -26,8 +26,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from plumbline import PlumblineError, models
-from plumbline.harness import environment, machine, messages, meters, runtimes
+from plumbline import PlumblineError, UnknownName, entry_points, models
+from plumbline.harness import environment, faces, machine, messages, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell
 from plumbline.harness.lock import lock_machine
@@ -52,7 +52,6 @@ from plumbline.harness.probe.jobs import Task, run_job, trial_name
 from plumbline.harness.probe.process import Branch, die_with_parent, run_forked, run_spawned
 from plumbline.harness.settings import Settings
 from plumbline.models import DENSE
-from plumbline.models.compression import variants
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
 PRELOAD = (
@@ -76,8 +75,7 @@ class Server:
         hello = Hello(PROTOCOL, machine.fingerprint(_software()))
         for name in PRELOAD:
             import_module(name)
-        for group in (meters, runtimes, variants):
-            group.announced()  # what other packages bring is looked up once
+        entry_points.look_up()  # what other packages bring
         gc.freeze()  # what is here now is never garbage; looking through it took 0.15 s a collection
         self._channel.send(hello)
         while (request := self._channel.receive()) is not None:
@@ -242,8 +240,8 @@ def _describe(references: list[str]) -> int:
     channel = Channel.over_stdio()
     for reference in references:
         try:
-            found: dict[str, Any] = {"model": models.describe(models.find(reference))}
-        except (models.UnknownName, ValueError) as error:
+            found: dict[str, Any] = {"model": models.find(reference).description()}
+        except (UnknownName, ValueError) as error:
             found = {"unknown": str(error)}
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the process boundary: what a stranger's module raises
             traceback.print_exc()
@@ -272,6 +270,10 @@ def main(arguments: list[str]) -> int:
         return _describe(arguments[1:])
     if arguments[:1] == ["--capabilities"]:
         return _tell_capabilities()
+    try:
+        faces.check(models, runtimes)
+    except PlumblineError as other:
+        sys.exit(str(other))
     fork = hasattr(os, "fork") and "--no-fork" not in arguments
     channel = Channel.over_stdio()
     die_with_parent(signal.SIGTERM)

@@ -34,7 +34,7 @@ from plumbline.harness.runtimes.torch_net import TorchRuntime
 from plumbline.harness.settings import Settings
 from plumbline.harness.statistics import LOADGEN
 from plumbline.models import DENSE
-from plumbline.models.sources.process_state import ProcessState
+from plumbline.process_state import ProcessState
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,44 +9,49 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline import PlumblineError, models
+from plumbline import NotHere, PlumblineError, models
 from plumbline.harness import machine, messages
 from plumbline.harness.messages import Train, Trained
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe import memory
 from plumbline.harness.readings import value_of
-from plumbline.models import DENSE, NotTrained, finished, train
-from plumbline.models.compression.variants import Context
-from plumbline.models.training.recipes import NoDevice, Task
-from plumbline.models.training.training import Progress, Watcher
-from plumbline.models.weights.weights import WEIGHTS, file_name, folder
-from plumbline.texts import duration
+from plumbline.harness.settings import Settings
+from plumbline.models import DENSE, train
 
 if TYPE_CHECKING:
-    from plumbline.harness.probe import context as here
     from plumbline.harness.probe.channel import Channel
+    from plumbline.models import Context, Model
+    from plumbline.models.training.recipes import Task
+    from plumbline.models.training.training import Progress, Watcher
 
 SAID_S = 0.2  # between two lines of progress within an epoch
+
+
+class NoDevice(NotHere):
+    """A GPU that was asked for, and is not here."""
+
+
+def context_of(model: Model, image_size: int, settings: Settings, progress: Callable[[str], None]) -> Context:
+    """Return what builds the nets of a model, with this machine to train on."""
+    return models.Context(model, image_size, settings, progress, run)
 
 
 def serve(request: Train, channel: Channel) -> Trained:
     """Train what a session asks for. Raises CellEnded where that cannot be."""
     try:
         return _trained(request, channel)
-    except NotTrained as reason:
+    except NotHere as reason:
         raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
     except (PlumblineError, ValueError) as reason:
         raise CellEnded(FAILED, str(reason)) from reason
 
 
 def _trained(request: Train, channel: Channel) -> Trained:
-    from plumbline.harness.probe.context import Context
-
     settings, model, size = request.settings, models.find(request.cell.model), request.cell.image_size
-    context = Context(model, size, settings, channel.progress)
+    context = context_of(model, size, settings, channel.progress)
     task = _task(request, model, context)
-    place = folder(task, settings.cache)
+    place = context.place(task)
     try:
         if request.anew and place.exists():
             shutil.rmtree(place)
@@ -56,22 +61,22 @@ def _trained(request: Train, channel: Channel) -> Trained:
     except OSError as error:
         reason = f"the cache {str(place)!r} cannot be written: {error.strerror}; name another with $XDG_CACHE_HOME"
         raise CellEnded(FAILED, reason) from error
-    record = finished(place)
+    record = context.record(task)
     before = record is not None
     if record is None:
         channel.progress(f"training {model.name} at {size} pixels on {model.dataset(size).name}: {task.recipe}")
         record = run(task, place, settings.data, _every_epoch(channel), context, checkpoint_s=request.checkpoint_s)
     copy = None
     if request.out is not None:
-        stem = file_name(model, size).removesuffix(".safetensors")
+        stem = model.file_name(size).removesuffix(".safetensors")
         copy = Path(request.out) / f"{stem}{'' if task.variant == DENSE else f'_{task.variant}'}.safetensors"
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(place / WEIGHTS, copy)
+        shutil.copyfile(context.trained_weights(task), copy)
     floor = model.floor(size) if task.variant == DENSE else None
     return Trained(
         task.name,
         record,
-        str(place / WEIGHTS),
+        str(context.trained_weights(task)),
         None if copy is None else str(copy),
         _usual(task, context),
         None if floor is None else floor.top1,
@@ -80,8 +85,8 @@ def _trained(request: Train, channel: Channel) -> Trained:
     )
 
 
-def _task(request: Train, model: models.Model, context: here.Context) -> Task:
-    """Tell what is to be trained. Raises ValueError, UnknownName, and NotTrained where a variant has no weights to start from."""
+def _task(request: Train, model: Model, context: Context) -> Task:
+    """Tell what is to be trained. Raises ValueError, UnknownName, and NotHere where a variant has no weights to start from."""
     variant, start, size = models.variant(request.cell.variant), request.start, request.cell.image_size
     if model.file is not None:
         raise ValueError(f"{model.name} is an ONNX file, and cannot be trained; expected a torch model")
@@ -93,19 +98,18 @@ def _task(request: Train, model: models.Model, context: here.Context) -> Task:
         raise ValueError(f"--from: expected a safetensors file, got {start!r}")
     if request.new_head and start is None:
         raise ValueError("--new-head: expected with --from FILE, whose last layer is left out")
-    if start is not None:
-        return Task(model, size, recipe, variant.name, Path(start), request.new_head, request.device)
-    return replace(context.task(variant), recipe=recipe, device=request.device)
+    task = context.task(variant, None if start is None else Path(start), request.new_head)
+    return replace(task, recipe=recipe, device=request.device)
 
 
-def _usual(task: Task, context: here.Context) -> bool:
+def _usual(task: Task, context: Context) -> bool:
     """Whether it is what benchmarks train on demand, and look for."""
     variant = models.variant(task.variant)
     if not (variant.trains or task.variant == DENSE):
         return False
     try:
         return task.name == context.task(variant).name
-    except NotTrained:  # of a parent without weights, which it was given by --from
+    except NotHere:  # of a parent without weights, which it was given by --from
         return False
 
 
@@ -117,7 +121,7 @@ def _every_epoch(channel: Channel) -> Watcher:
         ended = now.step * now.epochs % now.steps == 0
         if ended or time.monotonic() - said[0] >= SAID_S:
             said[0] = time.monotonic()
-            channel.send(messages.Progress(line(now), now.step, now.steps, ended))
+            channel.send(messages.Progress(str(now), now.step, now.steps, ended))
 
     return watch
 
@@ -138,24 +142,6 @@ def run(
     with torch.inference_mode(False), torch.enable_grad():
         task = replace(task, bfloat16=bfloat16)
         return train(task, folder, root, watch, checkpoint_s=checkpoint_s, machine=_machine, context=context)
-
-
-def every_second(progress: Callable[[str], None]) -> Watcher:
-    """Return a watcher that says where training is, at most once a second."""
-    said = [0.0]
-
-    def watch(now: Progress) -> None:
-        if time.monotonic() - said[0] >= 1:
-            said[0] = time.monotonic()
-            progress(f"training, {line(now)}")
-
-    return watch
-
-
-def line(now: Progress) -> str:
-    """Epoch, loss, accuracy and time left, in words."""
-    top1 = "" if now.top1 is None else f", top-1 {now.top1:.2%}"
-    return f"epoch {now.epoch} of {now.epochs}, loss {now.loss:.3f}{top1}, {duration(now.seconds_left)} left"
 
 
 def _machine() -> dict[str, Any]:

@@ -42,7 +42,8 @@ class Eager(TorchRuntime):
     def artefact_for(cls, variant: str) -> str | None:
         from plumbline import models
 
-        sparse = models.variant(variant).has("sparse") or models.is_outside_variant(variant)
+        chosen = models.variant(variant)
+        sparse = chosen.has("sparse") or chosen.outside
         return SPARSE if cls.artefact is None and sparse else cls.artefact
 
     @classmethod
@@ -51,13 +52,14 @@ class Eager(TorchRuntime):
 
         Raises Unsupported where 2:4 has no product.
         """
+        from plumbline import Unfit
         from plumbline.harness import timing  # with it comes scipy, which a list of names can do without
-        from plumbline.models.compression.sparse import NoProduct, settle
+        from plumbline.models import settle
 
         runtime = cls(net, config)
         try:
             file.write_text(json.dumps(settle(runtime._net, *runtime.place(example), race=timing.best)))
-        except NoProduct as reason:
+        except Unfit as reason:
             raise Unsupported(str(reason)) from reason
         return {}
 
@@ -70,18 +72,13 @@ class Eager(TorchRuntime):
         convert(net, config.precision)
         self._net = net.to(device=self._device, memory_format=self._format)  # type: ignore[call-overload]
         if config.artefact is not None and config.artefact.name == SPARSE and config.artefact.exists():
-            self._settle(json.loads(config.artefact.read_text()))
+            from plumbline.models import settled
+
+            self._sparse = settled(self._net, json.loads(config.artefact.read_text()))
         self._call: Callable[..., Any] = self._net
 
     def place(self, arguments: tuple[Any, ...]) -> Any:
         return moved(arguments, self._device, self._dtype, self._format)
-
-    def _settle(self, layers: list[str]) -> None:
-        from plumbline.models.compression.sparse import SETTLED, settled
-
-        if any(isinstance(module, SETTLED) for module in self._net.modules()):
-            self._sparse = len(layers)
-        settled(self._net, layers)
 
     def run(self, placed: Any) -> Any:
         return self._call(*placed)

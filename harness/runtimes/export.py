@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from plumbline.fastpath import without_attention_fast_path
 from plumbline.harness.outcomes import NotAsAsked, Unsupported, first_line
-from plumbline.models import without_attention_fast_path
 
 if TYPE_CHECKING:
     from onnx import ModelProto

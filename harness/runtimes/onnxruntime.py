@@ -17,12 +17,13 @@ from plumbline.harness.runtimes import saturation
 from plumbline.harness.runtimes.adapter import RunConfig, Runtime
 from plumbline.harness.runtimes.export import export_once, prepare, quantise, store_small, stored_share
 from plumbline.harness.runtimes.kernels import Kernel, share_in
-from plumbline.models import Graph, onnx_file
+from plumbline.models import onnx_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from plumbline.models import Layer
+    from plumbline.models.onnx.graph import Graph
 
 WIDE_SUMS = "session.x64quantprecision"  # its U8U8 kernels, which add up products in 32 bits
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}

@@ -15,7 +15,7 @@ from typing import IO, Any, TypeVar
 
 from msgspec.structs import replace
 
-from plumbline import PlumblineError, models
+from plumbline import PlumblineError
 from plumbline.harness import environment, messages
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
@@ -49,7 +49,8 @@ from plumbline.harness.session.places import Place
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed
 from plumbline.harness.statistics import paired_ratio
-from plumbline.models import DENSE
+from plumbline.models import DENSE, Model
+from plumbline.models.sources.outside import described
 
 PROBE = BOOT
 NEXT_LOCK_S = 10.0  # for a probe that takes the place of one which died: what that left behind may still hold the lock
@@ -66,7 +67,7 @@ class NotDescribed(PlumblineError, LookupError):
     """A model from outside the registry that the probe does not find either."""
 
 
-def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[models.Model]:
+def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[Model]:
     """Return what the probe says of models from outside the registry. Raises NotDescribed, with its words."""
     variables = environment.passed_on(os.environ)
     done = subprocess.run([*command, "--describe", *references], capture_output=True, text=True, env=variables)
@@ -77,7 +78,7 @@ def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[
     if done.returncode != 0 or len(lines) != len(references):
         words = done.stderr.strip().splitlines()[-1:] or ["it wrote nothing"]
         raise NotDescribed(f"{references[len(lines)]!r} could not be looked at: {words[0]}")
-    return [models.described(line["model"]) for line in lines]
+    return [described(line["model"]) for line in lines]
 
 
 class Connection:

@@ -28,7 +28,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from plumbline import PlumblineError, models
+from plumbline import PlumblineError, UnknownName, models
 from plumbline.harness import runtimes
 from plumbline.harness.cell import AXES, Cell, shown_model
 from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED
@@ -36,6 +36,7 @@ from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.session import places
 from plumbline.harness.settings import Settings
 from plumbline.harness.target import DEVICES, BadTarget
+from plumbline.models.registry import REGISTRY
 from plumbline.texts import NotText, read_text
 
 if sys.version_info >= (3, 11):
@@ -177,7 +178,7 @@ def check(axis: str, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise MatrixError(f"expected a whole number from 1, got {value!r}")
     elif axis == "model":
-        if not models.is_outside(str(value)):  # the probe is asked for those, when they are to run
+        if models.kind_of(str(value)) == "registered":  # the probe is asked for those, when they are to run
             find(value)
     elif axis == "runtime":
         _runtime(value)
@@ -389,7 +390,7 @@ def _runtime(reference: Any) -> runtimes.Choice:
     """Return a runtime with its options. Raises MatrixError."""
     try:
         return runtimes.find(str(reference))
-    except models.UnknownName as error:
+    except UnknownName as error:
         raise MatrixError(str(error)) from error
 
 
@@ -397,7 +398,7 @@ def _variant(reference: Any) -> models.Variant:
     """Return a chain of techniques. Raises MatrixError."""
     try:
         return models.variant(str(reference))
-    except models.UnknownName as error:
+    except UnknownName as error:
         raise MatrixError(str(error)) from error
 
 
@@ -414,7 +415,7 @@ def outside(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return the models of a tier or an option that no registry knows, and that only the probe can describe."""
     blocks = (*tier.blocks, *tier.counted)
     named = [*options.get("model", ()), *(reference for block in blocks for reference in block["model"])]
-    return [name for name in dict.fromkeys(map(str, named)) if models.is_outside(name) and name not in _described]
+    return [name for name in dict.fromkeys(map(str, named)) if models.kind_of(name) != "registered" and name not in _described]
 
 
 def learn(reference: str, model: models.Model) -> None:
@@ -433,8 +434,8 @@ _described: dict[str, models.Model] = {}
 @cache
 def _registered(reference: str) -> models.Model:
     try:
-        return models.REGISTRY.find(reference)
-    except models.UnknownName as error:
+        return REGISTRY.find(reference)
+    except UnknownName as error:
         raise MatrixError(str(error)) from error
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from plumbline import UnknownName
 from plumbline.harness import journal, runtimes
 from plumbline.harness.cell import Cell, compares_with_parent, stem, without_batch
 from plumbline.harness.outcomes import OK
@@ -25,7 +26,8 @@ from plumbline.harness.session import places
 from plumbline.harness.session.matrix import UNKNOWN_MACS, find, impossible
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed, guessed
-from plumbline.models import DENSE, AmbiguousWeights, UnknownName, Weights, WrongWeights, variant
+from plumbline.models import DENSE, variant
+from plumbline.models.weights.weights import AmbiguousWeights, Weights, WrongWeights, located
 from plumbline.texts import duration
 
 START_S = 5.0  # the probe server: importing torch
@@ -260,7 +262,7 @@ def _weights(cell: Cell, settings: Settings) -> Weights | None:
     """Trained weights that the model has, or gets; None where it has to do with seeded ones."""
     model = find(cell.model)
     try:
-        weights = None if model.file is not None else settings.locate(model, cell.image_size)
+        weights = None if model.file is not None else located(model, cell.image_size, settings)
     except (AmbiguousWeights, WrongWeights):
         return None  # the cell will say it
     return None if weights is None or weights.kind == "seeded" else weights

@@ -275,26 +275,24 @@ def distillation(data: Path | None, seconds: float, style: str, progress: Progre
     from dataclasses import replace
     from statistics import mean, stdev
 
-    from plumbline.harness.probe.context import Context, train
+    from plumbline.harness.probe.training import context_of
     from plumbline.models import find as model
     from plumbline.models.data.datasets import DATASETS
     from plumbline.models.training.training import finished
-    from plumbline.models.weights.weights import folder
 
     settings = Settings.here(data, train_minutes=15)
     size = 28 if DATASETS["mnist"].missing(settings.data) is None else 8
     rows = []
     for name in STUDENTS:
         student, top1 = model(name), dict[str, list[float]]()
-        context = Context(student, size, settings, progress)
+        context = context_of(student, size, settings, progress)
         for variant in (DENSE, f"distill+teacher={TEACHER}"):
             for seed in range(SEEDS):
                 task = context.task(variants.find(variant))
                 recipe = task.recipe.of_epochs(max(STUDENT_EPOCHS, task.recipe.epochs))
                 task = replace(task, recipe=replace(recipe, seed=seed))
-                place = folder(task, settings.cache)
-                train(task, place, settings, progress)
-                top1.setdefault(variant, []).append((finished(place) or {})["top1"])
+                context.train(task)
+                top1.setdefault(variant, []).append((context.record(task) or {})["top1"])
         alone, taught = top1.values()
         teacher = finished(context.parent_weights(model(TEACHER)).parent) or {}
         gains = [100 * (one - other) for one, other in zip(taught, alone)]

@@ -17,6 +17,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+from plumbline import UnknownName
 from plumbline.files import cache_folder
 from plumbline.harness import meters, runtimes
 from plumbline.harness.cell import Cell
@@ -29,8 +30,8 @@ from plumbline.harness.session.client import CellProbe, Connection, NotDescribed
 from plumbline.harness.settings import Settings
 from plumbline.harness.target import DEVICES
 from plumbline.harness.verdicts.qualification import claims
-from plumbline.models import REGISTRY, UnknownName
 from plumbline.models.compression import variants
+from plumbline.models.registry import REGISTRY
 from plumbline.models.sources import outside
 
 NETS = ("small_cnn", "mlp")  # convolutions and matrix products, with weights and real pictures that need no download

@@ -13,8 +13,8 @@ from plumbline.harness.outcomes import OK
 from plumbline.harness.record import Record
 from plumbline.harness.verdicts.words import FAILED, MISSING, PASSED
 from plumbline.harness.views.table import NOTHING, tabulated
-from plumbline.models import REGISTRY
 from plumbline.models.counting.published import REPORTED, Reported
+from plumbline.models.registry import REGISTRY
 from plumbline.texts import duration
 
 TIER = "reproduction"

@@ -17,7 +17,9 @@ from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.session import matrix
 from plumbline.models.compression import variants
 from plumbline.models.counting.published import published
+from plumbline.models.data.datasets import DATASETS
 from plumbline.models.layers import Layer, macs, parameters
+from plumbline.models.registry import REGISTRY
 from plumbline.models.sources.outside import GROUP, announced
 
 OTHERS = "others: timm:NAME, torchvision:NAME, package.module:CALLABLE, FILE.onnx; one in detail: plumbline show MODEL"
@@ -27,13 +29,13 @@ def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
     """All names that a command line can use, in sections."""
     sections = {
         "models": tabulate(
-            [_row(models.find(name)) for name in models.REGISTRY.names()],
+            [_row(models.find(name)) for name in REGISTRY.names()],
             ["name", "pixels", "usual", "M parameters", "M MACs", "data", "weights by", "options"],
             disable_numparse=True,
             colalign=["left", "left", "right", "right", "right", "left", "left", "left"],
         ),
         f"models of installed packages (entry points {GROUP})": _lines(
-            (name, f"shadowed by the registered one of that name ({entry.value})" if name in models.REGISTRY else entry.value)
+            (name, f"shadowed by the registered one of that name ({entry.value})" if name in REGISTRY else entry.value)
             for name, entry in announced().items()
         ),
         "variants": _lines(
@@ -47,7 +49,7 @@ def everything(tiers: dict[str, matrix.Tier], data: Path | None) -> str:
         "runtimes": _lines((name, _runtime(name)) for name in runtimes.known()),
         "precisions": _lines((name, _precision(name)) for name in PRECISIONS),
         "targets": _lines([("cpu", "available"), ("cuda", _missing(cuda_device()))]),
-        "data": _lines((name, _data(name, data)) for name in models.DATASETS),
+        "data": _lines((name, _data(name, data)) for name in DATASETS),
         "accuracy floors": floors(),
         "tiers": _lines((name, _tier(tier)) for name, tier in tiers.items()),
     }
@@ -59,7 +61,7 @@ def floors(style: str = "simple") -> str:
     """Return the least accuracy of each model on each data set, and who says so."""
     rows = [
         [name, data, f"{floor.top1:.2%}", f"{floor.top5:.2%}" if floor.top5 else "", f"{floor.images:,}", floor.source]
-        for name in models.REGISTRY.names()
+        for name in REGISTRY.names()
         for data, floor in models.find(name).floors.items()
     ]
     heads = ["model", "data", "top-1", "top-5", "images", "source"]
@@ -119,7 +121,7 @@ def sizes(tiers: Iterable[matrix.Tier]) -> Iterator[tuple[str, int]]:
         cells: list[Cell] = [*matrix.expand(tier, {}), *matrix.counted(tier, {})]
         for cell in cells:  # how it was trained, and how its pictures were fitted, says nothing about its layers
             found[matrix.find(cell.model).name_without("recipe", "treatment"), cell.image_size] = None
-    order = {name: index for index, name in enumerate(models.REGISTRY.names())}
+    order = {name: index for index, name in enumerate(REGISTRY.names())}
     return iter(sorted(found, key=lambda pair: (order.get(pair[0].partition("+")[0], len(order)), pair)))
 
 
@@ -171,7 +173,7 @@ def _missing(reason: str | None) -> str:
 
 
 def _data(name: str, root: Path | None) -> str:
-    data = models.DATASETS[name]
+    data = DATASETS[name]
     return "available, embedded" if data.embedded else _missing(data.missing(root))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from plumbline import PlumblineError
+from plumbline import Unfit
 from plumbline.models.compression import kernel
 
 
-class NoProduct(PlumblineError):
+class NoProduct(Unfit):
     """The device or the type has no product of a matrix of this format."""
 
 
@@ -456,8 +456,12 @@ def settle(net: nn.Module, *inputs: Any, race: Race) -> list[str]:
     return list(kept)
 
 
-def settled(net: nn.Module, sparse: Container[str]) -> None:
-    """Apply a choice of `settle` to another copy of the net, in place, timing nothing. Raises NoProduct as it does."""
+def settled(net: nn.Module, sparse: Sequence[str]) -> int | None:
+    """Apply a choice of `settle` to another copy of the net, in place, timing nothing.
+
+    Returns how many layers are sparse; None of a net in which none was to be. Raises NoProduct as `settle` does.
+    """
+    there = any(isinstance(module, SETTLED) for module in net.modules())
     for path, module in list(net.named_modules()):
         if not isinstance(module, SETTLED):
             continue
@@ -466,6 +470,7 @@ def settled(net: nn.Module, sparse: Container[str]) -> None:
         elif isinstance(module, SemiStructuredLinear):
             module.pack()
     _fuse(net)
+    return len(sparse) if there else None
 
 
 def _inputs(net: nn.Module, layers: Mapping[str, nn.Module], inputs: tuple[Any, ...]) -> dict[str, Tensor]:

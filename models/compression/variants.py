@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Protocol
 
-from plumbline import PlumblineError, UnknownName, entry_points
+from plumbline import NotHere, Unfit, UnknownName, entry_points
 from plumbline.texts import nearest
 
 if TYPE_CHECKING:
@@ -48,11 +48,7 @@ class Context(Protocol):
         """Return a net, trained as a variant whose last technique trains. Raises `NotTrained`."""
 
 
-class Unfit(PlumblineError, ValueError):
-    """A technique cannot do to this net what it was asked to; the message names it and says what would work."""
-
-
-class NotTrained(PlumblineError, LookupError):
+class NotTrained(NotHere):
     """A technique needs training that has not been done, and that takes too long to be done by the way; says what to do."""
 
 
@@ -122,6 +118,11 @@ class Variant:
     def has(self, name: str) -> bool:
         """Return whether a technique is one of the chain's."""
         return any(step.technique.name == name for step in self.steps)
+
+    @property
+    def outside(self) -> bool:
+        """Whether a technique is another package's."""
+        return any(isinstance(step.technique.function, _ThirdParty) for step in self.steps)
 
     @property
     def trains(self) -> bool:
@@ -286,11 +287,6 @@ TECHNIQUES = {
 def announced() -> dict[str, EntryPoint]:
     """Return the techniques of installed packages."""
     return entry_points.announced(GROUP, (DENSE, *TECHNIQUES))
-
-
-def is_outside(variant: str) -> bool:
-    """Return whether a technique of the chain is another package's."""
-    return any(part in announced() for part in variant.split("+"))
 
 
 def find(reference: str) -> Variant:

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline.fastpath import without_attention_fast_path
 from plumbline.models.counting.published import Published, published
-from plumbline.models.fastpath import without_attention_fast_path
 from plumbline.models.layers import Layer, macs, parameters
 from plumbline.models.model import Model
 from plumbline.models.weights.seeding import pictures

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline import PlumblineError
+from plumbline import NotHere, PlumblineError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TREATMENTS = ("resize", "crop")
 
 
-class NoData(PlumblineError, LookupError):
+class NoData(NotHere):
     """A data set that is not on this machine; the message says where it was looked for, and how to get it."""
 
 
@@ -202,15 +202,6 @@ class Images:
             way = v2.InterpolationMode.BICUBIC if self._preparation.bicubic else v2.InterpolationMode.BILINEAR
             picture = v2.functional.resize(picture, [resized], interpolation=way, antialias=True)
         return v2.functional.to_image(v2.functional.center_crop(picture, [size, size]))
-
-
-def ranks(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return for each picture how many classes score as high as its own or higher: 0 is top-1; (n, classes) to (n,), int64.
-
-    Ties and NaN count against the net.
-    """
-    own = outputs.gather(1, labels.unsqueeze(1))
-    return (~(outputs < own)).sum(dim=1) - 1
 
 
 def held_out(count: int, validation: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from plumbline import UnknownName, entry_points
 from plumbline.models.data.datasets import AS_USUAL, DATASETS, Preparation
 from plumbline.models.model import Model, choose, split
-from plumbline.models.sources.process_state import ProcessState
+from plumbline.process_state import ProcessState
 from plumbline.texts import nearest
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _is_file(name: str) -> bool:
 
 
 def _registered(name: str) -> bool:
-    from plumbline.models import REGISTRY  # which imports this module
+    from plumbline.models.registry import REGISTRY  # which imports this module
 
     return name in REGISTRY
 
@@ -75,21 +75,6 @@ def find(reference: str) -> Model:
         target = name if entry is None else entry.value
         model = _imported(name, target, data)
     return choose(model, settings)
-
-
-def describe(model: Model) -> dict[str, Any]:
-    """Return what a side without torch needs to know of a model; plain JSON."""
-    return {
-        "name": model.name,
-        "data": list(model.data),
-        "sizes": [model.sizes.start, model.sizes.stop, model.sizes.step] if isinstance(model.sizes, range) else list(model.sizes),
-        "a_range": isinstance(model.sizes, range),
-        "home": model.image_size,
-        "chosen": dict(model.chosen),
-        "source": model.source,
-        "batch": model.batch,
-        "file": None if model.file is None else str(model.file),
-    }
 
 
 def described(fields: dict[str, Any]) -> Model:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 
-from plumbline import PlumblineError
+from plumbline import NotHere
 from plumbline.files import sha256
 from plumbline.models.model import Model
 from plumbline.models.sources.outside import timm_size
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class NoWeights(PlumblineError, LookupError):
+class NoWeights(NotHere):
     """Published weights that are neither in a cache nor to be had from here; the message says why."""
 
 

@@ -40,6 +40,14 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     write(path, lambda part: save_file(stored, part, metadata={KEY: told}))
 
 
+def save_plain(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors alone, as any program that reads safetensors takes them. Raises `NotKept`."""
+    from safetensors.torch import save_file
+
+    stored = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    write(path, lambda part: save_file(stored, part))
+
+
 def write(path: Path, make: Callable[[Path], object]) -> None:
     """Have a file made beside `path`, and then put it in that place. Raises `NotKept`."""
     from safetensors import SafetensorError

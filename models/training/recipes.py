@@ -21,10 +21,6 @@ OPTIMISERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("one-cycle", "constant")
 
 
-class NoDevice(PlumblineError, LookupError):
-    """A GPU that was asked for, and is not here."""
-
-
 class Diverged(PlumblineError, ArithmeticError):
     """A loss that is no number; the message names the step and the last good checkpoint."""
 

@@ -20,19 +20,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline.files import code_digest
 from plumbline.models.addition import Addition
 from plumbline.models.compression import variants
 from plumbline.models.data import augmentation
-from plumbline.models.data.datasets import BadData, Images, held_out, ranks
+from plumbline.models.data.datasets import BadData, Images, held_out
 from plumbline.models.training import checkpoint
 from plumbline.models.training.recipes import Diverged, Recipe, Task
 from plumbline.models.weights.seeding import changes_in_eval
-from plumbline.models.weights.weights import WEIGHTS, last_layer, load_weights, sources
+from plumbline.models.weights.weights import WEIGHTS, last_layer, load_weights
+from plumbline.tensors import ranks
+from plumbline.texts import duration
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+MODELS = Path(__file__).resolve().parents[1]  # all of them: what decides a training is not in one file
 ANEW = "begin anew: train --anew"
 CHECKPOINT, RECORD = "checkpoint.safetensors", "training.json"
 
@@ -48,6 +52,11 @@ class Progress:
     loss: float
     top1: float | None  # of the pictures held out, after the last epoch
     seconds_left: float
+
+    def __str__(self) -> str:
+        """Epoch, loss, accuracy and time left, in words."""
+        top1 = "" if self.top1 is None else f", top-1 {self.top1:.2%}"
+        return f"epoch {self.epoch} of {self.epochs}, loss {self.loss:.3f}{top1}, {duration(self.seconds_left)} left"
 
 
 Watcher = Callable[[Progress], None]
@@ -356,7 +365,7 @@ class _Run:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "bfloat16": self._bfloat16,
-            "code": sources(),
+            "code": code_digest(MODELS),
         }
 
     def _last_good(self) -> str:

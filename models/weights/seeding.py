@@ -11,6 +11,8 @@ from functools import partial
 from math import isclose
 from typing import TYPE_CHECKING, Any
 
+from plumbline.tensors import spread
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -205,8 +207,3 @@ def _calm(net: nn.Module) -> None:
         for layer in net.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-
-
-def spread(outputs: Tensor) -> float:
-    """Return the root mean square, over the outputs, of their standard deviation between the inputs (first axis)."""
-    return float(outputs.double().var(dim=0).mean().sqrt())

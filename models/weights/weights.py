@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from plumbline import PlumblineError, UnknownName
 from plumbline.models.model import Model
@@ -95,6 +94,39 @@ def locate(
     elif model.pretrained is not None and data.name == "imagenet":
         expected += f", or --weights pretrained for those of {model.pretrained.partition(':')[0]}"
     return Weights("seeded", None, f"no weights for {model.name} on {data.name}: {place}; {expected}")
+
+
+class Sources(Protocol):
+    """Where data and weights come from; `harness.settings.Settings` is one.
+
+    `train_minutes` is how long a training that is needed may take; `pretrained` asks for published weights.
+    """
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def data(self) -> Path | None: ...
+    @property
+    def weights(self) -> Path | None: ...
+    @property
+    def cache(self) -> Path: ...
+    @property
+    def pretrained(self) -> bool: ...
+    @property
+    def train_minutes(self) -> float: ...
+
+
+def located(model: Model, image_size: int, sources: Sources) -> Weights:
+    """Return the best weights there are for a model; raises as `locate` does."""
+    return locate(
+        model,
+        image_size,
+        sources.weights,
+        sources.cache,
+        published=sources.pretrained,
+        root=sources.data,
+        train_minutes=sources.train_minutes,
+    )
 
 
 def folder(task: Task, cache: Path) -> Path:
@@ -258,15 +290,3 @@ def _has_header(path: Path) -> bool:
     """Whether a file begins as safetensors do: eight bytes of length, and JSON."""
     with path.open("rb") as file:
         return file.read(HEADER + 1)[HEADER:] == b"{"
-
-
-def sources(folder: Path = Path(__file__).parent.parent) -> str:
-    """Return a digest of a package's source files; of `models` if none is named.
-
-    What a runtime built, or a training that was begun, with other code is not taken from a cache. Finished weights are: their
-    record names the code, and a floor holds their accuracy to account.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

@@ -10,5 +10,13 @@ class PlumblineError(Exception):
     """
 
 
+class NotHere(PlumblineError, LookupError):
+    """Data, weights, a training or a device that this machine does not have; the message says how to get it."""
+
+
+class Unfit(PlumblineError, ValueError):
+    """What was asked of a net cannot be done to it; the message names what was asked, and says what would work."""
+
+
 class UnknownName(PlumblineError, LookupError):
     """A name that no registry has; the message lists those it has."""

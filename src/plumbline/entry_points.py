@@ -18,8 +18,18 @@ def announced(group: str, ours: Container[str] = ()) -> dict[str, EntryPoint]:
 
 @cache
 def _entries(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    return tuple(_all(path).select(group=group))
+
+
+@cache
+def _all(path: tuple[str, ...]) -> Any:  # what it is called differs between Pythons
     """Looked up once for a path: reading what all packages say takes 30 ms, and a matrix asks for every cell."""
-    return tuple(entry_points(group=group))
+    return entry_points()
+
+
+def look_up() -> None:
+    """Read what all packages say now, before a process is forked that would each time."""
+    _all(tuple(sys.path))
 
 
 def load(kind: str, entry: EntryPoint) -> Any:

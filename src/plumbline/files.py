@@ -32,3 +32,15 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def code_digest(folder: Path) -> str:
+    """Return a digest of the source files of a package's folder, 12 hexadecimal digits.
+
+    What a runtime built, or a training that was begun, with other code is not taken from a cache. Finished weights are: their
+    record names the code, and a floor holds their accuracy to account.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
