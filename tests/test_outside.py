@@ -279,11 +279,11 @@ def test_an_entry_point_is_a_name_like_any_other(tmp_path: Path) -> None:
     announce(tmp_path, "[plumbline.models]\ntheir_net = theirs:net\nmlp = theirs:net\n")
     code = (
         f"import sys; sys.path.append({str(tmp_path)!r}); from plumbline import models; "
-        "print(models.find('their_net').source, models.is_outside('their_net'), models.is_outside('mlp')); "
+        "print(models.find('their_net').source, models.kind_of('their_net'), models.kind_of('mlp')); "
         "from plumbline.harness.cli import main; "
         "sys.argv = ['harness', 'list']; main()"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told.startswith("theirs:net, from outside this project True False")
+    assert told.startswith("theirs:net, from outside this project outside registered")
     assert "their_net  theirs:net" in told
     assert "shadowed by the registered one of that name" in told
