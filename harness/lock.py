@@ -2,36 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import os
+import platform
 import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 from plumbline import PlumblineError
 
-BUSY = (
-    "another session is measuring on this machine, and two at once would ruin both their numbers; "
-    "wait for it, or let this one wait: --wait SECONDS"
-)
+# A container shares it with its machine (docker-run.sh). A folder of its own: in /tmp and /run/lock themselves the kernel keeps
+# one user from opening the file of another (fs.protected_regular).
+USUAL = Path("/run/lock/plumbline")
 
 
 class Busy(PlumblineError, RuntimeError):
     """Somebody else measures on this machine."""
 
 
-def lock_machine(wait_s: float) -> BaseFileLock:
-    """Take this machine's lock. Raises Busy after `wait_s` seconds.
+def holder() -> str:
+    """Say who takes a lock: the user and the machine on which the session runs."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as `docker run --user` makes one
+        user = f"user {os.getuid()}"
+    return f"{user}@{platform.node() or 'unknown'}"
+
+
+def lock_machine(wait_s: float, who: str) -> BaseFileLock:
+    """Take this machine's lock, and leave a note of who has it. Raises Busy after `wait_s` seconds.
 
     There is one lock a machine, whoever measures and whatever TMPDIR says; $PLUMBLINE_LOCK names another file.
     """
-    usual = Path("/tmp" if os.name == "posix" else tempfile.gettempdir()) / "plumbline.lock"
-    path = Path(os.environ.get("PLUMBLINE_LOCK") or usual)
+    path = _path()
     lock = FileLock(path, timeout=wait_s, mode=0o666)
+    note = path.with_name(f"{path.name}.holder")
     try:
         lock.acquire()
     except OSError as error:  # Timeout is one too
         if isinstance(error, Timeout):
-            raise Busy(BUSY) from None
+            raise Busy(_busy(note)) from None
         raise Busy(f"the lock {str(path)!r} cannot be taken: {error.strerror}; name another with $PLUMBLINE_LOCK") from error
+    for file in (path, note):
+        with contextlib.suppress(OSError):  # another user's: who may open it may write it
+            file.touch()
+            file.chmod(0o666)
+    with contextlib.suppress(OSError):  # it says less then
+        note.write_text(f"{who}, since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, process {os.getpid()}")
     return lock
+
+
+def _path() -> Path:
+    if named := os.environ.get("PLUMBLINE_LOCK"):
+        return Path(named)
+    if os.name != "posix":
+        return Path(tempfile.gettempdir()) / "plumbline.lock"
+    for folder in (USUAL, Path("/tmp/plumbline-lock")):
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            with contextlib.suppress(PermissionError):  # another user has made it
+                folder.chmod(0o777)
+            if os.access(folder, os.W_OK):
+                return folder / "machine"
+    return Path("/tmp/plumbline.lock")
+
+
+def _busy(note: Path) -> str:
+    try:
+        who = f" ({note.read_text()})"
+    except OSError:
+        who = ""
+    return (
+        f"another session{who} is measuring on this machine, and two at once would ruin both their numbers; "
+        "wait for it, or let this one wait: --wait SECONDS"
+    )

@@ -11,6 +11,12 @@ from plumbline import PlumblineError
 DEVICES = ("cpu", "cuda")
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 HERE = ""  # the name of the place that is this machine
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # of targets.toml
+# Neither begins with what a command would take for an option.
+IMAGE = r"[A-Za-z0-9][\w.:/@-]*"  # registry:5000/name:tag, name@sha256:...
+HOST = r"[A-Za-z0-9_][\w.@%-]*"  # as OpenSSH takes it: an alias of ~/.ssh/config, or user@host
+FORMS = "cpu, cuda:1, docker:IMAGE, ssh:HOST, ssh:HOST/docker:IMAGE or a name of targets.toml, and @cuda:1 behind it for a device"
+PLACE = re.compile(rf"(?:ssh:(?P<host>{HOST}))?(?P<slash>/)?(?:docker:(?P<image>{IMAGE}))?")
 
 
 class BadTarget(PlumblineError, ValueError):
@@ -18,7 +24,10 @@ class BadTarget(PlumblineError, ValueError):
 
 
 class Target(NamedTuple):
-    """`place` is HERE or a name of targets.toml, `device` what torch calls it there."""
+    """`place` is HERE, a name of targets.toml, `docker:IMAGE`, `ssh:HOST` or `ssh:HOST/docker:IMAGE`.
+
+    `device` is what torch calls it there.
+    """
 
     place: str
     device: str
@@ -26,10 +35,30 @@ class Target(NamedTuple):
     @classmethod
     @cache
     def parse(cls, text: str) -> Target:
-        """Read `DEVICE` (here), `PLACE` (its cpu) or `PLACE@DEVICE`. Raises BadTarget."""
+        """Read `DEVICE` (here), `PLACE` (its cpu) or `PLACE@DEVICE`. Raises BadTarget.
+
+        Digests of images and users of hosts hold an @, too: what is behind the last one is a device if it looks like one.
+        """
         if DEVICE.fullmatch(text):
             return cls(HERE, text)
-        place, _, device = text.rpartition("@") if "@" in text else (text, "", "cpu")
-        if not place or not DEVICE.fullmatch(device):
-            raise BadTarget(f"expected a target as cpu, cuda:1, PLACE or PLACE@cuda:1, got {text!r}")
+        place, _, device = text.rpartition("@")
+        if not DEVICE.fullmatch(device):
+            place, device = text, "cpu"
+        if not (NAME.fullmatch(place) or at(place)):
+            raise BadTarget(f"expected a target as {FORMS}; got {text!r}")
         return cls(place, device)
+
+
+class At(NamedTuple):
+    """The machine (None: this one) and the image (None: what is installed there) of a place."""
+
+    host: str | None
+    image: str | None
+
+
+def at(place: str) -> At | None:
+    """Take `docker:IMAGE`, `ssh:HOST` or `ssh:HOST/docker:IMAGE` apart; None of a name that is of another form."""
+    found = PLACE.fullmatch(place)
+    if found is None or not (found["host"] or found["image"]) or bool(found["slash"]) != bool(found["host"] and found["image"]):
+        return None
+    return At(found["host"], found["image"])

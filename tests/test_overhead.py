@@ -40,7 +40,7 @@ def test_a_missed_limit_is_named_and_no_success(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(overhead, "iteration_cost", lambda *_: 1e-7)
     monkeypatch.setattr(overhead, "collection", lambda cells: (1.0, 10**8))
     monkeypatch.setattr(overhead, "against_timer", lambda *_: difference)
-    monkeypatch.setattr(overhead, "lock_machine", lambda wait: SimpleNamespace(release=lambda: None))
+    monkeypatch.setattr(overhead, "lock_machine", lambda wait, who: SimpleNamespace(release=lambda: None))
     monkeypatch.setattr(journal, "read", lambda run: [])
     monkeypatch.setattr(overhead, "shares", lambda *_: {})
     assert main() == 0

@@ -267,7 +267,7 @@ def processes_of(tmp_path: Path) -> list[str]:
 
 def test_one_session_at_a_time(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLUMBLINE_LOCK", str(tmp_path / "lock"))
-    with lock_machine(0):
+    with lock_machine(0, "ann@desk"):
         run = bench(*QUICK)
     assert run.code == pytest.ExitCode.USAGE_ERROR
     assert "another session is measuring on this machine" in run.output

@@ -16,7 +16,7 @@ from plumbline.harness.views import terminal
 
 COMMANDS = (
     "list", "show", "counts", "overhead", "table", "check-plugin", "layers", "fastest", "train", "compression", "compress",
-    "reproduce", "results", "data", "schema",
+    "reproduce", "results", "data", "schema", "trust",
 )  # fmt: skip
 
 

@@ -156,6 +156,10 @@ class Bench:
         return [*sorted(kinds[MEASURED], key=lambda item: order[_cell(item)]), *kinds[COUNTED]]
 
     def pytest_sessionstart(self) -> None:
+        try:
+            _ = self.cells, self.counted  # which asks each place what it can run
+        except places.BadPlace as error:
+            raise pytest.UsageError(str(error)) from error
         if self._reporter is not None:
             terminal.readable(self._reporter._tw._file)
 
@@ -196,13 +200,13 @@ class Bench:
             self.session = Session(self.settings, run, log, self._progress, lock_s=self.config.getoption("wait"))
             self._finishers.callback(self.session.close)
             possible = self._possible()
-            self.session.start(cell.place for cell in possible)
+            self.session.start(possible)
             found = self.session.speed()
             self._estimate = plan.Estimate(*self._selected_cells(), self.settings, self.run_dir.parent, found)
             self._write(f"{len(self._selected)} cells, about {duration(self._estimate.left())}")
             if warned := plan.slow(possible, self._estimate, self.settings):
                 self._write(warned)
-        except (Busy, RunError, CellEnded) as error:
+        except (Busy, RunError, CellEnded, places.BadPlace) as error:
             raise pytest.UsageError(str(error)) from error
 
     def _check_weights(self) -> None:

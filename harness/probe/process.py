@@ -6,6 +6,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -21,9 +22,15 @@ from plumbline.harness.machine import oom_kills
 from plumbline.harness.messages import Exited
 from plumbline.harness.probe.memory import maximum_resident_bytes
 
+HANG_UP = getattr(select, "POLLRDHUP", 0)  # a socket's other end is closed, as POLLHUP says of a pipe's
 
-def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None) -> Exited:
-    """Fork, let the child do the work, and kill it when the time is up. `work` returns the child's exit code."""
+
+def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None, asker: int | None = None) -> Exited:
+    """Fork, let the child do the work, and kill it when the time is up. `work` returns the child's exit code.
+
+    `asker` is the file descriptor from which requests come: when its other end is closed meanwhile, as a connection to another
+    machine was lost, the child is killed, too. Raises SystemExit then.
+    """
     kills, started, timed_out = oom_kills(), time.monotonic(), False
 
     def first_to_be_killed() -> int:
@@ -41,8 +48,11 @@ def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None) ->
     signal.signal(signal.SIGALRM, kill)
     signal.setitimer(signal.ITIMER_REAL, time_limit_s or 0)
     try:
+        _sleep(child, asker)
         _, status, usage = os.wait4(child, 0)
-    except SystemExit:  # the caller was asked to stop, and may remove what the child writes into
+    except (
+        SystemExit
+    ):  # the caller was asked to stop, or nobody waits for an answer any more; it may remove what the child writes into
         with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it ended by itself this very moment
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -51,6 +61,24 @@ def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None) ->
         signal.setitimer(signal.ITIMER_REAL, 0)
     code = os.waitstatus_to_exitcode(status)
     return _ending(job, code, timed_out, oom_kills() > kills, time.monotonic() - started, maximum_resident_bytes(usage))
+
+
+def _sleep(child: int, asker: int | None) -> None:
+    """Sleep until a child has ended or nobody asks any more. Raises SystemExit then. Returns at once where Linux is too old."""
+    if asker is None or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        ended = os.pidfd_open(child)
+    except OSError:  # before Linux 5.3, or a container that forbids it
+        return
+    try:
+        waiting = select.poll()
+        waiting.register(ended, select.POLLIN)
+        waiting.register(asker, HANG_UP)  # POLLHUP is always told of
+        if ended not in dict(waiting.poll()):
+            sys.exit("the session has hung up")
+    finally:
+        os.close(ended)
 
 
 def _fork(work: Callable[[], int]) -> int:
@@ -77,8 +105,8 @@ class Branch:
     every task before the fork, in the branch itself, and must start no thread; `work` after it, and returns an exit code.
     """
 
-    def __init__(self, prepare: Callable[[Any], None], work: Callable[[Any], int]) -> None:
-        self._prepare, self._work = prepare, work
+    def __init__(self, prepare: Callable[[Any], None], work: Callable[[Any], int], asker: int | None = None) -> None:
+        self._prepare, self._work, self._asker = prepare, work, asker
         self._child: int | None = None
 
     def run(self, task: Any, job: str, time_limit_s: float | None) -> Exited:
@@ -108,7 +136,7 @@ class Branch:
                 return 0
             self._prepare(task)
             gc.freeze()
-            pipe.send(run_forked(partial(self._work, task), job, time_limit_s))
+            pipe.send(run_forked(partial(self._work, task), job, time_limit_s, self._asker))
 
     def close(self) -> None:
         """End it, and what it runs."""

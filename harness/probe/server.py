@@ -68,7 +68,7 @@ class Server:
     def __init__(self, channel: Channel, folder: Path, fork: bool) -> None:
         self._channel, self._folder, self._fork = channel, folder, fork
         self._variants: list[Path] = []  # their folders, the one that was used last at the end
-        self._builder = Branch(_prepare_to_build, partial(_build, channel))
+        self._builder = Branch(_prepare_to_build, partial(_build, channel), channel.read_end)
 
     def serve(self) -> None:
         """Say hello, then serve until the end of the stream."""
@@ -168,7 +168,7 @@ class Server:
             return run_spawned([*BOOT, "--job", messages.encode(task).decode()], task.job, pipe, limit)
         if task.job == "artefact":
             return self._builder.run(task, task.job, limit)
-        return run_forked(partial(run_job, task, self._channel), task.job, limit)
+        return run_forked(partial(run_job, task, self._channel), task.job, limit, self._channel.read_end)
 
     def close(self) -> None:
         """End what is still running."""
@@ -280,7 +280,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the scratch folder is removed
     if "--lock" in arguments:
         try:
-            held = lock_machine(float(arguments[arguments.index("--lock") + 1]))
+            wait_s, who = arguments[arguments.index("--lock") + 1 :][:2]
+            held = lock_machine(float(wait_s), who)
         except PlumblineError as busy:
             channel.send(Busy(str(busy)))
             return 1

@@ -20,7 +20,7 @@ from plumbline.harness import environment, messages
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
 from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Prepared, Promise
-from plumbline.harness.lock import Busy
+from plumbline.harness.lock import Busy, holder
 from plumbline.harness.machine import Machine
 from plumbline.harness.messages import (
     PROTOCOL,
@@ -97,9 +97,10 @@ class Connection:
         lock_s: float | None = None,
     ) -> None:
         self.place = place or places.find("")
-        self._log, self._command, self.progress = log, command or self.place.command, progress
+        self._log, self._command, self.progress = log, command, progress
         self._lock_s = lock_s
         self._process: subprocess.Popen[bytes] | None = None
+        self._said_before = 0  # bytes of the log, when the probe was started
         self.machine = Machine()
         self.watch: Callable[[Progress], None] = lambda now: self.progress(now.text)
 
@@ -107,9 +108,10 @@ class Connection:
         """Start it if need be; returns its machine. Raises CellEnded where it does not start, and Busy."""
         if self._process is None:
             self.progress("starting the probe (importing torch)")
+            self._said_before = Path(self._log.name).stat().st_size
             # a session of its own: Ctrl-C is for pytest, which then ends the probe in order
             self._process = subprocess.Popen(
-                [*self._command, *([] if self._lock_s is None else ["--lock", f"{self._lock_s:g}"])],
+                self._starting(*([] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", holder()])),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -120,6 +122,9 @@ class Connection:
             self._lock_s = None if self._lock_s is None else max(self._lock_s, NEXT_LOCK_S)
         return self.machine
 
+    def _starting(self, *arguments: str) -> list[str]:
+        return self.place.starting(*arguments) if self._command is None else [*self._command, *arguments]
+
     def _greeted(self) -> Machine:
         """Read the first line of a probe, whose protocol may be another."""
         assert self._process is not None and self._process.stdout is not None
@@ -129,8 +134,9 @@ class Connection:
         except json.JSONDecodeError:
             greeting = {}
         if greeting is None:
+            code = self._process.poll()
             self.kill()
-            raise CellEnded(CRASHED, f"the probe did not start: {self.last_words()}")
+            raise CellEnded(CRASHED, f"the probe{self._where} did not start: {self.place.explain(self._said(), code)}")
         if isinstance(greeting, dict) and greeting.get("type") == "Busy":
             self.kill()
             raise Busy(str(greeting.get("reason")))
@@ -190,9 +196,19 @@ class Connection:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
+    @property
+    def _where(self) -> str:
+        return f" at {self.place.name}" if self.place.name else ""
+
+    def _said(self) -> str:
+        """Return what has been written to the log since the probe was started."""
+        with Path(self._log.name).open("rb") as file:
+            file.seek(self._said_before)
+            return file.read().decode(errors="replace")
+
     def last_words(self) -> str:
         """Return the last line that the probe wrote to its log."""
-        lines = Path(self._log.name).read_text(errors="replace").strip().splitlines()
+        lines = self._said().strip().splitlines()
         return lines[-1] if lines else "it wrote nothing"
 
 
@@ -356,7 +372,8 @@ class CellProbe:
         message = self._connection.receive()
         if message is None:
             self._open, self._ended = False, True
-            raise CellEnded(CRASHED, f"the probe server died: {self._connection.last_words()}")
+            words = self._connection.last_words()
+            raise CellEnded(CRASHED, f"{self._connection.place.lost() or 'the probe server died'}: {words}")
         if isinstance(message, Exited):
             self._open, self._ended, self.exit = False, True, message
         return message

@@ -1,10 +1,11 @@
-"""Places where probes run: this machine, and those of targets.toml, each a command that starts a probe there."""
+"""Places where probes run, each a command that starts one: this machine, those of targets.toml, and those elsewhere."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from plumbline import PlumblineError
 from plumbline.harness import messages, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
+from plumbline.harness.session.shipping import Needed
 from plumbline.harness.settings import UNKNOWN, Settings
-from plumbline.harness.target import DEVICES, HERE, Target
+from plumbline.harness.target import DEVICES, HERE, Target, at
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,24 +35,45 @@ class BadPlace(PlumblineError, ValueError):
 class Place:
     """`command` starts a probe. `data`, `weights` and `cache` are folders there; what is None that place finds for itself."""
 
+    starting_s = 60.0  # after which a place that has not answered a question does not answer
+
     def __init__(
         self, name: str, command: tuple[str, ...], data: str | None = None, weights: str | None = None, cache: str | None = None
     ) -> None:
         self.name, self.command = name, command
         self._folders = {"data": data, "weights": weights, "cache": cache}
 
+    def starting(self, *arguments: str) -> list[str]:
+        """Return the command that starts a probe with these arguments."""
+        return [*self.command, *arguments]
+
+    def prepare(self, needed: Needed, say: Callable[[str], None]) -> None:
+        """Make ready what the cells of a session need there. Raises BadPlace."""
+
+    def explain(self, said: str, code: int | None) -> str:
+        """Say in a sentence why nothing answered: of what was written to stderr, and the exit code."""
+        lines = said.strip().splitlines()
+        return lines[-1] if lines else f"it wrote nothing, exit code {code}"
+
+    def lost(self) -> str | None:
+        """Say what it means that a probe which had answered is gone without a word; None where it died."""
+        return None
+
     @cached_property
     def capabilities(self) -> Capabilities:
         """Ask what it can run. Raises BadPlace where it does not answer."""
         try:
-            asked = subprocess.run([*self.command, "--capabilities"], capture_output=True, timeout=60)
+            asked = subprocess.run(self.starting("--capabilities"), capture_output=True, timeout=self.starting_s)
+        except FileNotFoundError as error:
+            raise BadPlace(f"target {self.name!r} does not answer: {self.explain(str(error), 127)}") from error
         except (OSError, subprocess.TimeoutExpired) as error:
             raise BadPlace(f"target {self.name!r} does not answer: {error}") from error
         try:
             return messages.decode(asked.stdout, Capabilities)
         except messages.BadMessage as error:
-            words = asked.stderr.decode(errors="replace").strip().splitlines()[-1:] or [str(error)]
-            raise BadPlace(f"target {self.name!r} does not answer as a probe: {words[0]}") from error
+            said = asked.stderr.decode(errors="replace")
+            words = self.explain(said, asked.returncode) if said.strip() or not asked.stdout else str(error)
+            raise BadPlace(f"target {self.name!r} does not answer as a probe: {words}") from error
 
     def missing(self, runtime: runtimes.Choice) -> str | None:
         """Say what has to be installed for a runtime; None if nothing."""
@@ -105,9 +128,10 @@ def load(path: Path) -> None:
     except (tomllib.TOMLDecodeError, messages.BadMessage) as error:
         raise BadPlace(f"{path}: {error}; expected tables [place.NAME] with command, data, weights and cache") from error
     for name, entry in listed.place.items():
-        if not entry.command or Target.parse(name).place != name:
+        if not entry.command or at(name) or Target.parse(name).place != name:
             raise BadPlace(
-                f"{path}: place {name!r}: expected a command, and a name that is no device, got {json.dumps(entry.command)}"
+                f"{path}: place {name!r}: expected a command, and a name that is no device and no image, got "
+                f"{json.dumps(entry.command)}"
             )
         _known[name] = Place(name, tuple(entry.command), entry.data, entry.weights, entry.cache)
 
@@ -115,8 +139,13 @@ def load(path: Path) -> None:
 def find(name: str) -> Place:
     """Return the place of that name. Raises BadPlace."""
     if name not in _known:
-        known = ", ".join([*DEVICES, "cuda:1", *filter(None, _known)])
-        raise BadPlace(f"no target {name!r}; known: {known} (other places are named in {FILE.name})")
+        if (where := at(name)) is None:
+            named = ", ".join(filter(None, _known)) or "none"
+            raise BadPlace(f"no target {name!r}; known: {', '.join(DEVICES)}, cuda:1, docker:IMAGE, ssh:HOST, "
+                           f"ssh:HOST/docker:IMAGE, and of {FILE.name}: {named}")  # fmt: skip
+        from plumbline.harness.session.elsewhere import Elsewhere
+
+        _known[name] = Elsewhere(name, where)
     return _known[name]
 
 

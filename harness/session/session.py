@@ -22,12 +22,14 @@ from plumbline.harness.lock import Busy
 from plumbline.harness.machine import Machine
 from plumbline.harness.outcomes import OK, CellEnded
 from plumbline.harness.record import Record
-from plumbline.harness.session import places
+from plumbline.harness.session import matrix, places
 from plumbline.harness.session.client import CellProbe, Connection, measured_speed, peak_of
 from plumbline.harness.session.matrix import Impossible
+from plumbline.harness.session.shipping import Needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed
 from plumbline.harness.target import HERE
+from plumbline.models import kind_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -57,8 +59,11 @@ class Session:
             if record.outcome == OK:
                 self._share(record.cell, record.accuracy)
 
-    def start(self, names: Iterable[str] = (HERE,)) -> None:
-        """Start a probe at each place. Raises RunError where a resumed run comes from another machine, Busy and CellEnded."""
+    def start(self, cells: Iterable[Cell]) -> None:
+        """Start a probe at each place of the cells, with what they need there.
+
+        Raises RunError where a resumed run comes from another machine, Busy, CellEnded and BadPlace.
+        """
         for record in self.journal.earlier:
             if record.settings != self.settings.without_paths():
                 then, now = (_fields(settings) for settings in (record.settings, self.settings.without_paths()))
@@ -67,7 +72,11 @@ class Session:
                     f"the run in {str(self.journal.folder)!r} was measured with other settings ({changed}); "
                     "resume it with the same tier and options, or start a new one with --run-dir"
                 )
-        for name in dict.fromkeys(names):
+        of_place: dict[str, list[Cell]] = {}
+        for cell in cells:
+            of_place.setdefault(cell.place, []).append(cell)
+        for name, group in of_place.items():
+            places.find(name).prepare(_needed(group, self.settings), self._progress)
             here = self._connection(name).start()
             for record in self.journal.earlier:
                 differences = machine.differences(here, record.machine)
@@ -156,6 +165,17 @@ class Session:
     def _share(self, cell: Cell, accuracy: Accuracy | None) -> None:
         if accuracy is not None and accuracy.unavailable is None and accuracy.measured_by is None:
             self._accuracies[without_batch(cell)] = replace(accuracy, measured_by=cell.id)
+
+
+def _needed(cells: Sequence[Cell], settings: Settings) -> Needed:
+    """Return what cells need at their place, of what is here."""
+    data: dict[Path, None] = {}
+    for cell in cells:
+        for name in matrix.find(cell.model).dataset(cell.image_size).folders:
+            if settings.data is not None and (settings.data / name).is_dir():
+                data[settings.data / name] = None
+    outside = tuple(dict.fromkeys(cell.model for cell in cells if kind_of(cell.model) != "registered"))
+    return Needed(tuple(data), settings.weights, outside, any(cell.device_kind == "cuda" for cell in cells))
 
 
 def known_speed(settings: Settings) -> Speed | None:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from plumbline.harness import timing
 from plumbline.harness.cell import Cell
-from plumbline.harness.lock import lock_machine
+from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import allowed_cpus, here, limited_as
 from plumbline.harness.probe import memory
 from plumbline.harness.readings import Readings, value_of
@@ -68,7 +68,7 @@ def report(parts: Sequence[str], data: Path | None, seconds: float, style: str, 
     goals: list[Limit] = []
     print(f"{here()}\n", flush=True)
     try:
-        with lock_machine(0):
+        with lock_machine(0, holder()):
             for name, part in PARTS.items():
                 if not parts or name in parts:
                     progress((part.__doc__ or name).partition("\n")[0])

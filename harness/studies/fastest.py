@@ -16,7 +16,7 @@ from msgspec.structs import replace as with_fields
 
 from plumbline.harness import runtimes, speed
 from plumbline.harness.cell import Cell
-from plumbline.harness.lock import lock_machine
+from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import here
 from plumbline.harness.messages import Contender
 from plumbline.harness.outcomes import FAILED, CellEnded
@@ -104,7 +104,7 @@ def report(models: Sequence[str], asked: Question, style: str, progress: Callabl
     """Race the candidates of each model, print the results, and at the end the fastest of each. Raises `Busy`."""
     best, settings = [], asked.settings()
     print(f"{here()}; inputs: seed {settings.inputs_seed}\n", flush=True)
-    with lock_machine(0), tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
+    with lock_machine(0, holder()), tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
         for model in models:
             try:
                 found = find(list(asked.candidates(model)), settings, log, progress)

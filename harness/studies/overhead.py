@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from plumbline.harness import journal, timing
-from plumbline.harness.lock import lock_machine
+from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import here, limited_as
 from plumbline.harness.probe.memory import maximum_resident_bytes
 from plumbline.harness.record import Record
@@ -45,7 +45,7 @@ def report(progress: Callable[[str], None], quick: bool = False, run: Path | Non
         cost = fixed_cost(4 if quick else 16, Path(folder))
         progress("")
         line("fixed cost of a cell, median after the first", f"{cost:.3f} s", f"{most:g} s with {kind}", cost <= most)
-        lock = lock_machine(0)  # the sessions above and below take it themselves
+        lock = lock_machine(0, holder())  # the sessions above and below take it themselves
         iteration = iteration_cost(2000 if quick else 200_000)
         line("cost of a timed iteration over a bare loop", f"{iteration * 1e6:.2f} µs", "2 µs", iteration <= 2e-6)
         for cells in (1_000,) if quick else (10_000, 100_000):

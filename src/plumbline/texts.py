@@ -44,6 +44,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
+def size(count: float) -> str:
+    """Return bytes for people, in powers of 1,000: 340 B, 12 MB, 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.1f} {unit}" if unit == "GB" else f"{count:.0f} {unit}"
+        count /= 1000
+    raise AssertionError("the last unit takes any size")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A question after names that are nearly this one; empty where there are none."""
     close = difflib.get_close_matches(name, list(known), n=4, cutoff=0.6)

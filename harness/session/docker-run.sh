@@ -1,0 +1,22 @@
+#!/bin/sh
+# Start a container of one of the images in docker/ with what a measuring process needs.
+#
+#   docker/run [--cuda] [docker run's own options] IMAGE [COMMAND ...]
+#
+# --cuda gives it the GPUs, on a Jetson by the flags that it needs. No network; the cache is a volume; the machine's lock is shared
+# with whoever measures outside. plumbline itself starts containers by this script, here and over ssh.
+set -eu
+command -v docker >/dev/null || { echo "docker: command not found" >&2; exit 127; }
+if [ "${1-}" = --cuda ]; then
+  shift
+  if [ -e /etc/nv_tegra_release ]; then # L4T: --gpus alone is refused
+    set -- --runtime nvidia --env NVIDIA_DRIVER_CAPABILITIES=all --volume /etc/nv_tegra_release:/etc/nv_tegra_release:ro "$@"
+  else
+    set -- --gpus all "$@"
+  fi
+fi
+lock=/run/lock/plumbline
+mkdir -p -m 1777 "$lock" 2>/dev/null || lock=/tmp/plumbline-lock
+mkdir -p "$lock" && chmod 0777 "$lock" 2>/dev/null || true
+exec docker run --rm --interactive --init --pull never --network none \
+  --volume "$lock:$lock" --volume plumbline-cache:/cache "$@"

@@ -1,0 +1,144 @@
+"""A place that is a container, another machine over ssh, or a container there: by the command line of docker and of OpenSSH.
+
+The binaries, not libraries: what `~/.ssh/config` says of a host (ProxyJump, agents, certificates) and docker's own contexts hold.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from plumbline.harness.session import shipping
+from plumbline.harness.session.places import BadPlace, Place
+from plumbline.harness.settings import UNKNOWN, Settings
+from plumbline.harness.target import At
+
+SCRIPT = Path(__file__).with_name("docker-run.sh")
+IN_FOLDER = 'cd "$1" && shift && exec "$@"'  # sh -c IN_FOLDER sh FOLDER COMMAND ...
+
+# What stderr says where nothing answers, and what that means; the first that fits.
+REASONS = {
+    "REMOTE HOST IDENTIFICATION HAS CHANGED":
+        "its host key is another than the one that is known; find out why, ssh-keygen -R {host}, then plumbline trust {host}",
+    "Host key verification failed":
+        "its host key is not known yet; plumbline trust {host} shows its fingerprint and asks",
+    "Could not resolve hostname":
+        "no such host: {host} is neither in ~/.ssh/config nor in the DNS",
+    "Connection refused":
+        "nothing listens for ssh there (connection refused); see whether it has booted, and sshd runs",
+    "Connection timed out|Operation timed out|banner exchange":
+        "it does not answer (timed out); see whether it is on, and in this network",
+    "No route to host|Network is unreachable":
+        "there is no way to it (no route to host)",
+    "permission denied while trying to connect to the Docker daemon|dial unix .*permission denied":
+        "this user may not use docker there; sudo usermod -aG docker USER, and log in again",
+    "Permission denied|Too many authentication failures":
+        "it does not let this user in (permission denied); ssh-copy-id {host}, or name user and key in ~/.ssh/config",
+    "Cannot connect to the Docker daemon":
+        "docker's engine does not run there",
+    "docker: command not found|docker: not found":
+        "docker is not installed there",
+    "plumbline-probe: (command )?not found|plumbline-probe\\W+executable file not found|plumbline-probe: No such":
+        "plumbline-probe is not on the PATH there; install plumbline, or name the command in targets.toml",
+    "No such image|Unable to find image|manifest unknown|repository does not exist":
+        "there is no image {image} there; docker pull it, or docker build it",
+    "invalid reference format":
+        "{image} is no name of an image",
+    "could not select device driver|[Uu]nknown .*runtime.* nvidia|nvidia-container-cli":
+        "docker has no NVIDIA runtime there; install nvidia-container-toolkit, then sudo nvidia-ctk runtime configure",
+    "[Nn]o space left on device":
+        "its disk is full",
+}  # fmt: skip
+
+
+def ssh_options() -> list[str]:
+    """Return the options of every call: nothing is asked, host keys are never waved through, one connection is shared."""
+    folder = _socket_folder()
+    options = {
+        "BatchMode": "yes", "StrictHostKeyChecking": "yes", "ConnectTimeout": "10", "ServerAliveInterval": "5",
+        "ServerAliveCountMax": "3", "LogLevel": "INFO", "EscapeChar": "none", "ForwardAgent": "no", "ForwardX11": "no",
+        "ControlMaster": "auto", "ControlPath": f"{folder}/plumbline-%C", "ControlPersist": "60",
+    }  # fmt: skip
+    return ["-T", *(part for key, value in options.items() for part in ("-o", f"{key}={value}"))]
+
+
+def _socket_folder() -> Path:
+    """Return a folder of this user alone, whose name is short: a socket's path has 107 bytes, and ssh takes 57 of them."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and len(os.fsencode(runtime)) <= 40 and os.access(runtime, os.W_OK):
+        return Path(runtime)
+    folder = Path(f"/tmp/plumbline-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+        raise BadPlace(f"expected {folder} to belong to this user alone; remove it, or set $XDG_RUNTIME_DIR")
+    return folder
+
+
+class Elsewhere(Place):
+    """`where` says which machine and which image; see `Place`."""
+
+    def __init__(self, name: str, where: At) -> None:
+        super().__init__(name, ())
+        self._host, self._image = where
+        self._cuda = False
+        self._there: dict[Path, str] = {}  # folders here, and where their copies are on that machine
+        self._root: Path | None = None  # the data root there
+        self._folder: Path | None = None  # the current one here, in which models from outside are
+
+    def starting(self, *arguments: str) -> list[str]:
+        command = ["plumbline-probe", *arguments]
+        if self._image is not None:
+            folder = [] if self._folder is None else ["--workdir", str(self._folder)]
+            mounts = [part for here, there in self._there.items() for part in ("--volume", f"{there}:{here}:ro")]
+            flags = [*(["--cuda"] if self._cuda else []), *mounts, *folder]
+            command = ["sh", "-c", SCRIPT.read_text(), "docker-run", *flags, self._image, *command]
+        elif self._folder is not None:
+            command = ["sh", "-c", IN_FOLDER, "sh", self._there[self._folder], *command]
+        return command if self._host is None else self._ssh(f"exec {shlex.join(command)}")
+
+    def _ssh(self, command: str) -> list[str]:
+        assert self._host is not None
+        return ["ssh", *ssh_options(), self._host, command]
+
+    def prepare(self, needed: shipping.Needed, say: Callable[[str], None]) -> None:
+        self._cuda = needed.cuda
+        try:
+            self._prepare(needed, say)
+        except shipping.NotShipped as error:
+            raise BadPlace(f"target {self.name!r}: {self.explain(str(error), None)}") from error
+
+    def _prepare(self, needed: shipping.Needed, say: Callable[[str], None]) -> None:
+        folders = [*needed.data, *([] if needed.weights is None else [needed.weights])]
+        if self._host is None:
+            self._there = {folder: str(folder) for folder in folders}
+        else:
+            self._there = shipping.copy(folders, self._ssh, say)
+        if needed.data and self._image is None:
+            self._root = Path(shipping.link({folder.name: self._there[folder] for folder in needed.data}, self._ssh))
+        if needed.outside:
+            self._folder = Path.cwd()
+            if self._host is None:
+                self._there[self._folder] = str(self._folder)
+            else:
+                self._there[self._folder] = shipping.copy_models(self._folder, needed.outside, self._ssh, say)
+
+    def settings(self, settings: Settings) -> Settings:
+        """In a container the folders have the names that they have here; its cache is its own."""
+        if self._image is not None:
+            return replace(settings, cache=UNKNOWN)
+        weights = None if settings.weights not in self._there else Path(self._there[settings.weights])
+        return replace(settings, data=self._root, weights=weights, cache=UNKNOWN)
+
+    def explain(self, said: str, code: int | None) -> str:
+        for pattern, meaning in REASONS.items():
+            if re.search(pattern, said):
+                return meaning.format(host=self._host, image=self._image)
+        return super().explain(said, code)
+
+    def lost(self) -> str | None:
+        return None if self._host is None else "connection lost"

@@ -1,0 +1,162 @@
+"""Folders that another machine needs, copied there once: each under the digest of what is in it, and checked there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plumbline import PlumblineError
+from plumbline.files import cache_folder, sha256
+from plumbline.texts import size
+
+Ssh = Callable[[str], list[str]]  # from a command of a POSIX shell to the command that runs it there
+Say = Callable[[str], None]
+# Where copies are kept there. What is being copied is kept beside, and moved when it is whole.
+SHIPPED = 'd="${XDG_CACHE_HOME:-$HOME/.cache}/plumbline/shipped" && mkdir -p "$d" && cd "$d"'
+DIGEST = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum | sha256sum | cut -c1-64"
+IGNORED = ("__pycache__", ".git", ".venv", "node_modules")
+SPARE_BYTES = 1 << 28  # that stay free on the disk there
+
+
+class NotShipped(PlumblineError, OSError):
+    """A folder that could not be copied to where it is needed; the message says why."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What the cells of a session need at a place: folders of data sets and of weights, models from outside, GPUs."""
+
+    data: tuple[Path, ...] = ()
+    weights: Path | None = None
+    outside: tuple[str, ...] = ()
+    cuda: bool = False
+
+
+def copy(folders: Iterable[Path], ssh: Ssh, say: Say) -> dict[Path, str]:
+    """Copy what is not there yet; returns where each folder is there. Raises NotShipped."""
+    found = {folder: _digest(folder) for folder in folders}
+    if not found:
+        return {}
+    listed = _asked(ssh, f"{SHIPPED} && pwd && df -Pk . | tail -n 1 && ls", "").splitlines()
+    base, free, there = listed[0], int(listed[1].split()[-3]) * 1024, set(listed[2:])
+    for folder, (digest, files, total) in found.items():
+        if digest in there:
+            continue
+        if free < total + SPARE_BYTES:
+            raise NotShipped(f"its disk is full: {folder.name} takes {size(total)}, and {size(free)} are free there")
+        _send(folder, files, digest, total, ssh, say)
+        free -= total
+    return {folder: f"{base}/{digest}" for folder, (digest, _, _) in found.items()}
+
+
+def link(folders: Mapping[str, str], ssh: Ssh) -> str:
+    """Make a folder there that shows others, each under a name; returns its path. Raises NotShipped."""
+    key = hashlib.sha256(json.dumps(sorted(folders.items())).encode()).hexdigest()[:16]
+    links = " && ".join(f"ln -sfn {shlex.quote(target)} roots/{key}/{shlex.quote(name)}" for name, target in folders.items())
+    return _asked(ssh, f'{SHIPPED} && mkdir -p roots/{key} && {links} && echo "$d/roots/{key}"', "").strip()
+
+
+def copy_models(folder: Path, references: Sequence[str], ssh: Ssh, say: Say) -> str:
+    """Copy ONNX files and modules that lie in a folder here; returns the folder there in which they have the same names.
+
+    Raises NotShipped.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in files_of(folder, references):
+            to = Path(scratch) / path.relative_to(folder)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                shutil.copytree(path, to, ignore=shutil.ignore_patterns(*IGNORED))
+            else:
+                shutil.copyfile(path, to)
+        (there,) = copy([Path(scratch)], ssh, say).values()
+    return there
+
+
+def files_of(folder: Path, references: Sequence[str]) -> list[Path]:
+    """Return the files and packages in a folder that models from outside are made of. Raises NotShipped.
+
+    What is installed (timm, torchvision, a package with an entry point) is expected to be installed there, too.
+    """
+    found = []
+    for reference in references:
+        name = reference.partition("+")[0]
+        if name.lower().endswith(".onnx"):
+            path = (folder / name).resolve()
+            if not path.is_relative_to(folder.resolve()):
+                raise NotShipped(f"{name!r}: expected an ONNX file in the current folder, to be copied from there; got another")
+            found.append(folder / path.relative_to(folder.resolve()))
+        elif ":" in name:
+            top = name.partition(":")[0].partition(".")[0]
+            found += [path for path in (folder / top, folder / f"{top}.py") if path.exists()]
+    return list(dict.fromkeys(found))
+
+
+def _digest(folder: Path) -> tuple[str, list[Path], int]:
+    """Return the digest of a folder, as DIGEST says it there; its files, and their bytes."""
+    files = sorted(
+        (Path(root) / name for root, folders, names in os.walk(folder, followlinks=True) for name in names),
+        key=lambda path: os.fsencode(f"./{path.relative_to(folder).as_posix()}"),
+    )
+    known, cache = _known()
+    lines, total = [], 0
+    for path in files:
+        seen = path.stat()
+        key = str(path.resolve())
+        if known.get(key, [])[:2] != [seen.st_size, seen.st_mtime_ns]:
+            known[key] = [seen.st_size, seen.st_mtime_ns, sha256(path)]
+        lines.append(f"{known[key][2]}  ./{path.relative_to(folder).as_posix()}\n")
+        total += seen.st_size
+    cache.write_text(json.dumps(known))
+    return hashlib.sha256("".join(lines).encode()).hexdigest(), files, total
+
+
+def _known() -> tuple[dict[str, Any], Path]:
+    """Return the digests of files that were taken before: size, time of the last change, SHA-256; and where they are kept."""
+    cache = cache_folder() / "digests.json"
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return json.loads(cache.read_text()), cache
+    except (OSError, json.JSONDecodeError):
+        return {}, cache
+
+
+def _send(folder: Path, files: Sequence[Path], digest: str, total: int, ssh: Ssh, say: Say) -> None:
+    part = f"{digest}.part"
+    unpack = f"{SHIPPED} && rm -rf {part} && mkdir {part} && cd {part} && tar -xf - && {DIGEST} >&2 && cd .."
+    check = f'[ "$(cd {part} && {DIGEST})" = {digest} ] || {{ echo "it arrived damaged" >&2; exit 1; }}'
+    command = ssh(f"{unpack} && {check} && mv {part} {digest}")
+    sent = 0
+    with tempfile.TemporaryFile() as errors, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors) as process:
+        assert process.stdin is not None
+        try:
+            with tarfile.open(fileobj=process.stdin, mode="w|", dereference=True, format=tarfile.PAX_FORMAT) as archive:
+                for path in files:
+                    archive.add(path, path.relative_to(folder).as_posix(), recursive=False)
+                    sent += path.stat().st_size
+                    say(f"copying {folder.name}: {size(sent)} of {size(total)}")
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # what it says below
+        code = process.wait()
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
+    if code != 0:
+        raise NotShipped(said or f"exit code {code}")
+
+
+def _asked(ssh: Ssh, command: str, given: str) -> str:
+    done = subprocess.run(ssh(command), input=given, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise NotShipped(done.stderr or f"exit code {done.returncode}")
+    return done.stdout
