@@ -49,6 +49,12 @@ class Target(NamedTuple):
         return cls(place, device)
 
 
+def device_named(text: str) -> str | None:
+    """Return the kind of device that a target names, cpu or cuda; None where it names a place alone. Raises BadTarget."""
+    target = Target.parse(text)
+    return None if text == target.place or not target.place else target.device.partition(":")[0]
+
+
 class At(NamedTuple):
     """The machine (None: this one) and the image (None: what is installed there) of a place."""
 

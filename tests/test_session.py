@@ -270,7 +270,7 @@ def test_one_session_at_a_time(bench: Bench, tmp_path: Path, monkeypatch: pytest
     with lock_machine(0, "ann@desk"):
         run = bench(*QUICK)
     assert run.code == pytest.ExitCode.USAGE_ERROR
-    assert "another session is measuring on this machine" in run.output
+    assert "another session (ann@desk, since " in run.output
     assert "--wait SECONDS" in run.output
 
 

@@ -21,9 +21,11 @@ from tests.conftest import Run
 from tests.records import cell_of, replace
 
 Bench = Callable[..., Run]
-NAME = st.from_regex(r"[a-z][a-z0-9.:/-]{0,12}", fullmatch=True).filter(
-    lambda name: name.partition(":")[0] not in ("cpu", "cuda")
-)
+PLACE = st.one_of(
+    st.from_regex(r"[a-z][a-z0-9.-]{0,12}", fullmatch=True).filter(lambda name: name not in ("cpu", "cuda")),
+    st.from_regex(r"docker:[a-z][a-z0-9.:/-]{0,12}(@sha256:[0-9a-f]{4})?", fullmatch=True),
+    st.from_regex(r"ssh:([a-z]{1,4}@)?[a-z][a-z0-9.-]{0,12}(/docker:[a-z][a-z0-9.:/-]{0,12})?", fullmatch=True),
+).filter(lambda name: name.rpartition("@")[2] not in ("cpu", "cuda"))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,6 @@ NAME = st.from_regex(r"[a-z][a-z0-9.:/-]{0,12}", fullmatch=True).filter(
         ("cuda:1", HERE, "cuda:1"),
         ("board", "board", "cpu"),
         ("board@cuda", "board", "cuda"),
-        ("registry:5000/image:tag@cuda:1", "registry:5000/image:tag", "cuda:1"),
     ],
 )
 def test_a_target_is_a_place_and_a_device(text: str, place: str, device: str) -> None:
@@ -42,7 +43,7 @@ def test_a_target_is_a_place_and_a_device(text: str, place: str, device: str) ->
     assert (cell.place, cell.device, cell.device_kind) == (place, device, device.partition(":")[0])
 
 
-@given(NAME, st.sampled_from(["cpu", "cuda", "cuda:3"]))
+@given(PLACE, st.sampled_from(["cpu", "cuda", "cuda:3"]))
 def test_a_target_parses_in_one_way(place: str, device: str) -> None:
     assert Target.parse(f"{place}@{device}") == (place, device)
     assert Target.parse(place) == (place, "cpu")
@@ -50,7 +51,7 @@ def test_a_target_parses_in_one_way(place: str, device: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "@cpu", "board@tpu", "board@", "@"])
 def test_what_is_no_target_is_refused(text: str) -> None:
-    with pytest.raises(BadTarget, match="expected a target as cpu, cuda:1, PLACE or PLACE@cuda:1, got"):
+    with pytest.raises(BadTarget, match="expected a target as cpu, cuda:1, docker:IMAGE, .*; got"):
         Target.parse(text)
 
 

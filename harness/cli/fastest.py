@@ -18,7 +18,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", action="append", default=[], metavar="NAME", help="race this one, too, and others named so")
     parser.add_argument("--batch", type=int, default=1, metavar="N")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: the model's usual one")
-    parser.add_argument("--target", default="cpu", help="cpu, cuda, cuda:1, PLACE or PLACE@cuda (default: cpu)")
+    parser.add_argument("--target", default="cpu", help="cpu, cuda, cuda:1, ssh:HOST, docker:IMAGE@cuda, ... (default: cpu)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of timing for each candidate (default: 4)")
 
 

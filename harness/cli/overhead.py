@@ -15,12 +15,16 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", type=Path, metavar="RUN", help="take the shares of time from this run, instead of running the default tier"
     )
+    parser.add_argument("--target", metavar="TARGET", help="measure what a cell costs more there than here, and nothing else")
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
-    from plumbline.harness.studies.overhead import report
+    from plumbline.harness.studies import overhead
 
-    missed = report(progress, quick=arguments.quick, run=arguments.run)
+    if arguments.target is not None:
+        missed = overhead.elsewhere(progress, arguments.target, arguments.quick)
+    else:
+        missed = overhead.report(progress, quick=arguments.quick, run=arguments.run)
     if missed:
         print(f"over the limit: {'; '.join(missed)}", file=sys.stderr)
     return 1 if missed else 0

@@ -21,7 +21,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{number}", type=kind, metavar="N", help="instead of the recipe's")
     parser.add_argument("--from", dest="start", type=Path, metavar="FILE", help="begin with the weights of this safetensors file")
     parser.add_argument("--new-head", action="store_true", help="with --from: all but the last layer, for other classes")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: that of --target, else cuda where there is one")
     parser.add_argument(
         "--checkpoint-every", type=float, default=60.0, metavar="SECONDS", help="besides each epoch (default: 60)"
     )
@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     from plumbline.harness.session import matrix
     from plumbline.harness.settings import Settings
     from plumbline.harness.studies import train
+    from plumbline.harness.target import device_named
 
     model = matrix.find(arguments.model + (f"+recipe={arguments.recipe}" if arguments.recipe else ""))
     size, variant = arguments.image_size or model.image_size, models.variant(arguments.variant).name
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     request = Train(
         Cell(model.name, variant, "eager", "fp32", 1, size, arguments.target),
         Settings.here(arguments.data),
-        arguments.device,
+        arguments.device or device_named(arguments.target),
         {key: value for key, value in changed.items() if value is not None},
         None if arguments.start is None else str(arguments.start),
         arguments.new_head,

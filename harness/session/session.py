@@ -76,7 +76,7 @@ class Session:
         for cell in cells:
             of_place.setdefault(cell.place, []).append(cell)
         for name, group in of_place.items():
-            places.find(name).prepare(_needed(group, self.settings), self._progress)
+            places.find(name).prepare(needed(group, self.settings), self._progress)
             here = self._connection(name).start()
             for record in self.journal.earlier:
                 differences = machine.differences(here, record.machine)
@@ -167,7 +167,7 @@ class Session:
             self._accuracies[without_batch(cell)] = replace(accuracy, measured_by=cell.id)
 
 
-def _needed(cells: Sequence[Cell], settings: Settings) -> Needed:
+def needed(cells: Sequence[Cell], settings: Settings) -> Needed:
     """Return what cells need at their place, of what is here."""
     data: dict[Path, None] = {}
     for cell in cells:

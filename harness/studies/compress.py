@@ -9,21 +9,24 @@ from pathlib import Path
 from plumbline.harness.messages import Compress
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.client import Connection, compressed
+from plumbline.harness.session.session import needed
 from plumbline.harness.studies.train import check
 
 
 def command(request: Compress, progress: Callable[[str], None]) -> int:
     """Have the probe compress a trained model and write it, and say how large it is. Returns the exit code.
 
-    Raises MatrixError, CellEnded and Busy.
+    Raises MatrixError, BadPlace, CellEnded and Busy.
     """
     cell = request.cell
     check(cell)
     if matrix.find(cell.model).file is not None:
         raise matrix.MatrixError(f"{cell.model} is an ONNX file, and cannot be compressed; expected a torch model")
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
-        connection = Connection(log, progress=progress, place=places.of(cell.target), lock_s=0.0)  # it may train
+        place = places.of(cell.target)
+        connection = Connection(log, progress=progress, place=place, lock_s=0.0)  # it may train
         try:
+            place.prepare(needed([cell], request.settings), progress)
             of = compressed(connection, request)
         finally:
             connection.close()

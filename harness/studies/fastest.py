@@ -23,6 +23,7 @@ from plumbline.harness.outcomes import FAILED, CellEnded
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.session import matrix, places, plan
 from plumbline.harness.session.client import CellProbe, Connection
+from plumbline.harness.session.session import needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.statistics import paired_ratio
 from plumbline.harness.verdicts.qualification import qualify
@@ -132,8 +133,10 @@ def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Ca
         left = f"about {duration(estimate.left() + settings.sampling_s * len(cells))} left"
         progress(f"{cells[0].model}, {min(len(checked) + 1, len(cells))} of {len(cells)} candidates, {left}: {text}")
 
-    server = Connection(log, progress=say, place=places.of(cells[0].target))
+    place = places.of(cells[0].target)
+    server = Connection(log, progress=say, place=place)
     try:
+        place.prepare(needed(cells, settings), say)
         for cell in cells:
             started = time.monotonic()
             checked.append(_checked(server, cell, settings))

@@ -22,7 +22,24 @@ from plumbline.harness.statistics import paired_ratio
 
 CELL_S = {"AVX-512": 0.05, "AVX2": 0.1}  # the limits of a cell's fixed cost, by the vectors of the processor
 TIMER_SHARE = 0.005
+REMOTE_S = 0.3  # that a cell may cost more at another place, over ssh on loopback or in a container
 SMALLEST = "plumbline.harness.studies.smallest:SMALLEST"
+
+
+def elsewhere(progress: Callable[[str], None], target: str, quick: bool = False) -> list[str]:
+    """Measure and print what a cell costs more at another place; returns what missed its limit, nothing of a quick run."""
+    count = 4 if quick else 16
+    with tempfile.TemporaryDirectory() as folder:
+        cost = {}
+        for name in ("cpu", target):
+            progress(f"running cells of the smallest net there is on {name}")
+            cost[name] = fixed_cost(count, Path(folder) / name.replace("/", "-"), name)
+        progress("")
+    more = cost[target] - cost["cpu"]
+    missed = more > REMOTE_S and not quick
+    found = f"{cost['cpu']:.3f} s here, {cost[target]:.3f} s on {target}: {more:+.3f} s"
+    print(f"{here()}\nfixed cost of a cell after the first: {found}   limit {REMOTE_S:g} s more{'   missed' if missed else ''}")
+    return [f"a cell on {target}"] if missed else []
 
 
 def report(progress: Callable[[str], None], quick: bool = False, run: Path | None = None) -> list[str]:
@@ -89,7 +106,7 @@ def _measure(run: Path, options: list[str], progress: Callable[[str], None] = la
     return wall, journal.read(run)
 
 
-def fixed_cost(cells: int, folder: Path) -> float:
+def fixed_cost(cells: int, folder: Path, target: str = "cpu") -> float:
     """Seconds of a cell that went neither into building, checks, warm-up nor samples, in a real session of `cells` cells.
 
     The median over all cells but the first, and what pytest and the session take between two cells: the wall time of
@@ -97,10 +114,11 @@ def fixed_cost(cells: int, folder: Path) -> float:
     """
     walls: list[float] = []
     records: list[Record] = []
+    folder.mkdir(exist_ok=True)
     for count in (1, cells + 1):
         path = folder / f"{count}.toml"
         batches = ", ".join(str(batch) for batch in range(1, count + 1))
-        text = f'[[tier.default.cells]]\nmodel = ["{SMALLEST}"]\nbatch = [{batches}]\ntarget = ["cpu"]\n'
+        text = f'[[tier.default.cells]]\nmodel = ["{SMALLEST}"]\nbatch = [{batches}]\ntarget = ["{target}"]\n'
         path.write_text(f"[tier.default]\nsampling_s = 0.05\nwarmup_s = 0.05\naccuracy_images = 0\n{text}")
         wall, records = _measure(folder / str(count), ["--matrix", str(path)])
         walls.append(wall)

@@ -15,19 +15,25 @@ from plumbline.harness.cell import Cell
 from plumbline.harness.messages import Progress, Train
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.client import Connection, trained
+from plumbline.harness.session.session import needed
+from plumbline.harness.target import at
 from plumbline.texts import duration
 
 
 def command(request: Train, wait_s: float) -> int:
     """Have the probe train, and print the result. Returns the exit code: 1 where a floor is missed.
 
-    Raises MatrixError, CellEnded and Busy.
+    Raises MatrixError, BadPlace, CellEnded and Busy.
     """
     check(request.cell)
+    if at(request.cell.place) is not None and (request.start or request.out):
+        raise matrix.MatrixError(f"--from and --out name files of this machine, got --target {request.cell.target}")
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log, _Bar() as bar:
-        connection = Connection(log, place=places.of(request.cell.target), lock_s=wait_s)
+        place = places.of(request.cell.target)
+        connection = Connection(log, place=place, lock_s=wait_s)
         connection.watch = bar.watch
         try:
+            place.prepare(needed([request.cell], request.settings), bar.say)
             found = trained(connection, request)
             connection.close()
         except KeyboardInterrupt:
@@ -83,6 +89,10 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def say(self, text: str) -> None:
+        """Tell of what comes before."""
+        self.watch(Progress(text))
 
     def watch(self, now: Progress) -> None:
         """Show where the training is."""
