@@ -51,7 +51,7 @@ def test_a_target_parses_in_one_way(place: str, device: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "@cpu", "board@tpu", "board@", "@"])
 def test_what_is_no_target_is_refused(text: str) -> None:
-    with pytest.raises(BadTarget, match="expected a target as cpu, cuda:1, docker:IMAGE, .*; got"):
+    with pytest.raises(BadTarget, match=r"expected a target as cpu, cuda:1, docker:IMAGE, .*; got"):
         Target.parse(text)
 
 
