@@ -15,8 +15,8 @@ from plumbline import PlumblineError
 from plumbline.harness.views import terminal
 
 COMMANDS = (
-    "list", "show", "counts", "overhead", "table", "check-plugin", "layers", "fastest", "train", "compression", "compress",
-    "reproduce", "results", "data", "schema", "trust",
+    "bench", "list", "show", "counts", "overhead", "table", "check-plugin", "layers", "fastest", "train", "compression",
+    "compress", "reproduce", "results", "data", "schema", "trust",
 )  # fmt: skip
 
 
@@ -30,7 +30,11 @@ def main() -> int:
         module.arguments_of(commands.add_parser(name, help=text, description=text, parents=getattr(module, "PARENTS", ())))
     for stream in (sys.stdout, sys.stderr):
         terminal.readable(stream)
-    arguments = parser.parse_args()
+    arguments, others = parser.parse_known_args()
+    if getattr(modules[arguments.command], "PASSES_ON", False):
+        arguments.options = others
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
         with terminal.Progress() as progress:
             code: int = modules[arguments.command].run(arguments, progress)
