@@ -20,6 +20,7 @@ from plumbline.harness.session.client import PROBE, Connection
 from plumbline.harness.session.session import REPOSITORY
 from plumbline.harness.settings import Settings
 from plumbline.harness.target import HERE
+from plumbline.models.sources.process_state import ProcessState
 from tests.nursery import Nursery
 
 
@@ -142,3 +143,11 @@ def where(tmp_path: Path, cache: Path) -> dict[str, Any]:
         "COLUMNS": "200",
     }
     return {"cwd": REPOSITORY, "env": environment}
+
+
+@pytest.fixture
+def state() -> Iterator[ProcessState]:
+    """As it was before the test, and is again after it."""
+    before = ProcessState()
+    yield before
+    before.put_back()
