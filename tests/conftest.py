@@ -66,7 +66,10 @@ def settings(cache: Path) -> Settings:
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Python that has imported torch before it starts (tests/nursery.py). Not for tests of what is imported or left behind."""
-    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    base = tmp_path_factory.getbasetemp()  # under `pytest -n` the parent is one for all workers
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+    nursery = Nursery(tmp_path_factory.mktemp("nursery"), shared)
     yield str(nursery.python)
     nursery.close()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -279,11 +282,14 @@ def test_openvino_quantises_matrix_products(ask: Ask) -> None:
 def test_compiled_nets_compile_before_the_first_inference(
     tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
-    """A compiler that counts how often it is called is called while the cell is prepared, and not while it is timed."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
+    """A compiler that counts how often it is called is called while the cell is prepared, and not while it is timed.
 
-    counting, calls = tmp_path / "counting", tmp_path / "calls"
-    counting.write_text(f'#!/bin/sh\necho "$@" >>{calls}\nexec {get_cpp_compiler()} "$@"\n')
+    It is found by its usual name: for $CXX a probe would have to be an ordinary Python, which shares no translated headers.
+    """
+    usual = "clang++" if sys.platform == "darwin" else "g++"  # that inductor looks for
+    counting, calls = tmp_path / "path" / usual, tmp_path / "calls"
+    counting.parent.mkdir()
+    counting.write_text(f'#!/bin/sh\necho "$@" >>{calls}\nexec {shutil.which(os.environ.get("CXX", usual))} "$@"\n')
     counting.chmod(0o700)
     calls.touch()
 
@@ -291,7 +297,8 @@ def test_compiled_nets_compile_before_the_first_inference(
         """How many kernels it has compiled; it is also asked for its version, and for what a header includes."""
         return sum(".cpp " in line and " -o " in line for line in calls.read_text().splitlines())
 
-    monkeypatch.setenv("CXX", str(counting))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(counting.parent), prepend=os.pathsep)
     with (tmp_path / "probe.log").open("wb") as log:
         server = Connection(log, command=[python, *PROBE[1:]])
         probe = CellProbe(server, Cell("small_cnn", "dense", "compiled", "fp32", 2, 8, "cpu"), settings)
@@ -333,7 +340,8 @@ def test_torch_multiplies_integers_by_torchao(ask: Ask) -> None:
 def test_without_a_compiler_compiled_is_unavailable(
     tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
     with (tmp_path / "probe.log").open("wb") as log:
         server = Connection(log, command=[python, *PROBE[1:]])
         with pytest.raises(CellEnded, match=r"compiled does not work .*no working C\+\+ compiler; install g\+\+") as caught:
