@@ -18,6 +18,15 @@ from plumbline.harness.facts import Timing
 from plumbline.harness.settings import Settings
 
 
+@pytest.fixture(autouse=True, scope="module")
+def little_garbage() -> Iterator[None]:
+    """What other tests have imported is not looked through each time that garbage is collected before a sample."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class Machine:
     """Calls that take a planned time on a clock of their own."""
 
