@@ -15,10 +15,10 @@ from plumbline.harness import messages
 from plumbline.harness.cell import Cell
 from plumbline.harness.facts import Counts
 from plumbline.harness.outcomes import CellEnded
-from plumbline.harness.session.client import CellProbe, Connection, NotDescribed, describe
+from plumbline.harness.session.client import PROBE, CellProbe, Connection, NotDescribed, describe
 from plumbline.harness.settings import Settings
 from plumbline.models.counting.counts import count
-from tests.conftest import Run, announce, command, where
+from tests.conftest import HOUR_S, Run, announce, command, where
 
 Bench = Callable[..., Run]
 
@@ -128,8 +128,8 @@ def drawn(channels: int, image_size: int) -> object:
     return nn.Sequential(nn.Flatten(), nn.Dropout(rates[-1]), nn.Linear(channels * image_size**2, 10))
 
 
-def test_what_the_probe_says_of_a_model_is_enough_to_plan_with() -> None:
-    timm, own = describe(["timm:resnet10t", "tests.faulty:plain+data=cifar10"])
+def test_what_the_probe_says_of_a_model_is_enough_to_plan_with(python: str) -> None:
+    timm, own = describe(["timm:resnet10t", "tests.faulty:plain+data=cifar10"], [python, *PROBE[1:]])
     assert (timm.name, timm.image_size, timm.data) == ("timm:resnet10t", 176, ("imagenet",))
     assert (own.name, own.image_size, own.data) == ("tests.faulty:plain+data=cifar10", 32, ("cifar10",))
     assert own.formula(32) is None
@@ -137,9 +137,9 @@ def test_what_the_probe_says_of_a_model_is_enough_to_plan_with() -> None:
         own.instantiate(32)
 
 
-def test_a_model_that_is_not_there_is_said_so_by_the_probe() -> None:
+def test_a_model_that_is_not_there_is_said_so_by_the_probe(python: str) -> None:
     with pytest.raises(NotDescribed, match=r"timm has no model 'resnet10tt'.*no model 'no.such:thing'"):
-        describe(["timm:resnet10tt", "timm:resnet10t", "no.such:thing"])
+        describe(["timm:resnet10tt", "timm:resnet10t", "no.such:thing"], [python, *PROBE[1:]])
 
 
 def cell(model: str, image_size: int, precision: str = "fp32") -> Cell:
@@ -271,10 +271,10 @@ def test_a_strangers_model_from_a_repository_with_our_names(tmp_path: Path, cach
     )
     options = ("--tier", "smoke", "--model", "models.net:make+data=cifar10,models.net:nothing")
     place = {**where(tmp_path, cache), "cwd": stranger}
-    missing = subprocess.run(command(tmp_path / "none", *options), capture_output=True, text=True, timeout=120, **place)
+    missing = subprocess.run(command(tmp_path / "none", *options), capture_output=True, text=True, timeout=HOUR_S, **place)
     assert missing.returncode == pytest.ExitCode.USAGE_ERROR
     assert "no model 'models.net:nothing'" in missing.stdout + missing.stderr
-    process = subprocess.run(command(tmp_path / "run", *options[:-1], options[-1].partition(",")[0]), timeout=120, **place)
+    process = subprocess.run(command(tmp_path / "run", *options[:-1], options[-1].partition(",")[0]), timeout=HOUR_S, **place)
     (record,) = Run(subprocess.CompletedProcess([], process.returncode, "", ""), tmp_path / "run").records.values()
     assert (record.outcome, record.cell.model) == ("ok", "models.net:make+data=cifar10")
     assert record.counts.parameters == 130
