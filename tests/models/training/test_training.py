@@ -486,17 +486,17 @@ def test_pictures_in_folders_are_trained_on_and_interrupted(tmp_path: Path) -> N
         patch.setitem(DATASETS, "imagenet", data)
         asked = Task(net, 32, recipe)
         train(asked, tmp_path / "whole", tmp_path)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted) as kept:
             train(asked, tmp_path / "parts", tmp_path, watch=stop_at(3), checkpoint_s=0.0)
-        assert not psutil.Process().children(), "who decodes ahead has ended"
+        assert not psutil.Process().children(), f"who decodes ahead has ended, though {kept} is still there"
         train(asked, tmp_path / "parts", tmp_path)
         assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
         whole_picture = (tmp_path / "imagenet" / "train" / "0" / "3.jpeg").read_bytes()
         for damaged in (b"no picture", b"", whole_picture[:-1]):
             (tmp_path / "imagenet" / "train" / "0" / "3.jpeg").write_bytes(damaged)
-            with pytest.raises(BadData, match=r"0/3.jpeg is empty, cut off or no picture"):
+            with pytest.raises(BadData, match=r"0/3.jpeg is empty, cut off or no picture") as refused:
                 train(asked, tmp_path / "damaged", tmp_path)
-            assert not psutil.Process().children()
+            assert not psutil.Process().children(), refused
         (tmp_path / "imagenet" / "train" / "0" / "3.jpeg").write_bytes(b"\xff\xd8 and what is no picture \xff\xd9")
         with pytest.raises(BadData, match=r"0/3.jpeg cannot be decoded"):
             train(asked, tmp_path / "damaged", tmp_path)
