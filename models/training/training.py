@@ -223,8 +223,10 @@ class _Run:
         try:
             for pictures in decoded:
                 yield self._images.normalised(pictures).to(self._device)
+        except Exception as error:  # of a picture; its traceback would keep the loader, and with it the loader's processes
+            raise error.with_traceback(None) from None
         finally:
-            del decoded  # the last reference: its processes end now, though a traceback may keep this frame
+            del decoded  # the last reference to it
 
     def _draw_from(self, seed: int) -> None:
         """torch.manual_seed would also note the stack for a GPU that is not there, a tenth of an MLP's step."""
