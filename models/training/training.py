@@ -223,7 +223,7 @@ class _Run:
         try:
             for pictures in decoded:
                 yield self._images.normalised(pictures).to(self._device)
-        except Exception as error:  # of a picture; its traceback would keep the loader, and with it the loader's processes
+        except Exception as error:  # noqa: BLE001 - of a picture: its traceback would keep the loader, and the loader its processes
             raise error.with_traceback(None) from None
         finally:
             del decoded  # the last reference to it
