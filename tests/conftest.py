@@ -20,6 +20,7 @@ from plumbline.harness.session.client import PROBE, Connection
 from plumbline.harness.session.session import REPOSITORY
 from plumbline.harness.settings import Settings
 from plumbline.harness.target import HERE
+from plumbline.process_state import ProcessState
 from tests.nursery import Nursery
 
 
@@ -65,7 +66,10 @@ def settings(cache: Path) -> Settings:
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Python that has imported torch before it starts (tests/nursery.py). Not for tests of what is imported or left behind."""
-    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    base = tmp_path_factory.getbasetemp()  # under `pytest -n` the parent is one for all workers
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+    nursery = Nursery(tmp_path_factory.mktemp("nursery"), shared)
     yield str(nursery.python)
     nursery.close()
 
@@ -142,3 +146,11 @@ def where(tmp_path: Path, cache: Path) -> dict[str, Any]:
         "COLUMNS": "200",
     }
     return {"cwd": REPOSITORY, "env": environment}
+
+
+@pytest.fixture
+def state() -> Iterator[ProcessState]:
+    """As it was before the test, and is again after it."""
+    before = ProcessState()
+    yield before
+    before.put_back()

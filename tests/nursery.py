@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import traceback
 from importlib import import_module
 from pathlib import Path
@@ -31,6 +32,7 @@ READ_WHEN_LOADED = ("ATEN_", "CUDA_", "CXX", "GOMP_", "KMP_", "LD_", "MKL_", "OM
 KEPT = ("PYTHONPATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 PROBE = "plumbline.harness.probe"
 IMPORTED = ("pytest", "tabulate", "psutil", "filelock", f"{PROBE}.server", f"{PROBE}.subject", f"{PROBE}.counts")
+INDUCTOR = ("torch._inductor.codecache", "torch._inductor.compile_fx")  # and what compiles imports it for three seconds
 
 # Runs in a Python without site-packages: 0.03 s. {real}, {address} and {loaded} are filled in.
 LAUNCHER = """#!{real} -IS
@@ -59,13 +61,13 @@ sys.exit(code)
 class Nursery:
     """The process and its executable, in a folder of their own; `close` ends it and all that it has started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: Path) -> None:
         address, self.python = folder / "nursery", folder / "python"
         loaded = {key: value for key, value in os.environ.items() if key.startswith(READ_WHEN_LOADED) and key not in KEPT}
         filled = LAUNCHER.format(real=sys.executable, address=str(address), prefixes=READ_WHEN_LOADED, kept=KEPT, loaded=loaded)
         self.python.write_text(filled)
         self.python.chmod(0o700)
-        command = [sys.executable, "-m", "tests.nursery", str(address), str(self.python)]
+        command = [sys.executable, "-m", "tests.nursery", str(address), str(self.python), str(shared)]
         environment = {key: value for key, value in os.environ.items() if key not in KEPT}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
         assert self._process.stdout is not None
@@ -73,16 +75,27 @@ class Nursery:
             raise RuntimeError(f"the nursery did not start: exit code {self._process.wait()}")
 
     def close(self) -> None:
-        self._process.communicate()  # it ends with its input
+        """By a signal: its input has no end while a fork of the tests' process, which no test has waited for, holds the pipe."""
+        self._process.terminate()
+        self._process.communicate()
 
 
-def serve(address: str, python: str) -> None:
-    """Fork an attendant for each launcher that comes, until the pipe to the tests is closed."""
+def serve(address: str, python: str, shared: str) -> None:
+    """Fork an attendant for each launcher that comes, until the pipe to the tests is closed.
+
+    Torch's inductor translates its headers beforehand, 20 s of a processor for each kind of program, and keeps what comes of
+    it below the folder of temporary files that it finds when it is imported: the `shared` one, whatever a probe's is.
+    """
     sys.executable = python  # what is started from here starts at once, too
     for name in IMPORTED:
         import_module(name)
     for name in sys.modules[f"{PROBE}.server"].PRELOAD:
         import_module(name)
+    tempfile.tempdir = shared
+    for name in INDUCTOR:
+        import_module(name)
+    tempfile.tempdir = None
+    check_vectors_in(shared)
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
@@ -97,6 +110,25 @@ def serve(address: str, python: str) -> None:
             listener.close()
             attend(connection)
         connection.close()
+
+
+def check_vectors_in(folder: str) -> None:
+    """Have inductor keep there what it compiles to see which vectors there are: 10 s of a processor, the same for all nets."""
+    from torch._inductor.cpu_vec_isa import VecISA
+
+    check = VecISA.check_build
+
+    def kept(isa: VecISA, code: str) -> bool:
+        before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        try:
+            return check(isa, code)
+        finally:
+            del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+            if before is not None:
+                os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
+
+    VecISA.check_build = kept  # type: ignore[assignment,method-assign]
 
 
 def attend(connection: socket.socket) -> None:

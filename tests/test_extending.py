@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from plumbline.harness.session.session import REPOSITORY
-from tests.conftest import announce
+from tests.conftest import HOUR_S, announce
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text()
 MOST_LINES = 30
@@ -29,7 +29,7 @@ def package(folder: Path, cache: Path, files: dict[str, str], entries: str) -> d
 def check(python: str, environment: dict[str, str], *names: str) -> tuple[int, str]:
     told = subprocess.run(
         [python, "-m", "plumbline.harness", "check-plugin", *names],
-        capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=300,
+        capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=HOUR_S,
     )  # fmt: skip
     return told.returncode, told.stdout + told.stderr
 
@@ -56,7 +56,8 @@ def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path, cach
     assert "\nevery claim holds\n" in told
     trained = subprocess.run(
         [python, "-m", "plumbline.harness", "train", "small_cnn", "--variant", "penalised", "--out", str(tmp_path)],
-        capture_output=True, text=True, env=environment | {"PLUMBLINE_LOCK": str(tmp_path / "lock")}, cwd=REPOSITORY, timeout=300,
+        capture_output=True, text=True, env=environment | {"PLUMBLINE_LOCK": str(tmp_path / "lock")}, cwd=REPOSITORY,
+        timeout=HOUR_S,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     weights = load_file(tmp_path / "digits_small_cnn_penalised.safetensors")["linear1.weight"]
@@ -78,7 +79,7 @@ def test_what_breaks_its_contract_is_red(tmp_path: Path, cache: Path, python: st
     for name, before, after in broken:
         assert before in files[name]
         files[name] = files[name].replace(before, after)
-    code, told = check(python, package(tmp_path, cache, files, entries))
+    code, told = check(python, package(tmp_path, cache, files, entries), "fx", "page_faults", "tiny", "rounded")
     assert code == 1
     for reason in (
         "reading it imports neither torch nor its libraries: it imports torch",

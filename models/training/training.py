@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -99,8 +99,9 @@ def train(
     for left in folder.glob("*.part"):  # of one that was killed while it wrote
         left.unlink()
     run = _Run(task, folder, root, addition, context)
-    for progress in run.steps(checkpoint_s):
-        watch(progress)
+    with closing(run.steps(checkpoint_s)) as steps:  # also when watching raises: who decodes ahead ends then, not some time later
+        for progress in steps:
+            watch(progress)
     return run.finish(machine())
 
 
@@ -156,7 +157,7 @@ class _Run:
         self._state.sessions += 1
         self._before_s = self._state.seconds
 
-    def steps(self, checkpoint_s: float) -> Iterator[Progress]:
+    def steps(self, checkpoint_s: float) -> Generator[Progress, None, None]:
         """Take all steps that are left, yielding after each, and keep a checkpoint after each epoch and every so many seconds."""
         import torch
 
@@ -166,30 +167,30 @@ class _Run:
             epoch, within = divmod(state.step, self._per_epoch)
             order = self._order(epoch)
             batches = torch.split(order[: self._per_epoch * recipe.batch], recipe.batch)[within:]
-            pictures = iter(self._pictures(batches))
-            for index, chosen in enumerate(batches, start=within):
-                started = time.perf_counter()
-                inputs = next(pictures)
-                self._draw_from(_seed(recipe.seed, state.step))
-                inputs, labels = self._changed(inputs, self._labels[chosen.to(self._labels.device)])
-                ready = time.perf_counter()
-                loss = self._step(inputs, labels)
-                if self._device == "cuda":
-                    torch.cuda.synchronize()
-                ended = time.perf_counter()
-                state.step += 1
-                state.waiting_s += ready - started
-                state.epoch_s += ended - started
-                state.epoch_loss += loss
-                if index + 1 == self._per_epoch:
-                    self._end_epoch(epoch)
-                if index + 1 == self._per_epoch or time.monotonic() - saved >= checkpoint_s:
-                    self._save()
-                    saved = time.monotonic()
-                taken = state.step - began[1]
-                left = (time.monotonic() - began[0]) / taken * (self._steps - state.step)
-                top1 = state.curves[-1].get("top1") if state.curves else None
-                yield Progress(epoch + 1, recipe.epochs, state.step, self._steps, loss, top1, left)
+            with closing(self._pictures(batches)) as pictures:
+                for index, chosen in enumerate(batches, start=within):
+                    started = time.perf_counter()
+                    inputs = next(pictures)
+                    self._draw_from(_seed(recipe.seed, state.step))
+                    inputs, labels = self._changed(inputs, self._labels[chosen.to(self._labels.device)])
+                    ready = time.perf_counter()
+                    loss = self._step(inputs, labels)
+                    if self._device == "cuda":
+                        torch.cuda.synchronize()
+                    ended = time.perf_counter()
+                    state.step += 1
+                    state.waiting_s += ready - started
+                    state.epoch_s += ended - started
+                    state.epoch_loss += loss
+                    if index + 1 == self._per_epoch:
+                        self._end_epoch(epoch)
+                    if index + 1 == self._per_epoch or time.monotonic() - saved >= checkpoint_s:
+                        self._save()
+                        saved = time.monotonic()
+                    taken = state.step - began[1]
+                    left = (time.monotonic() - began[0]) / taken * (self._steps - state.step)
+                    top1 = state.curves[-1].get("top1") if state.curves else None
+                    yield Progress(epoch + 1, recipe.epochs, state.step, self._steps, loss, top1, left)
 
     def finish(self, machine: Mapping[str, Any]) -> dict[str, Any]:
         """Classify the test split, and write weights and record."""
@@ -204,7 +205,7 @@ class _Run:
         (self._folder / CHECKPOINT).unlink(missing_ok=True)
         return record
 
-    def _pictures(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    def _pictures(self, batches: Sequence[Tensor]) -> Generator[Tensor, None, None]:
         """The pictures of each batch, normalised; files are decoded ahead, in processes of their own."""
         import torch
         from torch.utils.data import DataLoader
@@ -218,8 +219,14 @@ class _Run:
             for number, chosen in enumerate(batches)
         ]
         decoding: Any = _Decoding(self._images, self._task.recipe.least_area)
-        for pictures in DataLoader(decoding, batch_sampler=asked, num_workers=torch.get_num_threads()):
-            yield self._images.normalised(pictures).to(self._device)
+        decoded = iter(DataLoader(decoding, batch_sampler=asked, num_workers=torch.get_num_threads()))
+        try:
+            for pictures in decoded:
+                yield self._images.normalised(pictures).to(self._device)
+        except Exception as error:  # noqa: BLE001 - of a picture: its traceback would keep the loader, and the loader its processes
+            raise error.with_traceback(None) from None
+        finally:
+            del decoded  # the last reference to it
 
     def _draw_from(self, seed: int) -> None:
         """torch.manual_seed would also note the stack for a GPU that is not there, a tenth of an MLP's step."""

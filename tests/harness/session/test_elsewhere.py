@@ -1,0 +1,353 @@
+"""Places over ssh: a real sshd on loopback, its keys and faults, and what a session makes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from plumbline.harness.cli import main
+from plumbline.harness.facts import Latency
+from plumbline.harness.lock import lock_machine
+from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.session import elsewhere, places, shipping
+from plumbline.harness.session.client import CellProbe, Connection
+from plumbline.harness.session.elsewhere import Elsewhere
+from plumbline.harness.session.places import BadPlace
+from plumbline.harness.session.shipping import Needed
+from plumbline.harness.settings import Settings
+from plumbline.harness.target import at
+from tests.conftest import Run
+from tests.records import cell_of
+
+Bench = Callable[..., Run]
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+class Server:
+    """An sshd of this test alone; `config` is the client's."""
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder, self.home = folder, home
+        for name in ("host_key", "other_host_key", "user_key", "other_user_key"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+        shutil.copy(folder / "user_key.pub", folder / "authorized")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.known, self.config = folder / "known_hosts", folder / "client"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+        self.write_config()
+        self.trust()
+
+    def start(self, key: str = "host_key") -> None:
+        bin_folder = self.folder / "bin"
+        bin_folder.mkdir(exist_ok=True)
+        probe = bin_folder / "plumbline-probe"
+        if not probe.exists():
+            source = "from plumbline.harness.probe.server import entry; entry()"
+            probe.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{source}' \"$@\"\n")
+            probe.chmod(0o755)
+        (self.folder / "sshd").write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder / key}\nPidFile none\nUsePAM no\nStrictModes no\n"
+            f"AuthorizedKeysFile {self.folder / 'authorized'}\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+            f'SetEnv "PATH={bin_folder}:/usr/bin:/bin" "XDG_CACHE_HOME={self.home}" "PLUMBLINE_LOCK={self.home / "lock"}"\n'
+        )
+        assert SSHD is not None
+        Path("/run/sshd").mkdir(exist_ok=True)
+        with (self.folder / "sshd.log").open("ab") as log:
+            self._process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(self.folder / "sshd")], stderr=log)
+        for _ in range(200):
+            with socket.socket() as trying:
+                if trying.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError((self.folder / "sshd.log").read_text())
+
+    def write_config(self, key: str = "user_key", host: str = "127.0.0.1") -> None:
+        self.config.write_text(
+            f"Host board\n  HostName {host}\n  Port {self.port}\n  IdentityFile {self.folder / key}\n  IdentitiesOnly yes\n"
+            f"  UserKnownHostsFile {self.known}\n  GlobalKnownHostsFile /dev/null\n"
+        )
+
+    def trust(self, key: str = "host_key") -> None:
+        kind, value = (self.folder / f"{key}.pub").read_text().split()[:2]
+        self.known.write_text(f"[127.0.0.1]:{self.port} {kind} {value}\n")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+        self._process = None
+
+
+@pytest.fixture
+def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    if SSHD is None:
+        reason = "expected sshd (Debian: openssh-server), found none"
+        pytest.fail(reason) if os.environ.get("PLUMBLINE_EXPECTED") == "sshd" else pytest.skip(reason)
+    home = tmp_path / "home there"
+    home.mkdir()
+    folder = tmp_path / "sshd"
+    folder.mkdir()
+    server = Server(folder, home)
+    client = tmp_path / "client"
+    client.mkdir()
+    (client / "ssh").write_text(f"#!/bin/sh\nexec '{shutil.which('ssh')}' -F '{server.config}' \"$@\"\n")
+    (client / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{client}:{os.environ['PATH']}")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    yield server
+    subprocess.run(["ssh", *elsewhere.ssh_options(), "-O", "exit", "board"], capture_output=True)
+    server.stop()
+
+
+@pytest.fixture
+def board(sshd: Server) -> Elsewhere:
+    return elsewhere_of("ssh:board")
+
+
+def elsewhere_of(name: str) -> Elsewhere:
+    where = at(name)
+    assert where is not None
+    return Elsewhere(name, where)
+
+
+# -- commands ---------------------------------------------------------------------------------------------------
+
+
+def test_a_container_gets_what_it_needs_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docker-run.sh hands a stand-in for docker these arguments."""
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\nfor each; do printf "%s\\n" "$each"; done\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    place = elsewhere_of("docker:own:1")
+
+    def given(*arguments: str) -> list[str]:
+        return subprocess.run(place.starting(*arguments), capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert given("--lock", "0", "ann")[-5:] == ["own:1", "plumbline-probe", "--lock", "0", "ann"]
+    assert "--gpus" not in given()
+    data = tmp_path / "with space" / "mnist"
+    data.mkdir(parents=True)
+    place.prepare(Needed((data,), None, ("tests.faulty:plain",), cuda=True), print)
+    found = given()
+    assert found[found.index("--gpus") + 1] == "all"
+    assert f"{data}:{data}:ro" in found
+    assert found[found.index("--workdir") + 1] == str(tmp_path)
+    assert found[found.index("--network") + 1] == "none"
+    assert place.settings(Settings(data=data.parent, cache=tmp_path)).data == data.parent
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [
+        (
+            "Unable to find image 'x:1' locally\ndocker: Error response from daemon: No such image: x:1.",
+            "there is no image x:1 there",
+        ),
+        ("docker: invalid reference format.", "x:1 is no name of an image"),
+        (
+            'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].',
+            "no NVIDIA runtime there",
+        ),
+        ("docker: Error response from daemon: Unknown runtime specified nvidia.", "no NVIDIA runtime there"),
+        ("docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "docker's engine does not run there"),
+        ("docker: permission denied while trying to connect to the Docker daemon socket", "this user may not use docker there"),
+        ("docker: command not found", "docker is not installed there"),
+        ("something nobody has seen before", "something nobody has seen before"),
+        ("", "it wrote nothing, exit code 3"),
+    ],
+)
+def test_what_docker_says_becomes_a_sentence(said: str, means: str) -> None:
+    place = elsewhere_of("docker:x:1")
+    assert means in place.explain(said, 3)
+
+
+# -- over ssh ---------------------------------------------------------------------------------------------------
+
+
+def test_each_way_to_fail_is_a_sentence(sshd: Server, board: Elsewhere) -> None:
+    def reason() -> str:
+        subprocess.run(["ssh", *elsewhere.ssh_options(), "-O", "exit", "board"], capture_output=True)
+        with pytest.raises(BadPlace) as error:
+            _ = board.capabilities
+        return str(error.value)
+
+    sshd.known.write_text("")
+    assert "its host key is not known yet; plumbline trust board" in reason()
+    sshd.trust("other_host_key")
+    assert "its host key is another than the one that is known" in reason()
+    sshd.trust()
+    sshd.write_config(key="other_user_key")
+    assert "it does not let this user in (permission denied)" in reason()
+    sshd.write_config(host="no-such-host.invalid")
+    assert "no such host: board is neither in ~/.ssh/config nor in the DNS" in reason()
+    sshd.write_config()
+    (sshd.folder / "bin" / "plumbline-probe").rename(sshd.folder / "bin" / "gone")
+    assert "plumbline-probe is not on the PATH there" in reason()
+    sshd.stop()
+    assert "nothing listens for ssh there (connection refused)" in reason()
+
+
+def test_a_key_is_shown_and_kept_if_it_is_the_right_one(sshd: Server, capsys: pytest.CaptureFixture[str],
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    sshd.known.write_text("")
+    right = subprocess.run(
+        ["ssh-keygen", "-lf", str(sshd.folder / "host_key.pub")], capture_output=True, text=True
+    ).stdout.split()[1]
+
+    def trust(*options: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["plumbline", "trust", "board", *options])
+        return main()
+
+    assert trust() == 1, "nobody is there to be asked"
+    assert right in capsys.readouterr().out
+    assert trust("--fingerprint", "SHA256:other") == 1
+    assert sshd.known.read_text() == ""
+    assert trust("--fingerprint", right) == 0
+    assert trust() == 0
+    assert "is known already" in capsys.readouterr().out
+
+
+def test_folders_are_copied_once_and_checked(sshd: Server, board: Elsewhere, tmp_path: Path) -> None:
+    root, lines = tmp_path / "data here", list[str]()
+    for name, content in (("a/x.bin", b"x" * 1000), ("a/sub folder/y", b"y"), ("b/z", b"z")):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    needed = Needed((root / "a", root / "b"), None, (), cuda=False)
+    board.prepare(needed, lines.append)
+    there = board.settings(Settings(data=root)).data
+    assert there is not None
+    assert (there / "a" / "sub folder" / "y").read_bytes() == b"y"
+    assert (there / "b" / "z").read_bytes() == b"z"
+    assert "copying a: 1 kB of 1 kB" in lines
+    lines.clear()
+    board.prepare(needed, lines.append)
+    assert lines == [], "it is there"
+    (root / "b" / "z").write_bytes(b"changed")
+    board.prepare(needed, lines.append)
+    assert [line.partition(":")[0] for line in lines] == ["copying b"]
+    assert board.settings(Settings(data=root)).data != there, "what another session reads stays as it is"
+
+
+def test_what_arrives_damaged_or_not_at_all_is_not_used(sshd: Server, board: Elsewhere, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "x").write_bytes(b"x")
+    needed = Needed((folder,), None, (), cuda=False)
+    monkeypatch.setattr(shipping, "DIGEST", f"{shipping.DIGEST} | tr 0-9 1-90")
+    with pytest.raises(BadPlace, match="it arrived damaged"):
+        board.prepare(needed, print)
+    monkeypatch.setattr(shipping, "SPARE_BYTES", 1 << 60)
+    with pytest.raises(BadPlace, match=r"its disk is full"):
+        board.prepare(needed, print)
+
+
+def test_models_of_the_current_folder_go_along(
+    sshd: Server, board: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "my project"
+    (here / "nets" / "__pycache__").mkdir(parents=True)
+    (here / "nets" / "small.py").write_text("def make(): ...\n")
+    (here / "other.py").write_text("")
+    (here / "a.onnx").write_bytes(b"onnx")
+    monkeypatch.chdir(here)
+    found = shipping.files_of(here, ["nets.small:make+data=cifar10", "a.onnx", "timm:resnet18", "not_here:make"])
+    assert found == [here / "nets", here / "a.onnx"]
+    board.prepare(Needed((), None, ("nets.small:make", "a.onnx"), cuda=False), print)
+    listing = board.starting()[-1]
+    there = subprocess.run(
+        [*board.starting()[:-1], listing.replace("plumbline-probe", "find .")], capture_output=True, text=True
+    ).stdout
+    assert sorted(there.split()) == [".", "./a.onnx", "./nets", "./nets/small.py"]
+    with pytest.raises(shipping.NotShipped, match="expected an ONNX file in the current folder"):
+        shipping.files_of(here, ["../outside.onnx"])
+
+
+@pytest.mark.slow
+def test_the_same_table_from_another_machine(sshd: Server, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench("--tier", "smoke", "--model", "small_cnn", "--batch", "1", "--precision", "fp32", "--runtime", "eager",
+                "--target", "cpu,ssh:board")  # fmt: skip
+    assert run.code == 0, run.output
+    here, there = (run.records[f"small_cnn-dense-eager-fp32-b1-8px-{target}"] for target in ("cpu", "ssh:board"))
+    assert (here.outcome, there.outcome) == ("ok", "ok")
+    assert here.counts == there.counts
+    assert (sshd.home / "plumbline" / "training").is_dir(), "it has trained its own weights"
+
+
+def test_a_board_on_which_somebody_measures_names_them(sshd: Server, board: Elsewhere, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("PLUMBLINE_LOCK", str(sshd.home / "lock"))
+    held = lock_machine(0, "ann@desk")
+    try:
+        with (tmp_path / "log").open("wb") as log, pytest.raises(Exception, match=r"another session \(ann@desk, since .* UTC"):
+            Connection(log, place=board, lock_s=0.0).start()
+    finally:
+        held.release()
+
+
+@pytest.mark.slow
+def test_a_lost_connection_ends_the_cell_there_and_the_next_one_runs(sshd: Server, board: Elsewhere, tmp_path: Path) -> None:
+    settings = Settings(sampling_s=60.0, min_samples=10**9, max_samples=10**9, warmup_s=0.02)
+    cell = cell_of(model="mlp", image_size=8, target="ssh:board")
+    with (tmp_path / "log").open("ab") as log:
+        connection = Connection(log, place=board, lock_s=0.0)
+        connection.start()
+        probe = CellProbe(connection, cell, settings)
+        probe.prepared()
+        probe.agreement()
+        working = children_of_probe(sshd)
+        assert working
+        os.kill(session_of(sshd), signal.SIGKILL)
+        with pytest.raises(CellEnded, match="connection lost"):
+            probe.latency()
+        for _ in range(100):
+            if not any(Path(f"/proc/{pid}").exists() for pid in working):
+                break
+            time.sleep(0.1)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in working), "a hang-up ends the cell there"
+        again = CellProbe(connection, cell, Settings(sampling_s=0.05, warmup_s=0.02))
+        again.agreement()
+        assert isinstance(again.latency(), Latency)
+        connection.close()
+    assert json.dumps(list((sshd.home).glob("plumbline-*"))) == "[]"
+
+
+def session_of(sshd: Server) -> int:
+    """The process of sshd that serves our connection."""
+    assert sshd._process is not None
+    found = subprocess.run(["pgrep", "-P", str(sshd._process.pid)], capture_output=True, text=True).stdout.split()
+    return int(found[-1])
+
+
+def children_of_probe(sshd: Server) -> list[int]:
+    """The probe there and the processes of its cells."""
+    found, left = list[int](), [session_of(sshd)]
+    while left:
+        below = subprocess.run(["pgrep", "-P", str(left.pop())], capture_output=True, text=True).stdout.split()
+        found += map(int, below)
+        left += map(int, below)
+    return found
+
+
+def test_a_place_that_nobody_knows_is_said() -> None:
+    with pytest.raises(BadPlace, match=r"no target 'nowhere'; known: cpu, cuda, cuda:1, docker:IMAGE, ssh:HOST"):
+        places.find("nowhere")

@@ -1,0 +1,116 @@
+"""Places: a command in front of a probe, with folders, runtimes and a lock of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from plumbline.harness import messages, runtimes
+from plumbline.harness.boot import BOOT
+from plumbline.harness.session import matrix, places
+from plumbline.harness.session.places import BadPlace, Place
+from plumbline.harness.settings import UNKNOWN, Settings
+from plumbline.harness.target import HERE
+from tests.conftest import Run
+from tests.records import cell_of, replace
+
+Bench = Callable[..., Run]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[place.a]\ncommand = []\n", "expected a command"),
+        ("[place.cpu]\ncommand = ['x']\n", "a name that is no device"),
+        ("[place.a]\ncomand = ['x']\n", "comand"),
+        ("[place.a]\ncommand = 'x'\n", "Expected `array`, got `str`"),
+        ("[plaice.a]\ncommand = ['x']\n", "plaice"),
+        ("[place.a\n", "targets.toml: "),
+    ],
+)
+def test_a_wrong_file_of_places_is_refused_by_its_key(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "targets.toml").write_text(text)
+    with pytest.raises(BadPlace, match=says):
+        places.load(tmp_path / "targets.toml")
+
+
+def test_a_place_has_its_own_folders() -> None:
+    ours = Settings(data=Path("/ours"), weights=Path("/ours/w"), cache=Path("/ours/c"), seed=3)
+    there = Place("board", ("x",), data="/theirs").settings(ours)
+    assert (there.data, there.weights, there.cache, there.seed) == (Path("/theirs"), None, UNKNOWN, 3)
+    assert places.find(HERE).settings(ours) == ours
+
+
+def test_folders_that_a_session_leaves_open_are_found_where_the_cell_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PLUMBLINE_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "weights").mkdir()
+    found = Settings(seed=3).located()
+    assert (found.data, found.weights, found.cache) == (tmp_path, tmp_path / "weights", tmp_path / "cache" / "plumbline")
+    given = Settings(cache=tmp_path / "other")
+    assert given.located() == given, "what was decided is not looked for"
+
+
+def test_what_a_place_can_run_is_asked_there(tmp_path: Path) -> None:
+    told = replace(places.find(HERE).capabilities, cpu_flags=["theirs"], cuda="no GPU there", runtimes={"openvino": "none there"})
+    (tmp_path / "told").write_bytes(messages.encode(told))
+    board = Place("board", ("sh", "-c", f"cat {tmp_path / 'told'}"))
+    assert board.capabilities == told
+    places._known["board"] = board
+    try:
+        for target, runtime, says in (("board@cuda", "eager", "no GPU there"), ("board", "openvino", "none there")):
+            found = matrix.impossible(cell_of(target=target, runtime=runtime))
+            assert found is not None and found.reason == says
+        assert matrix.impossible(cell_of(target="board")) is None
+    finally:
+        del places._known["board"]
+
+
+def test_a_place_that_does_not_answer_says_why() -> None:
+    with pytest.raises(BadPlace, match="target 'gone' does not answer as a probe: no route"):
+        _ = Place("gone", ("sh", "-c", "echo no route >&2")).capabilities
+    with pytest.raises(BadPlace, match="target 'gone' does not answer"):
+        _ = Place("gone", ("no-such-command",)).capabilities
+
+
+def test_capabilities_name_what_is_missing() -> None:
+    found = runtimes.capabilities()
+    assert found.cpus > 0
+    assert set(found.runtimes) == {name for name in runtimes.known() if runtimes.missing(runtimes.find(name).adapter)}
+
+
+@pytest.mark.slow
+def test_a_probe_started_by_any_command_answers_the_same_cells(bench: Bench, tmp_path: Path) -> None:
+    """Another place: its own home, data, cache and lock, reached by a shell; the same checks, records and table."""
+    home = tmp_path / "there with spaces"
+    home.mkdir()
+    elsewhere = f"cd '{home}' && PLUMBLINE_LOCK='{home}/lock' XDG_CACHE_HOME='{home}' exec \"$0\" \"$@\""
+    command = ["sh", "-c", elsewhere, *BOOT]
+    (tmp_path / "targets.toml").write_text(f"[place.there]\ncommand = {json.dumps(command)}\n")
+    run = bench("--targets", str(tmp_path / "targets.toml"), "--tier", "smoke", "--model", "small_cnn", "--batch", "1",
+                "--precision", "fp32", "--runtime", "eager", "--target", "cpu,there")  # fmt: skip
+    assert run.code == 0, run.output
+    here, there = (run.records[f"small_cnn-dense-eager-fp32-b1-8px-{target}"] for target in ("cpu", "there"))
+    assert (here.outcome, there.outcome) == ("ok", "ok")
+    assert here.counts == there.counts
+    assert here.machine.id == there.machine.id, "it is the same machine after all"
+    assert here.machine.torch == there.machine.torch is not None
+    assert (home / "plumbline" / "training").is_dir(), "it has trained its own weights"
+    assert (home / "lock").exists(), "and has taken its own lock"
+    assert (there.prepared.weights.kind, there.accuracy.floor) == ("trained", here.accuracy.floor)
+
+
+def test_a_place_where_somebody_measures_is_busy(bench: Bench, tmp_path: Path) -> None:
+    said = json.dumps({"type": "Busy", "reason": "ann measures here"})
+    flags = json.dumps({"cpu_flags": [], "cuda": None, "runtimes": {}, "cpu_model": "x", "cpus": 1})
+    script = f"import sys; print({flags!r} if '--capabilities' in sys.argv else {said!r})"
+    (tmp_path / "targets.toml").write_text(f"[place.there]\ncommand = {json.dumps([sys.executable, '-c', script])}\n")
+    run = bench("--targets", str(tmp_path / "targets.toml"), "--tier", "smoke", "--model", "mlp", "--target", "there")
+    assert run.code == pytest.ExitCode.USAGE_ERROR
+    assert "ann measures here" in run.output

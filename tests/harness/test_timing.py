@@ -1,0 +1,183 @@
+"""The stopwatch, on clocks that are known."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import cycle
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as example_settings
+from hypothesis import strategies as st
+
+from plumbline.harness import timing as ruler
+from plumbline.harness.facts import Timing
+from plumbline.harness.settings import Settings
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_garbage() -> Iterator[None]:
+    """What other tests have imported is not looked through each time that garbage is collected before a sample."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+class Machine:
+    """Calls that take a planned time on a clock of their own."""
+
+    def __init__(self, durations: Iterable[float]) -> None:
+        self.now, self.calls, self.synchronized = 0.0, 0, 0
+        self._durations: Iterator[float] = iter(durations)
+
+    def call(self) -> None:
+        self.calls += 1
+
+    def synchronize(self) -> None:
+        """The work is done when the device is waited for, as on a GPU."""
+        self.synchronized += 1
+        while self.calls > 0:
+            self.calls -= 1
+            self.now += next(self._durations)
+
+    def clock(self) -> float:
+        return self.now
+
+    def sample(self, count: int) -> list[float]:
+        return ruler.sample(self.call, self.synchronize, count, self.clock)
+
+
+def forever(value: float) -> Iterator[float]:
+    while True:
+        yield value
+
+
+@given(st.lists(st.floats(1e-6, 10), min_size=1, max_size=30))
+def test_each_call_is_timed_with_the_work_it_queued(durations: list[float]) -> None:
+    assert Machine(durations).sample(len(durations)) == pytest.approx(durations)
+
+
+def test_a_sleep_is_not_shorter_than_it_is() -> None:
+    """Calibration against a known truth: the clock runs in seconds."""
+    assert min(ruler.sample(lambda: time.sleep(0.02), lambda: None, 3)) >= 0.02
+
+
+def test_warm_up_waits_until_the_calls_get_no_faster() -> None:
+    machine = Machine([0.1] * 5 + [0.05] * 5 + [0.02] * 100)
+    calls, seconds, steady = ruler.warm_up(machine.call, machine.synchronize, 10.0, machine.clock)
+    assert steady
+    assert calls == 20
+    assert seconds == pytest.approx(machine.now)
+
+
+def test_warm_up_that_never_settles_ends_with_its_budget() -> None:
+    machine = Machine(0.01 * 1.1**number for number in range(1000))
+    _, seconds, steady = ruler.warm_up(machine.call, machine.synchronize, 2.0, machine.clock)
+    assert not steady
+    assert 2.0 <= seconds < 2.5
+
+
+def measure(durations: Iterable[float], few: int | None = None, **changes: float) -> Timing:
+    machine = Machine(durations)
+    settings = Settings(warmup_s=0.0, **changes)  # type: ignore[arg-type]
+    return ruler.measure(
+        machine.call, machine.synchronize, settings, batch=4, budget_s=settings.sampling_s, few=few, clock=machine.clock
+    )
+
+
+def test_sampling_ends_when_the_median_is_known() -> None:
+    timing = measure(forever(0.001), sampling_s=100.0)
+    assert len(timing.samples_s) == Settings().min_samples
+    assert timing.median_s == pytest.approx(0.001)
+    assert timing.images_per_s == pytest.approx(4000)
+
+
+def noisy() -> Iterator[float]:
+    while True:
+        yield from (0.001, 0.002)
+
+
+def test_sampling_goes_on_while_the_median_is_not_known() -> None:
+    assert len(measure(noisy(), sampling_s=100.0).samples_s) == Settings().max_samples
+
+
+def test_sampling_ends_when_the_budget_is_spent() -> None:
+    timing = measure(forever(0.4), sampling_s=2.0)
+    assert len(timing.samples_s) == 5
+    assert timing.interval_s is None
+    assert timing.percentiles["p90"].reason == "too few samples"
+
+
+def test_one_call_longer_than_the_budget_is_still_a_sample() -> None:
+    assert len(measure(forever(50.0), sampling_s=1.0).samples_s) == 1
+
+
+def test_emulated_arithmetic_is_timed_for_a_few_iterations() -> None:
+    assert len(measure(forever(0.001), few=5).samples_s) == 5
+
+
+def test_the_best_of_short_calls_is_found_by_the_clock() -> None:
+    """Known truth: calls of one take two seconds at best and four otherwise, those of the other three."""
+    moods, now = cycle([2.0, 4.0, 4.0]), [0.0]
+
+    def wait(seconds: Iterator[float]) -> None:
+        now[0] += next(seconds)
+
+    uneven, even = (partial(wait, moods), lambda: None), (partial(wait, forever(3.0)), lambda: None)
+    assert ruler.best(uneven, even, clock=lambda: now[0]) == [2.0, 3.0]
+
+
+@example_settings(max_examples=10)  # each collects garbage
+@given(st.integers(2, 5), st.integers(1, 12))
+def test_in_every_round_each_has_one_turn(count: int, rounds: int) -> None:
+    order: list[int] = []
+
+    def taken(number: int) -> float:
+        order.append(number)
+        return float(len(order))
+
+    found = ruler.interleave({number: partial(taken, number) for number in range(count)}, rounds=rounds)
+    assert [sorted(order[start : start + count]) for start in range(0, len(order), count)] == [list(range(count))] * rounds
+    for number, turns in found.items():
+        assert turns == [place + 1 for place, one in enumerate(order) if one == number]
+
+
+def test_turns_go_on_for_as_long_as_asked() -> None:
+    now = [0.0]
+
+    def taken() -> float:
+        now[0] += 1.0
+        return 1.0
+
+    found = ruler.interleave({"a": taken, "b": taken}, seconds=100.0, clock=lambda: now[0])
+    assert len(found["a"]) == len(found["b"]) == 50
+
+
+def test_a_turn_leaves_out_its_first_calls() -> None:
+    """Two calls, and 20 ms of them, before those that count; then the median of five."""
+    machine = Machine([*[0.008] * 3, 0.001, 0.002, 0.009, 0.003, 0.004])
+    assert ruler.turn(machine.call, machine.synchronize, machine.clock) == pytest.approx(0.003)
+
+
+def test_spans_give_each_what_those_inside_did_not_take() -> None:
+    now = [0.0]
+    spans = ruler.Spans(lambda: now[0])
+    for _ in range(2):
+        spans.begin("outer")
+        now[0] += 10
+        spans.begin("inner")
+        now[0] += 5
+        spans.end()
+        now[0] += 1
+        spans.end()
+    assert spans.seconds == {"inner": 10, "outer": 22}
+
+
+def test_no_garbage_is_collected_between_samples() -> None:
+    with ruler.quiet():
+        assert not gc.isenabled()
+    assert gc.isenabled()
