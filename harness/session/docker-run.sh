@@ -16,7 +16,8 @@ if [ "${1-}" = --cuda ]; then
   fi
 fi
 lock=/run/lock/plumbline
-mkdir -p -m 1777 "$lock" 2>/dev/null || lock=/tmp/plumbline-lock
-mkdir -p "$lock" && chmod 0777 "$lock" 2>/dev/null || true
+mkdir -p "$lock" 2>/dev/null || lock=/tmp/plumbline-lock
+mkdir -p "$lock"
+chmod 0777 "$lock" 2>/dev/null || true # another user has made it
 exec docker run --rm --interactive --init --pull never --network none \
   --volume "$lock:$lock" --volume plumbline-cache:/cache "$@"

@@ -105,8 +105,13 @@ class Elsewhere(Place):
         assert self._host is not None
         return ["ssh", *ssh_options(), self._host, command]
 
+    def uses(self, device: str) -> None:
+        """Give a container the GPUs: one that it was not given it does not see, and says that there is none."""
+        if device != "cpu" and not self._cuda:
+            self._cuda = True
+            self.__dict__.pop("capabilities", None)
+
     def prepare(self, needed: shipping.Needed, say: Callable[[str], None]) -> None:
-        self._cuda = needed.cuda
         try:
             self._prepare(needed, say)
         except shipping.NotShipped as error:

@@ -47,6 +47,9 @@ class Place:
         """Return the command that starts a probe with these arguments."""
         return [*self.command, *arguments]
 
+    def uses(self, device: str) -> None:
+        """Learn that cells are to run on a device there, before it is asked what it can run."""
+
     def prepare(self, needed: Needed, say: Callable[[str], None]) -> None:
         """Make ready what the cells of a session need there. Raises BadPlace."""
 
@@ -150,5 +153,8 @@ def find(name: str) -> Place:
 
 
 def of(target: str) -> Place:
-    """Return the place of a target. Raises BadPlace and BadTarget."""
-    return find(Target.parse(target).place)
+    """Return the place of a target, which knows then that its device is used. Raises BadPlace and BadTarget."""
+    parsed = Target.parse(target)
+    place = find(parsed.place)
+    place.uses(parsed.device)
+    return place

@@ -175,7 +175,7 @@ def needed(cells: Sequence[Cell], settings: Settings) -> Needed:
             if settings.data is not None and (settings.data / name).is_dir():
                 data[settings.data / name] = None
     outside = tuple(dict.fromkeys(cell.model for cell in cells if kind_of(cell.model) != "registered"))
-    return Needed(tuple(data), settings.weights, outside, any(cell.device_kind == "cuda" for cell in cells))
+    return Needed(tuple(data), settings.weights, outside)
 
 
 def known_speed(settings: Settings) -> Speed | None:

@@ -34,12 +34,11 @@ class NotShipped(PlumblineError, OSError):
 
 @dataclass(frozen=True)
 class Needed:
-    """What the cells of a session need at a place: folders of data sets and of weights, models from outside, GPUs."""
+    """What the cells of a session need at a place: folders of data sets and of weights, models from outside."""
 
     data: tuple[Path, ...] = ()
     weights: Path | None = None
     outside: tuple[str, ...] = ()
-    cuda: bool = False
 
 
 def copy(folders: Iterable[Path], ssh: Ssh, say: Say) -> dict[Path, str]:

@@ -145,13 +145,30 @@ def test_a_container_gets_what_it_needs_and_no_more(tmp_path: Path, monkeypatch:
     assert "--gpus" not in given()
     data = tmp_path / "with space" / "mnist"
     data.mkdir(parents=True)
-    place.prepare(Needed((data,), None, ("tests.faulty:plain",), cuda=True), print)
+    place.uses("cuda:1")
+    place.prepare(Needed((data,), None, ("tests.faulty:plain",)), print)
     found = given()
     assert found[found.index("--gpus") + 1] == "all"
     assert f"{data}:{data}:ro" in found
     assert found[found.index("--workdir") + 1] == str(tmp_path)
     assert found[found.index("--network") + 1] == "none"
     assert place.settings(Settings(data=data.parent, cache=tmp_path)).data == data.parent
+
+
+def test_a_container_is_asked_what_it_can_run_with_the_gpus_that_it_will_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which target comes first does not matter."""
+    told = {"cpu_flags": [], "cuda": "no GPU", "runtimes": {}, "cpu_model": "x", "cpus": 1}
+    docker = tmp_path / "docker"
+    without, with_gpus = json.dumps(told), json.dumps({**told, "cuda": None})
+    docker.write_text(f"#!/bin/sh\ncase \"$*\" in *--gpus*) echo '{with_gpus}';; *) echo '{without}';; esac\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(places, "_known", dict(places._known))
+    assert places.of("docker:own:1").capabilities.cuda == "no GPU"
+    assert places.of("docker:own:1@cuda").capabilities.cuda is None
+    assert places.of("docker:own:1").capabilities.cuda is None
 
 
 @pytest.mark.parametrize(
@@ -231,7 +248,7 @@ def test_folders_are_copied_once_and_checked(sshd: Server, board: Elsewhere, tmp
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    needed = Needed((root / "a", root / "b"), None, (), cuda=False)
+    needed = Needed((root / "a", root / "b"), None, ())
     board.prepare(needed, lines.append)
     there = board.settings(Settings(data=root)).data
     assert there is not None
@@ -252,7 +269,7 @@ def test_what_arrives_damaged_or_not_at_all_is_not_used(sshd: Server, board: Els
     folder = tmp_path / "a"
     folder.mkdir()
     (folder / "x").write_bytes(b"x")
-    needed = Needed((folder,), None, (), cuda=False)
+    needed = Needed((folder,), None, ())
     monkeypatch.setattr(shipping, "DIGEST", f"{shipping.DIGEST} | tr 0-9 1-90")
     with pytest.raises(BadPlace, match="it arrived damaged"):
         board.prepare(needed, print)
@@ -272,7 +289,7 @@ def test_models_of_the_current_folder_go_along(
     monkeypatch.chdir(here)
     found = shipping.files_of(here, ["nets.small:make+data=cifar10", "a.onnx", "timm:resnet18", "not_here:make"])
     assert found == [here / "nets", here / "a.onnx"]
-    board.prepare(Needed((), None, ("nets.small:make", "a.onnx"), cuda=False), print)
+    board.prepare(Needed((), None, ("nets.small:make", "a.onnx")), print)
     listing = board.starting()[-1]
     there = subprocess.run(
         [*board.starting()[:-1], listing.replace("plumbline-probe", "find .")], capture_output=True, text=True
@@ -329,6 +346,23 @@ def test_a_lost_connection_ends_the_cell_there_and_the_next_one_runs(sshd: Serve
         assert isinstance(again.latency(), Latency)
         connection.close()
     assert json.dumps(list((sshd.home).glob("plumbline-*"))) == "[]"
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_there(sshd: Server, board: Elsewhere, tmp_path: Path) -> None:
+    """A session that is interrupted kills its connections."""
+    with (tmp_path / "log").open("ab") as log:
+        connection = Connection(log, place=board, lock_s=0.0)
+        probe = CellProbe(connection, cell_of(model="mlp", image_size=8, target="ssh:board"), Settings())
+        probe.prepared()
+        working = children_of_probe(sshd)
+        assert len(working) >= 2, "the probe and the cell"
+        connection.kill()
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in working):
+            return
+        time.sleep(0.1)
+    pytest.fail("expected nothing to run there any more")
 
 
 def session_of(sshd: Server) -> int:
