@@ -96,6 +96,16 @@ def announce(folder: Path, entries: str) -> None:
     (about / "entry_points.txt").write_text(entries)
 
 
+@pytest.fixture
+def gpu() -> None:
+    """Skip what needs a CUDA device where there is none; fail where one was expected (tox -e cuda)."""
+    import torch
+
+    if not torch.cuda.is_available():
+        reason = "expected a CUDA device, torch finds none"
+        pytest.fail(reason) if "cuda" in os.environ.get("PLUMBLINE_EXPECTED", "") else pytest.skip(reason)
+
+
 class Run:
     """A pytest session on benchmarks/ that has ended."""
 

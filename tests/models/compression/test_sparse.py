@@ -265,7 +265,8 @@ def test_two_of_four_is_for_gpus_and_only_where_two_are_zero() -> None:
             settle(compressed, inputs, race=timing.best)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="2:4 products need an NVIDIA GPU")
+@pytest.mark.cuda
+@pytest.mark.usefixtures("gpu")
 def test_two_of_four_is_the_same_product_on_a_gpu() -> None:
     torch.manual_seed(0)
     dense = prune(nn.Linear(512, 256), 0.5, pattern="2:4").cuda().half()
