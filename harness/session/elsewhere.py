@@ -125,12 +125,12 @@ class Elsewhere(Place):
             self._there = shipping.copy(folders, self._ssh, say)
         if needed.data and self._image is None:
             self._root = Path(shipping.link({folder.name: self._there[folder] for folder in needed.data}, self._ssh))
-        if needed.outside:
+        if files := shipping.files_of(Path.cwd(), needed.outside):
             self._folder = Path.cwd()
             if self._host is None:
                 self._there[self._folder] = str(self._folder)
             else:
-                self._there[self._folder] = shipping.copy_models(self._folder, needed.outside, self._ssh, say)
+                self._there[self._folder] = shipping.copy_models(self._folder, files, self._ssh, say)
 
     def settings(self, settings: Settings) -> Settings:
         """In a container the folders have the names that they have here; its cache is its own."""

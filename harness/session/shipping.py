@@ -65,13 +65,13 @@ def link(folders: Mapping[str, str], ssh: Ssh) -> str:
     return _asked(ssh, f'{SHIPPED} && mkdir -p roots/{key} && {links} && echo "$d/roots/{key}"', "").strip()
 
 
-def copy_models(folder: Path, references: Sequence[str], ssh: Ssh, say: Say) -> str:
-    """Copy ONNX files and modules that lie in a folder here; returns the folder there in which they have the same names.
+def copy_models(folder: Path, files: Sequence[Path], ssh: Ssh, say: Say) -> str:
+    """Copy some of the files and packages that lie in a folder here; returns the folder there in which they have the same names.
 
     Raises NotShipped.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        for path in files_of(folder, references):
+        for path in files:
             to = Path(scratch) / path.relative_to(folder)
             to.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():

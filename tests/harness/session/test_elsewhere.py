@@ -145,8 +145,9 @@ def test_a_container_gets_what_it_needs_and_no_more(tmp_path: Path, monkeypatch:
     assert "--gpus" not in given()
     data = tmp_path / "with space" / "mnist"
     data.mkdir(parents=True)
+    (tmp_path / "own_nets.py").touch()
     place.uses("cuda:1")
-    place.prepare(Needed((data,), None, ("tests.faulty:plain",)), print)
+    place.prepare(Needed((data,), None, ("own_nets:plain", "timm:resnet18")), print)
     found = given()
     assert found[found.index("--gpus") + 1] == "all"
     assert f"{data}:{data}:ro" in found
