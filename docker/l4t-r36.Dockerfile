@@ -45,11 +45,10 @@ COPY pyproject.toml constraints.txt ./
 # hadolint ignore=SC2086
 RUN --mount=type=bind,from=uv,source=/uv,target=/uv --mount=type=cache,target=/uv-cache \
     --mount=type=bind,source=docker/wheelhouse,target=/wheelhouse \
-    --mount=type=bind,source=docker/fingerprint.py,target=/fingerprint.py \
+    --mount=type=bind,source=docker/fingerprint.py,target=/fingerprint.py --mount=type=tmpfs,target=/tmp \
     grep -vE "^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==" constraints.txt >/tmp/constraints.txt \
  && /uv/bin/uv pip install --quiet --python /opt/venv --link-mode copy --compile-bytecode --find-links /wheelhouse \
       --constraint /tmp/constraints.txt --requirement pyproject.toml ${REQUIREMENTS} \
- && rm /tmp/constraints.txt \
  && python /fingerprint.py --expect-torch "${EXPECTED_TORCH}" --expect-cuda "${EXPECTED_CUDA}" --after "the last install"
 
 COPY README.md LICENSE ./
@@ -57,7 +56,7 @@ COPY src src
 COPY benchmarks benchmarks
 COPY models models
 COPY harness harness
-RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
+RUN --mount=type=bind,from=uv,source=/uv,target=/uv --mount=type=tmpfs,target=/tmp \
     /uv/bin/uv pip install --quiet --no-cache --python /opt/venv --no-deps --no-build-isolation --editable . \
  && python -m compileall -q benchmarks harness models src
 

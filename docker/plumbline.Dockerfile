@@ -37,7 +37,7 @@ COPY src src
 COPY benchmarks benchmarks
 COPY models models
 COPY harness harness
-RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
+RUN --mount=type=bind,from=uv,source=/uv,target=/uv --mount=type=tmpfs,target=/tmp \
     /uv/bin/uv pip install --quiet --no-cache --python /opt/venv --no-deps --no-build-isolation --editable . \
  && python -m compileall -q benchmarks harness models src
 
