@@ -15,23 +15,42 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+from plumbline import PlumblineError
 from plumbline.harness.readings import Readings, read
 
 SOURCES = Path(__file__).resolve().parents[1]  # the checkout or the installed package that measures
+IMAGE = Path("/etc/plumbline-image.json")  # docker/fingerprint.py writes it, the last step of an image's build
 
 # What may change between two sessions without making their figures incomparable.
 STATE = ("id", "git_revision", "git_dirty")
 
 
+class BadImage(PlumblineError, ValueError):
+    """The image that this process runs in does not say what it is."""
+
+
+class Image(Struct, frozen=True):
+    """What an image says of itself: its base, by name and digest, and the versions of Python, torch's CUDA and each package."""
+
+    base: str
+    base_digest: str | None = None
+    versions: dict[str, str] = {}
+
+
+class _ImageFile(Image, frozen=True):
+    revision: str | None = None
+
+
 class Machine(Struct, frozen=True):
     """The fingerprint: everything about a machine that a latency depends on. `id` is a digest of it, less the revision.
 
-    Versions of libraries are None where no probe was started. `git_revision` is the revision of plumbline that measures there,
-    None where it is not a checkout.
+    Versions of libraries are None where no probe was started. `git_revision` is the revision of plumbline that measures there:
+    of the checkout, else of the image, else None. `image` is None outside of the images that docker/ builds.
     """
 
     id: str = ""
@@ -59,6 +78,7 @@ class Machine(Struct, frozen=True):
     libraries: dict[str, str] = {}
     git_revision: str | None = None
     git_dirty: bool | None = None
+    image: Image | None = None
 
     @property
     def revision(self) -> str | None:
@@ -67,7 +87,11 @@ class Machine(Struct, frozen=True):
 
 
 def fingerprint(software: Mapping[str, Any] | None = None) -> Machine:
-    """Look at this machine. `software` is what a process that has imported torch says of it, by the fields of Machine."""
+    """Look at this machine. `software` is what a process that has imported torch says of it, by the fields of Machine.
+
+    Raises BadImage.
+    """
+    written = _image_file()
     here = Machine(
         cpu_model=cpu_model(),
         cpu_flags=" ".join(sorted(cpu_flags())),
@@ -84,13 +108,31 @@ def fingerprint(software: Mapping[str, Any] | None = None) -> Machine:
         kernel=platform.release(),
         container=_container(),
         python=platform.python_version(),
+        image=written and Image(written.base, written.base_digest, written.versions),
         **(software or {}),
     )
-    digest = hashlib.sha256(json.dumps(asdict(here), sort_keys=True).encode()).hexdigest()[:12]
+    facts = msgspec.to_builtins(here)
+    if here.image is None:
+        del facts["image"]  # the id of a machine without one is what it was before there were images
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     own = _git("ls-files", "--error-unmatch", "harness/machine.py")  # an installed package may lie in a stranger's checkout
     revision = _git("rev-parse", "HEAD") if own else None
+    if revision is None and written is not None and written.revision is not None:
+        name = written.revision
+        return replace(here, id=digest, git_revision=name.rstrip("+"), git_dirty=name.endswith("+"))
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return replace(here, id=digest, git_revision=revision, git_dirty=bool(changes) if revision else None)
+
+
+def _image_file() -> _ImageFile | None:
+    """Read what an image says of itself. Raises BadImage."""
+    text = _read(str(IMAGE))
+    try:
+        return None if text is None else msgspec.json.decode(text, type=_ImageFile)
+    except msgspec.DecodeError as error:
+        raise BadImage(
+            f"{IMAGE}: expected the JSON that the build of an image writes, got {error}; build the image again"
+        ) from error
 
 
 def differences(here: Machine, then: Machine) -> list[str]:

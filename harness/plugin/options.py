@@ -29,7 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--matrix", type=Path, metavar="FILE", help="another matrix file")
     group.addoption("--targets", type=Path, metavar="FILE", help="another file of places (default: benchmarks/targets.toml)")
     group.addoption("--plan", action="store_true", help="run nothing; say how many cells, how long, and what is impossible")
-    group.addoption("--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME)")
+    group.addoption(
+        "--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME, or $PLUMBLINE_RUNS/TIME)"
+    )
     group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
     group.addoption("--weights", metavar="DIR", help="safetensors files (default: ROOT/weights, if any), or: pretrained")

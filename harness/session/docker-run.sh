@@ -3,14 +3,16 @@
 #
 #   docker/run [--cuda] [docker run's own options] IMAGE [COMMAND ...]
 #
-# --cuda gives it the GPUs, on a Jetson by the flags that it needs. No network; the cache is a volume; the machine's lock is shared
-# with whoever measures outside. plumbline itself starts containers by this script, here and over ssh.
+# --cuda gives it the GPUs, on a Jetson by the flags that it needs. No network; the volumes plumbline-cache and plumbline-runs are
+# kept; the machine's lock is shared with whoever measures outside. Run it where docker's engine runs: it looks at this machine.
+# plumbline itself starts containers by this script, here and over ssh.
 set -eu
 command -v docker >/dev/null || { echo "docker: command not found" >&2; exit 127; }
 if [ "${1-}" = --cuda ]; then
   shift
   if [ -e /etc/nv_tegra_release ]; then # L4T: --gpus alone is refused
-    set -- --runtime nvidia --env NVIDIA_DRIVER_CAPABILITIES=all --volume /etc/nv_tegra_release:/etc/nv_tegra_release:ro "$@"
+    # those who are not root may open the GPU as members of the group video
+    set -- --runtime nvidia --group-add video --env NVIDIA_DRIVER_CAPABILITIES=all --volume /etc/nv_tegra_release:/etc/nv_tegra_release:ro "$@"
   else
     set -- --gpus all "$@"
   fi
@@ -20,4 +22,4 @@ mkdir -p "$lock" 2>/dev/null || lock=/tmp/plumbline-lock
 mkdir -p "$lock"
 chmod 0777 "$lock" 2>/dev/null || true # another user has made it
 exec docker run --rm --interactive --init --pull never --network none \
-  --volume "$lock:$lock" --volume plumbline-cache:/cache "$@"
+  --volume "$lock:$lock" --volume plumbline-cache:/cache --volume plumbline-runs:/runs "$@"

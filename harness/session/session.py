@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -198,8 +199,8 @@ def known_speed(settings: Settings) -> Speed | None:
 
 
 def default_run_dir(root: Path) -> Path:
-    """Name the folder of a run by the time."""
-    return root / "runs" / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
+    """Name the folder of a run by the time, in $PLUMBLINE_RUNS, or in runs/ of a folder."""
+    return Path(os.environ.get("PLUMBLINE_RUNS") or root / "runs") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
 def without_paths(text: str) -> str:
