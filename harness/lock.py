@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import os
 import platform
+import stat
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
@@ -40,19 +41,35 @@ def lock_machine(wait_s: float, who: str) -> BaseFileLock:
     path = _path()
     lock = FileLock(path, timeout=wait_s, mode=0o666)
     note = path.with_name(f"{path.name}.holder")
+    if path.is_symlink():  # the folder is everybody's: a link leads to a file that is somebody's
+        raise Busy(f"expected the lock {str(path)!r} to be a file, got a link; remove it")
     try:
         lock.acquire()
     except OSError as error:  # Timeout is one too
         if isinstance(error, Timeout):
             raise Busy(_busy(note)) from None
         raise Busy(f"the lock {str(path)!r} cannot be taken: {error.strerror}; name another with $PLUMBLINE_LOCK") from error
-    for file in (path, note):
-        with contextlib.suppress(OSError):  # another user's: who may open it may write it
-            file.touch()
-            file.chmod(0o666)
-    with contextlib.suppress(OSError):  # it says less then
-        note.write_text(f"{who}, since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, process {os.getpid()}")
+    now = datetime.now(timezone.utc)
+    for file, text in ((path, None), (note, f"{who}, since {now:%Y-%m-%d %H:%M} UTC, process {os.getpid()}")):
+        with contextlib.suppress(OSError):  # a refusal says less then
+            _write_for_all(file, text)
     return lock
+
+
+def _write_for_all(path: Path, text: str | None) -> None:
+    """Let every user open a file, and write a text into it; never through a link."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            return
+        with contextlib.suppress(PermissionError):  # another user's: who may open it may write it
+            os.fchmod(file, 0o666)
+        if text is not None:
+            os.ftruncate(file, 0)
+            os.write(file, text.encode())
+    finally:
+        os.close(file)
 
 
 def _path() -> Path:
@@ -63,6 +80,8 @@ def _path() -> Path:
     for folder in (USUAL, Path("/tmp/plumbline-lock")):
         with contextlib.suppress(OSError):
             folder.mkdir(exist_ok=True)
+            if folder.is_symlink():
+                continue
             with contextlib.suppress(PermissionError):  # another user has made it
                 folder.chmod(0o777)
             if os.access(folder, os.W_OK):

@@ -14,7 +14,7 @@ HERE = ""  # the name of the place that is this machine
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # of targets.toml
 # Neither begins with what a command would take for an option.
 IMAGE = r"[A-Za-z0-9][\w.:/@-]*"  # registry:5000/name:tag, name@sha256:...
-HOST = r"[A-Za-z0-9_][\w.@%-]*"  # as OpenSSH takes it: an alias of ~/.ssh/config, or user@host
+HOST = r"[A-Za-z0-9_][\w.@-]*"  # as OpenSSH takes it: an alias of ~/.ssh/config, or user@host
 FORMS = "cpu, cuda:1, docker:IMAGE, ssh:HOST, ssh:HOST/docker:IMAGE or a name of targets.toml, and @cuda:1 behind it for a device"
 PLACE = re.compile(rf"(?:ssh:(?P<host>{HOST}))?(?P<slash>/)?(?:docker:(?P<image>{IMAGE}))?")
 
@@ -31,6 +31,11 @@ class Target(NamedTuple):
 
     place: str
     device: str
+
+    @property
+    def name(self) -> str:
+        """As it is written in the shortest way."""
+        return self.device if self.place == HERE else self.place if self.device == "cpu" else f"{self.place}@{self.device}"
 
     @classmethod
     @cache
@@ -52,7 +57,7 @@ class Target(NamedTuple):
 def device_named(text: str) -> str | None:
     """Return the kind of device that a target names, cpu or cuda; None where it names a place alone. Raises BadTarget."""
     target = Target.parse(text)
-    return None if text == target.place or not target.place else target.device.partition(":")[0]
+    return None if text == target.place else target.device.partition(":")[0]
 
 
 class At(NamedTuple):

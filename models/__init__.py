@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from plumbline.models.compression.variants import DENSE, Variant
 from plumbline.models.compression.variants import find as variant
 from plumbline.models.layers import Layer
-from plumbline.models.model import Model
+from plumbline.models.model import Floor, Model
 from plumbline.models.registry import find, kind_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "DENSE",
     "FACE",
     "Context",
+    "Floor",
     "Layer",
     "Model",
     "Variant",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
 
 from plumbline.harness.views.terminal import Progress
@@ -21,4 +21,4 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     from plumbline.harness.session.session import REPOSITORY
 
     command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), "-p", "no:cacheprovider", *arguments.options]
-    return subprocess.run(command).returncode
+    os.execv(sys.executable, command)  # Ctrl-C is for pytest, which tidies up

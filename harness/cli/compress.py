@@ -32,5 +32,5 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
 
     settings = Settings.here(arguments.data, arguments.weights, train_minutes=arguments.train_minutes)
     model, variant = matrix.find(arguments.model), models.variant(arguments.variant).name
-    cell = Cell(model.name, variant, "eager", "fp32", 1, arguments.image_size or model.image_size, arguments.target)
+    cell = Cell(model.name, variant, "eager", "fp32", 1, arguments.image_size or model.image_size, arguments.target or "cpu")
     return compress.command(Compress(cell, settings, str(arguments.out)), progress)

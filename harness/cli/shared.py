@@ -14,7 +14,7 @@ def _parent(option: str, **keywords: Any) -> argparse.ArgumentParser:
 
 
 DATA = _parent("--data", type=Path, metavar="ROOT", help="real images and weights (default: $PLUMBLINE_DATA)")
-PLACE = _parent("--target", default="cpu", metavar="PLACE", help="where: ssh:HOST, docker:IMAGE, ... (default: here)")
+PLACE = _parent("--target", metavar="PLACE", help="where: ssh:HOST, docker:IMAGE, ... (default: here)")
 # As `style`, a format of tabulate
 STYLE = _parent(
     "--markdown", dest="style", action="store_const", const="github", default="simple", help="tables as GitHub shows them"

@@ -44,9 +44,9 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     size, variant = arguments.image_size or model.image_size, models.variant(arguments.variant).name
     changed = {key: getattr(arguments, key) for key in ("epochs", "seed", "batch", "learning_rate")}
     request = Train(
-        Cell(model.name, variant, "eager", "fp32", 1, size, arguments.target),
+        Cell(model.name, variant, "eager", "fp32", 1, size, arguments.target or "cpu"),
         Settings.here(arguments.data),
-        arguments.device or device_named(arguments.target),
+        arguments.device or (device_named(arguments.target) if arguments.target else None),
         {key: value for key, value in changed.items() if value is not None},
         None if arguments.start is None else str(arguments.start),
         arguments.new_head,

@@ -50,9 +50,7 @@ def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None, as
     try:
         _sleep(child, asker)
         _, status, usage = os.wait4(child, 0)
-    except (
-        SystemExit
-    ):  # the caller was asked to stop, or nobody waits for an answer any more; it may remove what the child writes into
+    except SystemExit:  # the caller was asked to stop, or nobody asks any more; it may remove what the child writes into
         with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it ended by itself this very moment
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)

@@ -280,8 +280,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the scratch folder is removed
     if "--lock" in arguments:
         try:
-            wait_s, who = arguments[arguments.index("--lock") + 1 :][:2]
-            held = lock_machine(float(wait_s), who)
+            wait_s, *who = arguments[arguments.index("--lock") + 1 :]
+            held = lock_machine(float(wait_s), who[0] if who else "somebody")
         except PlumblineError as busy:
             channel.send(Busy(str(busy)))
             return 1

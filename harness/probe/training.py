@@ -42,7 +42,7 @@ def serve(request: Train, channel: Channel) -> Trained:
     try:
         return _trained(request, channel)
     except NotHere as reason:
-        raise CellEnded(UNAVAILABLE, str(reason), axis="variant") from reason
+        raise CellEnded(UNAVAILABLE, str(reason)) from reason
     except (PlumblineError, ValueError) as reason:
         raise CellEnded(FAILED, str(reason)) from reason
 

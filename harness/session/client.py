@@ -70,7 +70,9 @@ class NotDescribed(PlumblineError, LookupError):
 def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[Model]:
     """Return what the probe says of models from outside the registry. Raises NotDescribed, with its words."""
     variables = environment.passed_on(os.environ)
-    done = subprocess.run([*command, "--describe", *references], capture_output=True, text=True, env=variables)
+    done = subprocess.run(
+        [*command, "--describe", *references], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=variables
+    )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     unknown = [line["unknown"] for line in lines if "unknown" in line]
     if unknown:
@@ -100,6 +102,7 @@ class Connection:
         self._log, self._command, self.progress = log, command, progress
         self._lock_s = lock_s
         self._process: subprocess.Popen[bytes] | None = None
+        self.code: int | None = None  # with which the last one ended by itself
         self._said_before = 0  # bytes of the log, when the probe was started
         self.machine = Machine()
         self.watch: Callable[[Progress], None] = lambda now: self.progress(now.text)
@@ -139,7 +142,7 @@ class Connection:
             raise CellEnded(CRASHED, f"the probe{self._where} did not start: {self.place.explain(self._said(), code)}")
         if isinstance(greeting, dict) and greeting.get("type") == "Busy":
             self.kill()
-            raise Busy(str(greeting.get("reason")))
+            raise Busy(f"{self.place.name}: {greeting.get('reason')}" if self.place.name else str(greeting.get("reason")))
         got = greeting.get("protocol") if isinstance(greeting, dict) else None
         if got != PROTOCOL:
             self.kill()
@@ -167,6 +170,8 @@ class Connection:
             if not isinstance(message, Progress):
                 return message
             self.watch(message)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.code = self._process.wait(timeout=1)
         self.kill()
         return None
 
@@ -334,7 +339,10 @@ class CellProbe:
     def _start(self) -> None:
         if self._refusal is not None:
             raise self._refusal
-        self._connection.start()
+        try:
+            self._connection.start()
+        except Busy as busy:  # what a lost connection has left behind there still measures
+            raise CellEnded(CRASHED, str(busy)) from busy
 
     def _once(self, fact: str, request: Message) -> Any:
         """Ask what no process of a cell remains for."""
@@ -373,7 +381,7 @@ class CellProbe:
         if message is None:
             self._open, self._ended = False, True
             words = self._connection.last_words()
-            raise CellEnded(CRASHED, f"{self._connection.place.lost() or 'the probe server died'}: {words}")
+            raise CellEnded(CRASHED, f"{self._connection.place.lost(self._connection.code) or 'the probe server died'}: {words}")
         if isinstance(message, Exited):
             self._open, self._ended, self.exit = False, True, message
         return message

@@ -21,5 +21,5 @@ lock=/run/lock/plumbline
 mkdir -p "$lock" 2>/dev/null || lock=/tmp/plumbline-lock
 mkdir -p "$lock"
 chmod 0777 "$lock" 2>/dev/null || true # another user has made it
-exec docker run --rm --interactive --init --pull never --network none \
+exec docker run --rm --interactive --init --pull never --network none --shm-size 1g --env "PLUMBLINE_LOCK=$lock/machine" \
   --volume "$lock:$lock" --volume plumbline-cache:/cache --volume plumbline-runs:/runs "$@"

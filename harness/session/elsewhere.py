@@ -21,10 +21,10 @@ from plumbline.harness.target import At
 SCRIPT = Path(__file__).with_name("docker-run.sh")
 IN_FOLDER = 'cd "$1" && shift && exec "$@"'  # sh -c IN_FOLDER sh FOLDER COMMAND ...
 
-# What stderr says where nothing answers, and what that means; the first that fits.
-REASONS = {
+# What stderr says where nothing answers, and what that means; the first that fits. Of ssh itself, which ends with 255:
+SSH = {
     "REMOTE HOST IDENTIFICATION HAS CHANGED":
-        "its host key is another than the one that is known; find out why, ssh-keygen -R {host}, then plumbline trust {host}",
+        "its host key is another than the one that is known; plumbline trust {host} says more",
     "Host key verification failed":
         "its host key is not known yet; plumbline trust {host} shows its fingerprint and asks",
     "Could not resolve hostname":
@@ -35,10 +35,13 @@ REASONS = {
         "it does not answer (timed out); see whether it is on, and in this network",
     "No route to host|Network is unreachable":
         "there is no way to it (no route to host)",
-    "permission denied while trying to connect to the Docker daemon|dial unix .*permission denied":
-        "this user may not use docker there; sudo usermod -aG docker USER, and log in again",
     "Permission denied|Too many authentication failures":
         "it does not let this user in (permission denied); ssh-copy-id {host}, or name user and key in ~/.ssh/config",
+}  # fmt: skip
+# and of what it, or this machine, was to run:
+THERE = {
+    "permission denied while trying to connect to the Docker daemon|dial unix .*permission denied":
+        "this user may not use docker there; sudo usermod -aG docker USER, and log in again",
     "Cannot connect to the Docker daemon":
         "docker's engine does not run there",
     "docker: command not found|docker: not found":
@@ -70,11 +73,11 @@ def ssh_options() -> list[str]:
 def _socket_folder() -> Path:
     """Return a folder of this user alone, whose name is short: a socket's path has 107 bytes, and ssh takes 57 of them."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and len(os.fsencode(runtime)) <= 40 and os.access(runtime, os.W_OK):
+    if runtime and len(os.fsencode(runtime)) < 40 and os.access(runtime, os.W_OK):
         return Path(runtime)
     folder = Path(f"/tmp/plumbline-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+    if folder.is_symlink() or folder.lstat().st_uid != os.getuid() or folder.lstat().st_mode & 0o077:
         raise BadPlace(f"expected {folder} to belong to this user alone; remove it, or set $XDG_RUNTIME_DIR")
     return folder
 
@@ -118,6 +121,7 @@ class Elsewhere(Place):
             raise BadPlace(f"target {self.name!r}: {self.explain(str(error), None)}") from error
 
     def _prepare(self, needed: shipping.Needed, say: Callable[[str], None]) -> None:
+        self._root = self._folder = None
         folders = [*needed.data, *([] if needed.weights is None else [needed.weights])]
         if self._host is None:
             self._there = {folder: str(folder) for folder in folders}
@@ -135,15 +139,17 @@ class Elsewhere(Place):
     def settings(self, settings: Settings) -> Settings:
         """In a container the folders have the names that they have here; its cache is its own."""
         if self._image is not None:
-            return replace(settings, cache=UNKNOWN)
+            there = settings.data is not None and any(folder.is_relative_to(settings.data) for folder in self._there)
+            return replace(settings, data=settings.data if there else None, cache=UNKNOWN)
         weights = None if settings.weights not in self._there else Path(self._there[settings.weights])
         return replace(settings, data=self._root, weights=weights, cache=UNKNOWN)
 
     def explain(self, said: str, code: int | None) -> str:
-        for pattern, meaning in REASONS.items():
+        reasons = {**(SSH if self._host is not None and code in (255, None) else {}), **THERE}
+        for pattern, meaning in reasons.items():
             if re.search(pattern, said):
                 return meaning.format(host=self._host, image=self._image)
         return super().explain(said, code)
 
-    def lost(self) -> str | None:
-        return None if self._host is None else "connection lost"
+    def lost(self, code: int | None) -> str | None:
+        return "connection lost" if self._host is not None and code == 255 else None

@@ -35,7 +35,7 @@ from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.session import places
 from plumbline.harness.settings import Settings
-from plumbline.harness.target import DEVICES, BadTarget
+from plumbline.harness.target import DEVICES, BadTarget, Target
 from plumbline.models.registry import REGISTRY
 from plumbline.texts import NotText, read_text
 
@@ -402,7 +402,12 @@ def _variant(reference: Any) -> models.Variant:
         raise MatrixError(str(error)) from error
 
 
-CANONICAL: Mapping[str, Callable[[Any], Any]] = {"runtime": _runtime, "variant": _variant}
+def _target(text: Any) -> Target:
+    """Return what a target means: `board@cpu` is `board`."""
+    return Target.parse(str(text))
+
+
+CANONICAL: Mapping[str, Callable[[Any], Any]] = {"runtime": _runtime, "variant": _variant, "target": _target}
 
 
 def _canonical(axis: str, value: Any) -> Any:

@@ -58,18 +58,22 @@ class Place:
         lines = said.strip().splitlines()
         return lines[-1] if lines else f"it wrote nothing, exit code {code}"
 
-    def lost(self) -> str | None:
-        """Say what it means that a probe which had answered is gone without a word; None where it died."""
+    def lost(self, code: int | None) -> str | None:
+        """Say what it means that a probe which had answered is gone, by the exit code of its command; None where it died."""
         return None
 
     @cached_property
     def capabilities(self) -> Capabilities:
         """Ask what it can run. Raises BadPlace where it does not answer."""
         try:
-            asked = subprocess.run(self.starting("--capabilities"), capture_output=True, timeout=self.starting_s)
+            asked = subprocess.run(
+                self.starting("--capabilities"), stdin=subprocess.DEVNULL, capture_output=True, timeout=self.starting_s
+            )
         except FileNotFoundError as error:
             raise BadPlace(f"target {self.name!r} does not answer: {self.explain(str(error), 127)}") from error
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired as error:
+            raise BadPlace(f"target {self.name!r} does not answer: it has not in {self.starting_s:g} s") from error
+        except OSError as error:
             raise BadPlace(f"target {self.name!r} does not answer: {error}") from error
         try:
             return messages.decode(asked.stdout, Capabilities)

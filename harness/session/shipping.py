@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,6 +25,7 @@ Ssh = Callable[[str], list[str]]  # from a command of a POSIX shell to the comma
 Say = Callable[[str], None]
 # Where copies are kept there. What is being copied is kept beside, and moved when it is whole.
 SHIPPED = 'd="${XDG_CACHE_HOME:-$HOME/.cache}/plumbline/shipped" && mkdir -p "$d" && cd "$d"'
+FREE = "df -Pk . | sed -n 2p | tr -s ' ' | cut -d' ' -f4"  # kB
 DIGEST = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum | sha256sum | cut -c1-64"
 IGNORED = ("__pycache__", ".git", ".venv", "node_modules")
 SPARE_BYTES = 1 << 28  # that stay free on the disk there
@@ -41,19 +44,31 @@ class Needed:
     outside: tuple[str, ...] = ()
 
 
-def copy(folders: Iterable[Path], ssh: Ssh, say: Say) -> dict[Path, str]:
-    """Copy what is not there yet; returns where each folder is there. Raises NotShipped."""
-    found = {folder: _digest(folder) for folder in folders}
+def copy(folders: Iterable[Path], ssh: Ssh, say: Say, name: str = "") -> dict[Path, str]:
+    """Copy what is not there yet; returns where each folder is there. Of folders that have another `name` nothing is remembered.
+
+    Raises NotShipped.
+    """
+    found = {}
+    for folder in folders:
+        say(f"looking through {name or folder.name}")
+        try:
+            found[folder] = _digest(folder, remember=not name)
+        except OSError as error:
+            raise NotShipped(f"{folder.name} cannot be read: {error}") from error
     if not found:
         return {}
-    listed = _asked(ssh, f"{SHIPPED} && pwd && df -Pk . | tail -n 1 && ls", "").splitlines()
-    base, free, there = listed[0], int(listed[1].split()[-3]) * 1024, set(listed[2:])
+    told = _asked(ssh, f'{SHIPPED} && echo "plumbline $({FREE}) $d" && ls | sed "s/^/plumbline: /"')
+    marked = re.search(r"^plumbline (\d+) (.+)$", told, re.M)
+    if marked is None:
+        raise NotShipped(f"expected the free space there, got {told.strip()[-200:]!r}")
+    free, base, there = int(marked[1]) * 1024, marked[2], set(re.findall(r"^plumbline: (.+)$", told, re.M))
     for folder, (digest, files, total) in found.items():
         if digest in there:
             continue
         if free < total + SPARE_BYTES:
-            raise NotShipped(f"its disk is full: {folder.name} takes {size(total)}, and {size(free)} are free there")
-        _send(folder, files, digest, total, ssh, say)
+            raise NotShipped(f"its disk is full: {name or folder.name} takes {size(total)}, and {size(free)} are free there")
+        _send(folder, name or folder.name, files, digest, total, ssh, say)
         free -= total
     return {folder: f"{base}/{digest}" for folder, (digest, _, _) in found.items()}
 
@@ -62,7 +77,8 @@ def link(folders: Mapping[str, str], ssh: Ssh) -> str:
     """Make a folder there that shows others, each under a name; returns its path. Raises NotShipped."""
     key = hashlib.sha256(json.dumps(sorted(folders.items())).encode()).hexdigest()[:16]
     links = " && ".join(f"ln -sfn {shlex.quote(target)} roots/{key}/{shlex.quote(name)}" for name, target in folders.items())
-    return _asked(ssh, f'{SHIPPED} && mkdir -p roots/{key} && {links} && echo "$d/roots/{key}"', "").strip()
+    told = _asked(ssh, f'{SHIPPED} && mkdir -p roots/{key} && {links} && echo "plumbline $d/roots/{key}"')
+    return told.rpartition("plumbline ")[2].strip()
 
 
 def copy_models(folder: Path, files: Sequence[Path], ssh: Ssh, say: Say) -> str:
@@ -78,30 +94,32 @@ def copy_models(folder: Path, files: Sequence[Path], ssh: Ssh, say: Say) -> str:
                 shutil.copytree(path, to, ignore=shutil.ignore_patterns(*IGNORED))
             else:
                 shutil.copyfile(path, to)
-        (there,) = copy([Path(scratch)], ssh, say).values()
+        (there,) = copy([Path(scratch)], ssh, say, "models of the current folder").values()
     return there
 
 
 def files_of(folder: Path, references: Sequence[str]) -> list[Path]:
     """Return the files and packages in a folder that models from outside are made of. Raises NotShipped.
 
-    What is installed (timm, torchvision, a package with an entry point) is expected to be installed there, too.
+    With an ONNX file go those that begin with its name, where its numbers may be; with a module go the other modules of the
+    folder. What is installed (timm, torchvision, a package with an entry point) is expected to be installed there, too.
     """
-    found = []
+    found: list[Path] = []
     for reference in references:
         name = reference.partition("+")[0]
         if name.lower().endswith(".onnx"):
-            path = (folder / name).resolve()
-            if not path.is_relative_to(folder.resolve()):
-                raise NotShipped(f"{name!r}: expected an ONNX file in the current folder, to be copied from there; got another")
-            found.append(folder / path.relative_to(folder.resolve()))
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise NotShipped(f"{name!r}: expected an ONNX file named from the current folder, to be copied; got another")
+            path = folder / name
+            found += [path, *sorted(path.parent.glob(f"{glob.escape(path.stem)}*data*"))]
         elif ":" in name:
             top = name.partition(":")[0].partition(".")[0]
-            found += [path for path in (folder / top, folder / f"{top}.py") if path.exists()]
+            own = [path for path in (folder / top, folder / f"{top}.py") if path.exists()]
+            found += [*own, *sorted(folder.glob("*.py"))] if own else []
     return list(dict.fromkeys(found))
 
 
-def _digest(folder: Path) -> tuple[str, list[Path], int]:
+def _digest(folder: Path, remember: bool) -> tuple[str, list[Path], int]:
     """Return the digest of a folder, as DIGEST says it there; its files, and their bytes."""
     files = sorted(
         (Path(root) / name for root, folders, names in os.walk(folder, followlinks=True) for name in names),
@@ -116,7 +134,8 @@ def _digest(folder: Path) -> tuple[str, list[Path], int]:
             known[key] = [seen.st_size, seen.st_mtime_ns, sha256(path)]
         lines.append(f"{known[key][2]}  ./{path.relative_to(folder).as_posix()}\n")
         total += seen.st_size
-    cache.write_text(json.dumps(known))
+    if remember:
+        cache.write_text(json.dumps(known))
     return hashlib.sha256("".join(lines).encode()).hexdigest(), files, total
 
 
@@ -130,11 +149,12 @@ def _known() -> tuple[dict[str, Any], Path]:
         return {}, cache
 
 
-def _send(folder: Path, files: Sequence[Path], digest: str, total: int, ssh: Ssh, say: Say) -> None:
-    part = f"{digest}.part"
-    unpack = f"{SHIPPED} && rm -rf {part} && mkdir {part} && cd {part} && tar -xf - && {DIGEST} >&2 && cd .."
-    check = f'[ "$(cd {part} && {DIGEST})" = {digest} ] || {{ echo "it arrived damaged" >&2; exit 1; }}'
-    command = ssh(f"{unpack} && {check} && mv {part} {digest}")
+def _send(folder: Path, name: str, files: Sequence[Path], digest: str, total: int, ssh: Ssh, say: Say) -> None:
+    """Unpack beside, check, and move: whoever copies the same at the same time does not get in the way."""
+    part = f'part="$PWD/{digest}.$$" && trap \'rm -rf "$part"\' EXIT && mkdir "$part" && cd "$part" && tar -xf -'
+    check = f'[ "$({DIGEST})" = {digest} ] || {{ echo "it arrived damaged" >&2; exit 1; }}'
+    move = f'cd .. && {{ [ -e {digest} ] || mv -T "$part" {digest}; }}'
+    command = ssh(_sh(f"{SHIPPED} && {part} && {check} && {move}"))
     sent = 0
     with tempfile.TemporaryFile() as errors, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors) as process:
         assert process.stdin is not None
@@ -143,7 +163,7 @@ def _send(folder: Path, files: Sequence[Path], digest: str, total: int, ssh: Ssh
                 for path in files:
                     archive.add(path, path.relative_to(folder).as_posix(), recursive=False)
                     sent += path.stat().st_size
-                    say(f"copying {folder.name}: {size(sent)} of {size(total)}")
+                    say(f"copying {name}: {size(sent)} of {size(total)}")
             process.stdin.close()
         except BrokenPipeError:
             pass  # what it says below
@@ -154,8 +174,13 @@ def _send(folder: Path, files: Sequence[Path], digest: str, total: int, ssh: Ssh
         raise NotShipped(said or f"exit code {code}")
 
 
-def _asked(ssh: Ssh, command: str, given: str) -> str:
-    done = subprocess.run(ssh(command), input=given, capture_output=True, text=True)
+def _asked(ssh: Ssh, command: str) -> str:
+    done = subprocess.run(ssh(_sh(command)), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
         raise NotShipped(done.stderr or f"exit code {done.returncode}")
     return done.stdout
+
+
+def _sh(command: str) -> str:
+    """For a login shell that is no POSIX shell."""
+    return f"exec sh -c {shlex.quote(command)}"

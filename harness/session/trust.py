@@ -27,8 +27,9 @@ class HostKey:
     def keep(self) -> None:
         """Add it to the known ones."""
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        before = self.file.read_text() if self.file.exists() else ""
         with self.file.open("a") as file:
-            file.write(self.line + "\n")
+            file.write(("\n" if before and not before.endswith("\n") else "") + self.line + "\n")
 
 
 def look(host: str) -> HostKey:
@@ -46,9 +47,15 @@ def look(host: str) -> HostKey:
     file = Path(told["userknownhostsfile"].split()[0]).expanduser()
     fingerprint = _ran(["ssh-keygen", "-l", "-f", "-"], lines[0] + "\n").strip()
     listed = name if port == "22" else f"[{name}]:{port}"
-    known = subprocess.run(["ssh-keygen", "-F", listed, "-f", str(file)], capture_output=True, text=True)
-    key = lines[0].split()[2]
-    return HostKey(f"{name}, port {port}", lines[0], fingerprint, file, key in known.stdout.split())
+    known = subprocess.run(["ssh-keygen", "-F", listed, "-f", str(file)], capture_output=True, text=True).stdout.split()
+    kind, key = lines[0].split()[1:]
+    if kind in known and key not in known:
+        forget = f"ssh-keygen -R '{listed}' -f '{file}'"
+        raise NoKey(
+            f"{host} ({name}, port {port}) shows another key than the one that is known: {fingerprint}; find out why. If it is "
+            f"the right one: {forget}, and again"
+        )
+    return HostKey(f"{name}, port {port}", lines[0], fingerprint, file, key in known)
 
 
 def _ran(command: list[str], given: str = "") -> str:

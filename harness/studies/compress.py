@@ -11,6 +11,7 @@ from plumbline.harness.session import matrix, places
 from plumbline.harness.session.client import Connection, compressed
 from plumbline.harness.session.session import needed
 from plumbline.harness.studies.train import check
+from plumbline.harness.target import at
 
 
 def command(request: Compress, progress: Callable[[str], None]) -> int:
@@ -20,6 +21,8 @@ def command(request: Compress, progress: Callable[[str], None]) -> int:
     """
     cell = request.cell
     check(cell)
+    if at(cell.place) is not None:
+        raise matrix.MatrixError(f"--out names a file of this machine, got --target {cell.target}; do it there")
     if matrix.find(cell.model).file is not None:
         raise matrix.MatrixError(f"{cell.model} is an ONNX file, and cannot be compressed; expected a torch model")
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:

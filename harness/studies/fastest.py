@@ -7,6 +7,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,7 @@ from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.session.session import needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.statistics import paired_ratio
+from plumbline.harness.target import HERE, Target
 from plumbline.harness.verdicts.qualification import qualify
 from plumbline.harness.views.table import LEFT, NOTHING, tabulated
 from plumbline.models.compression import variants
@@ -104,8 +106,13 @@ class Question:
 def report(models: Sequence[str], asked: Question, style: str, progress: Callable[[str], None]) -> None:
     """Race the candidates of each model, print the results, and at the end the fastest of each. Raises `Busy`."""
     best, settings = [], asked.settings()
-    print(f"{here()}; inputs: seed {settings.inputs_seed}\n", flush=True)
-    with lock_machine(0, holder()), tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
+    elsewhere = Target.parse(asked.target).place
+    print(f"{elsewhere or here()}; inputs: seed {settings.inputs_seed}\n", flush=True)
+    with (
+        nullcontext() if elsewhere else lock_machine(0, holder()),
+        tempfile.TemporaryDirectory() as folder,
+        (Path(folder) / "probe.log").open("wb") as log,
+    ):
         for model in models:
             try:
                 found = find(list(asked.candidates(model)), settings, log, progress)
@@ -134,7 +141,7 @@ def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Ca
         progress(f"{cells[0].model}, {min(len(checked) + 1, len(cells))} of {len(cells)} candidates, {left}: {text}")
 
     place = places.of(cells[0].target)
-    server = Connection(log, progress=say, place=place)
+    server = Connection(log, progress=say, place=place, lock_s=None if place.name == HERE else 0.0)  # ours we have
     try:
         place.prepare(needed(cells, settings), say)
         for cell in cells:

@@ -78,7 +78,7 @@ def find(reference: str) -> Model:
 
 
 def described(fields: dict[str, Any]) -> Model:
-    """Return a model from what `describe` says of it. It can be listed and planned with, not built."""
+    """Return a model from its `description`. It can be listed and planned with, not built."""
 
     def build(**_: Any) -> nn.Module:
         raise TypeError(f"{fields['name']} is only known by description here; the probe builds it")

@@ -34,13 +34,16 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+SHARED = Path(__file__).resolve().parent  # what models and harness share decides, too, what comes of both
+
+
 def code_digest(folder: Path) -> str:
-    """Return a digest of the source files of a package's folder, 12 hexadecimal digits.
+    """Return a digest of the source files of a package's folder, and of what all packages share: 12 hexadecimal digits.
 
     What a runtime built, or a training that was begun, with other code is not taken from a cache. Finished weights are: their
     record names the code, and a floor holds their accuracy to account.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path in (*sorted(folder.rglob("*.py")), *sorted(SHARED.glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,6 +50,24 @@ def end_of(server: Connection, settings: Settings, name: str) -> CellEnded:
     with pytest.raises(CellEnded) as caught:
         ask_all(CellProbe(server, faulty(name), settings))
     return caught.value
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system does not tell of two things at once")
+def test_what_nobody_waits_for_is_killed(tmp_path: Path) -> None:
+    """A connection that is lost closes the pipe from which requests come."""
+    read, write = os.pipe()
+    assert run_forked(lambda: 3, "job", HOUR_S, read).code == 3
+
+    def work() -> int:
+        os.close(write)
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        return _endless()
+
+    threading.Timer(0.5, os.close, [write]).start()
+    with pytest.raises(SystemExit, match="the session has hung up"):
+        run_forked(work, "job", HOUR_S, read)
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
+    os.close(read)
 
 
 def test_a_good_cell_is_checked_and_measured(server: Connection, settings: Settings) -> None:

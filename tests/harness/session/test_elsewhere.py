@@ -61,7 +61,8 @@ class Server:
         (self.folder / "sshd").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder / key}\nPidFile none\nUsePAM no\nStrictModes no\n"
             f"AuthorizedKeysFile {self.folder / 'authorized'}\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-            f'SetEnv "PATH={bin_folder}:/usr/bin:/bin" "XDG_CACHE_HOME={self.home}" "PLUMBLINE_LOCK={self.home / "lock"}"\n'
+            f'SetEnv "PATH={bin_folder}:/usr/bin:/bin" "XDG_CACHE_HOME={self.home}" "TMPDIR={self.home}"'
+            f' "PLUMBLINE_LOCK={self.home / "lock"}"\n'
         )
         assert SSHD is not None
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -154,6 +155,9 @@ def test_a_container_gets_what_it_needs_and_no_more(tmp_path: Path, monkeypatch:
     assert found[found.index("--workdir") + 1] == str(tmp_path)
     assert found[found.index("--network") + 1] == "none"
     assert place.settings(Settings(data=data.parent, cache=tmp_path)).data == data.parent
+    place.prepare(Needed(), print)
+    assert "--workdir" not in given(), "what another model needed is forgotten"
+    assert place.settings(Settings(data=data.parent, cache=tmp_path)).data is None, "what is not mounted is not there"
 
 
 def test_a_container_is_asked_what_it_can_run_with_the_gpus_that_it_will_get(
@@ -188,6 +192,7 @@ def test_a_container_is_asked_what_it_can_run_with_the_gpus_that_it_will_get(
         ("docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "docker's engine does not run there"),
         ("docker: permission denied while trying to connect to the Docker daemon socket", "this user may not use docker there"),
         ("docker: command not found", "docker is not installed there"),
+        ("PermissionError: [Errno 13] Permission denied: '/cache/plumbline'", "Permission denied: '/cache/plumbline'"),
         ("something nobody has seen before", "something nobody has seen before"),
         ("", "it wrote nothing, exit code 3"),
     ],
@@ -243,6 +248,28 @@ def test_a_key_is_shown_and_kept_if_it_is_the_right_one(sshd: Server, capsys: py
     assert "is known already" in capsys.readouterr().out
 
 
+def test_a_key_that_has_changed_is_not_taken_beside_the_old_one(sshd: Server, capsys: pytest.CaptureFixture[str],
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    sshd.trust("other_host_key")
+    before = sshd.known.read_text()
+    monkeypatch.setattr(sys, "argv", ["plumbline", "trust", "board"])
+    assert main() == 2
+    assert "shows another key than the one that is known" in capsys.readouterr().err
+    assert sshd.known.read_text() == before
+
+
+def test_two_that_copy_the_same_at_once_do_not_get_in_the_way(sshd: Server, board: Elsewhere, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "x").write_bytes(b"x")
+    digest, files, total = shipping._digest(folder, remember=False)
+    for _ in range(2):  # the second one finds that it is there only when it has it, too
+        shipping._send(folder, "a", files, digest, total, board._ssh, print)
+    there = sshd.home / "plumbline" / "shipped"
+    assert [path.name for path in there.iterdir()] == [digest]
+    assert [path.name for path in (there / digest).iterdir()] == ["x"]
+
+
 def test_folders_are_copied_once_and_checked(sshd: Server, board: Elsewhere, tmp_path: Path) -> None:
     root, lines = tmp_path / "data here", list[str]()
     for name, content in (("a/x.bin", b"x" * 1000), ("a/sub folder/y", b"y"), ("b/z", b"z")):
@@ -258,10 +285,11 @@ def test_folders_are_copied_once_and_checked(sshd: Server, board: Elsewhere, tmp
     assert "copying a: 1 kB of 1 kB" in lines
     lines.clear()
     board.prepare(needed, lines.append)
-    assert lines == [], "it is there"
+    assert not [line for line in lines if line.startswith("copying")], "it is there"
+    lines.clear()
     (root / "b" / "z").write_bytes(b"changed")
     board.prepare(needed, lines.append)
-    assert [line.partition(":")[0] for line in lines] == ["copying b"]
+    assert [line.partition(":")[0] for line in lines if line.startswith("copying")] == ["copying b"]
     assert board.settings(Settings(data=root)).data != there, "what another session reads stays as it is"
 
 
@@ -287,16 +315,17 @@ def test_models_of_the_current_folder_go_along(
     (here / "nets" / "small.py").write_text("def make(): ...\n")
     (here / "other.py").write_text("")
     (here / "a.onnx").write_bytes(b"onnx")
+    (here / "a.onnx.data").write_bytes(b"numbers")
     monkeypatch.chdir(here)
     found = shipping.files_of(here, ["nets.small:make+data=cifar10", "a.onnx", "timm:resnet18", "not_here:make"])
-    assert found == [here / "nets", here / "a.onnx"]
+    assert found == [here / "nets", here / "other.py", here / "a.onnx", here / "a.onnx.data"]
     board.prepare(Needed((), None, ("nets.small:make", "a.onnx")), print)
     listing = board.starting()[-1]
     there = subprocess.run(
         [*board.starting()[:-1], listing.replace("plumbline-probe", "find .")], capture_output=True, text=True
     ).stdout
-    assert sorted(there.split()) == [".", "./a.onnx", "./nets", "./nets/small.py"]
-    with pytest.raises(shipping.NotShipped, match="expected an ONNX file in the current folder"):
+    assert sorted(there.split()) == [".", "./a.onnx", "./a.onnx.data", "./nets", "./nets/small.py", "./other.py"]
+    with pytest.raises(shipping.NotShipped, match="expected an ONNX file named from the current folder"):
         shipping.files_of(here, ["../outside.onnx"])
 
 
@@ -350,8 +379,8 @@ def test_a_lost_connection_ends_the_cell_there_and_the_next_one_runs(sshd: Serve
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_nothing_there(sshd: Server, board: Elsewhere, tmp_path: Path) -> None:
-    """A session that is interrupted kills its connections."""
+def test_a_session_that_is_killed_leaves_nothing_there(sshd: Server, board: Elsewhere, tmp_path: Path) -> None:
+    """As Ctrl-C does it."""
     with (tmp_path / "log").open("ab") as log:
         connection = Connection(log, place=board, lock_s=0.0)
         probe = CellProbe(connection, cell_of(model="mlp", image_size=8, target="ssh:board"), Settings())
