@@ -86,11 +86,17 @@ def fingerprint(software: Mapping[str, Any] | None = None) -> Machine:
         python=platform.python_version(),
         **(software or {}),
     )
-    digest = hashlib.sha256(json.dumps(asdict(here), sort_keys=True).encode()).hexdigest()[:12]
+    return identified(here)
+
+
+def identified(machine: Machine) -> Machine:
+    """Return a fingerprint with its digest, and with the revision of plumbline that measures."""
+    bare = replace(machine, id="", git_revision=None, git_dirty=None)
+    digest = hashlib.sha256(json.dumps(asdict(bare), sort_keys=True).encode()).hexdigest()[:12]
     own = _git("ls-files", "--error-unmatch", "harness/machine.py")  # an installed package may lie in a stranger's checkout
     revision = _git("rev-parse", "HEAD") if own else None
     changes = _git("status", "--porcelain", "--untracked-files=no")
-    return replace(here, id=digest, git_revision=revision, git_dirty=bool(changes) if revision else None)
+    return replace(machine, id=digest, git_revision=revision, git_dirty=bool(changes) if revision else None)
 
 
 def differences(here: Machine, then: Machine) -> list[str]:
