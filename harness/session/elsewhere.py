@@ -8,17 +8,21 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from plumbline.files import sha256
 from plumbline.harness.session import shipping
-from plumbline.harness.session.places import BadPlace, Place
+from plumbline.harness.session.places import BadPlace, Board, Place
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.target import At
 
 SCRIPT = Path(__file__).with_name("docker-run.sh")
+AGENT = Path(__file__).resolve().parents[2] / "agent" / "plumbline_agent.py"
+PYTHON = "python3"  # of a board
 IN_FOLDER = 'cd "$1" && shift && exec "$@"'  # sh -c IN_FOLDER sh FOLDER COMMAND ...
 
 # What stderr says where nothing answers, and what that means; the first that fits.
@@ -135,10 +139,45 @@ class Elsewhere(Place):
         return replace(settings, data=self._root, weights=weights, cache=UNKNOWN)
 
     def explain(self, said: str, code: int | None) -> str:
-        for pattern, meaning in REASONS.items():
-            if re.search(pattern, said):
-                return meaning.format(host=self._host, image=self._image)
-        return super().explain(said, code)
+        return _explained(said, self._host, self._image) or super().explain(said, code)
 
     def lost(self) -> str | None:
         return None if self._host is None else "connection lost"
+
+
+class BoardOverSsh(Board):
+    """A board with an agent, over ssh: the agent of this revision is copied there once, and the board's own python3 starts it."""
+
+    def __init__(self, name: str, host: str) -> None:
+        super().__init__(name, ())
+        self._host = host
+
+    def starting(self, *arguments: str) -> list[str]:
+        self.command = self.command or self._copied()
+        return super().starting(*arguments)
+
+    def _copied(self) -> tuple[str, ...]:
+        """Copy the agent there, under the digest of what is in it; returns the command that starts it. Raises BadPlace."""
+        if not AGENT.is_file():
+            advice = "name a command that starts it in targets.toml, with agent = true"
+            raise BadPlace(f"target {self.name!r}: expected a checkout of plumbline, with {AGENT.name}; got none; {advice}")
+        file = f'"${{XDG_CACHE_HOME:-$HOME/.cache}}/plumbline/agent-{sha256(AGENT)[:16]}.py"'
+        copy = f'p={file}; [ -f "$p" ] || {{ mkdir -p "${{p%/*}}" && cat > "$p.part" && mv "$p.part" "$p"; }}'
+        ssh = ("ssh", *ssh_options(), self._host)
+        with AGENT.open("rb") as source:
+            done = subprocess.run([*ssh, copy], stdin=source, capture_output=True)
+        if done.returncode != 0:
+            said = self.explain(done.stderr.decode(errors="replace"), done.returncode)
+            raise BadPlace(f"target {self.name!r} does not answer: {said}")
+        return (*ssh, f"exec {PYTHON} {file}")
+
+    def explain(self, said: str, code: int | None) -> str:
+        return _explained(said, self._host, None) or super().explain(said, code)
+
+
+def _explained(said: str, host: str | None, image: str | None) -> str | None:
+    """Return the first of the REASONS that what was written to stderr fits."""
+    for pattern, meaning in REASONS.items():
+        if re.search(pattern, said):
+            return meaning.format(host=host, image=image)
+    return None

@@ -19,7 +19,7 @@ from plumbline.harness.boot import BOOT
 from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
 from plumbline.harness.session.shipping import Needed
 from plumbline.harness.settings import UNKNOWN, Settings
-from plumbline.harness.target import DEVICES, HERE, Target, at
+from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, with_agent
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -141,7 +141,7 @@ def load(path: Path) -> None:
     except (tomllib.TOMLDecodeError, messages.BadMessage) as error:
         raise BadPlace(f"{path}: {error}; expected tables [place.NAME] with command, agent, data, weights and cache") from error
     for name, entry in listed.place.items():
-        if not entry.command or at(name) or Target.parse(name).place != name:
+        if not entry.command or at(name) or with_agent(name) or Target.parse(name).place != name:
             raise BadPlace(
                 f"{path}: place {name!r}: expected a command, and a name that is no device and no image, got "
                 f"{json.dumps(entry.command)}"
@@ -155,13 +155,15 @@ def load(path: Path) -> None:
 def find(name: str) -> Place:
     """Return the place of that name. Raises BadPlace."""
     if name not in _known:
-        if (where := at(name)) is None:
-            named = ", ".join(filter(None, _known)) or "none"
-            raise BadPlace(f"no target {name!r}; known: {', '.join(DEVICES)}, cuda:1, docker:IMAGE, ssh:HOST, "
-                           f"ssh:HOST/docker:IMAGE, and of {FILE.name}: {named}")  # fmt: skip
-        from plumbline.harness.session.elsewhere import Elsewhere
+        from plumbline.harness.session.elsewhere import BoardOverSsh, Elsewhere
 
-        _known[name] = Elsewhere(name, where)
+        if (host := with_agent(name)) is not None:
+            _known[name] = BoardOverSsh(name, host)
+        elif (where := at(name)) is not None:
+            _known[name] = Elsewhere(name, where)
+        else:
+            named = ", ".join(filter(None, _known)) or "none"
+            raise BadPlace(f"no target {name!r}; known: {', '.join(DEVICES)}, cuda:1, {KINDS}, and of {FILE.name}: {named}")
     return _known[name]
 
 
