@@ -749,13 +749,14 @@ class Trtexec:
                 os.remove(os.path.join(self._scratch, name))
         name = self._asked["input"]
         files = [f"--loadEngine={self._engine}", f"--loadInputs={name}:input.bin", "--exportTimes=times.json"]
-        options = ["--exportOutput=outputs.json", "--exposeDMA", "--avgRuns=1", *self._shapes, *self._on(), *arguments]
+        options = ["--exportOutput=outputs.json", "--exposeDMA", *self._shapes, *self._on(), *arguments]
         self._trtexec([*files, *options])
         try:
             with open(os.path.join(self._scratch, "times.json")) as file:
                 trace = json.load(file)
             with open(os.path.join(self._scratch, "outputs.json")) as file:
-                found = {one["name"]: one for one in json.load(file)}
+                text = re.sub(r"(?<=[\[,] )(-?)(nan|inf)\b", self._json_number, file.read())
+            found = {one["name"]: one for one in json.loads(text)}
             outputs = []
             for name in self._asked["outputs"]:
                 shape = [int(part) for part in found[name]["dimensions"].split("x")]
@@ -768,6 +769,11 @@ class Trtexec:
         if not seconds:
             raise Ended("crashed", f"trtexec {self.version} wrote no times")
         return seconds, outputs
+
+    @staticmethod
+    def _json_number(found):
+        """A number that is none, as C++ writes it, in Python's JSON."""
+        return "NaN" if found.group(2) == "nan" else found.group(1) + "Infinity"
 
     def first(self, data):
         trace, outputs = self._infer(data, ["--iterations=1", "--warmUp=0", "--duration=0"])

@@ -133,6 +133,10 @@ def main() -> int:
     trial = Path(asked["--loadEngine"]).stat().st_size < 1000  # the file that doubles its input
     wrong = behaviour == "wrong" or (behaviour == "wrong but in the trial" and not trial)
     outputs = infer(asked["--loadEngine"], asked["--loadInputs"], 1.5 if wrong else 1.0)
+    if behaviour == "slow":
+        time.sleep(1)
+    if behaviour == "overflow" and not trial:
+        outputs = [(name, values * float("inf")) for name, values in outputs]
     if timing and behaviour == "other when timed":
         outputs = [(name, values * 1.1) for name, values in outputs]
     export_outputs(asked["--exportOutput"], outputs)

@@ -56,7 +56,8 @@ def test_a_cell_by_trtexec_is_proved_here_and_timed_there(
 ) -> None:
     board = tmp_path / "board"
     sysfs(board / "sys", NANO)
-    with probe_at(tmp_path, python, place(board, fake=""), CELL, replace(quick, sampling_s=0.5), monkeypatch) as probe:
+    longer = replace(quick, sampling_s=0.5, layers=True)
+    with probe_at(tmp_path, python, place(board, fake=""), CELL, longer, monkeypatch) as probe:
         prepared, agreement = probe.prepared(), probe.agreement()
         assert prepared.options["backend"] == "trtexec" and prepared.options["version"] == "8.2.1"
         assert prepared.options["in_precision"] == 1.0
@@ -76,7 +77,11 @@ def test_a_cell_by_trtexec_is_proved_here_and_timed_there(
         machine = probe._connection.machine
         assert machine.torch is None and machine.libraries["trtexec"] == "8.2.1" and "torch.onnx" in machine.libraries
         assert machine.id and machine.git_revision, "a fingerprint, and the revision that measures"
-        probe.close()
+        layers = probe.layers()
+        assert layers is not None and layers.unavailable == "agent does not say where its time goes"
+        with pytest.raises(CellEnded, match="agent times itself on its board, and takes no turns with others") as ended:
+            probe.turn()
+        assert ended.value.outcome == UNSUPPORTED
         assert probe.exit is not None and "load_1min" in probe.exit.state_before
 
 
@@ -100,6 +105,24 @@ def test_outputs_that_are_wrong_after_the_trial_are_red_too(
             probe.latency()
         assert ended.value.outcome == FAILED
         assert "latency" not in probe.facts
+
+
+def test_an_overflow_is_red(tmp_path: Path, python: str, quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with probe_at(tmp_path, python, place(tmp_path / "b", fake="overflow"), CELL, quick, monkeypatch) as probe:
+        with pytest.raises(CellEnded, match="the outputs hold NaN or infinity") as ended:
+            probe.agreement()
+        assert ended.value.outcome == FAILED
+
+
+def test_images_that_would_take_too_long_are_not_classified(
+    tmp_path: Path, python: str, quick: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tool takes a second at least, for each of 1,797 digits."""
+    cell, all_of_them = replace(CELL, batch=1), replace(quick, accuracy_images=None, time_limit_s=500.0)
+    with probe_at(tmp_path, python, place(tmp_path / "b", fake="slow"), cell, all_of_them, monkeypatch) as probe:
+        found = probe.accuracy()
+        assert found.top1 is None and found.unavailable is not None
+        assert "s there, more than half of the limit of 500 s; ask for fewer (--accuracy-images)" in found.unavailable
 
 
 def test_half_precision_has_to_be_seen(tmp_path: Path, python: str, quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
