@@ -20,6 +20,7 @@ Ended instead of an answer says why there is none. When stdin is closed, what ru
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import gc
@@ -38,6 +39,7 @@ import sys
 import tempfile
 import time
 from array import array
+from functools import lru_cache
 
 AGENT = 1  # raised whenever an older probe or agent would misread a message
 SPARE_BYTES = 32 << 20  # that stay free on the disk
@@ -655,8 +657,9 @@ class Trtexec:
         named = [path for path in (os.environ.get("PLUMBLINE_TRTEXEC"), *TRTEXEC) if path and os.access(path, os.X_OK)]
         return named[0] if named else shutil.which("trtexec")
 
-    @classmethod
-    def version_of(cls, command):
+    @staticmethod
+    @lru_cache()
+    def version_of(command):
         """Return the version that trtexec says: v8201 is 8.2.1, v100200 is 10.2.0."""
         try:
             said = subprocess.run([command, "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60).stdout
@@ -718,7 +721,7 @@ class Trtexec:
         log = os.path.join(self._scratch, "log")
         with open(log, "wb") as file:
             process = subprocess.Popen([self._command, *arguments], stdin=subprocess.DEVNULL, stdout=file,
-                                       stderr=subprocess.STDOUT, cwd=self._scratch)  # fmt: skip
+                                       stderr=subprocess.STDOUT, cwd=self._scratch, preexec_fn=die_with_parent)  # fmt: skip
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = status
         self._peak = max(self._peak, usage.ru_maxrss * 1024)
@@ -916,8 +919,7 @@ class Worker:
                 self._pipe.send(Ended("out_of_memory", f"MemoryError: {error}").message())
             except Exception as error:  # noqa: BLE001 - the process boundary: whatever a library raises is the answer
                 lines = [type(error).__name__, *str(error).strip().splitlines()[:1]]
-                memory = re.search(r"allocate memory|out of memory|bad_alloc", str(error))
-                self._pipe.send(Ended("out_of_memory" if memory else "unsupported", ": ".join(lines), "runtime").message())
+                self._pipe.send(Ended(outcome_of(error), ": ".join(lines), "runtime").message())
 
     def _open(self, message, data):
         began = clock()
@@ -948,6 +950,15 @@ class Worker:
 
     def _memory(self, message, data):
         return {"type": "Answer", "value": self._backend.memory()}, b""
+
+
+def outcome_of(error):
+    """Tell the outcome that an exception stands for, as harness/probe/jobs.py does."""
+    if re.search(r"allocate memory|out of memory|bad_alloc", str(error), re.IGNORECASE):
+        return "out_of_memory"
+    if isinstance(error, ImportError):
+        return "unavailable"
+    return "unsupported" if type(error).__module__.startswith("onnxruntime") else "failed"
 
 
 def product(numbers):
@@ -1027,8 +1038,8 @@ class Agent:
         if len(reasons) == 1:
             self._pipe.send(last)
         else:
-            outcomes = {answer["outcome"] for answer, _ in reasons}
-            outcome = "unsupported" if "unsupported" in outcomes else last["outcome"]
+            outcomes = [answer["outcome"] for answer, _ in reasons if answer["outcome"] != "unavailable"]
+            outcome = outcomes[0] if outcomes else "unavailable"
             words = "; ".join(text for _, text in reasons)
             self._pipe.send(Ended(outcome, f"nothing there runs it: {words}", "runtime").message())
 
@@ -1096,8 +1107,6 @@ def oom_kills():
 
 def die_with_parent():
     """Linux: be killed when the agent is, whatever kills it."""
-    import ctypes
-
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 

@@ -117,7 +117,7 @@ def test_an_overflow_is_red(tmp_path: Path, python: str, quick: Settings, monkey
 def test_images_that_would_take_too_long_are_not_classified(
     tmp_path: Path, python: str, quick: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tool takes a second at least, for each of 1,797 digits."""
+    """The tool takes a second at least, for each of 500 digits."""
     cell, all_of_them = replace(CELL, batch=1), replace(quick, accuracy_images=None, time_limit_s=500.0)
     with probe_at(tmp_path, python, place(tmp_path / "b", fake="slow"), cell, all_of_them, monkeypatch) as probe:
         found = probe.accuracy()

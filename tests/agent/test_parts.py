@@ -92,6 +92,28 @@ def test_it_reads_how_layers_were_built(line: str, expected: tuple[str, str, str
     assert (found.group("kind"), given[0] or given[2], made[1] or made[3]) == expected
 
 
+@pytest.mark.parametrize(
+    ("number", "version"), [("8201", "8.2.1"), ("8503", "8.5.3"), ("100200", "10.2.0"), ("101401", "10.14.1"), ("", None)]
+)
+def test_it_reads_the_version_of_trtexec(tmp_path: Path, number: str, version: str | None) -> None:
+    tool = tmp_path / "trtexec"
+    tool.write_text(f"#!/bin/sh\necho '&&&& RUNNING TensorRT.trtexec [TensorRT v{number}] # trtexec --help'\n")
+    tool.chmod(0o755)
+    assert module().Trtexec.version_of(str(tool)) == version
+
+
+def test_what_a_library_raises_is_an_outcome() -> None:
+    theirs = type("Fail", (RuntimeError,), {"__module__": "onnxruntime.capi.onnxruntime_pybind11_state"})
+    expected: list[tuple[Exception, str]] = [
+        (theirs("no kernel"), "unsupported"),
+        (ValueError("shape"), "failed"),
+        (ImportError("x"), "unavailable"),
+        (RuntimeError("CUDA error: Out of memory"), "out_of_memory"),
+    ]
+    for error, outcome in expected:
+        assert module().outcome_of(error) == outcome
+
+
 # -- power ------------------------------------------------------------------------------------------------------
 
 

@@ -98,17 +98,26 @@ def test_a_file_is_kept_by_its_digest_and_checked(tmp_path: Path) -> None:
     "fault",
     [
         "a.shutil.disk_usage = lambda folder: type('Usage', (), {'free': 3 << 20})()",
-        "a.tempfile.NamedTemporaryFile = lambda **_: open('/dev/full', 'wb', buffering=0)",
+        # every write fails as on a full disk; the file itself is an ordinary one, as the agent removes it
+        "import errno, tempfile; make = tempfile.NamedTemporaryFile\n"
+        "class Full:\n"
+        "    def __init__(self, **how): self.file = make(**how); self.name = self.file.name; self.close = self.file.close\n"
+        "    def __enter__(self): return self\n"
+        "    def __exit__(self, *_): self.close()\n"
+        "    def write(self, data): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "a.tempfile.NamedTemporaryFile = Full\n",
     ],
+    ids=["known before", "while it is written"],
 )
 def test_a_full_disk_is_one_sentence(tmp_path: Path, fault: str) -> None:
     *variables, python, _ = place(tmp_path)
-    source = f"import sys; sys.path.insert(0, {str(FILE.parent)!r}); import plumbline_agent as a; {fault}; sys.exit(a.main([]))"
+    source = f"import sys\nsys.path.insert(0, {str(FILE.parent)!r})\nimport plumbline_agent as a\n{fault}\nsys.exit(a.main([]))"
     with talk([*variables, python, "-c", source]) as agent:
         answer, _ = agent.ask("File", matrix(), sha256="0" * 64)
         assert (answer["type"], answer["outcome"], answer["axis"]) == ("Ended", "unavailable", "target")
         assert answer["reason"].startswith("its disk is full: the ONNX file takes 0.0 MiB, and ")
         assert agent.ask("State")[0]["type"] == "Answer", "and it reads on where the next message begins"
+        assert list((tmp_path / "cache" / "plumbline" / "agent").iterdir()) == []
 
 
 @pytest.mark.parametrize(
