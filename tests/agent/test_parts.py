@@ -141,21 +141,27 @@ AGX = {
     "1-0040/name": "ina3221x", "1-0040/iio_device/rail_name_0": "GPU", "1-0040/iio_device/in_power0_input": "1500",
     "1-0041/name": "ina3221x", "1-0041/iio_device/rail_name_1": "CPU", "1-0041/iio_device/in_power1_input": "500",
 }  # fmt: skip
+RAILS = {
+    "nano": {"POM_5V_IN", "POM_5V_GPU"},
+    "orin": {"VDD_IN", "VDD_CPU_GPU_CV"},
+    "agx": {"CPU", "GPU"},
+    "thor": {"VIN"},
+}
 THOR = {"2-0044/name": "ina238", "2-0044/hwmon/hwmon1/power1_input": "31500000"}
 
 
 @pytest.mark.parametrize(
-    ("files", "watts", "rate_hz", "remark"),
+    ("board", "files", "watts", "rate_hz", "remark"),
     [
-        (NANO, 2.875, 5.0, []),
-        (ORIN, 6.0, 2.0, []),
-        (AGX, 2.0, 5.0, ["power is the sum of the rails CPU, GPU"]),
-        (THOR, 31.5, 5.0, []),
+        ("nano", NANO, 2.875, 5.0, []),
+        ("orin", ORIN, 6.0, 2.0, []),
+        ("agx", AGX, 2.0, 5.0, ["power is the sum of the rails CPU, GPU"]),
+        ("thor", THOR, 31.5, 5.0, []),
     ],
     ids=["nano", "orin", "agx", "thor"],
 )
 def test_power_is_read_in_every_form(
-    tmp_path: Path, files: dict[str, str], watts: float, rate_hz: float, remark: list[str]
+    tmp_path: Path, board: str, files: dict[str, str], watts: float, rate_hz: float, remark: list[str]
 ) -> None:
     agent = module()
     agent.SYSFS = str(sysfs(tmp_path, files))
@@ -165,6 +171,7 @@ def test_power_is_read_in_every_form(
     found, said = power.read(7)
     assert found == {"unit": "W", "scope": "machine", "values": [watts, watts], "rate_hz": rate_hz, "inferences": 7}
     assert said == remark
+    assert set(power.rails) == RAILS[board], "no channel that is not connected, nor the sum of the shunts"
 
 
 def test_power_that_cannot_be_read_says_why(tmp_path: Path) -> None:
