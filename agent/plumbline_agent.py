@@ -626,7 +626,7 @@ class Trtexec:
     """
 
     LAYER = re.compile(r"Layer\((?P<kind>\w+)\): (?P<name>.*?), (?:Tactic: [^,]+, )?(?P<given>.*) -> (?P<made>.*)$")
-    TENSOR = re.compile(r"\[(\w+)\(([-\d,]+)\)\]|\((\w+)\[([-\d,]+)\]\)")  # 8.2, and 8.5
+    TENSOR = re.compile(r"\[(\w+)\(([-\d,]*)\)\]|\((\w+)\[([-\d,]*)\]\)")  # 8.2, and 8.5
     MULTIPLY = re.compile(r"Conv|Gemm|MatrixMultiply|FullyConnected|MatMul|gemm|Myelin")
     FORMATS = {"Float": "float32", "Half": "float16", "Int8": "int8"}
 
@@ -693,7 +693,7 @@ class Trtexec:
             if found:
                 given, out = self.TENSOR.findall(found.group("given")), self.TENSOR.findall(found.group("made"))
                 if given and out:
-                    dimensions = [abs(int(part)) for part in (out[0][1] or out[0][3]).split(",")]
+                    dimensions = [abs(int(part)) for part in re.findall(r"\d+", out[0][1] or out[0][3])]
                     kind = given[0][0] or given[0][2]
                     layers.append({"name": found.group("name"), "operator": found.group("kind"),
                                    "multiplies": bool(self.MULTIPLY.search(found.group("kind"))),

@@ -151,11 +151,16 @@ class Agent(Runtime):
             Kernel(part.name, part.operator, 0.0, part.multiplies, part.format, prod(part.outputs) // batch)
             for part in self.opened.layers
         ]
-        if any(kernel.multiplies for kernel in kernels):
-            return share_in(kernels, precision, layers)
-        if precision.name != "fp32":
-            raise Unsupported(f"{self.opened.backend} {self.opened.version} does not say in which number format layers are")
-        return 1.0  # nothing else was allowed when it was built or loaded
+        seen = {kernel.number_format for kernel in kernels if kernel.multiplies}
+        if precision.name == "fp32" and seen <= {precision.dtype}:
+            return 1.0  # nothing else was allowed when it was built or loaded, and nothing else is seen
+        share = share_in(kernels, precision, layers)
+        if share < 0.5 and precision.name != "fp32" and (not seen or precision.dtype in seen):
+            who = f"{self.opened.backend} {self.opened.version}"  # what it makes one kernel of, it does not list layer by layer
+            raise Unsupported(
+                f"{who} shows {share:.1%} of its MACs in {precision.name}, and the rest in another format or in none"
+            )
+        return share
 
     def read_back(self) -> dict[str, Any]:
         found, board = self.opened, self._board.hello

@@ -43,7 +43,7 @@ def fixed(file: str, shapes: str) -> Any:
         if given.name == name:
             for dimension, size in zip(given.type.tensor_type.shape.dim, dimensions.split("x"), strict=True):
                 dimension.dim_value = int(size)
-    return onnx.shape_inference.infer_shapes(model)
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
 def layers(model: Any, number_format: str) -> str:

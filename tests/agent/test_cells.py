@@ -15,10 +15,15 @@ from plumbline.harness import messages, record
 from plumbline.harness.cell import Cell
 from plumbline.harness.lock import Busy, lock_machine
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.runtimes import RunConfig, Unsupported
+from plumbline.harness.runtimes.agent import Agent
+from plumbline.harness.runtimes.board import Opened, Part
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.session.places import BadPlace, Board
 from plumbline.harness.settings import Settings
+from plumbline.models import Layer
 from tests.agent.agents import FILE, place
 from tests.agent.test_parts import NANO, sysfs
 from tests.conftest import Run
@@ -133,6 +138,29 @@ def test_half_precision_has_to_be_seen(tmp_path: Path, python: str, quick: Setti
         with pytest.raises(CellEnded, match=r"asked for fp16, agent executes 0\.0% of its MACs in that") as ended:
             probe.prepared()
         assert ended.value.outcome == FAILED
+
+
+def _share(precision: str, formats: list[tuple[str, int]]) -> float:
+    """What an agent's runtime says of a net of two layers, as TensorRT lists these formats, each with its outputs."""
+    layers = [Layer("one", 10, 1000, 10), Layer("two", 10, 3000, 10)]
+    there = Agent.__new__(Agent)
+    parts = [
+        Part(f"part {number}", "CaskConvolution", True, kind, [1, outputs]) for number, (kind, outputs) in enumerate(formats)
+    ]
+    there._opened = Opened(backend="trtexec", version="8.2.1", layers=parts)
+    there._config = RunConfig(PRECISIONS[precision], "cuda", 1, 1)
+    return there.share_in_precision([None], layers)
+
+
+def test_what_a_builder_does_not_list_is_not_taken_for_half_precision() -> None:
+    assert _share("fp16", [("float16", 100), ("float16", 300)]) == 1.0
+    assert _share("fp16", [("float32", 100), ("float16", 300)]) == 0.75
+    assert _share("fp16", [("float32", 100), ("float32", 300)]) == 0.0, "red"
+    for listed in ([("float16", 100)], []):
+        with pytest.raises(Unsupported, match=r"trtexec 8\.2\.1 shows .* of its MACs in fp16, and the rest in another"):
+            _share("fp16", listed)
+    assert _share("fp32", []) == _share("fp32", [("float32", 100)]) == 1.0, "there nothing else was allowed"
+    assert _share("fp32", [("float32", 100), ("float16", 300)]) == 0.25, "red"
 
 
 def test_a_file_that_the_board_does_not_read_is_unsupported(
