@@ -6,7 +6,7 @@ from typing import Any
 
 from plumbline import PlumblineError
 
-MODELS, RUNTIMES = 2, 1
+MODELS, RUNTIMES = 2, 2
 
 
 def check(models: Any, runtimes: Any) -> None:

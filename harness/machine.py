@@ -111,17 +111,23 @@ def fingerprint(software: Mapping[str, Any] | None = None) -> Machine:
         image=written and Image(written.base, written.base_digest, written.versions),
         **(software or {}),
     )
-    facts = msgspec.to_builtins(here)
-    if here.image is None:
+    return identified(here)
+
+
+def identified(machine: Machine) -> Machine:
+    """Return a fingerprint with its digest, and with the revision of plumbline that measures."""
+    facts = msgspec.to_builtins(replace(machine, id="", git_revision=None, git_dirty=None))
+    if machine.image is None:
         del facts["image"]  # the id of a machine without one is what it was before there were images
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    written = _image_file()
     own = _git("ls-files", "--error-unmatch", "harness/machine.py")  # an installed package may lie in a stranger's checkout
     revision = _git("rev-parse", "HEAD") if own else None
     if revision is None and written is not None and written.revision is not None:
         name = written.revision
-        return replace(here, id=digest, git_revision=name.rstrip("+"), git_dirty=name.endswith("+"))
+        return replace(machine, id=digest, git_revision=name.rstrip("+"), git_dirty=name.endswith("+"))
     changes = _git("status", "--porcelain", "--untracked-files=no")
-    return replace(here, id=digest, git_revision=revision, git_dirty=bool(changes) if revision else None)
+    return replace(machine, id=digest, git_revision=revision, git_dirty=bool(changes) if revision else None)
 
 
 def _image_file() -> _ImageFile | None:

@@ -19,6 +19,13 @@ class NoFolder(PlumblineError, ValueError):
     """A folder of data or weights that is none."""
 
 
+def _is_dir(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except PermissionError:  # of a folder above it
+        return False
+
+
 def folders(data: Path | None, weights: Path | None = None) -> dict[str, Path]:
     """Return the data root, given or $PLUMBLINE_DATA, and the weights, given or `weights` in it; those that there are.
 
@@ -28,7 +35,7 @@ def folders(data: Path | None, weights: Path | None = None) -> dict[str, Path]:
     if weights is None and data is not None and (data / "weights").is_dir():
         weights = data / "weights"
     for option, folder in (("--data", data), ("--weights", weights)):
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not _is_dir(folder):
             raise NoFolder(f"{option}: expected a folder, got {str(folder)!r}")
     named = {"data": data, "weights": weights}
     return {key: folder.resolve() for key, folder in named.items() if folder is not None}

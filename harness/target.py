@@ -15,7 +15,9 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # of targets.toml
 # Neither begins with what a command would take for an option.
 IMAGE = r"[A-Za-z0-9][\w.:/@-]*"  # registry:5000/name:tag, name@sha256:...
 HOST = r"[A-Za-z0-9_][\w.@-]*"  # as OpenSSH takes it: an alias of ~/.ssh/config, or user@host
-FORMS = "cpu, cuda:1, docker:IMAGE, ssh:HOST, ssh:HOST/docker:IMAGE or a name of targets.toml, and @cuda:1 behind it for a device"
+KINDS = "docker:IMAGE, ssh:HOST, ssh:HOST/docker:IMAGE, agent:ssh:HOST"
+FORMS = f"cpu, cuda:1, {KINDS} or a name of targets.toml, and @cuda:1 behind it for a device"
+BOARD = re.compile(rf"agent:ssh:(?P<host>{HOST})")
 PLACE = re.compile(rf"(?:ssh:(?P<host>{HOST}))?(?P<slash>/)?(?:docker:(?P<image>{IMAGE}))?")
 
 
@@ -24,7 +26,7 @@ class BadTarget(PlumblineError, ValueError):
 
 
 class Target(NamedTuple):
-    """`place` is HERE, a name of targets.toml, `docker:IMAGE`, `ssh:HOST` or `ssh:HOST/docker:IMAGE`.
+    """`place` is HERE, a name of targets.toml, `docker:IMAGE`, `ssh:HOST`, `ssh:HOST/docker:IMAGE` or `agent:ssh:HOST`.
 
     `device` is what torch calls it there.
     """
@@ -49,7 +51,7 @@ class Target(NamedTuple):
         place, _, device = text.rpartition("@")
         if not DEVICE.fullmatch(device):
             place, device = text, "cpu"
-        if not (NAME.fullmatch(place) or at(place)):
+        if not (NAME.fullmatch(place) or at(place) or with_agent(place)):
             raise BadTarget(f"expected a target as {FORMS}; got {text!r}")
         return cls(place, device)
 
@@ -73,3 +75,9 @@ def at(place: str) -> At | None:
     if found is None or not (found["host"] or found["image"]) or bool(found["slash"]) != bool(found["host"] and found["image"]):
         return None
     return At(found["host"], found["image"])
+
+
+def with_agent(place: str) -> str | None:
+    """Return the host of `agent:ssh:HOST`, a board that cannot run the harness; None of a name that is of another form."""
+    found = BOARD.fullmatch(place)
+    return None if found is None else found["host"]

@@ -2,6 +2,9 @@
 
 It speaks the messages of harness/messages.py over stdin and stdout, so that a place is just a command in front of it.
 
+With `--agent COMMAND` the cells are executed by an agent that this command starts, on a board that cannot run the harness
+(harness/runtimes/board.py); all else is done here.
+
 `plumbline-probe --describe REFERENCE ...` serves nobody: it says of each model from outside the registry what a session has to
 know, one JSON line each, and ends. So does `--capabilities`, of the machine.
 """
@@ -30,6 +33,7 @@ from plumbline import PlumblineError, UnknownName, entry_points, models
 from plumbline.harness import environment, faces, machine, messages, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell
+from plumbline.harness.lock import Busy as Occupied
 from plumbline.harness.lock import lock_machine
 from plumbline.harness.machine import allowed_cpus
 from plumbline.harness.messages import (
@@ -46,10 +50,13 @@ from plumbline.harness.messages import (
     Request,
     Train,
 )
-from plumbline.harness.outcomes import FAILED, UNAVAILABLE
+from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded
 from plumbline.harness.probe.channel import Channel
 from plumbline.harness.probe.jobs import Task, run_job, trial_name
 from plumbline.harness.probe.process import Branch, die_with_parent, run_forked, run_spawned
+from plumbline.harness.readings import Readings
+from plumbline.harness.runtimes import board
+from plumbline.harness.runtimes.board import Board
 from plumbline.harness.settings import Settings
 from plumbline.models import DENSE
 
@@ -65,14 +72,16 @@ UNLIMITED = ("train", "compress")  # jobs that take as long as they take
 class Server:
     """Serves requests one after the other until the session closes the pipe."""
 
-    def __init__(self, channel: Channel, folder: Path, fork: bool) -> None:
-        self._channel, self._folder, self._fork = channel, folder, fork
+    def __init__(self, channel: Channel, folder: Path, fork: bool, agent: Board | None = None) -> None:
+        self._channel, self._folder, self._fork, self._agent = channel, folder, fork, agent
         self._variants: list[Path] = []  # their folders, the one that was used last at the end
         self._builder = Branch(_prepare_to_build, partial(_build, channel), channel.read_end)
 
     def serve(self) -> None:
         """Say hello, then serve until the end of the stream."""
-        hello = Hello(PROTOCOL, machine.fingerprint(_software()))
+        software = _software()
+        here = machine.fingerprint(software) if self._agent is None else self._agent.machine(software["torch"])
+        hello = Hello(PROTOCOL, here)
         for name in PRELOAD:
             import_module(name)
         entry_points.look_up()  # what other packages bring
@@ -110,13 +119,17 @@ class Server:
         self._ran("compress", request, self._folder)
 
     def _open(self, request: Open) -> None:
-        before, folder = machine.state(), self._folder_of(request.cell, request.settings)
+        before, folder = self._state(), self._folder_of(request.cell, request.settings)
         if request.cell.variant != DENSE:
             self._variants = [*make_room([each for each in self._variants if each != folder], ROOM_BYTES), folder]
         if self._runtime_works(request) and self._prepared(request):
             ended = self._end_of(Task("cell", request, [folder]))
             self._channel.end_line()  # of an answer that was cut off in the middle
-            self._channel.send(replace(ended, state_before=before, state_after=machine.state()))
+            self._channel.send(replace(ended, state_before=before, state_after=self._state()))
+
+    def _state(self) -> Readings:
+        """Read the state of the machine that executes."""
+        return machine.state() if self._agent is None else self._agent.readings("State")
 
     def _prepared(self, request: Open) -> bool:
         """Make what a cell needs and no cell before has left; True where all is there. Where not, says how it ended."""
@@ -173,6 +186,8 @@ class Server:
     def close(self) -> None:
         """End what is still running."""
         self._builder.close()
+        if self._agent is not None:
+            self._agent.close()
 
     def _folder_of(self, cell: Cell, settings: Settings) -> Path:
         folder = self._folder / _digest(cell, settings)
@@ -253,7 +268,13 @@ def _describe(references: list[str]) -> int:
 
 
 def _tell_capabilities() -> int:
-    Channel.over_stdio().write(messages.encode(runtimes.capabilities()))
+    channel = Channel.over_stdio()
+    found = runtimes.capabilities()
+    if board.named():
+        agent = Board()
+        found = agent.capabilities([name for name in runtimes.known() if name != "agent"])
+        agent.close()
+    channel.write(messages.encode(found))
     return 0
 
 
@@ -264,6 +285,15 @@ def main(arguments: list[str]) -> int:
         del os.environ[name]
     if watching := environment.watchers():
         sys.exit(f"what measures is watched by {', '.join(watching)}, and would be slowed down; run without that")
+    if arguments[:1] == ["--agent"]:
+        os.environ[board.VARIABLE], arguments = arguments[1], arguments[2:]
+    try:
+        return _main(arguments)
+    except CellEnded as end:  # of an agent that does not start
+        sys.exit(end.reason)
+
+
+def _main(arguments: list[str]) -> int:
     if arguments[:1] == ["--job"]:
         return _run_one(arguments[1])
     if arguments[:1] == ["--describe"]:
@@ -278,22 +308,27 @@ def main(arguments: list[str]) -> int:
     channel = Channel.over_stdio()
     die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the scratch folder is removed
+    lock, held, agent = None, None, None
     if "--lock" in arguments:
-        try:
-            wait_s, *who = arguments[arguments.index("--lock") + 1 :]
-            held = lock_machine(float(wait_s), who[0] if who else "somebody")
-        except PlumblineError as busy:
-            channel.send(Busy(str(busy)))
-            return 1
+        wait_s, *who = arguments[arguments.index("--lock") + 1 :]
+        lock = (float(wait_s), who[0] if who else "somebody")
+    try:
+        if board.named():
+            agent = Board(lock)
+        elif lock is not None:
+            held = lock_machine(*lock)
+    except Occupied as busy:
+        channel.send(Busy(str(busy)))
+        return 1
     with tempfile.TemporaryDirectory(prefix="plumbline-") as folder:
         tempfile.tempdir = folder  # of every process forked from here
-        server = Server(channel, Path(folder), fork)
+        server = Server(channel, Path(folder), fork, agent)
         try:
             server.serve()
         finally:  # a dying session tells twice, by pipe and by signal: the second must not stop the removing
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             server.close()
-            if "--lock" in arguments:
+            if held is not None:
                 held.release()
     return 0
 

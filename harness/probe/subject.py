@@ -22,7 +22,7 @@ from plumbline.harness import environment, messages, meters, runtimes, timing
 from plumbline.harness.cell import Cell, compares_with_parent
 from plumbline.harness.facts import Accuracy, Agreement, Latency, Layers, Part, Prepared, Promise, WeightsUsed
 from plumbline.harness.machine import allowed_cpus, cpu_flags
-from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked
+from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe import accuracy, agreement, artefacts, memory, threads
 from plumbline.harness.probe.disturbance import Disturbance
@@ -54,18 +54,18 @@ class Subject:
         self._base_bytes = memory.resident_bytes()
         self._peak_bytes = 0
         self._cell, self._settings, self._progress = cell, settings, progress
-        if cell.device_kind == "cuda" and not torch.cuda.is_available():
-            raise CellEnded(UNAVAILABLE, "torch finds no CUDA device", axis="target")
-        if cell.precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):
-            raise CellEnded(UNAVAILABLE, "this GPU is older than Ampere and has no TF32", axis="precision")
+        self._runtime = runtimes.find(cell.runtime).adapter
         self._device = torch.device(cell.device)
-        if cell.device_kind == "cuda":
+        if cell.device_kind == "cuda" and not self._runtime.elsewhere:
+            if not torch.cuda.is_available():
+                raise CellEnded(UNAVAILABLE, "torch finds no CUDA device", axis="target")
+            if cell.precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):
+                raise CellEnded(UNAVAILABLE, "this GPU is older than Ampere and has no TF32", axis="precision")
             torch.cuda.set_device(self._device)  # what waits, and the peaks, are of the current one
         self._precision = PRECISIONS[cell.precision]
         self._model = models.find(cell.model)
         self._reference = Reference.load(folder)
         self._layers = layers(folder)
-        self._runtime = runtimes.find(cell.runtime).adapter
         self._artefact = None if self._runtime.artefact_for(cell.variant) is None else artefacts.load(cell, folder)
         model, file = self._build()
         chosen = (self._artefact or {}).get("chosen", {})
@@ -73,7 +73,7 @@ class Subject:
         self._executable.ready(self._place(self._host()))
         self._in_precision = self._share_in_precision()
         self._options = self._read_back({**runtimes.find(cell.runtime).options, **chosen})
-        self._emulated = self._precision.emulated(cell.device_kind, cpu_flags())
+        self._emulated = not self._runtime.elsewhere and self._precision.emulated(cell.device_kind, cpu_flags())
         self._first_s: float | None = None
         self._agreement: Agreement | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
@@ -94,9 +94,10 @@ class Subject:
         return net, file
 
     def _share_in_precision(self) -> float:
-        """Known of what was built; read back from anything else."""
-        if self._artefact is not None:
-            return float(self._artefact.pop("in_precision"))
+        """Known of what was built here; read back from anything else, as from a board: the next one may do otherwise."""
+        built = None if self._artefact is None else float(self._artefact.pop("in_precision"))
+        if built is not None and not self._runtime.elsewhere:
+            return built
         return artefacts.checked_share(self._executable, self._cell, self._place(self._host()), self._layers)
 
     def _read_back(self, asked: Mapping[str, str]) -> dict[str, Any]:
@@ -105,7 +106,8 @@ class Subject:
 
         got = self._executable.read_back()
         expected = {key: value for key, value in asked.items() if value not in UNSAID}
-        expected["threads"] = str(torch.get_num_threads())
+        if not self._runtime.elsewhere:
+            expected["threads"] = str(torch.get_num_threads())
         for key, value in expected.items():
             if key not in got or (got[key] is not None and str(got[key]) != value):  # None: it does not apply
                 raise NotAsAsked(f"asked for {key}={value}, {self._cell.runtime} says that it has {got.get(key)}")
@@ -153,6 +155,8 @@ class Subject:
             shape, classes = tuple(self._reference.outputs.shape[1:]), self._model.dataset(cell.image_size).classes
             reason = f"{cell.model} returns outputs of shape {shape} for a picture, expected one for each of {classes} classes"
             return Accuracy(unavailable=f"{reason} of {images.name}")
+        if (slow := self._slow(len(accuracy.subset(images, settings)))) is not None:
+            return Accuracy(unavailable=slow)
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         ranks = accuracy.classify(self._infer, images, settings, cell.batch, self._progress)
         images.close()
@@ -163,10 +167,22 @@ class Subject:
         budget = self._precision.accuracy_budget if cell.variant == DENSE else None  # what a compression costs is what is asked
         return accuracy.judge(ranks, images, settings, floor, parent, budget)
 
+    def _slow(self, images: int) -> str | None:
+        """Why so many images are not classified, by what starts a tool for each batch; None of all that runs in this process."""
+        if not self._runtime.elsewhere:
+            return None
+        seconds, limit = -(-images // self._cell.batch) * self._executable.run_s(), self._settings.time_limit_s
+        if seconds <= limit / 2:
+            return None
+        advice = "ask for fewer (--accuracy-images), or for a larger batch"
+        return f"{images} images would take {seconds:.0f} s there, more than half of the limit of {limit:g} s; {advice}"
+
     def latency(self) -> Latency:
         """Measure both latencies of the cell's batch, in the object that has qualified."""
         self.qualify()
         settings, batch = self._settings, self._cell.batch
+        if self._runtime.elsewhere:
+            return self._timed_elsewhere()
         host = self._host()
         placed = self._place(host)
         if self._first_s is None:
@@ -191,8 +207,20 @@ class Subject:
             remarks.append(f"{used} of {allowed_cpus()} threads work")
         return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks)
 
+    def _timed_elsewhere(self) -> Latency:
+        """Take the samples that the runtime has taken on its device, of the batch that it was checked with."""
+        found = self._executable.timed(self._place(self._host()), self._settings, None)
+        model, whole = (
+            timing.summarise(one.samples_s, self._cell.batch, one.warmup, one.warmup_s, one.steady)
+            for one in (found.model, found.with_transfer)
+        )
+        first_s = self._executable.first_s()
+        return Latency(first_s, model, whole, False, LOADGEN, found.disturbance, found.telemetry, found.remarks)
+
     def call(self) -> tuple[Callable[[], Any], Callable[[], None]]:
         """Return one inference, its input on the device, and what waits until it is done; of an object that has qualified."""
+        if self._runtime.elsewhere:
+            raise Unsupported(f"{self._cell.runtime} times itself on its board, and takes no turns with others")
         self.qualify()
         return partial(self._executable.run, self._place(self._host())), self._executable.synchronize
 
@@ -208,6 +236,8 @@ class Subject:
         """
         import torch
 
+        if self._runtime.elsewhere:
+            return {"weights": read("byte", "model", self._executable.weights_bytes()), **self._executable.held()}
         call = partial(self._once, self._place(self._host()))
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         cuda: Readings = {}
@@ -235,6 +265,8 @@ class Subject:
 
     def layers(self) -> Layers:
         """Where the time goes; last, as looking into a runtime may change it."""
+        if self._runtime.elsewhere:
+            return Layers(unavailable=f"{self._cell.runtime} does not say where its time goes")
         placed, repeats = self._place(self._host()), PROFILED
         call, synchronize = self.call()
         whole = timing.sample(call, synchronize, repeats)
@@ -271,6 +303,11 @@ class Subject:
         """One inference, and its outputs on the host. The process's very first one is timed, cold as it is."""
         import torch
 
+        if self._runtime.elsewhere and self._first_s is None:
+            self._first_s = self._executable.first_s()
+            fetched = self._executable.fetch(self._executable.run(placed))
+            self._structured = not isinstance(fetched, torch.Tensor)
+            return fetched
         if self._first_s is not None:
             return self._executable.fetch(self._executable.run(placed))
         outputs: list[Any] = []

@@ -15,7 +15,9 @@ from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu
 from plumbline.harness.outcomes import NotAsAsked as NotAsAsked
 from plumbline.harness.outcomes import Unsupported as Unsupported
 from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.runtimes import board
 from plumbline.harness.runtimes.adapter import RunConfig, Runtime
+from plumbline.harness.runtimes.agent import Agent
 from plumbline.harness.runtimes.compiled import Compiled
 from plumbline.harness.runtimes.eager import Eager
 from plumbline.harness.runtimes.exported import Exported
@@ -24,7 +26,7 @@ from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
 from plumbline.harness.runtimes.openvino import OpenVino
 from plumbline.texts import nearest
 
-FACE = 1  # of this module's names and of adapter.Runtime: whoever changes what they take or give raises it (harness/faces.py)
+FACE = 2  # of this module's names and of adapter.Runtime: whoever changes what they take or give raises it (harness/faces.py)
 __all__ = [
     "FACE",
     "GROUP",
@@ -50,6 +52,7 @@ RUNTIMES: dict[str, type[Runtime]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "litert": LiteRT,
+    "agent": Agent,
 }
 
 
@@ -138,6 +141,8 @@ def _installed(library: str) -> bool:
 
 def missing(adapter: type[Runtime]) -> str | None:
     """Return what has to be installed for a runtime, in words; None if nothing."""
+    if adapter.elsewhere and not board.named():
+        return "it executes at a place with an agent (docs/agent.md): in targets.toml, agent = true"
     gone = [library for library in adapter.libraries if not _installed(library)]
     if not gone:
         return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from plumbline.harness.precisions import Precision
+from plumbline.harness.readings import Readings
 from plumbline.harness.runtimes.kernels import Kernel
+from plumbline.harness.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,6 +40,37 @@ class RunConfig:
         return self.device.partition(":")[0]
 
 
+class Samples(Protocol):
+    """Single inferences in seconds, in the order in which they were taken, and the warm-up before them."""
+
+    @property
+    def samples_s(self) -> list[float]: ...
+
+    @property
+    def warmup(self) -> int: ...
+
+    @property
+    def warmup_s(self) -> float: ...
+
+    @property
+    def steady(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class OwnTiming:
+    """What a runtime has timed itself, by the clock of the device where it executes.
+
+    `model` is the net alone, its input on the device, `with_transfer` from host to host; `disturbance`, `telemetry` and `remarks`
+    are what `facts.Latency` calls so, of that device.
+    """
+
+    model: Samples
+    with_transfer: Samples
+    disturbance: Readings
+    telemetry: Readings
+    remarks: list[str]
+
+
 class Runtime:
     """A subclass executes models; an instance is a model ready to run.
 
@@ -50,7 +83,8 @@ class Runtime:
     `any_inputs` where it is made for nets of several inputs, too, which `build` then gets as a tuple. `runs` is
     what an instance is made from: the net, or the file (that of `build`, or a model that is a file itself).
     `keeps_memory` says why nothing is learned from what another inference takes; None where it is. `profile_misses` says what
-    the parts of a `profile` leave out.
+    the parts of a `profile` leave out. `elsewhere`: it executes on another machine than this process, and times itself there:
+    `first_s`, `timed` and `held` are asked then, and no clock is read here.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -65,6 +99,7 @@ class Runtime:
     runs: ClassVar[str] = "net"
     keeps_memory: ClassVar[str | None] = None
     profile_misses: ClassVar[str] = "the rest is between the parts"
+    elsewhere: ClassVar[bool] = False
 
     @classmethod
     def usual(cls) -> dict[str, str]:
@@ -127,6 +162,22 @@ class Runtime:
 
     def synchronize(self) -> None:
         """Wait until the device has done all its work; nothing to do where `run` returns when it is done."""
+
+    def first_s(self) -> float:
+        """Seconds of the very first inference, of one that is `elsewhere`."""
+        raise NotImplementedError
+
+    def run_s(self) -> float:
+        """Seconds that the last `run` took there, with all around it, of one that is `elsewhere`; never a latency."""
+        raise NotImplementedError
+
+    def timed(self, placed: Any, settings: Settings, few: int | None) -> OwnTiming:
+        """Warm up and sample as `timing.measure` does, of one that is `elsewhere`; with `few`, so many samples."""
+        raise NotImplementedError
+
+    def held(self) -> Readings:
+        """Read `inference`, `process_peak` and `process_base`, of one that is `elsewhere`."""
+        raise NotImplementedError
 
     def weights_bytes(self) -> int:
         """Bytes of parameters and buffers as they are executed."""

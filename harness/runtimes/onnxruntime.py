@@ -66,18 +66,9 @@ class OnnxRuntime(Runtime):
     def trial(cls, config: RunConfig) -> None:
         """Multiply matrices by the very provider, with no fallback. The list that a build prints proves nothing."""
         import numpy
-        import onnx
-        from onnx import TensorProto, helper
 
         with tempfile.TemporaryDirectory() as scratch:
-            node = helper.make_node("MatMul", ["images", "matrix"], ["outputs"])
-            shape: list[str | int | None] = ["batch", 3, 8, 8]
-            ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("images", "outputs")]
-            eye = numpy.eye(8, dtype=numpy.float32) * 2
-            graph = helper.make_graph([node], "trial", ends[:1], ends[1:], [onnx.numpy_helper.from_array(eye, "matrix")])
-            file = Path(scratch) / "trial.onnx"
-            onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
-            graph_read = onnx_file(file)
+            graph_read = onnx_file(doubling(Path(scratch) / "trial.onnx", opset=17, ir_version=8))
             session = _session(graph_read, config, fallback=False)
         images = numpy.arange(192, dtype=numpy.float32).reshape(1, 3, 8, 8)
         (outputs,) = session.run(list(graph_read.outputs), {graph_read.input: images})
@@ -201,6 +192,21 @@ class OnnxRuntime(Runtime):
             events = json.loads(Path(session.end_profiling()).read_text())
             provider = session.get_providers()[0]
         return _kernels(events, len(placed), provider)
+
+
+def doubling(file: Path, opset: int, ir_version: int) -> Path:
+    """Write an ONNX file that multiplies pictures of 8 x 8 pixels by a matrix, so that each comes out doubled."""
+    import numpy
+    import onnx
+    from onnx import TensorProto, helper
+
+    node = helper.make_node("MatMul", ["images", "matrix"], ["outputs"])
+    shape: list[str | int | None] = ["batch", 3, 8, 8]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("images", "outputs")]
+    eye = numpy.eye(8, dtype=numpy.float32) * 2
+    graph = helper.make_graph([node], "trial", ends[:1], ends[1:], [onnx.numpy_helper.from_array(eye, "matrix")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version), file)
+    return file
 
 
 def arranged(graph: Graph, images: Tensor) -> Any:

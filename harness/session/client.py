@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -56,6 +57,7 @@ PROBE = BOOT
 NEXT_LOCK_S = 10.0  # for a probe that takes the place of one which died: what that left behind may still hold the lock
 DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is recorded is a ratio, and drift cancels in it
 Found = TypeVar("Found")
+ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")  # the last line of a traceback
 # The type of the answer to each question.
 ANSWERS: dict[str, Any] = {
     "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "turn": float,
@@ -214,7 +216,8 @@ class Connection:
     def last_words(self) -> str:
         """Return the last line that the probe wrote to its log."""
         lines = self._said().strip().splitlines()
-        return lines[-1] if lines else "it wrote nothing"
+        errors = [line for line in lines if ERROR.match(line)]  # libraries may say good-bye after it
+        return (errors or lines or ["it wrote nothing"])[-1]
 
 
 def _realised(parent: Contender, variant: Contender) -> Delivery:

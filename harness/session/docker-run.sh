@@ -17,6 +17,8 @@ if [ "${1-}" = --cuda ]; then
     set -- --gpus all "$@"
   fi
 fi
+# what belongs to whoever asks can be read then; root stays outside
+[ "$(id -u)" = 0 ] || set -- --user "$(id -u):$(id -g)" "$@"
 lock=/run/lock/plumbline
 mkdir -p "$lock" 2>/dev/null || lock=/tmp/plumbline-lock
 mkdir -p "$lock"

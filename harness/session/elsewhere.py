@@ -8,17 +8,22 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from plumbline.files import sha256
 from plumbline.harness.session import shipping
-from plumbline.harness.session.places import BadPlace, Place
+from plumbline.harness.session.places import BadPlace, Board, Place
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.target import At
 
 SCRIPT = Path(__file__).with_name("docker-run.sh")
+AGENT = Path(__file__).resolve().parents[2] / "agent" / "plumbline_agent.py"
+PYTHON = "python3"  # of a board
+GIVEN = "/given"  # in a container: what the session has brought
 IN_FOLDER = 'cd "$1" && shift && exec "$@"'  # sh -c IN_FOLDER sh FOLDER COMMAND ...
 
 # What stderr says where nothing answers, and what that means; the first that fits. Of ssh itself, which ends with 255:
@@ -90,14 +95,15 @@ class Elsewhere(Place):
         self._host, self._image = where
         self._cuda = False
         self._there: dict[Path, str] = {}  # folders here, and where their copies are on that machine
+        self._inside: dict[Path, str] = {}  # and in the container: a place that everybody may read, unlike a home
         self._root: Path | None = None  # the data root there
         self._folder: Path | None = None  # the current one here, in which models from outside are
 
     def starting(self, *arguments: str) -> list[str]:
         command = ["plumbline-probe", *arguments]
         if self._image is not None:
-            folder = [] if self._folder is None else ["--workdir", str(self._folder)]
-            mounts = [part for here, there in self._there.items() for part in ("--volume", f"{there}:{here}:ro")]
+            folder = [] if self._folder is None else ["--workdir", self._inside[self._folder]]
+            mounts = [part for here, inside in self._inside.items() for part in ("--volume", f"{self._there[here]}:{inside}:ro")]
             flags = [*(["--cuda"] if self._cuda else []), *mounts, *folder]
             command = ["sh", "-c", SCRIPT.read_text(), "docker-run", *flags, self._image, *command]
         elif self._folder is not None:
@@ -122,34 +128,72 @@ class Elsewhere(Place):
 
     def _prepare(self, needed: shipping.Needed, say: Callable[[str], None]) -> None:
         self._root = self._folder = None
+        self._inside = {folder: f"{GIVEN}/data/{folder.name}" for folder in needed.data}
+        if needed.weights is not None:
+            self._inside[needed.weights] = f"{GIVEN}/weights"
         folders = [*needed.data, *([] if needed.weights is None else [needed.weights])]
         if self._host is None:
             self._there = {folder: str(folder) for folder in folders}
         else:
             self._there = shipping.copy(folders, self._ssh, say)
-        if needed.data and self._image is None:
+        if needed.data and self._image is not None:
+            self._root = Path(f"{GIVEN}/data")
+        elif needed.data:
             self._root = Path(shipping.link({folder.name: self._there[folder] for folder in needed.data}, self._ssh))
         if files := shipping.files_of(Path.cwd(), needed.outside):
             self._folder = Path.cwd()
+            self._inside[self._folder] = f"{GIVEN}/models"
             if self._host is None:
                 self._there[self._folder] = str(self._folder)
             else:
                 self._there[self._folder] = shipping.copy_models(self._folder, files, self._ssh, say)
 
     def settings(self, settings: Settings) -> Settings:
-        """In a container the folders have the names that they have here; its cache is its own."""
-        if self._image is not None:
-            there = settings.data is not None and any(folder.is_relative_to(settings.data) for folder in self._there)
-            return replace(settings, data=settings.data if there else None, cache=UNKNOWN)
-        weights = None if settings.weights not in self._there else Path(self._there[settings.weights])
+        """Name the folders as they are called there, those that were brought; its cache is its own."""
+        named = self._inside if self._image is not None else self._there
+        weights = None if settings.weights not in named else Path(named[settings.weights])
         return replace(settings, data=self._root, weights=weights, cache=UNKNOWN)
 
     def explain(self, said: str, code: int | None) -> str:
-        reasons = {**(SSH if self._host is not None and code in (255, None) else {}), **THERE}
-        for pattern, meaning in reasons.items():
-            if re.search(pattern, said):
-                return meaning.format(host=self._host, image=self._image)
-        return super().explain(said, code)
+        return _explained(said, code, self._host, self._image) or super().explain(said, code)
 
     def lost(self, code: int | None) -> str | None:
         return "connection lost" if self._host is not None and code == 255 else None
+
+
+class BoardOverSsh(Board):
+    """A board with an agent, over ssh: the agent of this revision is copied there once, and the board's own python3 starts it."""
+
+    def __init__(self, name: str, host: str) -> None:
+        super().__init__(name, ())
+        self._host = host
+
+    def starting(self, *arguments: str) -> list[str]:
+        self.command = self.command or self._copied()
+        return super().starting(*arguments)
+
+    def _copied(self) -> tuple[str, ...]:
+        """Copy the agent there, under the digest of what is in it; returns the command that starts it. Raises BadPlace."""
+        if not AGENT.is_file():
+            advice = "name a command that starts it in targets.toml, with agent = true"
+            raise BadPlace(f"target {self.name!r}: expected a checkout of plumbline, with {AGENT.name}; got none; {advice}")
+        file = f'"${{XDG_CACHE_HOME:-$HOME/.cache}}/plumbline/agent-{sha256(AGENT)[:16]}.py"'
+        copy = f'p={file}; [ -f "$p" ] || {{ mkdir -p "${{p%/*}}" && cat > "$p.part" && mv "$p.part" "$p"; }}'
+        ssh = ("ssh", *ssh_options(), self._host)
+        with AGENT.open("rb") as source:
+            done = subprocess.run([*ssh, copy], stdin=source, capture_output=True)
+        if done.returncode != 0:
+            said = self.explain(done.stderr.decode(errors="replace"), done.returncode)
+            raise BadPlace(f"target {self.name!r} does not answer: {said}")
+        return (*ssh, f"exec {PYTHON} {file}")
+
+    def explain(self, said: str, code: int | None) -> str:
+        return _explained(said, code, self._host, None) or super().explain(said, code)
+
+
+def _explained(said: str, code: int | None, host: str | None, image: str | None) -> str | None:
+    """Return the meaning of what was written to stderr, where it is known; ssh itself ends with 255."""
+    for pattern, meaning in {**(SSH if host is not None and code in (255, None) else {}), **THERE}.items():
+        if re.search(pattern, said):
+            return meaning.format(host=host, image=image)
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from plumbline.harness.boot import BOOT
 from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
 from plumbline.harness.session.shipping import Needed
 from plumbline.harness.settings import UNKNOWN, Settings
-from plumbline.harness.target import DEVICES, HERE, Target, at
+from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, with_agent
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -112,8 +113,20 @@ class Here(Place):
         return settings
 
 
+class Board(Place):
+    """A board with an agent: `command` starts the agent there, and a probe here asks it; so all folders are those of here."""
+
+    def starting(self, *arguments: str) -> list[str]:
+        return [*find(HERE).command, "--agent", shlex.join(self.command), *arguments]
+
+    def settings(self, settings: Settings) -> Settings:
+        """Return them as they are."""
+        return settings
+
+
 class _Entry(Struct, forbid_unknown_fields=True):
     command: list[str]
+    agent: bool = False
     data: str | None = None
     weights: str | None = None
     cache: str | None = None
@@ -133,26 +146,31 @@ def load(path: Path) -> None:
     except OSError as error:
         raise BadPlace(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, messages.BadMessage) as error:
-        raise BadPlace(f"{path}: {error}; expected tables [place.NAME] with command, data, weights and cache") from error
+        raise BadPlace(f"{path}: {error}; expected tables [place.NAME] with command, agent, data, weights and cache") from error
     for name, entry in listed.place.items():
-        if not entry.command or at(name) or Target.parse(name).place != name:
+        if not entry.command or at(name) or with_agent(name) or Target.parse(name).place != name:
             raise BadPlace(
                 f"{path}: place {name!r}: expected a command, and a name that is no device and no image, got "
                 f"{json.dumps(entry.command)}"
             )
-        _known[name] = Place(name, tuple(entry.command), entry.data, entry.weights, entry.cache)
+        if entry.agent and (entry.data or entry.weights or entry.cache):
+            raise BadPlace(f"{path}: place {name!r}: an agent has no data, weights and cache; those of this machine are used")
+        kind = Board if entry.agent else Place
+        _known[name] = kind(name, tuple(entry.command), entry.data, entry.weights, entry.cache)
 
 
 def find(name: str) -> Place:
     """Return the place of that name. Raises BadPlace."""
     if name not in _known:
-        if (where := at(name)) is None:
-            named = ", ".join(filter(None, _known)) or "none"
-            raise BadPlace(f"no target {name!r}; known: {', '.join(DEVICES)}, cuda:1, docker:IMAGE, ssh:HOST, "
-                           f"ssh:HOST/docker:IMAGE, and of {FILE.name}: {named}")  # fmt: skip
-        from plumbline.harness.session.elsewhere import Elsewhere
+        from plumbline.harness.session.elsewhere import BoardOverSsh, Elsewhere
 
-        _known[name] = Elsewhere(name, where)
+        if (host := with_agent(name)) is not None:
+            _known[name] = BoardOverSsh(name, host)
+        elif (where := at(name)) is not None:
+            _known[name] = Elsewhere(name, where)
+        else:
+            named = ", ".join(filter(None, _known)) or "none"
+            raise BadPlace(f"no target {name!r}; known: {', '.join(DEVICES)}, cuda:1, {KINDS}, and of {FILE.name}: {named}")
     return _known[name]
 
 

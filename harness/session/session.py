@@ -81,7 +81,8 @@ class Session:
             here = self._connection(name).start()
             for record in self.journal.earlier:
                 differences = machine.differences(here, record.machine)
-                if record.machine.torch and record.cell.place == name and differences:
+                probed = record.machine.torch or record.machine.libraries  # an agent has no torch
+                if probed and record.cell.place == name and differences:
                     raise RunError(
                         f"the run in {str(self.journal.folder)!r} was measured on another machine or with other software "
                         f"({'; '.join(text[:100] for text in differences[:3])}); start a new one with --run-dir"

@@ -36,7 +36,7 @@ def test_a_revision_is_told_apart_by_its_face() -> None:
         faces.check(before, runtimes)
     with pytest.raises(PlumblineError, match="expected models with FACE 2, got FACE 3; "):
         faces.check(later, runtimes)
-    with pytest.raises(PlumblineError, match="expected runtimes with FACE 1, got none"):
+    with pytest.raises(PlumblineError, match="expected runtimes with FACE 2, got none"):
         faces.check(models, before)
 
 

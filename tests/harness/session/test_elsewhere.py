@@ -151,10 +151,11 @@ def test_a_container_gets_what_it_needs_and_no_more(tmp_path: Path, monkeypatch:
     place.prepare(Needed((data,), None, ("own_nets:plain", "timm:resnet18")), print)
     found = given()
     assert found[found.index("--gpus") + 1] == "all"
-    assert f"{data}:{data}:ro" in found
-    assert found[found.index("--workdir") + 1] == str(tmp_path)
+    assert f"{data}:/given/data/mnist:ro" in found
+    assert f"{tmp_path}:/given/models:ro" in found
+    assert found[found.index("--workdir") + 1] == "/given/models"
     assert found[found.index("--network") + 1] == "none"
-    assert place.settings(Settings(data=data.parent, cache=tmp_path)).data == data.parent
+    assert place.settings(Settings(data=data.parent, cache=tmp_path)).data == Path("/given/data")
     place.prepare(Needed(), print)
     assert "--workdir" not in given(), "what another model needed is forgotten"
     assert place.settings(Settings(data=data.parent, cache=tmp_path)).data is None, "what is not mounted is not there"
