@@ -32,7 +32,7 @@ def folders(data: Path | None, weights: Path | None = None) -> dict[str, Path]:
     Raises `NoFolder`.
     """
     data = data or (Path(text) if (text := os.environ.get("PLUMBLINE_DATA")) else None)
-    if weights is None and data is not None and (data / "weights").is_dir():
+    if weights is None and data is not None and _is_dir(data / "weights"):
         weights = data / "weights"
     for option, folder in (("--data", data), ("--weights", weights)):
         if folder is not None and not _is_dir(folder):

@@ -19,8 +19,8 @@ from plumbline.harness.session.places import BadPlace
 from plumbline.harness.settings import Settings
 from plumbline.harness.target import Target, with_agent
 from tests.agent.agents import alive, place
+from tests.harness.session.test_elsewhere import Server, sshd  # noqa: F401
 from tests.records import cell_of, replace
-from tests.test_elsewhere import Server, sshd  # noqa: F401
 
 CELL = cell_of(model="small_cnn", batch=4, target="agent:ssh:board@cuda", runtime="agent")
 
