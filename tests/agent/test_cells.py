@@ -13,7 +13,7 @@ import pytest
 
 from plumbline.harness import messages, record
 from plumbline.harness.cell import Cell
-from plumbline.harness.lock import Busy, lock_machine
+from plumbline.harness.lock import lock_machine
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, UNSUPPORTED, CellEnded
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.runtimes import RunConfig, Unsupported
@@ -198,7 +198,7 @@ def test_a_board_where_somebody_measures_is_busy(tmp_path: Path, python: str, mo
     with (
         lock,
         probe_at(tmp_path, python, command, CELL, Settings(), monkeypatch) as probe,
-        pytest.raises(Busy, match=r"another session \(ann@lab, since "),
+        pytest.raises(CellEnded, match=r"nano: another session \(ann@lab, since "),
     ):
         probe.prepared()
 
