@@ -126,15 +126,15 @@ def _digest(folder: Path, remember: bool) -> tuple[str, list[Path], int]:
         key=lambda path: os.fsencode(f"./{path.relative_to(folder).as_posix()}"),
     )
     known, cache = _known()
-    lines, total = [], 0
+    lines, total, new = [], 0, False
     for path in files:
         seen = path.stat()
         key = str(path.resolve())
         if known.get(key, [])[:2] != [seen.st_size, seen.st_mtime_ns]:
-            known[key] = [seen.st_size, seen.st_mtime_ns, sha256(path)]
+            known[key], new = [seen.st_size, seen.st_mtime_ns, sha256(path)], True
         lines.append(f"{known[key][2]}  ./{path.relative_to(folder).as_posix()}\n")
         total += seen.st_size
-    if remember:
+    if remember and new:
         cache.write_text(json.dumps(known))
     return hashlib.sha256("".join(lines).encode()).hexdigest(), files, total
 

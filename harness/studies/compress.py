@@ -9,7 +9,6 @@ from pathlib import Path
 from plumbline.harness.messages import Compress
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.client import Connection, compressed
-from plumbline.harness.session.session import needed
 from plumbline.harness.studies.train import check
 from plumbline.harness.target import at
 
@@ -26,10 +25,8 @@ def command(request: Compress, progress: Callable[[str], None]) -> int:
     if matrix.find(cell.model).file is not None:
         raise matrix.MatrixError(f"{cell.model} is an ONNX file, and cannot be compressed; expected a torch model")
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
-        place = places.of(cell.target)
-        connection = Connection(log, progress=progress, place=place, lock_s=0.0)  # it may train
+        connection = Connection(log, progress=progress, place=places.of(cell.target), lock_s=0.0)  # it may train
         try:
-            place.prepare(needed([cell], request.settings), progress)
             of = compressed(connection, request)
         finally:
             connection.close()
