@@ -251,6 +251,17 @@ class Agreement(Struct, frozen=True):
         return f"against {self.reference}, as shares of the outputs' spread: {text}; {same}{hint}"
 
 
+class Outputs(Struct, frozen=True):
+    """What a cell computes for the reference's pictures, flattened, and what the same weights give in float64.
+
+    `spread` is that of the latter between pictures (see `Agreement`).
+    """
+
+    executed: list[float]
+    reference: list[float]
+    spread: float
+
+
 class Accuracy(Struct, frozen=True):
     """Share of images classified rightly, on `images` of the `of` images that the data set has.
 

@@ -4,7 +4,7 @@ A line is one JSON object, tagged by `type`. The session sends a request and wai
 
     session -> Count | Open | Race | MeasureSpeed | Train | Compress
     probe   -> Progress ..., then Answer, or Ended and Exited where it ended before
-    session -> Ask ...                 after Open: what the test asks of the cell's process, one question at a time
+    session -> Ask, Turn ...           after Open: what the test asks of the cell's process, one question at a time
     probe   -> Answer ...
     session -> Close                   the cell's process ends, and the server says how:
     probe   -> Exited
@@ -27,7 +27,7 @@ from plumbline.harness.machine import Machine
 from plumbline.harness.readings import Readings
 from plumbline.harness.settings import Settings
 
-PROTOCOL = 2  # raised whenever an older session or probe would misread a line
+PROTOCOL = 3  # raised whenever an older session or probe would misread a line
 Found = TypeVar("Found")
 
 
@@ -58,6 +58,12 @@ class Ask(Message, frozen=True):
     """Ask the cell's process one of `probe.subject.QUESTIONS`. Answered by what that question returns."""
 
     question: str
+
+
+class Turn(Message, frozen=True):
+    """Ask the cell's process for one turn of so many timed inferences. Answered by their median, in seconds."""
+
+    calls: int
 
 
 class Close(Message, frozen=True):
@@ -104,7 +110,7 @@ class Compress(Message, frozen=True):
     out: str
 
 
-Request = Count | Open | Ask | Close | Race | MeasureSpeed | Train | Compress
+Request = Count | Open | Ask | Turn | Close | Race | MeasureSpeed | Train | Compress
 
 
 class Hello(Message, frozen=True):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import NormalDist, median
 
 from msgspec import Struct
-from scipy.special import bdtr, bdtrik
+from scipy.special import bdtr, bdtrik, polygamma, stdtr, stdtrit
 
 LOADGEN = "loadgen-early-stopping-99"
 
@@ -86,6 +86,31 @@ def paired_difference_at_least(lost: int, gained: int, pairs: int, confidence: f
         else:
             possible = middle
     return possible
+
+
+def student(probability: float, freedom: float) -> float:
+    """Return the quantile of Student's t distribution."""
+    return float(stdtrit(freedom, probability))
+
+
+def student_above(value: float, freedom: float) -> float:
+    """Return the chance that Student's t is above a value."""
+    return float(stdtr(freedom, -value))
+
+
+def trigamma_inverse(value: float) -> float:
+    """Solve trigamma(x) = value for x > 0, by Newton's method on its reciprocal.
+
+    Source: Smyth 2004, "Linear models and empirical Bayes methods", appendix.
+    """
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        found = float(polygamma(1, x))
+        step = found * (1 - found / value) / float(polygamma(2, x))
+        x += step
+        if -step < 1e-8 * x:
+            break
+    return x
 
 
 def _paired_score(lost: int, gained: int, pairs: int, difference: float) -> float:

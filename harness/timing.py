@@ -26,6 +26,7 @@ STEADY, WINDOW_CALLS, WINDOW_S, PATIENCE = 0.02, 5, 0.02, 5
 # Calls before those of a turn, and for how long: another runtime's threads still spin, and the caches hold its weights.
 UNTIMED, UNTIMED_S = 2, 0.02
 TIMED = 5
+TOUCH_S = 0.003  # of untimed calls before a turn of a process that shares the machine with one other
 ROUNDS = 7  # at least: an interval of the median takes six
 SHORT: Mapping[str, Any] = {"untimed": 1, "untimed_s": 0.002, "timed": 1}  # a turn of a call that shares nothing with others
 SHORT_ROUNDS = 9
@@ -109,6 +110,30 @@ def turn(
     while clock() < rest:
         sample(call, synchronize, 1, clock)
     return median(sample(call, synchronize, timed, clock))
+
+
+def slowed(
+    call: Callable[[], Any], synchronize: Callable[[], None], share: float, clock: Clock = perf_counter
+) -> Callable[[], Any]:
+    """Return the call with `share` of its time more work in it: a counted loop, whose length was taken in turns with it."""
+    many = 20_000
+
+    def loop(count: int = many) -> None:
+        for _ in range(count):
+            pass
+
+    taken, of_loop = best((call, synchronize), (loop, _nothing), clock=clock)
+    count = round(share * taken / of_loop * many)
+
+    def longer() -> Any:
+        loop(count)
+        return call()
+
+    return longer
+
+
+def _nothing() -> None:
+    """Wait for nothing: Python is done when it returns."""
 
 
 def interleave(

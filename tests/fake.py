@@ -9,7 +9,7 @@ from typing import Any, cast
 from plumbline.harness import messages
 from plumbline.harness.facts import Accuracy, Agreement, Counts, Latency, Prepared
 from plumbline.harness.machine import Machine
-from plumbline.harness.messages import Ask, Close, Count, Exited, Message, Open, Response
+from plumbline.harness.messages import Ask, Close, Count, Exited, Message, Open, Response, Turn
 from plumbline.harness.readings import Readings, read
 from plumbline.harness.session.client import Connection
 from tests.records import accuracy_of, counts_of, latency_of, prepared_of, replace
@@ -52,7 +52,7 @@ class FakeConnection(Connection):
 
     def send(self, message: Message) -> None:
         self.sent.append(message)
-        asked = {Open: "prepared", Count: "counts", Close: "close"}.get(type(message), "")
+        asked = {Open: "prepared", Count: "counts", Close: "close", Turn: "turn"}.get(type(message), "")
         asked = message.question if isinstance(message, Ask) else asked
         if asked == self._dies_at:
             self._lines += self._ending

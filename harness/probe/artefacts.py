@@ -225,7 +225,8 @@ def _sound(place: Path, file: str) -> dict[str, Any] | None:
         return None
     if files != listed["files"] or file not in files:
         return None
-    return {"path": str(place / file), "sha256": files[file], "cached": True, **listed["facts"]}
+    size = sum((place / name).stat().st_size for name in files)
+    return {"path": str(place / file), "sha256": files[file], "bytes": size, "cached": True, **listed["facts"]}
 
 
 def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Calibration | None) -> str:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from plumbline import models
 from plumbline.harness import environment, messages, meters, runtimes, timing
 from plumbline.harness.cell import Cell, compares_with_parent
-from plumbline.harness.facts import Accuracy, Agreement, Latency, Layers, Part, Prepared, Promise, WeightsUsed
+from plumbline.harness.facts import Accuracy, Agreement, Latency, Layers, Outputs, Part, Prepared, Promise, WeightsUsed
 from plumbline.harness.machine import allowed_cpus, cpu_flags
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 UNSAID = ("usual", "newest")  # values of options that leave the choice to the runtime
 PROFILED = 20  # inferences that are looked into
+OUTPUTS = 20_000  # numbers that are compared with those of another revision
 
 
 class Subject:
@@ -76,6 +77,7 @@ class Subject:
         self._emulated = not self._runtime.elsewhere and self._precision.emulated(cell.device_kind, cpu_flags())
         self._first_s: float | None = None
         self._agreement: Agreement | None = None
+        self._turning: timing.Call | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
         self._seconds = time.perf_counter() - started
 
@@ -224,10 +226,26 @@ class Subject:
         self.qualify()
         return partial(self._executable.run, self._place(self._host())), self._executable.synchronize
 
-    def turn(self) -> float:
-        """Take one turn of an interleaving with other processes; the median of a few inferences, in seconds."""
+    def turn(self, calls: int) -> float:
+        """Take one turn of an interleaving with other processes; the median of so many inferences, in seconds."""
+        if self._turning is None:  # one placed batch for all turns: another one would lie elsewhere
+            run, synchronize = self.call()
+            slowed = self._settings.slowed
+            self._turning = (timing.slowed(run, synchronize, slowed) if slowed else run, synchronize)
         with timing.quiet():
-            return timing.turn(*self.call())
+            return timing.turn(*self._turning, untimed=1, untimed_s=timing.TOUCH_S, timed=calls)
+
+    def outputs(self) -> Outputs:
+        """Return what it computes for the reference's pictures, and what float64 does; of a net that is large, the first ones."""
+        self.qualify()
+        inputs, expected = self._reference.inputs, self._reference.outputs
+        batch = self._cell.batch
+        rows = [index % len(inputs) for index in range(-(-len(inputs) // batch) * batch)]
+        parts = [self._infer(inputs[rows[start : start + batch]]) for start in range(0, len(rows), batch)]
+        import torch
+
+        executed = torch.cat(parts)[: len(inputs)].double().flatten()[:OUTPUTS]
+        return Outputs(executed.tolist(), expected.double().flatten()[:OUTPUTS].tolist(), self._reference.spread)
 
     def memory(self) -> Readings:
         """Read what the process holds, and under a high-water mark what one more inference needs beyond that.
@@ -345,7 +363,7 @@ QUESTIONS: Mapping[str, Callable[[Subject], Any]] = {
     "agreement": Subject.agreement,
     "accuracy": Subject.accuracy,
     "latency": Subject.latency,
-    "turn": Subject.turn,
+    "outputs": Subject.outputs,
     "memory": Subject.memory,
     "layers": Subject.layers,
 }

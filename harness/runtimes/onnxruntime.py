@@ -99,7 +99,7 @@ class OnnxRuntime(Runtime):
                 for part in folder.iterdir():
                     shutil.copyfile(part, file if part == plain else file.parent / part.name)
         found = onnx_file(file)
-        return {"opset": found.opset, "ir_version": found.ir_version}
+        return {"opset": found.opset, "ir_version": found.ir_version, "nodes": found.nodes}
 
     @classmethod
     def alternatives(cls, config: RunConfig) -> Sequence[Mapping[str, str]]:

@@ -20,7 +20,7 @@ from plumbline import PlumblineError
 from plumbline.harness import environment, messages
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
-from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Prepared, Promise
+from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Outputs, Prepared, Promise
 from plumbline.harness.lock import Busy, holder
 from plumbline.harness.machine import Machine
 from plumbline.harness.messages import (
@@ -42,6 +42,7 @@ from plumbline.harness.messages import (
     Response,
     Train,
     Trained,
+    Turn,
 )  # fmt: skip
 from plumbline.harness.outcomes import CRASHED, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, CellEnded
 from plumbline.harness.readings import Readings, read
@@ -61,7 +62,8 @@ ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")  # the last line of a
 # The type of the answer to each question.
 ANSWERS: dict[str, Any] = {
     "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "turn": float,
-    "memory": Readings, "layers": Layers, "race": list[Contender], "speed": Speed, "train": Trained, "compress": Promise,
+    "outputs": Outputs, "memory": Readings, "layers": Layers, "race": list[Contender], "speed": Speed, "train": Trained,
+    "compress": Promise,
 }  # fmt: skip
 
 
@@ -289,10 +291,14 @@ class CellProbe:
         """Measured by `harness.probe.subject.Subject.latency`, by way of its QUESTIONS."""
         return self._ask("latency")
 
-    def turn(self) -> float:
-        """Take one turn of `harness.timing.interleave` in this resident process; seconds of an inference."""
+    def turn(self, calls: int) -> float:
+        """Take one turn of `harness.timing.interleave` in this resident process: the median of so many inferences, in seconds."""
         self.prepared()
-        return self._await("turn", Ask("turn"))
+        return self._await("turn", Turn(calls))
+
+    def outputs(self) -> Outputs:
+        """Fetch what it computes for the reference's pictures, for a comparison with another revision."""
+        return self._ask("outputs")
 
     def memory(self) -> Readings:
         """Read `weights`, `inference`, `process_peak` and `process_base`, in bytes."""

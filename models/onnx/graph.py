@@ -32,6 +32,7 @@ class Graph:
     `layout` is NCHW or NHWC. `image_size` (pixels) and `batch` are None where any will do; `element_type` is the input's,
     in numpy's words; `weights_bytes` the bytes of all numbers stored in the file or beside it. `seven_bits` says whether
     matrices and kernels of integers, signed and zero in the middle, need no more than that; None where there are none.
+    `nodes` counts its operators.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Graph:
     outputs: tuple[str, ...]
     weights_bytes: int
     seven_bits: bool | None = None
+    nodes: int = 0
 
     @property
     def parameters(self) -> int:
@@ -125,6 +127,7 @@ def read(path: Path) -> Graph:
         outputs=tuple(value.name for value in model.graph.output),
         weights_bytes=sum(_bytes(tensor) for tensor in stored(model).values()),
         seven_bits=_seven_bits(list(stored(model).values())),
+        nodes=sum(len(graph.node) for graph in graphs(model)),
     )
 
 

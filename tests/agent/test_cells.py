@@ -85,7 +85,7 @@ def test_a_cell_by_trtexec_is_proved_here_and_timed_there(
         layers = probe.layers()
         assert layers is not None and layers.unavailable == "agent does not say where its time goes"
         with pytest.raises(CellEnded, match="agent times itself on its board, and takes no turns with others") as ended:
-            probe.turn()
+            probe.turn(1)
         assert ended.value.outcome == UNSUPPORTED
         assert probe.exit is not None and "load_1min" in probe.exit.state_before
 

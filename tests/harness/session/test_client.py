@@ -87,7 +87,7 @@ def test_resident_processes_take_turns_and_drift_cancels() -> None:
         return seconds * slowness[0]
 
     base, head = (probe_of(FakeConnection(turn=partial(turn, seconds))) for seconds in (2e-3, 1e-3))
-    taken = timing.interleave({"base": base.turn, "head": head.turn}, rounds=40)
+    taken = timing.interleave({"base": partial(base.turn, 5), "head": partial(head.turn, 5)}, rounds=40)
     found = paired_ratio(taken["base"], taken["head"])
     assert found.pairs == 40
     assert found.median == pytest.approx(2, rel=0.021), "but for the drift within a round"

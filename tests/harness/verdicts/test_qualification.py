@@ -68,7 +68,7 @@ def test_what_nobody_has_checked_is_checked_by_the_probe_before_it_is_timed(
     """Swapped classes: the first question is for a time, and the answer is none."""
     probe = CellProbe(server, cell_of("tests.faulty:SWAPPED"), replace(settings, layers=True))
     with pytest.raises(CellEnded, match="RMS error") as caught:
-        getattr(probe, question)()
+        getattr(probe, question)(*([5] if question == "turn" else []))
     assert caught.value.outcome == "failed"
     assert question not in probe.facts
 
@@ -82,6 +82,6 @@ def test_a_race_times_no_wrong_contender(server: Connection, settings: Settings)
 
 def test_a_resident_process_answers_turns(server: Connection, settings: Settings) -> None:
     probe = CellProbe(server, cell_of("tests.faulty:GOOD"), settings)
-    assert min(probe.turn() for _ in range(3)) > 0
+    assert min(probe.turn(5) for _ in range(3)) > 0
     assert probe.latency().model.median_s > 0
     probe.close()

@@ -1,0 +1,95 @@
+"""`plumbline gate`: compare two revisions in one run; red where the head is slower, or computes something else."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from plumbline.harness.cell import AXES
+from plumbline.harness.cli import shared
+from plumbline.harness.views.terminal import Progress
+
+PARENTS = (shared.DATA, shared.STYLE)
+CHANGES = ("function", "size", "missing")  # as in harness/studies/gate
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument(
+        "--base", metavar="REV", help="default: the merge base with origin's default branch, else the first parent"
+    )
+    parser.add_argument("--head", metavar="REV", default=".", help="default: the files as they are here, committed or not")
+    parser.add_argument("--tier", default="gate", metavar="NAME", help="the tier of the matrix (default: gate)")
+    parser.add_argument("--matrix", type=Path, metavar="FILE", help="another matrix file, for both sides")
+    for axis in AXES:
+        if axis != "target":
+            parser.add_argument(
+                f"--{axis.replace('_', '-')}", action="append", default=[], metavar="VALUE", dest=f"axis_{axis}",
+                help=f"only this {axis.replace('_', ' ')}; several with commas",
+            )  # fmt: skip
+    parser.add_argument("--budget-minutes", type=float, metavar="N", help="all of it takes no longer; what was given up is said")
+    parser.add_argument("--allow", action="append", default=[], choices=CHANGES, help="wave a change through that is no slowdown")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/gate-TIME")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a gate that was interrupted")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown for a pull request")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
+    parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
+
+
+def run(arguments: argparse.Namespace, progress: Progress) -> int:
+    """Run the command. Returns 0 where all is fine, 1 for a regression, 2 where it is broken, 3 where it could not tell."""
+    from msgspec.structs import replace
+
+    from plumbline.harness.plugin.options import values
+    from plumbline.harness.session.revisions import Repository, made
+    from plumbline.harness.session.selection import Selection
+    from plumbline.harness.session.session import default_run_dir
+    from plumbline.harness.settings import Settings
+    from plumbline.harness.studies.gate import Side, gate
+    from plumbline.harness.views import gate as view
+
+    axes = {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in AXES if axis != "target"}
+    matrix = None if arguments.matrix is None else arguments.matrix.resolve()
+    asked = Selection(arguments.tier, {axis: found for axis, found in axes.items() if found}, [matrix] if matrix else [])
+    repository = Repository(Path.cwd())
+    head = repository.find(arguments.head)
+    base = repository.usual_base() if arguments.base is None else repository.find(arguments.base)
+    settings = Settings.here(arguments.data, seed=arguments.seed, inputs_seed=arguments.seed)
+    folder = arguments.resume or arguments.run_dir
+    if folder is None:
+        usual = default_run_dir(Path.cwd())
+        folder = usual.with_name(f"gate-{usual.name}")
+    with tempfile.TemporaryDirectory(prefix="plumbline-gate-") as scratch:
+        progress(f"writing {base.shown} and {head.shown}")
+        trees = {
+            name: made(repository, revision, Path(scratch) / name)
+            for name, revision in (("base", base), ("head", head), ("twin", head))
+        }
+        sides = {}
+        for name, revision in (("base", base), ("head", head)):
+            of_sides = [tree.matrix for tree in (trees[name], trees["head"]) if tree.matrix is not None]
+            found = trees[name].select(asked if matrix else replace(asked, matrices=of_sides))
+            sides[name] = Side(revision.shown, trees[name], {cell.id: cell for cell in found.cells}, found.impossible)
+        report = gate(
+            sides["base"],
+            sides["head"],
+            trees["twin"],
+            settings,
+            folder,
+            budget_s=None if arguments.budget_minutes is None else 60 * arguments.budget_minutes,
+            resume=arguments.resume is not None,
+            allowed=arguments.allow,
+            wait_s=arguments.wait,
+            say=lambda text: print(text, flush=True),
+            progress=progress,
+        )
+    print(f"\n{view.text(report, arguments.style)}")
+    if arguments.summary is not None:
+        arguments.summary.write_text(view.markdown(report))
+    if arguments.junit is not None:
+        arguments.junit.write_bytes(view.junit(report))
+    print(f"kept in {folder}", file=sys.stderr)
+    return report.code

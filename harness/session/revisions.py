@@ -1,0 +1,194 @@
+"""Two revisions of a repository, each in a folder and with a command that starts its probe.
+
+Of plumbline itself, a folder has the models and runtimes of its revision and, for both, the measuring code that is running. Of
+any other repository it has that repository's files, whose nets are measured by plumbline as it is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+import plumbline
+from plumbline import PlumblineError
+from plumbline.harness import messages
+from plumbline.harness.boot import BOOT
+from plumbline.harness.session.places import Here
+from plumbline.harness.session.selection import Selected, Selection
+
+WORKING = "."  # the files as they lie there, committed or not
+CHANGING = ("models", "harness/runtimes")  # of plumbline: what each side has of its own revision
+OURS = "src/plumbline/__init__.py"  # whose presence tells this repository from others
+IN_FOLDER = 'cd "$1" && shift && exec "$@"'  # sh -c IN_FOLDER sh FOLDER COMMAND ...
+SELECT = BOOT[2].partition("from ")[0] + "from plumbline.harness.session import selection; sys.exit(selection.main())"
+# The files that say which packages a project needs.
+DEPENDENCIES = ("pyproject.toml", "constraints.txt", "requirements.txt", "uv.lock", "setup.cfg")
+
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class BadRevision(PlumblineError, ValueError):
+    """A revision that is not there, or that no probe can be made of; the message says what to do."""
+
+
+class Revision(Struct, frozen=True):
+    """What a side is: its commit, for people its name, and how many files differ from it."""
+
+    name: str
+    commit: str
+    changed: int = 0
+
+    @property
+    def shown(self) -> str:
+        """For people: `main (f2ae737)`, `the working tree (f2ae737 and 3 changed files)`."""
+        short = self.commit[:9]
+        if self.name == WORKING:
+            more = f" and {self.changed} changed file{'s' if self.changed != 1 else ''}" if self.changed else ""
+            return f"the working tree ({short}{more})"
+        return short if self.commit.startswith(self.name) else f"{self.name} ({short})"
+
+
+class Tree(Here):
+    """A side on this machine: a probe started in its folder, by its Python."""
+
+    def __init__(self, folder: Path, path: Sequence[Path], python: str, matrix: Path | None = None) -> None:
+        super().__init__()
+        self.folder, self.matrix = folder, matrix
+        search = os.pathsep.join([*map(str, path), *filter(None, [os.environ.get("PYTHONPATH", "")])])
+        self._python = ("sh", "-c", IN_FOLDER, "sh", str(folder), "env", f"PYTHONPATH={search}", python)
+        self.command = (*self._python, *BOOT[1:])
+
+    def select(self, asked: Selection) -> Selected:
+        """Ask which cells this side has. Raises BadRevision where it cannot say."""
+        command = [*self._python, "-c", SELECT, messages.encode(asked).decode()]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+        try:
+            found = messages.decode(done.stdout.strip().rpartition(b"\n")[2], Selected)
+        except messages.BadMessage as error:
+            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            raise BadRevision(said[0]) from error
+        if found.wrong:
+            raise BadRevision(found.wrong)
+        return found
+
+
+class Repository:
+    """The git repository around a folder. Raises BadRevision where there is none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._at = folder
+        self.root = Path(self._git("rev-parse", "--show-toplevel", wrong=f"{folder} is in no git repository"))
+        self.inside = folder.resolve().relative_to(self.root.resolve())
+        self.is_plumbline = (self.root / OURS).is_file()
+
+    def find(self, name: str) -> Revision:
+        """Return a revision by what git calls it, or WORKING. Raises BadRevision."""
+        if name == WORKING:
+            changed = self._git("status", "--porcelain").splitlines()
+            return Revision(name, self._git("rev-parse", "HEAD"), len(changed))
+        shallow = self._git("rev-parse", "--is-shallow-repository") == "true"
+        advice = "; this clone is shallow: git fetch --unshallow" if shallow else "; see git log --all"
+        asked = ("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        return Revision(name, self._git(*asked, wrong=f"no revision {name!r}{advice}"))
+
+    def usual_base(self) -> Revision:
+        """Return where this branch left the default one of origin, else the first parent. Raises BadRevision."""
+        for name in ("origin/HEAD", "origin/main", "origin/master"):
+            found = self._try("merge-base", name, "HEAD")
+            if found and found != self._git("rev-parse", "HEAD"):
+                return Revision(f"the merge base with {name}", found)
+        found = self._try("rev-parse", "--verify", "--quiet", "HEAD^")
+        if not found:
+            raise BadRevision("no revision to compare with: this is the first commit, or a shallow clone; name one with --base")
+        return Revision("the first parent", found)
+
+    def write(self, revision: Revision, folder: Path) -> None:
+        """Write the files of a revision into an empty folder. Raises BadRevision."""
+        if revision.name == WORKING:
+            names = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", at=self.root).split("\0")
+            for name in filter(None, names):
+                source, there = self.root / name, folder / name
+                if source.is_symlink() or source.is_file():  # what was deleted is still listed
+                    there.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(source, there, follow_symlinks=False)
+            return
+        index = {"GIT_INDEX_FILE": str(folder.with_name(f"{folder.name}.index"))}
+        self._git("read-tree", revision.commit, more=index, at=self.root)
+        self._git("checkout-index", "--all", f"--prefix={folder}/", more=index, at=self.root)
+        Path(index["GIT_INDEX_FILE"]).unlink()
+
+    def _try(self, *arguments: str) -> str:
+        try:
+            return self._git(*arguments)
+        except BadRevision:
+            return ""
+
+    def _git(self, *arguments: str, wrong: str = "", more: dict[str, str] | None = None, at: Path | None = None) -> str:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(at or self._at), *arguments], capture_output=True, text=True, env={**os.environ, **(more or {})}
+            )
+        except FileNotFoundError as error:
+            raise BadRevision("git is not installed; it is needed to compare two revisions") from error
+        if done.returncode:
+            raise BadRevision(wrong or f"git {arguments[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+        return done.stdout.strip("\n")
+
+
+def made(repository: Repository, revision: Revision, folder: Path, python: str = sys.executable) -> Tree:
+    """Write a revision into a folder, and return the place that starts its probe. Raises BadRevision."""
+    folder.mkdir(parents=True)
+    files = folder / "files"
+    files.mkdir()
+    repository.write(revision, files)
+    here = files / repository.inside
+    if not here.is_dir():
+        raise BadRevision(f"{revision.shown} has no folder {repository.inside}")
+    if not repository.is_plumbline:
+        return Tree(here, [_installed()], python)
+    ours, running = folder / "plumbline", Path(plumbline.__file__).parent
+    unlike = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(running, ours, ignore=lambda at, names: {*unlike(at, names), "models"} & set(names))
+    shutil.rmtree(ours / "harness" / "runtimes")
+    for part in CHANGING:
+        if not (files / part).is_dir():
+            raise BadRevision(f"{revision.shown} has no {part}/: it is from before the face by which these are measured")
+        shutil.copytree(files / part, ours / part, ignore=unlike)
+    return Tree(here, [folder], python, files / "benchmarks" / "matrix.toml")
+
+
+def _installed() -> Path:
+    """Return the folder from which `plumbline` is imported."""
+    return Path(plumbline.__file__).resolve().parent.parent
+
+
+def dependencies(tree: Path) -> str:
+    """Return a digest of what the files of a revision say of the packages that it needs."""
+    digest = hashlib.sha256()
+    for name in DEPENDENCIES:
+        path = tree / name
+        if path.is_file():
+            text = path.read_text(errors="replace")
+            digest.update(f"{name}\n{_needed(text) if name == 'pyproject.toml' else text}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _needed(text: str) -> str:
+    """Return what a pyproject.toml says of packages; its version and the settings of tools mean nothing here."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return text
+    project = table.get("project", {})
+    return repr([project.get("requires-python"), project.get("dependencies"), project.get("optional-dependencies")])

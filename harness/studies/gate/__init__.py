@@ -1,0 +1,258 @@
+"""`plumbline gate`: whether a head is slower than its base, or computes something else.
+
+Both sides run on this machine, by the measuring code that is running. First each cell is built and checked on both sides, and
+what is exact is compared exactly (exact.py). Then all cells are screened, and what screening does not clear is confirmed by fresh
+pairs (schedule.py, harness/verdicts/regression.py) of processes that take turns (processes.py). Three controls run in every
+suite: two cells with the same code on both sides, and one that is slowed down by 5 %.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from plumbline import PlumblineError
+from plumbline.harness import messages
+from plumbline.harness.cell import Cell
+from plumbline.harness.lock import holder, lock_machine
+from plumbline.harness.machine import here
+from plumbline.harness.session.places import Place
+from plumbline.harness.settings import Settings
+from plumbline.harness.studies.gate import exact, schedule
+from plumbline.harness.studies.gate.exact import Facts
+from plumbline.harness.studies.gate.processes import Contestant, Entry, Processes, Sides
+from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER
+from plumbline.harness.verdicts import regression
+from plumbline.harness.verdicts.regression import INCOMPARABLE, INCONCLUSIVE, MISSING, NEW, REGRESSED, Evidence, Judgement
+from plumbline.texts import duration
+
+FINE, SLOWER_CODE, BROKEN, COULD_NOT_TELL = 0, 1, 2, 3  # exit codes
+JOURNAL, REPORT = "gate.jsonl", "gate.json"
+ALLOWED = ("function", "size", "missing")  # changes that a person can wave through
+SETTINGS = {"accuracy_images": 0, "warmup_s": 0.0, "sampling_s": 0.0, "train_minutes": 0.0}
+
+
+class GateError(PlumblineError, ValueError):
+    """A gate that cannot run; the message says what to do."""
+
+
+class Side(Struct, frozen=True):
+    """One of the two that are compared: its name for people, the place that starts its probe, and its cells.
+
+    `cells` are by a name that both sides share; `impossible` says of some why they cannot run there.
+    """
+
+    shown: str
+    place: Place
+    cells: dict[str, Cell]
+    impossible: dict[str, str]
+
+
+class Row(Struct, frozen=True):
+    """A cell's judgement, the median inference on both sides in seconds, and what changed exactly."""
+
+    name: str
+    judgement: Judgement
+    base_s: float | None = None
+    head_s: float | None = None
+    changes: list[str] = []
+
+
+class Report(Struct, frozen=True):
+    """What a gate found. `distrust` says why it is not to be trusted; `skipped` which cells run on neither side, and why."""
+
+    base: str
+    head: str
+    machine: str
+    rows: list[Row]
+    controls: list[Row]
+    skipped: dict[str, str]
+    distrust: list[str]
+    seconds: float
+    planned_s: float
+    budget_s: float | None = None
+
+    @property
+    def code(self) -> int:
+        """FINE, SLOWER_CODE, or COULD_NOT_TELL."""
+        verdicts = {row.judgement.verdict for row in self.rows}
+        proven = any(row.judgement.verdict == REGRESSED and row.judgement.reason for row in self.rows)  # exactly, without a clock
+        if proven or (REGRESSED in verdicts and not self.distrust):
+            return SLOWER_CODE
+        return COULD_NOT_TELL if self.distrust or verdicts & {REGRESSED, MISSING, INCOMPARABLE, INCONCLUSIVE} else FINE
+
+
+def gate(
+    base: Side,
+    head: Side,
+    twin: Place,
+    settings: Settings,
+    folder: Path,
+    *,
+    budget_s: float | None = None,
+    resume: bool = False,
+    allowed: Collection[str] = (),
+    wait_s: float = 0.0,
+    say: Callable[[str], None] = print,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Compare two sides, and keep every pair in `folder`. Raises Busy, GateError and BrokenSide."""
+    began = time.monotonic()
+    settings = replace(settings, **SETTINGS)
+    path = folder / JOURNAL
+    earlier = _read(path) if resume else []
+    if not resume and path.exists():
+        raise GateError(f"{str(folder)!r} holds a gate already; continue it with --resume, or choose another --run-dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    common = {name: Contestant(cell, head.cells[name]) for name, cell in base.cells.items() if name in head.cells}
+    able = {name: pair for name, pair in common.items() if name not in base.impossible and name not in head.impossible}
+    skipped = {name: head.impossible[name] for name in common if name in base.impossible and name in head.impossible}
+    with ExitStack() as stack:
+        lock = lock_machine(wait_s, holder())
+        stack.callback(lock.release)
+        log = stack.enter_context((folder / "probe.log").open("ab"))
+        journal = stack.enter_context(path.open("ab"))
+        sides = Sides(base.place, head.place, twin, log, progress)
+        stack.callback(sides.close)
+        processes = Processes(sides, settings, able, journal)
+        say(f"base: {base.shown}\nhead: {head.shown}\n{here()}\n{len(able)} cells on both sides; each is built and checked first")
+        sides.start()
+        facts = _facts(able, processes, earlier, sides)
+        timed = [name for name in able if all(facts[name][side].reason is None for side in ("base", "head"))]
+        rows = _before_timing(base, head, able, facts, skipped, allowed)
+        outcome, planned = None, 0.0
+        if timed:
+            for name in timed:
+                processes.know(name, facts[name]["base"], facts[name]["head"])
+            processes.choose_controls(timed)
+            planned = schedule.planned(timed, processes)
+            until = math.inf if budget_s is None else began + budget_s
+            within = "" if budget_s is None else f", within a budget of {duration(budget_s)}"
+            spent = time.monotonic() - began
+            say(f"{len(timed)} cells to be timed: about {duration(planned)} after {duration(spent)} of getting ready{within}")
+            started = time.monotonic()
+
+            def tell(text: str, left: float) -> None:
+                sides.said = f"about {duration(left)} left, {text}"
+                progress(sides.said)
+
+            for entry in earlier:
+                processes.remember(entry)
+            outcome = schedule.run(timed, processes, until=until, evidence=_evidence(earlier), say=tell)
+            took = time.monotonic() - started
+        progress("")
+    judged = {} if outcome is None else _judged(outcome, processes)
+    rows |= {name: _row(name, judged[name], facts[name], processes, allowed) for name in timed}
+    report = Report(
+        base=base.shown,
+        head=head.shown,
+        machine=here(),
+        rows=sorted(rows.values(), key=lambda row: regression.VERDICTS.index(row.judgement.verdict)),
+        controls=[Row(f"{name}: {processes.control(name)}", judged[name]) for name in CONTROLS if name in judged],
+        skipped=skipped,
+        distrust=[] if outcome is None else regression.distrust(outcome.evidence, SAME, SLOWER),
+        seconds=time.monotonic() - began,
+        planned_s=planned,
+        budget_s=budget_s,
+    )
+    if outcome is not None:
+        say(f"planned {duration(planned)}, took {duration(took)}")
+    (folder / REPORT).write_bytes(messages.encode(report))
+    return report
+
+
+def _read(path: Path) -> list[Entry]:
+    """Return the lines of a gate that was interrupted; the last one may be torn."""
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+        return [messages.decode(line, Entry) for line in lines]
+    except OSError as error:
+        raise GateError(f"{str(path.parent)!r} holds no gate: {error.strerror}") from error
+    except messages.BadMessage as error:
+        raise GateError(f"{path}: expected lines that a gate wrote, got {error}") from error
+
+
+def _facts(
+    cells: Mapping[str, Contestant], processes: Processes, earlier: Sequence[Entry], sides: Sides
+) -> dict[str, dict[str, Facts]]:
+    """Ask both sides of each cell, of what is not known from before."""
+    found: dict[str, dict[str, Facts]] = {name: {} for name in cells}
+    for entry in earlier:
+        if entry.facts is not None and entry.side is not None and entry.name in found:
+            found[entry.name][entry.side] = entry.facts
+    for number, name in enumerate(cells, 1):
+        for side in ("base", "head"):
+            if side not in found[name]:
+                sides.said = f"cell {number} of {len(cells)}, {side}: {name}"
+                found[name][side] = processes.facts(name, side)
+    sides.said = ""
+    return found
+
+
+def _evidence(earlier: Sequence[Entry]) -> dict[str, Evidence]:
+    found: dict[str, Evidence] = {}
+    for entry in earlier:
+        if entry.stage is not None and entry.base_s:
+            effects = getattr(found.setdefault(entry.name, Evidence()), entry.stage)
+            effects.append(regression.pair_effect(entry.base_s, entry.head_s))
+    return found
+
+
+def _before_timing(
+    base: Side,
+    head: Side,
+    able: Collection[str],
+    facts: Mapping[str, Mapping[str, Facts]],
+    skipped: dict[str, str],
+    allowed: Collection[str],
+) -> dict[str, Row]:
+    """Return the rows of all cells that are not timed. What neither side supports goes to `skipped`."""
+    found: dict[str, Judgement] = {}
+    for name in {**base.cells, **head.cells}:
+        there = {side.shown: name in side.cells and name not in side.impossible for side in (base, head)}
+        if name in skipped or name in able:
+            continue
+        if name in base.cells and there[base.shown]:
+            gone = head.impossible.get(name, "the head has no such cell")
+            found[name] = Judgement(MISSING, gone)
+        else:
+            found[name] = Judgement(NEW, base.impossible.get(name, "the base has no such cell"))
+    for name in able:
+        old, new = facts[name]["base"].reason, facts[name]["head"].reason
+        if old is not None and new is not None:
+            if all(reason.startswith(("unsupported", "unavailable")) for reason in (old, new)):
+                skipped[name] = new
+            else:
+                found[name] = Judgement(INCOMPARABLE, f"the base: {old}; the head: {new}")
+        elif new is not None:
+            found[name] = Judgement(REGRESSED, f"the head: {new}")
+        elif old is not None:
+            found[name] = Judgement(NEW, f"the base: {old}")
+    if "missing" in allowed:
+        found = {name: judgement for name, judgement in found.items() if judgement.verdict != MISSING}
+    return {name: Row(name, judgement) for name, judgement in found.items()}
+
+
+def _judged(outcome: schedule.Outcome, processes: Processes) -> dict[str, Judgement]:
+    found = regression.judge(outcome.evidence, outcome.spread, CONTROLS, outcome.given_up)
+    for name, reason in processes.failed.items():
+        found[name] = Judgement(INCONCLUSIVE, reason)
+    return found
+
+
+def _row(name: str, judgement: Judgement, facts: Mapping[str, Facts], processes: Processes, allowed: Collection[str]) -> Row:
+    """Put what is exact before what is timed: a head that computes another function is said so before its speed."""
+    base, head = facts["base"], facts["head"]
+    changed = exact.function_changed(base, head)
+    grew, shrank = exact.changes(base, head)
+    reasons = [*([changed] if changed and "function" not in allowed else []), *(grew if "size" not in allowed else [])]
+    if reasons:
+        judgement = replace(judgement, verdict=REGRESSED, reason="; ".join(reasons))
+    base_s, head_s = processes.medians(name)
+    return Row(name, judgement, base_s, head_s, [*([changed] if changed else []), *grew, *shrank])

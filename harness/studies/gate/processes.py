@@ -1,0 +1,201 @@
+"""Real pairs: a process of each side, resident side by side, that take turns."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from statistics import median
+from typing import IO
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from plumbline import PlumblineError
+from plumbline.harness import messages, timing
+from plumbline.harness.cell import Cell
+from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.readings import Readings, value_of
+from plumbline.harness.session.client import CellProbe, Connection
+from plumbline.harness.session.places import Place
+from plumbline.harness.settings import Settings
+from plumbline.harness.studies.gate.exact import Facts
+from plumbline.harness.studies.gate.schedule import CONTROLS, SLOWER
+from plumbline.harness.verdicts import regression
+from plumbline.harness.verdicts.qualification import qualify
+
+ROUNDS = 20  # of a pair
+BLOCK_S = 0.025  # of the timed inferences of a turn
+CALLS = 1000  # of them at most
+SLOWED = 0.05
+
+
+class Contestant(Struct, frozen=True):
+    """A cell on both sides: what each runs of it."""
+
+    base: Cell
+    head: Cell
+
+
+class Entry(Struct, frozen=True):
+    """A line of the journal: a cell's facts on a side, or a pair."""
+
+    name: str
+    side: str | None = None
+    facts: Facts | None = None
+    stage: str | None = None
+    base_s: list[float] = []
+    head_s: list[float] = []
+    memory: dict[str, list[float]] = {}
+    reason: str | None = None
+
+
+class Sides:
+    """Three probes: of the base, of the head, and of the head once more, for the controls."""
+
+    def __init__(self, base: Place, head: Place, twin: Place, log: IO[bytes], progress: Callable[[str], None]) -> None:
+        self._progress = progress
+        self._connections = {
+            name: Connection(log, progress=self._forward, place=place)
+            for name, place in (("base", base), ("head", head), ("twin", twin))
+        }
+        self.said = ""
+
+    def start(self) -> None:
+        """Start them. Raises BrokenSide."""
+        for name, connection in self._connections.items():
+            try:
+                connection.start()
+            except CellEnded as end:
+                raise BrokenSide(name, end.reason) from end
+
+    def probe(self, side: str, cell: Cell, settings: Settings) -> CellProbe:
+        return CellProbe(self._connections[side], cell, settings)
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+
+    def _forward(self, text: str) -> None:
+        self._progress(f"{self.said}: {text}" if self.said else text)
+
+
+class BrokenSide(PlumblineError):
+    """A side whose probe does not start."""
+
+    def __init__(self, side: str, reason: str) -> None:
+        super().__init__(f"the {'head' if side == 'twin' else side} does not start: {reason}")
+        self.side, self.reason = side, reason
+
+
+class Processes:
+    """Pairs of real processes (`Pairs`). Each is written to the journal before the next one starts."""
+
+    def __init__(self, sides: Sides, settings: Settings, cells: Mapping[str, Contestant], journal: IO[bytes]) -> None:
+        self._sides, self._settings, self._cells, self._journal = sides, settings, dict(cells), journal
+        self._calls: dict[str, int] = {}
+        self._seconds: dict[str, list[float]] = {}
+        self._guessed: dict[str, float] = {}
+        self._controls: dict[str, str] = {}
+        self._taken: dict[tuple[str, str], list[float]] = {}
+        self.failed: dict[str, str] = {}
+
+    def know(self, name: str, base: Facts, head: Facts) -> None:
+        """Learn how long an inference takes: the longer side fills the block, and both make as many calls."""
+        slower = max(base.turn_s, head.turn_s)
+        self._calls[name] = max(1, min(CALLS, math.ceil(BLOCK_S / slower)))
+        turn = timing.TOUCH_S + slower + max(slower, self._calls[name] * slower)
+        self._guessed[name] = 2 * ROUNDS * turn + base.seconds + head.seconds
+
+    def choose_controls(self, names: Iterable[str]) -> None:
+        """Let the cells whose pairs are the quickest, of a millisecond at least where there are such, be the controls."""
+        by_cost = sorted(names, key=self.cost)
+        long = [name for name in by_cost if self._calls[name] <= BLOCK_S / 1e-3] or by_cost
+        for number, control in enumerate(CONTROLS):
+            self._controls[control] = long[number % len(long)]
+
+    def control(self, name: str) -> str:
+        """Return the cell that a control runs."""
+        return self._controls[name]
+
+    def cost(self, name: str) -> float:
+        name = self._controls.get(name, name)
+        return median(self._seconds[name]) if name in self._seconds else self._guessed[name]
+
+    def remember(self, entry: Entry) -> None:
+        """Keep the durations of a pair, of this run or of one that was interrupted."""
+        for side, seconds in (("base", entry.base_s), ("head", entry.head_s)):
+            self._taken.setdefault((entry.name, side), []).extend(seconds)
+
+    def medians(self, name: str) -> tuple[float, float] | tuple[None, None]:
+        """Return the median inference of the base and of the head, in seconds, over all pairs."""
+        base, head = (self._taken.get((name, side)) for side in ("base", "head"))
+        return (median(base), median(head)) if base and head else (None, None)
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    def take(self, name: str, stage: str) -> float | None:
+        cell = self._controls.get(name, name)
+        contestant, calls, began = self._cells[cell], self._calls[cell], self.clock()
+        sides = {"base": ("base", contestant.base), "head": ("head", contestant.head)}
+        if name in CONTROLS:
+            sides = {"base": ("twin", contestant.head), "head": ("head", contestant.head)}
+        slowed = {"head": SLOWED if name == SLOWER else 0.0, "base": 0.0}
+        probes = {
+            side: self._sides.probe(connection, cell_, replace(self._settings, slowed=slowed[side]))
+            for side, (connection, cell_) in sides.items()
+        }
+        order = random.sample(list(probes), 2)  # who is built first is in memory first
+        try:
+            for side in order:
+                probes[side].prepared()
+            taken = timing.interleave({side: partial(probes[side].turn, calls) for side in order}, rounds=ROUNDS)
+            memory = {side: _held(probes[side].memory()) for side in order}
+        except CellEnded as end:
+            self.failed[name] = f"{end.outcome}: {end.reason}"
+            self.write(Entry(name, stage=stage, reason=self.failed[name]))
+            return None
+        finally:
+            for probe in probes.values():
+                probe.close()
+        self._seconds.setdefault(cell, []).append(self.clock() - began)
+        both = {key: [memory["base"][key], memory["head"][key]] for key in memory["base"] if key in memory["head"]}
+        entry = Entry(name, stage=stage, base_s=taken["base"], head_s=taken["head"], memory=both)
+        self.write(entry)
+        self.remember(entry)
+        return regression.pair_effect(taken["base"], taken["head"])
+
+    def facts(self, name: str, side: str) -> Facts:
+        """Build and check a cell on a side, and ask what is exact of it."""
+        contestant, began = self._cells[name], self.clock()
+        probe = self._sides.probe(side, getattr(contestant, side), self._settings)
+        try:
+            qualify(probe)
+            counts, prepared, outputs = probe.counts(), probe.prepared(), probe.outputs()
+            weights = value_of(probe.memory(), "weights")
+            turn_s = min(probe.turn(1) for _ in range(5))
+            settled = self.clock()
+            probe.close()
+            again = self._sides.probe(side, getattr(contestant, side), self._settings)  # all is there: what a pair will take
+            again.turn(1)
+            again.close()
+            found = Facts(None, counts, prepared, outputs, weights, turn_s, self.clock() - settled)
+        except CellEnded as end:
+            found = Facts(f"{end.outcome}: {end.reason}", seconds=self.clock() - began)
+        finally:
+            probe.close()
+        self.write(Entry(name, side=side, facts=found))
+        return found
+
+    def write(self, entry: Entry) -> None:
+        self._journal.write(messages.encode(entry) + b"\n")
+        self._journal.flush()
+
+
+def _held(memory: Readings) -> dict[str, float]:
+    """Return the bytes that a process holds, of what was read."""
+    found = {key: value_of(memory, key) for key in ("inference", "process_peak", "cuda_allocated")}
+    return {key: value for key, value in found.items() if value}

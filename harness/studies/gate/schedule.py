@@ -1,0 +1,136 @@
+"""Which pair comes next: screening, then confirmation, within a budget. The same for processes and for a recorded pool."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from plumbline.harness.verdicts import regression
+from plumbline.harness.verdicts.regression import CONFIRMING, LOOKS, Evidence, Spread
+
+CONTROLS = ("same code 1", "same code 2", "slowed by 5 %")  # in every suite, beside its cells
+SAME, SLOWER = CONTROLS[:2], CONTROLS[2]
+Say = Callable[[str, float], None]
+
+
+class Pairs(Protocol):
+    """Where pairs come from: processes that are run, or a recorded pool of them."""
+
+    def take(self, name: str, stage: str) -> float | None:
+        """Run one pair of a cell, and return its effect; None where it ended before."""
+
+    def cost(self, name: str) -> float:
+        """Say how many seconds a pair of this cell takes."""
+
+    def control(self, name: str) -> str:
+        """Say which cell a control runs."""
+
+    def clock(self) -> float:
+        """Return the time in seconds, of whatever clock the costs are measured by."""
+
+
+class Outcome(Struct):
+    """The evidence of a suite, its common spread, and the cells for which the budget did not pay."""
+
+    evidence: dict[str, Evidence]
+    spread: Spread
+    given_up: list[str]
+
+
+def run(
+    names: Sequence[str],
+    pairs: Pairs,
+    *,
+    until: float = math.inf,
+    evidence: dict[str, Evidence] | None = None,
+    say: Say = lambda text, left: None,
+) -> Outcome:
+    """Screen the cells, then confirm what is not cleared, until the clock says `until`.
+
+    `evidence` is that of a run which was interrupted. `say` is told what goes on, and how many seconds are left.
+    """
+    found = {} if evidence is None else evidence
+    for name in (*names, *CONTROLS):
+        found.setdefault(name, Evidence())
+    affordable = _affordable(names, pairs, until, found)
+    active, spread = _screened(affordable, pairs, until, found, say)
+    given_up = _confirm(active, spread, pairs, until, found, say)
+    return Outcome(found, spread, [*given_up, *(name for name in names if name not in affordable)])
+
+
+def planned(names: Sequence[str], pairs: Pairs) -> float:
+    """Return the seconds of a suite in which nothing is suspect: the first look, a few second ones, and the controls."""
+    return sum(map(pairs.cost, names)) * (LOOKS[0] + 0.3) + _reserve(pairs)
+
+
+def _reserve(pairs: Pairs) -> float:
+    """Return the seconds that the controls take."""
+    return sum(map(pairs.cost, CONTROLS)) * CONFIRMING[0]
+
+
+def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
+    """Return the cells whose first look the budget pays for; those whose pairs are the longest are given up first."""
+    left = until - pairs.clock() - _reserve(pairs)
+    kept = set()
+    for name in sorted(names, key=pairs.cost):
+        left -= pairs.cost(name) * max(0, LOOKS[0] - len(found[name].screen))
+        if left >= 0:
+            kept.add(name)
+    return [name for name in names if name in kept]
+
+
+def _screened(names: list[str], pairs: Pairs, until: float, found: dict[str, Evidence], say: Say) -> tuple[list[str], Spread]:
+    """Take pairs of all cells, then of those that are not cleared yet. Returns those that never were."""
+    active, spread, reserve = list(names), Spread(0.0, 0.0), _reserve(pairs)
+    for look in LOOKS:
+        while wanted := [name for name in active if len(found[name].screen) < look]:
+            if look > LOOKS[0] and pairs.clock() + sum(map(pairs.cost, wanted)) + reserve > until:
+                return active, spread
+            random.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
+            for number, name in enumerate(wanted):
+                left = sum(map(pairs.cost, wanted[number:])) + reserve
+                left += sum(pairs.cost(other) * (look - 1 - len(found[other].screen)) for other in wanted)
+                say(f"screening {len(active)} cells, pair {len(found[name].screen) + 1} of {look}", left)
+                if not _took(name, found[name].screen, "screen", pairs):
+                    active.remove(name)
+        spread = Spread.of([found[name].screen for name in names if len(found[name].screen) > 1])
+        active = [name for name in active if not regression.cleared(found[name].screen, spread)]
+    return active, spread
+
+
+def _confirm(suspects: list[str], spread: Spread, pairs: Pairs, until: float, found: dict[str, Evidence], say: Say) -> list[str]:
+    """Take fresh pairs of suspects and controls. Returns the suspects that the budget did not pay for."""
+    wanted = dict.fromkeys(CONTROLS, CONFIRMING[0])
+    left = until - pairs.clock() - _reserve(pairs)
+    if len(seen := found[pairs.control(SLOWER)].screen) > 1:  # surer than a suspect: all hangs on it
+        more = regression.pairs_to_confirm(seen, 10, spread) - CONFIRMING[0]
+        paid = more if left == math.inf else min(more, max(0, int(left / pairs.cost(SLOWER))))
+        wanted[SLOWER] += paid
+        left -= paid * pairs.cost(SLOWER)
+    given_up = []
+    for name in sorted(suspects, key=lambda name: regression.suspicion(found[name].screen, spread)):
+        count = regression.pairs_to_confirm(found[name].screen, len(suspects), spread)
+        if count * pairs.cost(name) > left:
+            given_up.append(name)
+        else:
+            wanted[name] = count
+            left -= count * pairs.cost(name)
+    while unfinished := [name for name, count in wanted.items() if len(found[name].confirm) < count]:
+        random.shuffle(unfinished)
+        for name in unfinished:
+            seconds = sum(pairs.cost(other) * max(0, count - len(found[other].confirm)) for other, count in wanted.items())
+            say(f"confirming {len(wanted) - len(CONTROLS)} suspects and {len(CONTROLS)} controls", seconds)
+            if not _took(name, found[name].confirm, "confirm", pairs):
+                del wanted[name]
+    return given_up
+
+
+def _took(name: str, effects: list[float], stage: str, pairs: Pairs) -> bool:
+    effect = pairs.take(name, stage)
+    if effect is not None:
+        effects.append(effect)
+    return effect is not None

@@ -1,0 +1,157 @@
+"""`plumbline gate --self-test`: how often the gate cries wolf, and what it finds, on this machine.
+
+Live: whole suites of one revision against itself, in which some cells are slowed down by a known share. Resampled: thousands of
+suites drawn from the pairs of those, by the same procedure (schedule.py). The two are reported apart.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, median, stdev
+
+from msgspec import Struct
+
+from plumbline.harness.statistics import wilson_interval
+from plumbline.harness.studies.gate import schedule
+from plumbline.harness.studies.gate.processes import Entry
+from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER
+from plumbline.harness.verdicts import regression
+from plumbline.harness.verdicts.regression import INCONCLUSIVE, REGRESSED
+
+SHARES = (0.02, 0.05, 0.10)
+CELLS = 200  # of a resampled suite
+BUDGET_S = 25 * 60.0  # the promise: within that where pairs spread by QUIET at most, else within LONGER_S
+LONGER_S, QUIET = 40 * 60.0, 0.015
+
+
+class Pool(Struct, frozen=True):
+    """Pairs of processes with the same code on both sides: effects and seconds of each, by cell."""
+
+    effects: dict[str, list[float]]
+    seconds: dict[str, float]
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of a pair, the median over cells."""
+        return median(stdev(effects) for effects in self.effects.values())
+
+    @property
+    def bias(self) -> float:
+        """The mean effect of all pairs: 0 where both sides are treated alike."""
+        return fmean(effect for effects in self.effects.values() for effect in effects)
+
+    @property
+    def pairs(self) -> int:
+        return sum(map(len, self.effects.values()))
+
+
+class Resampled:
+    """Pairs drawn from a pool (`schedule.Pairs`), on a clock that goes on by what they took; `slowed` is the share by cell.
+
+    Which process of a pair is the base is chance, so that its effect has either sign; a bias that all pairs have is kept.
+    """
+
+    def __init__(self, pool: Pool, cells: int, slowed: Mapping[str, float], chance: random.Random) -> None:
+        kinds = sorted(pool.effects)
+        self.names = [f"cell {number}" for number in range(cells)]
+        self._kind = {name: kinds[number % len(kinds)] for number, name in enumerate(self.names)}
+        quickest = min(kinds, key=lambda kind: pool.seconds[kind])
+        self._kind |= dict.fromkeys(CONTROLS, quickest)
+        self._control = next(name for name in self.names if self._kind[name] == quickest and name not in slowed)
+        self._means = {kind: fmean(effects) for kind, effects in pool.effects.items()}
+        self._pool, self._slowed, self._chance, self._now = pool, {**slowed, SLOWER: 0.05}, chance, 0.0
+
+    def take(self, name: str, stage: str) -> float:
+        """Draw a pair."""
+        self._now += self.cost(name)
+        kind = self._kind[name]
+        by_chance = self._chance.choice(self._pool.effects[kind]) - self._means[kind]
+        return self._chance.choice((1, -1)) * by_chance + self._pool.bias + math.log1p(self._slowed.get(name, 0.0))
+
+    def cost(self, name: str) -> float:
+        return self._pool.seconds[self._kind[name]]
+
+    def control(self, name: str) -> str:
+        return self._control
+
+    def clock(self) -> float:
+        return self._now
+
+
+class Tally(Struct):
+    """What became of suites: of those without a slowdown how many were red, of slowed cells how many were found, by share."""
+
+    suites: int = 0
+    red: int = 0
+    could_not_tell: int = 0
+    distrusted: int = 0
+    found: dict[float, int] = {}
+    slowed: dict[float, int] = {}
+    seconds: list[float] = []
+
+    def add(self, outcome: schedule.Outcome, slowed: Mapping[str, float], seconds: float) -> None:
+        """Count a suite. A cell that was not slowed down and is called regressed makes it a false alarm."""
+        judged = regression.judge(outcome.evidence, outcome.spread, CONTROLS, outcome.given_up)
+        told = {name: judged[name].verdict for name in judged if name not in CONTROLS}
+        distrusted = bool(regression.distrust(outcome.evidence, SAME, SLOWER))
+        self.suites += 1
+        self.seconds.append(seconds)
+        self.distrusted += distrusted
+        self.red += not distrusted and any(told[name] == REGRESSED for name in told if name not in slowed)
+        self.could_not_tell += distrusted or INCONCLUSIVE in told.values()
+        for name, share in slowed.items():
+            self.slowed[share] = self.slowed.get(share, 0) + 1
+            self.found[share] = self.found.get(share, 0) + (not distrusted and told[name] == REGRESSED)
+
+
+def pool_of(entries: Sequence[Entry], seconds: Mapping[str, float]) -> Pool:
+    """Return the pairs of a journal in which both sides were the same, of cells with three of them at least."""
+    effects: dict[str, list[float]] = {}
+    for entry in entries:
+        if entry.base_s and entry.name not in CONTROLS:
+            effects.setdefault(entry.name, []).append(regression.pair_effect(entry.base_s, entry.head_s))
+    kept = {name: found for name, found in effects.items() if len(found) > 2}
+    return Pool(kept, {name: seconds[name] for name in kept})
+
+
+def resample(
+    pool: Pool,
+    suites: int,
+    *,
+    cells: int = CELLS,
+    slowed_each: int = 0,
+    budget_s: float | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Tally:
+    """Draw so many suites of so many cells; `slowed_each` of them are slowed down by each of SHARES."""
+    chance, tally = random.Random(seed), Tally()
+    limit = budget_s or (BUDGET_S if pool.deviation <= QUIET else LONGER_S)
+    for number in range(suites):
+        if number % 20 == 0:
+            progress(f"resampled suite {number} of {suites}")
+        slowed = {f"cell {index}": share for index, share in enumerate(SHARES * slowed_each)}
+        order = chance.sample(range(cells), len(slowed))
+        slowed = {f"cell {index}": share for index, share in zip(order, slowed.values())}
+        pairs = Resampled(pool, cells, slowed, chance)
+        tally.add(schedule.run(pairs.names, pairs, until=limit), slowed, pairs.clock())
+    return tally
+
+
+def table(tallies: Mapping[str, Tally]) -> list[list[str]]:
+    """Return a row for each rate: what, live or resampled, how many of how many, the rate and its 95 % interval."""
+    rows = []
+    for kind, tally in tallies.items():
+        counts = {"suites without a slowdown that are red": (tally.red, tally.suites)}
+        for share in sorted(tally.slowed):
+            counts[f"slowdowns by {share:.0%} that are found"] = (tally.found[share], tally.slowed[share])
+        counts |= {"suites in which something could not be told": (tally.could_not_tell, tally.suites)}
+        for what, (count, of) in counts.items():
+            low, high = wilson_interval(count, of) if of else (0.0, 1.0)
+            rows.append([what, kind, f"{count} of {of}", f"{count / max(1, of):.2%}", f"{low:.2%} to {high:.2%}"])
+        if tally.seconds:
+            minutes = sorted(seconds / 60 for seconds in tally.seconds)
+            rows.append(["minutes of a suite, and at most", kind, "", f"{median(minutes):.1f}", f"{minutes[-1]:.1f}"])
+    return rows

@@ -1,0 +1,219 @@
+"""Whether a change made cells slower: pure statistics over pairs of processes, one effect a pair.
+
+A pair is a process of the base and one of the head, resident side by side, that take turns. Its effect is the median over rounds
+of log(head / base). The pair is the unit of error, not the inference: what a process has by chance (where its memory lies, when
+it ran) is the same in all of its samples.
+
+Screening clears a cell as soon as its upper bound excludes the `EFFECT` that is promised to be found, and never convicts. What it
+does not clear is confirmed by fresh pairs alone, so any rule of screening is allowed. `docs/gate.md` gives the error rates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from statistics import fmean, median, variance
+
+from msgspec import Struct
+from scipy.special import polygamma, psi
+
+from plumbline.harness.statistics import student, student_above, trigamma_inverse
+
+MARGIN = math.log(1.01)  # a slowdown below that is none: two identical sides may differ by a bias of some tenths of a percent
+EFFECT = math.log(1.05)  # the slowdown that is promised to be found
+FAMILY = 0.01  # the chance that a suite without a slowdown is called regressed
+CLEARED = 0.005  # the chance, at each look, that a cell which is slower by EFFECT is cleared
+LOOKS = (3, 4, 5, 6, 8)  # pairs after which screening looks at a cell
+CONFIRMING = (8, 25)  # fresh pairs: at least, at most
+POWER = 0.99  # with which the number of fresh pairs is to find EFFECT
+TRIMMED = 0.15  # of the fresh pairs, at each end: a pair during which something else woke up says little
+CONTROL = 0.0025  # p of a control, in either direction, below which the gate distrusts itself
+
+REGRESSED, IMPROVED, WITHIN_NOISE, INCONCLUSIVE = "regressed", "improved", "within noise", "inconclusive"
+MISSING, NEW, INCOMPARABLE = "missing", "new", "incomparable"
+VERDICTS = (REGRESSED, INCOMPARABLE, MISSING, INCONCLUSIVE, IMPROVED, NEW, WITHIN_NOISE)  # what a reader has to see comes first
+
+
+class Evidence(Struct):
+    """The effects of a cell's pairs: those that screened it, and the fresh ones that confirm."""
+
+    screen: list[float] = []
+    confirm: list[float] = []
+
+
+class Judgement(Struct, frozen=True):
+    """What became of a cell.
+
+    `effect` is the share by which the head is slower than the base (negative: faster), `interval` its 99 % interval, `detectable`
+    the smallest slowdown that would have been found with a chance of 95 %. `p` is one-sided, of more than the margin; of the
+    opposite in an improved cell.
+    """
+
+    verdict: str
+    reason: str = ""
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    pairs: int = 0
+    detectable: float | None = None
+
+
+class Spread(Struct, frozen=True):
+    """What the variances of all cells say about that of one: `variance` on `freedom` degrees of freedom, beside its own.
+
+    Source: Smyth 2004, "Linear models and empirical Bayes methods for assessing differential expression", section 6.2.
+    """
+
+    variance: float
+    freedom: float
+
+    @classmethod
+    def of(cls, screens: Iterable[Sequence[float]]) -> Spread:
+        """Fit it to the effects of the cells of a suite. With fewer than three cells it says nothing (`freedom` 0)."""
+        known = [(variance(effects), len(effects) - 1) for effects in screens if len(effects) > 1]
+        known = [(found, freedom) for found, freedom in known if found > 0]
+        if len(known) < 3:
+            return cls(0.0, 0.0)
+        # what is left of log variances without the part that few pairs add to them
+        logs = [math.log(found) - float(psi(freedom / 2)) + math.log(freedom / 2) for found, freedom in known]
+        centre = fmean(logs)
+        excess = variance(logs) - fmean(float(polygamma(1, freedom / 2)) for _, freedom in known)
+        if excess <= 0:  # all cells are alike
+            return cls(math.exp(centre), 1000.0)
+        half = trigamma_inverse(excess)
+        return cls(math.exp(centre + float(psi(half)) - math.log(half)), 2 * half)
+
+    def mean(self, effects: Sequence[float]) -> Mean:
+        """Return the mean of the few pairs that screen a cell, whose spread alone says little."""
+        own = len(effects) - 1
+        pooled = (self.freedom * self.variance + own * variance(effects)) / (self.freedom + own)
+        return Mean(fmean(effects), math.sqrt(pooled / len(effects)), self.freedom + own)
+
+
+class Mean(Struct, frozen=True):
+    """A mean effect, its standard error, and the degrees of freedom of that."""
+
+    value: float
+    error: float
+    freedom: float
+
+    def p(self, margin: float = MARGIN) -> float:
+        """One-sided p of an effect beyond the margin."""
+        beyond = self.value - margin
+        if self.error == 0:
+            return 0.0 if beyond > 0 else 1.0
+        return student_above(beyond / self.error, self.freedom)
+
+    def opposite(self) -> Mean:
+        """Return the mean of the opposite effects."""
+        return Mean(-self.value, self.error, self.freedom)
+
+
+def trimmed(effects: Sequence[float]) -> Mean:
+    """Return the mean of the fresh pairs of a cell, without a share TRIMMED of them at each end.
+
+    Source: Yuen 1974, "The two-sample trimmed t for unequal population variances", Biometrika 61.
+    """
+    ordered, cut = sorted(effects), int(TRIMMED * len(effects))
+    kept = ordered[cut : len(ordered) - cut]
+    winsorized = [kept[0]] * cut + kept + [kept[-1]] * cut
+    error = math.sqrt(variance(winsorized) * (len(effects) - 1) / (len(kept) * (len(kept) - 1)))
+    return Mean(fmean(kept), error, len(kept) - 1)
+
+
+def pair_effect(base_s: Sequence[float], head_s: Sequence[float]) -> float:
+    """Return the median over rounds of log(head / base), of durations in seconds; the n-th of each are of one round."""
+    return median(math.log(head / base) for base, head in zip(base_s, head_s, strict=True))
+
+
+def cleared(effects: Sequence[float], spread: Spread) -> bool:
+    """Whether a slowdown by EFFECT is excluded, at this look of screening."""
+    mean = spread.mean(effects)
+    return mean.value + student(1 - CLEARED, mean.freedom) * mean.error < EFFECT
+
+
+def suspicion(effects: Sequence[float], spread: Spread) -> float:
+    """Return p of being no slower than the margin, from screening; the smaller, the sooner is it confirmed."""
+    return spread.mean(effects).p()
+
+
+def pairs_to_confirm(effects: Sequence[float], suspects: int, spread: Spread) -> int:
+    """Return how many fresh pairs find EFFECT with the chance POWER, by the spread that screening saw."""
+    deviation = spread.mean(effects).error * math.sqrt(len(effects))
+    for count in range(*CONFIRMING):
+        kept = count - 2 * int(TRIMMED * count)
+        if _detectable(deviation / math.sqrt(kept), kept - 1, FAMILY / max(1, suspects), POWER) <= EFFECT:
+            return count
+    return CONFIRMING[1]
+
+
+def judge(
+    evidence: Mapping[str, Evidence], spread: Spread, controls: Collection[str] = (), given_up: Collection[str] = ()
+) -> dict[str, Judgement]:
+    """Return the judgement of each cell. `given_up` are suspects that were not confirmed; controls are not of the family."""
+    confirmed = {name: trimmed(seen.confirm) for name, seen in evidence.items() if len(seen.confirm) > 1}
+    family = {name: mean for name, mean in confirmed.items() if name not in controls}
+    slower = _rejected({name: mean.p() for name, mean in family.items()})
+    faster = _rejected({name: mean.opposite().p() for name, mean in family.items()})
+    found = {}
+    for name, seen in evidence.items():
+        if name not in confirmed and len(seen.screen) < 2:
+            reason = "the time did not allow for it" if name in given_up else "it was not timed twice"
+            found[name] = Judgement(INCONCLUSIVE, reason, pairs=len(seen.screen))
+            continue
+        mean = confirmed[name] if name in confirmed else spread.mean(seen.screen)
+        verdict, reason, p = INCONCLUSIVE, "too much noise", mean.p()
+        if name in slower:
+            verdict, reason = REGRESSED, ""
+        elif name in faster:
+            verdict, reason, p = IMPROVED, "", mean.opposite().p()
+        elif _upper(mean, 0.99) < EFFECT:
+            verdict, reason = WITHIN_NOISE, ""
+        elif name in given_up:
+            reason = "the time was up before it was confirmed"
+        found[name] = Judgement(
+            verdict,
+            reason,
+            effect=math.expm1(mean.value),
+            interval=(math.expm1(-_upper(mean.opposite(), 0.995)), math.expm1(_upper(mean, 0.995))),
+            p=p,
+            pairs=len(seen.confirm) or len(seen.screen),
+            detectable=math.expm1(_detectable(mean.error, mean.freedom, FAMILY / max(1, len(family)), 0.95)),
+        )
+    return found
+
+
+def distrust(evidence: Mapping[str, Evidence], same: Collection[str], slowed: str) -> list[str]:
+    """Say why a run is not to be trusted: sides that are the same differ, or a known slowdown was not seen. Empty where it is."""
+    reasons = []
+    for name in same:
+        mean = trimmed(evidence[name].confirm) if len(evidence[name].confirm) > 1 else None
+        if mean is not None and min(mean.p(), mean.opposite().p()) < CONTROL:
+            reasons.append(f"two processes of one side differ by {math.expm1(mean.value):+.1%} ({name})")
+    mean = trimmed(evidence[slowed].confirm) if len(evidence[slowed].confirm) > 1 else None
+    if mean is None or mean.p() > FAMILY:
+        got = "it was not timed" if mean is None else f"it shows {math.expm1(mean.value):+.1%}, and that is not certain"
+        reasons.append(f"a slowdown of {math.expm1(EFFECT):.0%}, made on purpose, was not found: {got}")
+    return reasons
+
+
+def _upper(mean: Mean, confidence: float) -> float:
+    return mean.value + student(confidence, mean.freedom) * mean.error
+
+
+def _rejected(p: Mapping[str, float]) -> set[str]:
+    """Return the hypotheses that Holm's procedure rejects at FAMILY.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    rejected: set[str] = set()
+    for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
+        if p[name] > FAMILY / (len(p) - rank):
+            break
+        rejected.add(name)
+    return rejected
+
+
+def _detectable(error: float, freedom: float, level: float, power: float) -> float:
+    """Return the effect that a mean with that standard error shows, at a level, with a chance of `power`."""
+    return MARGIN + (student(1 - level, freedom) + student(power, freedom)) * error

@@ -1,0 +1,115 @@
+"""Whole suites on simulated pairs: what is found, what is not, and how long it takes. No clock but a simulated one."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy
+import pytest
+
+from plumbline.harness.studies.gate import schedule, selftest
+from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER
+from plumbline.harness.studies.gate.selftest import Pool, Resampled, resample
+from plumbline.harness.verdicts import regression
+from plumbline.harness.verdicts.regression import INCONCLUSIVE, REGRESSED, Evidence
+
+SECONDS = 1.6
+
+
+def pool(deviation: float, *, heavy: bool = False, bias: float = 0.0, seconds: float = SECONDS) -> Pool:
+    """Twenty kinds of cells, each with its own spread around `deviation`; with Student's three degrees of freedom, or normal."""
+    chance = numpy.random.default_rng(1)
+    effects = {}
+    for kind in range(20):
+        own = deviation * math.exp(chance.normal(0, 0.35))
+        drawn = chance.standard_t(3, 80) / math.sqrt(3) if heavy else chance.standard_normal(80)
+        effects[f"kind {kind}"] = (own * drawn + bias).tolist()
+    return Pool(effects, dict.fromkeys(effects, seconds))
+
+
+def test_what_is_promised_holds_on_simulated_pairs() -> None:
+    """Pairs that spread by 1.2 %: nothing is red, each 5 % and 10 % is found, 200 cells take less than 25 minutes."""
+    fine = resample(pool(0.012), 12)
+    assert (fine.red, fine.distrusted) == (0, 0)
+    assert max(fine.seconds) < 25 * 60
+    slow = resample(pool(0.012), 6, slowed_each=1, seed=1)
+    assert slow.found[0.05] == slow.slowed[0.05] == 6
+    assert slow.found[0.10] == slow.slowed[0.10] == 6
+    assert slow.red == 0
+
+
+@pytest.mark.parametrize(("deviation", "heavy", "bias"), [(0.035, False, 0.0), (0.02, True, 0.0), (0.012, False, 0.005)])
+def test_a_noisy_or_slightly_biased_machine_is_not_red(deviation: float, heavy: bool, bias: float) -> None:
+    assert resample(pool(deviation, heavy=heavy, bias=bias), 8).red == 0
+
+
+def test_a_machine_on_which_nothing_can_be_told_says_so() -> None:
+    """Pairs that spread by a third."""
+    tally = resample(pool(0.3), 2, cells=20)
+    assert tally.red == 0 and tally.could_not_tell == tally.suites == 2
+
+
+def test_a_broken_schedule_is_noticed() -> None:
+    """One side is favoured by 4 %: what would be red everywhere is distrusted instead."""
+    tally = resample(pool(0.01, bias=0.04), 3, cells=40)
+    assert tally.distrusted == tally.suites and tally.red == 0
+
+
+def test_a_budget_is_kept_and_what_was_given_up_is_named() -> None:
+    pairs = Resampled(pool(0.03), 40, {"cell 3": 0.1}, random.Random(0))
+    outcome = schedule.run(pairs.names, pairs, until=60 * SECONDS)
+    assert pairs.clock() <= 60 * SECONDS
+    assert outcome.given_up and set(outcome.given_up) < set(pairs.names)
+    judged = regression.judge(outcome.evidence, outcome.spread, CONTROLS, outcome.given_up)
+    untimed = [name for name in outcome.given_up if not outcome.evidence[name].screen]
+    assert untimed and {judged[name].verdict for name in untimed} == {INCONCLUSIVE}
+    assert REGRESSED not in {judged[name].verdict for name in outcome.given_up}
+    assert all(len(outcome.evidence[name].confirm) >= regression.CONFIRMING[0] for name in CONTROLS)
+
+
+def test_the_longest_cells_are_given_up_first() -> None:
+    short = pool(0.01)
+    short.seconds["kind 7"] = 30.0
+    pairs = Resampled(short, 20, {}, random.Random(0))
+    outcome = schedule.run(pairs.names, pairs, until=150.0)
+    assert outcome.given_up == ["cell 17"]  # of that kind
+
+
+def test_a_gate_that_was_interrupted_goes_on_where_it_was() -> None:
+    """Pairs that are there are not taken again."""
+    pairs = Resampled(pool(0.005), 10, {}, random.Random(0))
+    earlier = {name: Evidence(screen=[0.001, -0.001, 0.0]) for name in pairs.names}
+    schedule.run(pairs.names, pairs, evidence=earlier)
+    assert pairs.clock() == pytest.approx(SECONDS * sum(len(earlier[name].confirm) for name in CONTROLS))
+
+
+def test_a_cell_that_dies_is_left_alone() -> None:
+    class Dying(Resampled):
+        def take(self, name: str, stage: str) -> float | None:  # type: ignore[override]
+            return None if name == "cell 2" else super().take(name, stage)
+
+    pairs = Dying(pool(0.01), 5, {}, random.Random(0))
+    outcome = schedule.run(pairs.names, pairs)
+    assert outcome.evidence["cell 2"] == Evidence() and len(outcome.evidence["cell 1"].screen) >= 3
+
+
+def test_what_is_said_to_be_left_comes_to_nothing() -> None:
+    pairs = Resampled(pool(0.01), 10, {}, random.Random(0))
+    told: list[float] = []
+    planned = schedule.planned(pairs.names, pairs)
+    schedule.run(pairs.names, pairs, say=lambda text, left: told.append(left))
+    assert told[0] == pytest.approx(planned, rel=0.15) == pytest.approx(pairs.clock(), rel=0.2)
+    assert told[-1] == pytest.approx(SECONDS)
+
+
+def test_a_tally_counts_what_it_says() -> None:
+    """A suite in which a slowed cell and another one are called regressed: one found, and a false alarm."""
+    slow, fine = [0.1, 0.101, 0.099] * 4, [0.0, 0.001, -0.001] * 4
+    evidence = {name: Evidence(confirm=list(slow)) for name in ("slowed", "wrong", SLOWER)}
+    evidence |= {name: Evidence(confirm=list(fine)) for name in ("fine", *SAME)}
+    tally = selftest.Tally()
+    tally.add(schedule.Outcome(evidence, regression.Spread(0.0, 0.0), []), {"slowed": 0.1}, 60.0)
+    assert (tally.suites, tally.red, tally.distrusted, tally.found, tally.slowed) == (1, 1, 0, {0.1: 1}, {0.1: 1})
+    assert {"1 of 1"} == {row[2] for row in selftest.table({"live": tally})[:2]}
+    assert regression.judge(evidence, regression.Spread(0.0, 0.0))["wrong"].verdict == REGRESSED
