@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from plumbline.harness import messages
-from plumbline.harness.facts import Accuracy, Agreement, Counts, Latency, Prepared
+from plumbline.harness.facts import Accuracy, Agreement, Counts, Latency, Outputs, Prepared
 from plumbline.harness.machine import Machine
 from plumbline.harness.messages import Ask, Close, Count, Exited, Message, Open, Response, Turn
 from plumbline.harness.readings import Readings, read
@@ -29,6 +29,7 @@ class FakeConnection(Connection):
         agreement: Agreement = AGREEMENT,
         accuracy: Accuracy | None = None,
         latency: Latency | None = None,
+        outputs: Outputs | None = None,
         turn: Callable[[], float] = lambda: 1e-3,
         dies_at: str | None = None,
         ending: Iterable[Response] = (),
@@ -41,9 +42,11 @@ class FakeConnection(Connection):
             "agreement": agreement,
             "accuracy": accuracy or accuracy_of(None),
             "latency": latency or latency_of(),
+            "outputs": outputs or Outputs([0.0], [0.0], 1.0),
             "memory": cast(Readings, {"weights": read("byte", "model", 400)}),
         }
         self._turn, self._dies_at, self._ending = turn, dies_at, list(ending)
+        self._slowed = 0.0
         self._lines: list[Response] = []
 
     def start(self) -> Machine:
@@ -54,12 +57,14 @@ class FakeConnection(Connection):
         self.sent.append(message)
         asked = {Open: "prepared", Count: "counts", Close: "close", Turn: "turn"}.get(type(message), "")
         asked = message.question if isinstance(message, Ask) else asked
+        if isinstance(message, Open):
+            self._slowed = message.settings.slowed
         if asked == self._dies_at:
             self._lines += self._ending
         elif asked == "close":
             self._lines.append(Exited("cell"))
         else:
-            self._lines.append(messages.answer(self._turn() if asked == "turn" else self._facts[asked]))
+            self._lines.append(messages.answer(self._turn() * (1 + self._slowed) if asked == "turn" else self._facts[asked]))
 
     def receive(self) -> Response | None:
         return self._lines.pop(0) if self._lines else None

@@ -24,11 +24,17 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tier", default="gate", metavar="NAME", help="the tier of the matrix (default: gate)")
     parser.add_argument("--matrix", type=Path, metavar="FILE", help="another matrix file, for both sides")
     for axis in AXES:
-        if axis != "target":
-            parser.add_argument(
-                f"--{axis.replace('_', '-')}", action="append", default=[], metavar="VALUE", dest=f"axis_{axis}",
-                help=f"only this {axis.replace('_', ' ')}; several with commas",
-            )  # fmt: skip
+        words = f"only this {axis.replace('_', ' ')}; several with commas"
+        parser.add_argument(
+            f"--{axis.replace('_', '-')}", action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words
+        )
+    parser.add_argument("--base-model", metavar="MODEL", help="what the model is compared with, as another ONNX file")
+    parser.add_argument("--base-target", metavar="TARGET", help="where the base runs, as docker:ANOTHER_IMAGE")
+    words = "a package that only the {} has, as onnxruntime==1.24 or a wheel"
+    parser.add_argument("--with", action="append", default=[], metavar="PACKAGE", dest="packages", help=words.format("head"))
+    parser.add_argument(
+        "--base-with", action="append", default=[], metavar="PACKAGE", dest="base_packages", help=words.format("base")
+    )
     parser.add_argument("--budget-minutes", type=float, metavar="N", help="all of it takes no longer; what was given up is said")
     parser.add_argument("--allow", action="append", default=[], choices=CHANGES, help="wave a change through that is no slowdown")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/gate-TIME")
@@ -41,42 +47,37 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Run the command. Returns 0 where all is fine, 1 for a regression, 2 where it is broken, 3 where it could not tell."""
-    from msgspec.structs import replace
-
     from plumbline.harness.plugin.options import values
-    from plumbline.harness.session.revisions import Repository, made
     from plumbline.harness.session.selection import Selection
     from plumbline.harness.session.session import default_run_dir
     from plumbline.harness.settings import Settings
-    from plumbline.harness.studies.gate import Side, gate
+    from plumbline.harness.studies.gate import GateError, gate, sides
     from plumbline.harness.views import gate as view
 
-    axes = {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in AXES if axis != "target"}
-    matrix = None if arguments.matrix is None else arguments.matrix.resolve()
-    asked = Selection(arguments.tier, {axis: found for axis, found in axes.items() if found}, [matrix] if matrix else [])
-    repository = Repository(Path.cwd())
-    head = repository.find(arguments.head)
-    base = repository.usual_base() if arguments.base is None else repository.find(arguments.base)
+    axes = {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in AXES}
+    own: dict[str, tuple[str, str] | None] = {}
+    for axis in ("model", "target"):
+        base = getattr(arguments, f"base_{axis}")
+        if base is not None and len(axes[axis]) != 1:
+            raise GateError(f"--base-{axis}: expected one --{axis} to compare it with, got {len(axes[axis])}")
+        own[axis] = None if base is None else (base, axes.pop(axis)[0])
+    matrices = [arguments.matrix.resolve()] if arguments.matrix else []
+    elsewhere = any(own.values()) or arguments.packages or arguments.base_packages
+    asked = sides.Asked(
+        Selection(arguments.tier, {axis: found for axis, found in axes.items() if found}, matrices),
+        None if elsewhere and arguments.base is None else (arguments.base, arguments.head),
+        own["model"],
+        own["target"],
+        (arguments.base_packages, arguments.packages),
+    )
     settings = Settings.here(arguments.data, seed=arguments.seed, inputs_seed=arguments.seed)
     folder = arguments.resume or arguments.run_dir
     if folder is None:
         usual = default_run_dir(Path.cwd())
         folder = usual.with_name(f"gate-{usual.name}")
     with tempfile.TemporaryDirectory(prefix="plumbline-gate-") as scratch:
-        progress(f"writing {base.shown} and {head.shown}")
-        trees = {
-            name: made(repository, revision, Path(scratch) / name)
-            for name, revision in (("base", base), ("head", head), ("twin", head))
-        }
-        sides = {}
-        for name, revision in (("base", base), ("head", head)):
-            of_sides = [tree.matrix for tree in (trees[name], trees["head"]) if tree.matrix is not None]
-            found = trees[name].select(asked if matrix else replace(asked, matrices=of_sides))
-            sides[name] = Side(revision.shown, trees[name], {cell.id: cell for cell in found.cells}, found.impossible)
         report = gate(
-            sides["base"],
-            sides["head"],
-            trees["twin"],
+            *sides.make(asked, Path(scratch), settings.cache, progress),
             settings,
             folder,
             budget_s=None if arguments.budget_minutes is None else 60 * arguments.budget_minutes,

@@ -6,7 +6,6 @@ any other repository it has that repository's files, whose nets are measured by 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -28,14 +27,7 @@ CHANGING = ("models", "harness/runtimes")  # of plumbline: what each side has of
 OURS = "src/plumbline/__init__.py"  # whose presence tells this repository from others
 IN_FOLDER = 'cd "$1" && shift && exec "$@"'  # sh -c IN_FOLDER sh FOLDER COMMAND ...
 SELECT = BOOT[2].partition("from ")[0] + "from plumbline.harness.session import selection; sys.exit(selection.main())"
-# The files that say which packages a project needs.
-DEPENDENCIES = ("pyproject.toml", "constraints.txt", "requirements.txt", "uv.lock", "setup.cfg")
-
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+FILES = "files"  # in the folder of a side: those of its repository
 
 
 class BadRevision(PlumblineError, ValueError):
@@ -128,6 +120,23 @@ class Repository:
         self._git("checkout-index", "--all", f"--prefix={folder}/", more=index, at=self.root)
         Path(index["GIT_INDEX_FILE"]).unlink()
 
+    def tree(self, revision: Revision, folder: Path, python: str = sys.executable) -> Tree:
+        """Make a side of the files that were `written` into a folder. Raises BadRevision."""
+        files, here = folder / FILES, folder / FILES / self.inside
+        if not here.is_dir():
+            raise BadRevision(f"{revision.shown} has no folder {self.inside}")
+        if not self.is_plumbline:
+            return Tree(here, [_installed()], python)
+        ours, running = folder / "plumbline", Path(plumbline.__file__).parent
+        unlike = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(running, ours, ignore=lambda at, names: {*unlike(at, names), "models"} & set(names))
+        shutil.rmtree(ours / "harness" / "runtimes")
+        for part in CHANGING:
+            if not (files / part).is_dir():
+                raise BadRevision(f"{revision.shown} has no {part}/: it is from before the face by which these are measured")
+            shutil.copytree(files / part, ours / part, ignore=unlike)
+        return Tree(here, [folder], python, files / "benchmarks" / "matrix.toml")
+
     def _try(self, *arguments: str) -> str:
         try:
             return self._git(*arguments)
@@ -146,49 +155,19 @@ class Repository:
         return done.stdout.strip("\n")
 
 
-def made(repository: Repository, revision: Revision, folder: Path, python: str = sys.executable) -> Tree:
-    """Write a revision into a folder, and return the place that starts its probe. Raises BadRevision."""
-    folder.mkdir(parents=True)
-    files = folder / "files"
-    files.mkdir()
+def written(repository: Repository, revision: Revision, folder: Path) -> Path:
+    """Write the files of a revision, and return the folder that they are in. Raises BadRevision."""
+    files = folder / FILES
+    files.mkdir(parents=True)
     repository.write(revision, files)
-    here = files / repository.inside
-    if not here.is_dir():
-        raise BadRevision(f"{revision.shown} has no folder {repository.inside}")
-    if not repository.is_plumbline:
-        return Tree(here, [_installed()], python)
-    ours, running = folder / "plumbline", Path(plumbline.__file__).parent
-    unlike = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(running, ours, ignore=lambda at, names: {*unlike(at, names), "models"} & set(names))
-    shutil.rmtree(ours / "harness" / "runtimes")
-    for part in CHANGING:
-        if not (files / part).is_dir():
-            raise BadRevision(f"{revision.shown} has no {part}/: it is from before the face by which these are measured")
-        shutil.copytree(files / part, ours / part, ignore=unlike)
-    return Tree(here, [folder], python, files / "benchmarks" / "matrix.toml")
+    return files
+
+
+def as_it_is(python: str = sys.executable) -> Tree:
+    """Return this folder as a side, with plumbline as it is installed."""
+    return Tree(Path.cwd(), [_installed()], python)
 
 
 def _installed() -> Path:
     """Return the folder from which `plumbline` is imported."""
     return Path(plumbline.__file__).resolve().parent.parent
-
-
-def dependencies(tree: Path) -> str:
-    """Return a digest of what the files of a revision say of the packages that it needs."""
-    digest = hashlib.sha256()
-    for name in DEPENDENCIES:
-        path = tree / name
-        if path.is_file():
-            text = path.read_text(errors="replace")
-            digest.update(f"{name}\n{_needed(text) if name == 'pyproject.toml' else text}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _needed(text: str) -> str:
-    """Return what a pyproject.toml says of packages; its version and the settings of tools mean nothing here."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return text
-    project = table.get("project", {})
-    return repr([project.get("requires-python"), project.get("dependencies"), project.get("optional-dependencies")])

@@ -22,7 +22,7 @@ from plumbline.harness.statistics import student, student_above, trigamma_invers
 MARGIN = math.log(1.01)  # a slowdown below that is none: two identical sides may differ by a bias of some tenths of a percent
 EFFECT = math.log(1.05)  # the slowdown that is promised to be found
 FAMILY = 0.01  # the chance that a suite without a slowdown is called regressed
-CLEARED = 0.005  # the chance, at each look, that a cell which is slower by EFFECT is cleared
+CLEARED = 0.002  # the chance, at each look, that a cell which is slower by EFFECT is cleared
 LOOKS = (3, 4, 5, 6, 8)  # pairs after which screening looks at a cell
 CONFIRMING = (8, 25)  # fresh pairs: at least, at most
 POWER = 0.99  # with which the number of fresh pairs is to find EFFECT

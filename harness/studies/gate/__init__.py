@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -19,15 +20,17 @@ from msgspec.structs import replace
 
 from plumbline import PlumblineError
 from plumbline.harness import messages
-from plumbline.harness.cell import Cell
 from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import here
+from plumbline.harness.session.client import Connection
 from plumbline.harness.session.places import Place
+from plumbline.harness.session.session import needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies.gate import exact, schedule
 from plumbline.harness.studies.gate.exact import Facts
 from plumbline.harness.studies.gate.processes import Contestant, Entry, Processes, Sides
 from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER
+from plumbline.harness.studies.gate.sides import Side
 from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.regression import INCOMPARABLE, INCONCLUSIVE, MISSING, NEW, REGRESSED, Evidence, Judgement
 from plumbline.texts import duration
@@ -40,18 +43,6 @@ SETTINGS = {"accuracy_images": 0, "warmup_s": 0.0, "sampling_s": 0.0, "train_min
 
 class GateError(PlumblineError, ValueError):
     """A gate that cannot run; the message says what to do."""
-
-
-class Side(Struct, frozen=True):
-    """One of the two that are compared: its name for people, the place that starts its probe, and its cells.
-
-    `cells` are by a name that both sides share; `impossible` says of some why they cannot run there.
-    """
-
-    shown: str
-    place: Place
-    cells: dict[str, Cell]
-    impossible: dict[str, str]
 
 
 class Row(Struct, frozen=True):
@@ -118,10 +109,13 @@ def gate(
         stack.callback(lock.release)
         log = stack.enter_context((folder / "probe.log").open("ab"))
         journal = stack.enter_context(path.open("ab"))
-        sides = Sides(base.place, head.place, twin, log, progress)
+        sides = Sides(base.place, head.place, twin, partial(Connection, log), progress)
         stack.callback(sides.close)
         processes = Processes(sides, settings, able, journal)
         say(f"base: {base.shown}\nhead: {head.shown}\n{here()}\n{len(able)} cells on both sides; each is built and checked first")
+        for side in (base, head):
+            if side.place.name:
+                side.place.prepare(needed(list(side.cells.values()), settings), progress)
         sides.start()
         facts = _facts(able, processes, earlier, sides)
         timed = [name for name in able if all(facts[name][side].reason is None for side in ("base", "head"))]

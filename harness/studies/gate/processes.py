@@ -23,6 +23,8 @@ from plumbline.harness.session.places import Place
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies.gate.exact import Facts
 from plumbline.harness.studies.gate.schedule import CONTROLS, SLOWER
+from plumbline.harness.studies.gate.sides import BASE, HEAD, TWIN
+from plumbline.harness.target import HERE
 from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.qualification import qualify
 
@@ -55,13 +57,16 @@ class Entry(Struct, frozen=True):
 class Sides:
     """Three probes: of the base, of the head, and of the head once more, for the controls."""
 
-    def __init__(self, base: Place, head: Place, twin: Place, log: IO[bytes], progress: Callable[[str], None]) -> None:
-        self._progress = progress
-        self._connections = {
-            name: Connection(log, progress=self._forward, place=place)
-            for name, place in (("base", base), ("head", head), ("twin", twin))
-        }
-        self.said = ""
+    def __init__(
+        self, base: Place, head: Place, twin: Place, connect: Callable[..., Connection], progress: Callable[[str], None]
+    ) -> None:
+        self._progress, self.said = progress, ""
+        self._connections: dict[str, Connection] = {}
+        locked = {HERE}  # by the gate itself; another place by the first of its probes
+        for name, place in ((BASE, base), (HEAD, head), (TWIN, twin)):
+            lock_s = None if place.name in locked else 0.0
+            self._connections[name] = connect(progress=self._forward, place=place, lock_s=lock_s)
+            locked.add(place.name)
 
     def start(self) -> None:
         """Start them. Raises BrokenSide."""
@@ -86,7 +91,7 @@ class BrokenSide(PlumblineError):
     """A side whose probe does not start."""
 
     def __init__(self, side: str, reason: str) -> None:
-        super().__init__(f"the {'head' if side == 'twin' else side} does not start: {reason}")
+        super().__init__(f"the {HEAD if side == TWIN else side} does not start: {reason}")
         self.side, self.reason = side, reason
 
 

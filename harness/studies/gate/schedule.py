@@ -47,18 +47,21 @@ def run(
     *,
     until: float = math.inf,
     evidence: dict[str, Evidence] | None = None,
+    chance: random.Random | None = None,
     say: Say = lambda text, left: None,
 ) -> Outcome:
     """Screen the cells, then confirm what is not cleared, until the clock says `until`.
 
-    `evidence` is that of a run which was interrupted. `say` is told what goes on, and how many seconds are left.
+    `evidence` is that of a run which was interrupted, `chance` decides on the order of pairs. `say` is told what goes on, and how
+    many seconds are left.
     """
     found = {} if evidence is None else evidence
     for name in (*names, *CONTROLS):
         found.setdefault(name, Evidence())
+    chance = chance or random.Random()
     affordable = _affordable(names, pairs, until, found)
-    active, spread = _screened(affordable, pairs, until, found, say)
-    given_up = _confirm(active, spread, pairs, until, found, say)
+    active, spread = _screened(affordable, pairs, until, found, chance, say)
+    given_up = _confirm(active, spread, pairs, until, found, chance, say)
     return Outcome(found, spread, [*given_up, *(name for name in names if name not in affordable)])
 
 
@@ -83,14 +86,16 @@ def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[st
     return [name for name in names if name in kept]
 
 
-def _screened(names: list[str], pairs: Pairs, until: float, found: dict[str, Evidence], say: Say) -> tuple[list[str], Spread]:
+def _screened(
+    names: list[str], pairs: Pairs, until: float, found: dict[str, Evidence], chance: random.Random, say: Say
+) -> tuple[list[str], Spread]:
     """Take pairs of all cells, then of those that are not cleared yet. Returns those that never were."""
     active, spread, reserve = list(names), Spread(0.0, 0.0), _reserve(pairs)
     for look in LOOKS:
         while wanted := [name for name in active if len(found[name].screen) < look]:
             if look > LOOKS[0] and pairs.clock() + sum(map(pairs.cost, wanted)) + reserve > until:
                 return active, spread
-            random.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
+            chance.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
             for number, name in enumerate(wanted):
                 left = sum(map(pairs.cost, wanted[number:])) + reserve
                 left += sum(pairs.cost(other) * (look - 1 - len(found[other].screen)) for other in wanted)
@@ -102,7 +107,9 @@ def _screened(names: list[str], pairs: Pairs, until: float, found: dict[str, Evi
     return active, spread
 
 
-def _confirm(suspects: list[str], spread: Spread, pairs: Pairs, until: float, found: dict[str, Evidence], say: Say) -> list[str]:
+def _confirm(
+    suspects: list[str], spread: Spread, pairs: Pairs, until: float, found: dict[str, Evidence], chance: random.Random, say: Say
+) -> list[str]:
     """Take fresh pairs of suspects and controls. Returns the suspects that the budget did not pay for."""
     wanted = dict.fromkeys(CONTROLS, CONFIRMING[0])
     left = until - pairs.clock() - _reserve(pairs)
@@ -120,8 +127,10 @@ def _confirm(suspects: list[str], spread: Spread, pairs: Pairs, until: float, fo
             wanted[name] = count
             left -= count * pairs.cost(name)
     while unfinished := [name for name, count in wanted.items() if len(found[name].confirm) < count]:
-        random.shuffle(unfinished)
+        chance.shuffle(unfinished)
         for name in unfinished:
+            if pairs.clock() + pairs.cost(name) > until:  # it became slower than it was
+                return [*given_up, *(other for other in unfinished if other not in CONTROLS)]
             seconds = sum(pairs.cost(other) * max(0, count - len(found[other].confirm)) for other, count in wanted.items())
             say(f"confirming {len(wanted) - len(CONTROLS)} suspects and {len(CONTROLS)} controls", seconds)
             if not _took(name, found[name].confirm, "confirm", pairs):

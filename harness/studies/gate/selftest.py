@@ -136,7 +136,7 @@ def resample(
         order = chance.sample(range(cells), len(slowed))
         slowed = {f"cell {index}": share for index, share in zip(order, slowed.values())}
         pairs = Resampled(pool, cells, slowed, chance)
-        tally.add(schedule.run(pairs.names, pairs, until=limit), slowed, pairs.clock())
+        tally.add(schedule.run(pairs.names, pairs, until=limit, chance=chance), slowed, pairs.clock())
     return tally
 
 

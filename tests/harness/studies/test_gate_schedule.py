@@ -58,7 +58,7 @@ def test_a_broken_schedule_is_noticed() -> None:
 
 def test_a_budget_is_kept_and_what_was_given_up_is_named() -> None:
     pairs = Resampled(pool(0.03), 40, {"cell 3": 0.1}, random.Random(0))
-    outcome = schedule.run(pairs.names, pairs, until=60 * SECONDS)
+    outcome = schedule.run(pairs.names, pairs, chance=random.Random(0), until=60 * SECONDS)
     assert pairs.clock() <= 60 * SECONDS
     assert outcome.given_up and set(outcome.given_up) < set(pairs.names)
     judged = regression.judge(outcome.evidence, outcome.spread, CONTROLS, outcome.given_up)
@@ -72,7 +72,7 @@ def test_the_longest_cells_are_given_up_first() -> None:
     short = pool(0.01)
     short.seconds["kind 7"] = 30.0
     pairs = Resampled(short, 20, {}, random.Random(0))
-    outcome = schedule.run(pairs.names, pairs, until=150.0)
+    outcome = schedule.run(pairs.names, pairs, chance=random.Random(0), until=150.0)
     assert outcome.given_up == ["cell 17"]  # of that kind
 
 
@@ -80,7 +80,7 @@ def test_a_gate_that_was_interrupted_goes_on_where_it_was() -> None:
     """Pairs that are there are not taken again."""
     pairs = Resampled(pool(0.005), 10, {}, random.Random(0))
     earlier = {name: Evidence(screen=[0.001, -0.001, 0.0]) for name in pairs.names}
-    schedule.run(pairs.names, pairs, evidence=earlier)
+    schedule.run(pairs.names, pairs, chance=random.Random(0), evidence=earlier)
     assert pairs.clock() == pytest.approx(SECONDS * sum(len(earlier[name].confirm) for name in CONTROLS))
 
 
@@ -90,7 +90,7 @@ def test_a_cell_that_dies_is_left_alone() -> None:
             return None if name == "cell 2" else super().take(name, stage)
 
     pairs = Dying(pool(0.01), 5, {}, random.Random(0))
-    outcome = schedule.run(pairs.names, pairs)
+    outcome = schedule.run(pairs.names, pairs, chance=random.Random(0))
     assert outcome.evidence["cell 2"] == Evidence() and len(outcome.evidence["cell 1"].screen) >= 3
 
 
@@ -98,7 +98,7 @@ def test_what_is_said_to_be_left_comes_to_nothing() -> None:
     pairs = Resampled(pool(0.01), 10, {}, random.Random(0))
     told: list[float] = []
     planned = schedule.planned(pairs.names, pairs)
-    schedule.run(pairs.names, pairs, say=lambda text, left: told.append(left))
+    schedule.run(pairs.names, pairs, chance=random.Random(0), say=lambda text, left: told.append(left))
     assert told[0] == pytest.approx(planned, rel=0.15) == pytest.approx(pairs.clock(), rel=0.2)
     assert told[-1] == pytest.approx(SECONDS)
 

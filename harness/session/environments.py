@@ -1,0 +1,116 @@
+"""A Python environment for a side whose packages are others than those that are running, made by uv and kept by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import Distribution, distributions, requires
+from pathlib import Path
+
+from plumbline import PlumblineError
+from plumbline.files import sha256
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# The files that say which packages a project needs, the first that is there; and what holds their versions.
+NEEDED, HELD = ("pyproject.toml", "requirements.txt"), ("constraints.txt",)
+DONE = ".complete"
+OURS = "plumbline"
+
+
+class BadEnvironment(PlumblineError, RuntimeError):
+    """An environment that cannot be made; the message has uv's words."""
+
+
+def needed(files: Path) -> str:
+    """Return what the files of a project say of the packages that it needs; two sides with the same text share an environment."""
+    found = {name: (files / name).read_text(errors="replace") for name in (*NEEDED, *HELD) if (files / name).is_file()}
+    if "pyproject.toml" in found:  # its version and the settings of its tools change often, and mean nothing here
+        try:
+            project = tomllib.loads(found["pyproject.toml"]).get("project", {})
+        except tomllib.TOMLDecodeError:
+            project = {"text": found["pyproject.toml"]}
+        keys = ("requires-python", "dependencies", "optional-dependencies", "text")
+        found["pyproject.toml"] = json.dumps({key: project.get(key) for key in keys})
+    return json.dumps(found)
+
+
+def running(more: Sequence[str], cache: Path, say: Callable[[str], None]) -> str:
+    """Return the Python of an environment with the packages of the running one, and `more`. Raises BadEnvironment."""
+    if not more:
+        return sys.executable
+    return _made([requirement for found in distributions() if (requirement := _pinned(found))], [], more, cache, say)
+
+
+def of_project(files: Path, more: Sequence[str], cache: Path, say: Callable[[str], None]) -> str:
+    """Return the Python of an environment with the packages that a project needs, those of plumbline, and `more`.
+
+    Raises BadEnvironment.
+    """
+    arguments: list[str] = []
+    for name in NEEDED:
+        if (files / name).is_file():
+            arguments += ["--requirements", str(files / name)]
+            break
+    arguments += [part for name in HELD if (files / name).is_file() for part in ("--constraints", str(files / name))]
+    ours = [text for text in requires(OURS) or () if "extra ==" not in text]
+    return _made(ours, arguments, more, cache, say, needed(files))
+
+
+def _pinned(found: Distribution) -> str | None:
+    """Return the requirement that gives this very distribution; None for plumbline itself, whose files are those of a side."""
+    if found.name == OURS:
+        return None
+    direct = found.read_text("direct_url.json")
+    return f"{found.name}=={found.version}" if direct is None else f"{found.name} @ {json.loads(direct)['url']}"
+
+
+def _made(
+    requirements: Sequence[str],
+    arguments: Sequence[str],
+    more: Sequence[str],
+    cache: Path,
+    say: Callable[[str], None],
+    text: str = "",
+) -> str:
+    contents = [sha256(Path(name)) if Path(name).is_file() else name for name in more]
+    parts = [platform.python_version(), sys.executable, sorted(requirements), text, contents]
+    folder = cache / "gate" / "environments" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+    if (folder / DONE).exists():
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    say(f"making an environment: {', '.join(more) or 'what the revision needs'}")
+    uv = _uv()
+    _run([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)])
+    install = [*uv, "pip", "install", "--quiet", "--python", python]
+    _run([*install, *arguments, *requirements])
+    if more:
+        _run([*install, *more])
+    (folder / DONE).touch()
+    return python
+
+
+def _uv() -> list[str]:
+    if (found := shutil.which("uv")) is not None:
+        return [found]
+    beside = Path(sys.executable).with_name("uv")
+    if beside.is_file():
+        return [str(beside)]
+    raise BadEnvironment("the sides need other packages, and uv, which makes an environment of each, is not here; pip install uv")
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        raise BadEnvironment(f"uv made no environment: {done.stderr.strip() or f'exit code {done.returncode}'}")

@@ -1,0 +1,100 @@
+"""What is compared: two revisions, two files, two places, two sets of packages. Each is made two sides with cells of one name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from plumbline.harness.cell import Cell, shown_model
+from plumbline.harness.session import environments, places
+from plumbline.harness.session.places import Place
+from plumbline.harness.session.revisions import Repository, Tree, as_it_is, written
+from plumbline.harness.session.selection import Selection, select
+
+BASE, HEAD, TWIN = "base", "head", "twin"
+
+
+class Asked(Struct, frozen=True):
+    """What the two sides are: of `models`, `targets` and `packages` each has its own, base first. None: the same for both."""
+
+    selection: Selection
+    revisions: tuple[str | None, str] | None = None
+    models: tuple[str, str] | None = None
+    targets: tuple[str, str] | None = None
+    packages: tuple[Sequence[str], Sequence[str]] = ((), ())
+
+
+class Side(Struct, frozen=True):
+    """One of the two: its name for people, the place that starts its probe, and its cells.
+
+    `cells` are by a name that both sides share; `impossible` says of some why they cannot run there.
+    """
+
+    shown: str
+    place: Place
+    cells: dict[str, Cell]
+    impossible: dict[str, str]
+
+
+def make(asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]) -> tuple[Side, Side, Place]:
+    """Return base, head, and the place that starts one more probe of the head.
+
+    Raises BadRevision, BadEnvironment, BadPlace and MatrixError.
+    """
+    trees, words = _trees(asked, scratch, cache, say)
+    found = []
+    for number, side in enumerate((BASE, HEAD)):
+        selection, shown = asked.selection, [words[side]]
+        if asked.models is not None:
+            selection = replace(selection, axes={**selection.axes, "model": [asked.models[number]]})
+            shown.append(shown_model(asked.models[number]))
+        if asked.targets is not None:
+            selection = replace(selection, axes={**selection.axes, "target": [asked.targets[number]]})
+            shown.append(asked.targets[number])
+        shown += asked.packages[number]
+        place = trees[side]
+        matrices = [tree.matrix for tree in (place, trees[HEAD]) if tree.matrix is not None]
+        selection = selection if selection.matrices else replace(selection, matrices=matrices)
+        # of a place elsewhere it is asked here, as that place is asked what it can run
+        selected = place.select(selection) if asked.targets is None else select(selection)
+        names = {cell.id: _name(cell, asked) for cell in selected.cells}
+        cells = {names[cell.id]: cell for cell in selected.cells}
+        impossible = {names[name]: reason for name, reason in selected.impossible.items()}
+        at = place if asked.targets is None else places.of(asked.targets[number])
+        found.append(Side(", ".join(filter(None, shown)) or side, at, cells, impossible))
+    twin = trees[TWIN] if asked.targets is None else found[1].place
+    return found[0], found[1], twin
+
+
+def _trees(asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]) -> tuple[Mapping[str, Tree], Mapping[str, str]]:
+    """Return the files of each side with a Python for them, and what the sides are called."""
+    more = {BASE: asked.packages[0], HEAD: asked.packages[1], TWIN: asked.packages[1]}
+    if asked.revisions is None:
+        pythons = {side: environments.running(more[side], cache, say) for side in more}
+        return {side: as_it_is(pythons[side]) for side in more}, {BASE: "", HEAD: ""}
+    repository = Repository(Path.cwd())
+    head = repository.find(asked.revisions[1])
+    base = repository.usual_base() if asked.revisions[0] is None else repository.find(asked.revisions[0])
+    files = {}
+    for side, revision in ((BASE, base), (HEAD, head), (TWIN, head)):
+        say(f"writing {revision.shown}")
+        files[side] = written(repository, revision, scratch / side)
+    texts = {side: environments.needed(folder) for side, folder in files.items()}
+    trees = {}
+    for side, folder in files.items():
+        python = (
+            environments.running(more[side], cache, say)
+            if texts[BASE] == texts[HEAD]
+            else environments.of_project(folder, more[side], cache, say)
+        )
+        trees[side] = repository.tree({BASE: base}.get(side, head), scratch / side, python)
+    return trees, {BASE: base.shown, HEAD: head.shown}
+
+
+def _name(cell: Cell, asked: Asked) -> str:
+    """Return the name that a cell has on both sides: its id, without what each side has of its own."""
+    model = cell.model if asked.models is None else "MODEL"
+    return replace(cell, model=model, target=cell.target if asked.targets is None else cell.device).id

@@ -1,0 +1,162 @@
+"""The gate as a whole: on connections that answer from a list, and once with real processes on a repository of one's own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from plumbline.harness.facts import Outputs
+from plumbline.harness.session.places import Here
+from plumbline.harness.settings import Settings
+from plumbline.harness.studies import gate as gates
+from plumbline.harness.studies.gate import COULD_NOT_TELL, FINE, SLOWER_CODE, GateError, Report, exact, gate
+from plumbline.harness.studies.gate.exact import Facts
+from plumbline.harness.studies.gate.sides import Side
+from plumbline.harness.verdicts.regression import MISSING, NEW, REGRESSED, WITHIN_NOISE
+from plumbline.harness.views import gate as view
+from tests.fake import FakeConnection
+from tests.records import cell_of, counts_of, prepared_of, replace
+
+SAME = Outputs([1.0, 2.0], [1.0, 2.0], 0.5)
+
+
+class Simulated:
+    """Three connections in the place of probes: a turn of the head takes `head_s`, with noise; of the others a millisecond."""
+
+    def __init__(self, head_s: float = 1e-3, noise: float = 0.005, **head: Any) -> None:
+        self._chance, self._head_s, self._noise, self._head = random.Random(0), head_s, noise, head
+        self.made: list[FakeConnection] = []
+
+    def __call__(self, log: object, *, progress: object, place: object, lock_s: object) -> FakeConnection:
+        side = ("base", "head", "twin")[len(self.made)]
+        new = side != "base"
+        connection = FakeConnection(
+            turn=lambda: (self._head_s if new else 1e-3) * self._chance.lognormvariate(0, self._noise),
+            outputs=self._head.get("outputs", SAME) if new else SAME,
+            counts=self._head.get("counts") if new else None,
+            prepared=self._head.get("prepared") if new else None,
+            dies_at=self._head.get("dies_at") if new else None,
+            ending=self._head.get("ending", ()) if new else (),
+        )
+        self.made.append(connection)
+        return connection
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Report]:
+    monkeypatch.setenv("PLUMBLINE_LOCK", str(tmp_path / "lock"))
+
+    def run(connect: Simulated, base: list[str] | None = None, head: list[str] | None = None, **how: Any) -> Report:
+        monkeypatch.setattr(gates, "Connection", connect)
+        sides = [
+            Side(name, Here(), {model: cell_of(model) for model in models}, how.pop(f"{name}_impossible", {}))
+            for name, models in (("base", base or ["mlp"]), ("head", head or ["mlp"]))
+        ]
+        return gate(*sides, Here(), Settings(), how.pop("folder", tmp_path / "run"), say=lambda text: None, **how)
+
+    return run
+
+
+def test_what_is_the_same_is_within_noise(run: Callable[..., Report]) -> None:
+    report = run(Simulated())
+    assert (report.rows[0].judgement.verdict, report.distrust, report.code) == (WITHIN_NOISE, [], FINE)
+    assert len(report.controls) == 3
+
+
+def test_a_slower_head_regresses_and_is_named(run: Callable[..., Report]) -> None:
+    report = run(Simulated(head_s=1.06e-3), ["mlp"], ["mlp"])
+    judged = report.rows[0].judgement
+    assert (report.rows[0].name, judged.verdict, report.code) == ("mlp", REGRESSED, SLOWER_CODE)
+    assert judged.effect == pytest.approx(0.06, abs=0.01)
+    assert "regressed" in view.text(report) and "+6." in view.text(report)
+
+
+def test_another_function_is_said_before_its_speed(run: Callable[..., Report]) -> None:
+    other = Outputs([1.0, 2.0], [1.0, 2.1], 0.5)
+    report = run(Simulated(outputs=other))
+    assert report.code == SLOWER_CODE
+    assert "another function" in report.rows[0].judgement.reason and report.rows[0].judgement.pairs
+
+
+@pytest.mark.parametrize(("allowed", "code"), [([], SLOWER_CODE), (["function", "size"], FINE)])
+def test_what_is_exact_can_be_waved_through(run: Callable[..., Report], allowed: list[str], code: int) -> None:
+    more = replace(counts_of(), macs=counts_of().macs + 1)
+    report = run(Simulated(outputs=Outputs([0.0], [0.0], 1.0), counts=more), allowed=allowed)
+    assert report.code == code
+    assert any("MACs" in change for change in report.rows[0].changes), "and is told of all the same"
+
+
+def test_cells_of_one_side_are_missing_or_new(run: Callable[..., Report]) -> None:
+    report = run(Simulated(), ["mlp", "small_cnn"], ["mlp", "resnet20"])
+    assert {row.name: row.judgement.verdict for row in report.rows} == {
+        "mlp": WITHIN_NOISE,
+        "small_cnn": MISSING,
+        "resnet20": NEW,
+    }
+    assert report.code == COULD_NOT_TELL
+
+
+def test_a_head_that_cannot_run_a_cell_any_more_misses_it(run: Callable[..., Report]) -> None:
+    report = run(Simulated(), head_impossible={"mlp": "it takes no such batch"})
+    assert report.rows[0].judgement.verdict == MISSING and "no such batch" in report.rows[0].judgement.reason
+
+
+def test_what_runs_on_neither_side_is_told_of(run: Callable[..., Report]) -> None:
+    why = {"small_cnn": "no library"}
+    report = run(Simulated(), ["mlp", "small_cnn"], ["mlp", "small_cnn"], base_impossible=why, head_impossible=why)
+    assert (report.skipped, report.code) == (why, FINE) and "no library" in view.text(report)
+
+
+def test_a_gate_on_a_folder_that_holds_one_is_refused(run: Callable[..., Report]) -> None:
+    run(Simulated())
+    with pytest.raises(GateError, match="--resume"):
+        run(Simulated())
+
+
+def test_a_gate_goes_on_where_it_was(run: Callable[..., Report], tmp_path: Path) -> None:
+    first = run(Simulated())
+    journal = tmp_path / "run" / gates.JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:4]) + lines[4][:10])  # it was cut off in the middle of the third pair
+    connect = Simulated()
+    again = run(connect, resume=True)
+    assert (first.code, again.code) == (FINE, FINE)
+    assert len(journal.read_bytes().splitlines()) == len(lines)
+    asked = [question for connection in connect.made for question in connection.asked()]
+    assert "outputs" not in asked, "what is exact is known"
+
+
+def test_a_head_that_computes_no_more_is_a_regression() -> None:
+    ended = Facts("failed: RMS error 1")
+    assert exact.changes(ended, ended) == ([], [])
+    assert exact.function_changed(Facts(), Facts(outputs=SAME)) is None
+
+
+def test_exact_changes() -> None:
+    base = Facts(counts=counts_of(), prepared=prepared_of(parameters=100))
+    head = Facts(
+        counts=replace(counts_of(), macs=counts_of().macs + 5, parameters=counts_of().parameters - 1), prepared=base.prepared
+    )
+    grew, shrank = exact.changes(base, head)
+    assert len(grew) == len(shrank) == 1 and "MACs" in grew[0] and "parameters" in shrank[0]
+
+
+def test_sums_in_another_order_are_the_same_function() -> None:
+    near = Outputs([1.0, 2.0], [1.0 + 1e-12, 2.0], 0.5)
+    assert exact.function_changed(Facts(outputs=SAME), Facts(outputs=near)) is None
+    far = Outputs([1.0, 2.0], [1.0 + 1e-5, 2.0], 0.5)
+    assert exact.function_changed(Facts(outputs=SAME), Facts(outputs=far)) is not None
+
+
+def test_views(run: Callable[..., Report]) -> None:
+    """Markdown has every row; JUnit has a failure for what regressed, an error for what could not be told."""
+    report = run(Simulated(head_s=1.2e-3), ["mlp", "small_cnn"], ["mlp"])
+    page = view.markdown(report)
+    assert "| mlp" in page and "| small_cnn" in page and "regressed" in page
+    suite = ElementTree.fromstring(view.junit(report))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "1")
