@@ -6,6 +6,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from plumbline.harness.cell import AXES
 from plumbline.harness.cli import shared
@@ -41,6 +42,9 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a gate that was interrupted")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown for a pull request")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
+    parser.add_argument("--self-test", action="store_true", help="measure how often this gate cries wolf here, and what it finds")
+    parser.add_argument("--suites", type=int, default=5, metavar="N", help="of a self-test, live (default: 5)")
+    parser.add_argument("--resampled", type=int, default=1000, metavar="N", help="and drawn from their pairs (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
     parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
 
@@ -70,12 +74,16 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         own["target"],
         (arguments.base_packages, arguments.packages),
     )
+    if arguments.self_test:
+        asked = sides.Asked(asked.selection)
     settings = Settings.here(arguments.data, seed=arguments.seed, inputs_seed=arguments.seed)
     folder = arguments.resume or arguments.run_dir
     if folder is None:
         usual = default_run_dir(Path.cwd())
         folder = usual.with_name(f"gate-{usual.name}")
     with tempfile.TemporaryDirectory(prefix="plumbline-gate-") as scratch:
+        if arguments.self_test:
+            return _self_test(sides.make(asked, Path(scratch), settings.cache, progress), settings, folder, arguments, progress)
         report = gate(
             *sides.make(asked, Path(scratch), settings.cache, progress),
             settings,
@@ -94,3 +102,23 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         arguments.junit.write_bytes(view.junit(report))
     print(f"kept in {folder}", file=sys.stderr)
     return report.code
+
+
+def _self_test(made: Any, settings: Any, folder: Path, arguments: argparse.Namespace, progress: Progress) -> int:
+    """Return 1 where the promise does not hold here."""
+    from plumbline.harness.studies.gate import selftest
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    tally, pool = selftest.live(made, settings, folder, arguments.suites, say=say, progress=progress)
+    tallies = {"live": tally, "resampled": selftest.resample(pool, arguments.resampled, progress=progress)}
+    tallies["resampled, one cell slowed by each"] = selftest.resample(
+        pool, arguments.resampled // 4, slowed_each=1, seed=1, progress=progress
+    )
+    progress("")
+    print(f"\n{selftest.report(tallies, pool, arguments.style)}")
+    broken = selftest.promise_broken(tallies)
+    for words in broken:
+        print(f"the promise does not hold: {words}")
+    return 1 if broken else 0

@@ -97,7 +97,7 @@ def gate(
     began = time.monotonic()
     settings = replace(settings, **SETTINGS)
     path = folder / JOURNAL
-    earlier = _read(path) if resume else []
+    earlier = read(path) if resume else []
     if not resume and path.exists():
         raise GateError(f"{str(folder)!r} holds a gate already; continue it with --resume, or choose another --run-dir")
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def gate(
             if side.place.name:
                 side.place.prepare(needed(list(side.cells.values()), settings), progress)
         sides.start()
-        facts = _facts(able, processes, earlier, sides)
+        facts = facts_of(able, processes, earlier, sides)
         timed = [name for name in able if all(facts[name][side].reason is None for side in ("base", "head"))]
         rows = _before_timing(base, head, able, facts, skipped, allowed)
         outcome, planned = None, 0.0
@@ -161,7 +161,7 @@ def gate(
     return report
 
 
-def _read(path: Path) -> list[Entry]:
+def read(path: Path) -> list[Entry]:
     """Return the lines of a gate that was interrupted; the last one may be torn."""
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
@@ -172,7 +172,7 @@ def _read(path: Path) -> list[Entry]:
         raise GateError(f"{path}: expected lines that a gate wrote, got {error}") from error
 
 
-def _facts(
+def facts_of(
     cells: Mapping[str, Contestant], processes: Processes, earlier: Sequence[Entry], sides: Sides
 ) -> dict[str, dict[str, Facts]]:
     """Ask both sides of each cell, of what is not known from before."""

@@ -106,6 +106,7 @@ class Processes:
         self._controls: dict[str, str] = {}
         self._taken: dict[tuple[str, str], list[float]] = {}
         self.failed: dict[str, str] = {}
+        self.slowed: dict[str, float] = {}  # cells that are slowed down on purpose, and by which share
 
     def know(self, name: str, base: Facts, head: Facts) -> None:
         """Learn how long an inference takes: the longer side fills the block, and both make as many calls."""
@@ -113,6 +114,10 @@ class Processes:
         self._calls[name] = max(1, min(CALLS, math.ceil(BLOCK_S / slower)))
         turn = timing.TOUCH_S + slower + max(slower, self._calls[name] * slower)
         self._guessed[name] = 2 * ROUNDS * turn + base.seconds + head.seconds
+
+    def write_to(self, journal: IO[bytes]) -> None:
+        """Go on in another journal."""
+        self._journal = journal
 
     def choose_controls(self, names: Iterable[str]) -> None:
         """Let the cells whose pairs are the quickest, of a millisecond at least where there are such, be the controls."""
@@ -148,7 +153,7 @@ class Processes:
         sides = {"base": ("base", contestant.base), "head": ("head", contestant.head)}
         if name in CONTROLS:
             sides = {"base": ("twin", contestant.head), "head": ("head", contestant.head)}
-        slowed = {"head": SLOWED if name == SLOWER else 0.0, "base": 0.0}
+        slowed = {"head": SLOWED if name == SLOWER else self.slowed.get(name, 0.0), "base": 0.0}
         probes = {
             side: self._sides.probe(connection, cell_, replace(self._settings, slowed=slowed[side]))
             for side, (connection, cell_) in sides.items()

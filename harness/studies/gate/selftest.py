@@ -8,19 +8,34 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
 from statistics import fmean, median, stdev
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from plumbline.harness.lock import holder, lock_machine
+from plumbline.harness.machine import here
+from plumbline.harness.session.client import Connection
+from plumbline.harness.session.places import Place
+from plumbline.harness.settings import Settings
 from plumbline.harness.statistics import wilson_interval
-from plumbline.harness.studies.gate import schedule
-from plumbline.harness.studies.gate.processes import Entry
+from plumbline.harness.studies.gate import SETTINGS, GateError, facts_of, read, schedule
+from plumbline.harness.studies.gate.processes import Contestant, Entry, Processes, Sides
 from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER
+from plumbline.harness.studies.gate.sides import Side
 from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.regression import INCONCLUSIVE, REGRESSED
+from plumbline.harness.views.table import tabulated
+from plumbline.texts import duration
 
 SHARES = (0.02, 0.05, 0.10)
+RED, FOUND = 0.01, {0.05: 0.95, 0.10: 0.99}  # the promise
 CELLS = 200  # of a resampled suite
 BUDGET_S = 25 * 60.0  # the promise: within that where pairs spread by QUIET at most, else within LONGER_S
 LONGER_S, QUIET = 40 * 60.0, 0.015
@@ -106,6 +121,61 @@ class Tally(Struct):
             self.found[share] = self.found.get(share, 0) + (not distrusted and told[name] == REGRESSED)
 
 
+def live(
+    sides: tuple[Side, Side, Place],
+    settings: Settings,
+    folder: Path,
+    suites: int,
+    *,
+    say: Callable[[str], None] = print,
+    progress: Callable[[str], None] = lambda text: None,
+) -> tuple[Tally, Pool]:
+    """Run whole suites of one revision against itself; in each, one cell is slowed down by each of SHARES.
+
+    Returns what became of them, and the pairs of the cells that were not slowed down. Raises Busy, BrokenSide and GateError.
+    """
+    base, head, twin = sides
+    settings, cells = (
+        replace(settings, **SETTINGS),
+        {name: Contestant(cell, head.cells[name]) for name, cell in base.cells.items()},
+    )
+    able = {name: both for name, both in cells.items() if name not in base.impossible}
+    folder.mkdir(parents=True, exist_ok=True)
+    tally, chance = Tally(), random.Random(0)
+    kept: list[Entry] = []
+    with ExitStack() as stack:
+        stack.callback(lock_machine(0.0, holder()).release)
+        log = stack.enter_context((folder / "probe.log").open("ab"))
+        probes = Sides(base.place, head.place, twin, partial(Connection, log), progress)
+        stack.callback(probes.close)
+        processes = Processes(probes, settings, able, stack.enter_context((folder / "facts.jsonl").open("wb")))
+        probes.start()
+        facts = facts_of(able, processes, (), probes)
+        names = [name for name in able if all(one.reason is None for one in facts[name].values())]
+        if len(names) <= len(SHARES):
+            raise GateError(f"a self-test takes more than {len(SHARES)} cells that run here, got {len(names)}")
+        for name in names:
+            processes.know(name, facts[name]["base"], facts[name]["head"])
+        processes.choose_controls(names)
+        for number in range(1, suites + 1):
+            path = folder / f"suite-{number}.jsonl"
+            processes.slowed = slowed = dict(zip(chance.sample(names, len(SHARES)), SHARES))
+            began = time.monotonic()
+
+            def tell(text: str, left: float, number: int = number) -> None:
+                probes.said = f"live suite {number} of {suites}, about {duration(left)} left of it, {text}"
+                progress(probes.said)
+
+            with path.open("wb") as journal:
+                processes.write_to(journal)
+                outcome = schedule.run(names, processes, say=tell)
+            tally.add(outcome, slowed, time.monotonic() - began)
+            kept += [entry for entry in read(path) if entry.name not in slowed]
+            say(f"suite {number}: {duration(tally.seconds[-1])}, {tally.red} red, {tally.distrusted} distrusted so far")
+    progress("")
+    return tally, pool_of(kept, {name: processes.cost(name) for name in names})
+
+
 def pool_of(entries: Sequence[Entry], seconds: Mapping[str, float]) -> Pool:
     """Return the pairs of a journal in which both sides were the same, of cells with three of them at least."""
     effects: dict[str, list[float]] = {}
@@ -155,3 +225,29 @@ def table(tallies: Mapping[str, Tally]) -> list[list[str]]:
             minutes = sorted(seconds / 60 for seconds in tally.seconds)
             rows.append(["minutes of a suite, and at most", kind, "", f"{median(minutes):.1f}", f"{minutes[-1]:.1f}"])
     return rows
+
+
+def promise_broken(tallies: Mapping[str, Tally]) -> list[str]:
+    """Say what of the promise does not hold in the resampled suites; empty where all of it does."""
+    drawn = [tally for kind, tally in tallies.items() if kind != "live"]
+    red, suites = sum(tally.red for tally in drawn), sum(tally.suites for tally in drawn)
+    broken = [f"{red} of {suites} suites are red, expected 1 % at most"] if red > RED * suites else []
+    for share, least in FOUND.items():
+        found, slowed = (sum(counts.get(share, 0) for counts in each) for each in zip(*((t.found, t.slowed) for t in drawn)))
+        if found < least * slowed:
+            broken.append(f"{found} of {slowed} slowdowns by {share:.0%} are found, expected {least:.0%}")
+    return broken
+
+
+def report(tallies: Mapping[str, Tally], pool: Pool, style: str = "simple") -> str:
+    """Return the rates with their intervals, and the conditions of the pool."""
+    error = stdev(effect for effects in pool.effects.values() for effect in effects) / math.sqrt(pool.pairs)
+    limit = BUDGET_S if pool.deviation <= QUIET else LONGER_S
+    words = [
+        f"{here()}, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"pool: {pool.pairs} pairs of processes with the same code, of {len(pool.effects)} cells; a pair spreads by "
+        f"{pool.deviation:.2%} (median over cells), bias {pool.bias:+.2%} +- {1.96 * error:.2%}",
+        f"resampled: suites of {CELLS} cells, at most {duration(limit)}; live: suites of {len(pool.effects)} cells",
+    ]
+    heads = ["what", "how", "count", "rate", "95 %"]
+    return "\n".join([*words, "", tabulated(table(tallies), heads, heads[:2], style)])

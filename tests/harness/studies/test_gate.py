@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from plumbline.harness import timing
 from plumbline.harness.facts import Outputs
 from plumbline.harness.session.places import Here
 from plumbline.harness.settings import Settings
@@ -50,14 +52,15 @@ class Simulated:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Report]:
     monkeypatch.setenv("PLUMBLINE_LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(timing, "quiet", nullcontext)  # the garbage of all of pytest is large
 
     def run(connect: Simulated, base: list[str] | None = None, head: list[str] | None = None, **how: Any) -> Report:
         monkeypatch.setattr(gates, "Connection", connect)
-        sides = [
+        base_side, head_side = (
             Side(name, Here(), {model: cell_of(model) for model in models}, how.pop(f"{name}_impossible", {}))
             for name, models in (("base", base or ["mlp"]), ("head", head or ["mlp"]))
-        ]
-        return gate(*sides, Here(), Settings(), how.pop("folder", tmp_path / "run"), say=lambda text: None, **how)
+        )
+        return gate(base_side, head_side, Here(), Settings(), how.pop("folder", tmp_path / "run"), say=lambda text: None, **how)
 
     return run
 
