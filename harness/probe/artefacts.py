@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -19,7 +22,7 @@ from plumbline import models
 from plumbline.files import code_digest, sha256
 from plumbline.harness import runtimes, timing
 from plumbline.harness.cell import Cell, stem
-from plumbline.harness.machine import allowed_cpus, cpu_flags
+from plumbline.harness.machine import accelerator, allowed_cpus, cpu_flags
 from plumbline.harness.outcomes import CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import CALIBRATION, PRECISIONS
 from plumbline.harness.probe import agreement
@@ -235,7 +238,7 @@ def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Cali
     names = ("torch", "torchvision", "timm", "torchao", "onnx", "onnxscript", "onnxruntime", *adapter.libraries)
     libraries = {name: _version(name) for name in names}
     data = None if calibration is None else hashlib.sha256(calibration[1].numpy().tobytes()).hexdigest()
-    machine = [sorted(cpu_flags()), allowed_cpus(), cell.device, cell.batch if adapter.one_batch else None]
+    machine = [sorted(cpu_flags()), allowed_cpus(), cell.device, _gpu(cell), cell.batch if adapter.one_batch else None]
     compressed = None if reference.variant is None else reference.variant["sha256"]
     parts = [
         cell.model,
@@ -253,12 +256,23 @@ def _key(cell: Cell, settings: Settings, reference: Reference, calibration: Cali
     return f"{stem(cell)}{digest}"
 
 
+def _gpu(cell: Cell) -> list[str] | None:
+    """Name the GPU that a build is made for, with its driver: another one does not even load it. None on the CPU."""
+    import torch
+
+    if cell.device_kind != "cuda" or not torch.cuda.is_available():
+        return None
+    capability = ".".join(map(str, torch.cuda.get_device_capability(cell.device)))
+    # a Jetson has its driver with its kernel
+    return [torch.cuda.get_device_name(cell.device), capability, accelerator() or "", platform.release()]
+
+
 def _version(library: str) -> str | None:
-    """Of what is installed; None for a module that is no distribution of that name."""
+    """Of what is installed; of a module that no distribution is named after, what it says itself (tensorrt of tensorrt-cu13)."""
     try:
         return version(library)
     except PackageNotFoundError:
-        return None
+        return getattr(import_module(library), "__version__", None) if find_spec(library) is not None else None
 
 
 def _calibration(model: models.Model, cell: Cell, settings: Settings, reference: Reference) -> tuple[str, Tensor]:

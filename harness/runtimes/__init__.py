@@ -24,6 +24,7 @@ from plumbline.harness.runtimes.exported import Exported
 from plumbline.harness.runtimes.litert import LiteRT
 from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
 from plumbline.harness.runtimes.openvino import OpenVino
+from plumbline.harness.runtimes.tensorrt import TensorRT
 from plumbline.texts import nearest
 
 FACE = 2  # of this module's names and of adapter.Runtime: whoever changes what they take or give raises it (harness/faces.py)
@@ -51,6 +52,7 @@ RUNTIMES: dict[str, type[Runtime]] = {
     "exported": Exported,
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
+    "tensorrt": TensorRT,
     "litert": LiteRT,
     "agent": Agent,
 }

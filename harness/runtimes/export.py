@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -16,12 +17,14 @@ from unittest.mock import patch
 
 from plumbline.fastpath import without_attention_fast_path
 from plumbline.harness.outcomes import NotAsAsked, Unsupported, first_line
+from plumbline.harness.runtimes.adapter import RunConfig
 
 if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import Tensor, nn
 
 QUANTISED = ("Conv", "MatMul", "Gemm")
+SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairToWeight": True, "QuantizeBias": False}
 
 
 @cache
@@ -141,13 +144,45 @@ def stored_share(file: Path, weights: str) -> float:
     return inside / max(1, sum(prod(tensor.dims) for tensor in stored))
 
 
-def quantise(path: Path, quantised: Path, images: Tensor | None, *, seven_bits: bool = False) -> None:
+def export_as(
+    net: nn.Module,
+    example: Tensor,
+    calibration: Tensor | None,
+    config: RunConfig,
+    file: Path,
+    opset: int | None,
+    *,
+    seven_bits: bool = False,
+    symmetric: bool = False,
+) -> None:
+    """Write a net to `file` in the precision of `config`; the export itself is shared with other builds of the same net.
+
+    `seven_bits` and `symmetric` are those of `quantise`.
+    """
+    precision = config.precision
+    if precision.dtype == "float16":
+        net, example = net.half(), example.half()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (config.shared or Path(scratch)) / f"exported-{precision.dtype}-{opset or 'newest'}"
+        plain = export_once(net, example, folder, opset)
+        if precision.weights is not None:
+            store_small(plain, file, precision.weights)
+        elif precision.integer:
+            quantise(plain, file, calibration, seven_bits=seven_bits, symmetric=symmetric)
+        else:
+            for part in folder.iterdir():
+                shutil.copyfile(part, file if part == plain else file.parent / part.name)
+
+
+def quantise(path: Path, quantised: Path, images: Tensor | None, *, seven_bits: bool = False, symmetric: bool = False) -> None:
     """Write an ONNX file in 8-bit integers: weights signed, symmetric and per channel, activations unsigned.
 
     With `images`, static: their ranges are those seen on the images (quantise and dequantise nodes, QDQ). Without,
     dynamic: found out anew in every inference, for matrix products only, as ONNX Runtime has no fast dynamic convolution
     (ResNet-50, 2 cores: 110 ms, static 7, fp32 21).
     With `seven_bits` weights lie between -64 and 64, so that no pair of products saturates (harness/runtimes/saturation.py).
+    With `symmetric` activations are signed with zero in the middle, a weight is an fp32 number between a quantise and a
+    dequantise node, and biases stay in fp32: TensorRT's explicit quantisation takes nothing else.
     Raises Unsupported, with ONNX Runtime's reason, where it cannot, and ValueError where there are no images.
     """
     import onnx
@@ -174,7 +209,8 @@ def quantise(path: Path, quantised: Path, images: Tensor | None, *, seven_bits: 
                     _Batches(model.graph.input[0].name, images),
                     quant_format=QuantFormat.QDQ,
                     op_types_to_quantize=list(QUANTISED),
-                    activation_type=QuantType.QUInt8,
+                    activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+                    extra_options=SYMMETRIC if symmetric else {},
                     **weights,
                 )
     except (errors.InvalidArgument, errors.Fail, errors.RuntimeException, errors.NotImplemented) as error:

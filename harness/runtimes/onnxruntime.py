@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from plumbline.harness.outcomes import NotAsAsked, Unsupported
 from plumbline.harness.runtimes import saturation
 from plumbline.harness.runtimes.adapter import RunConfig, Runtime
-from plumbline.harness.runtimes.export import export_once, prepare, quantise, store_small, stored_share
+from plumbline.harness.runtimes.export import export_as, prepare, stored_share
 from plumbline.harness.runtimes.kernels import Kernel, share_in
 from plumbline.models import onnx_file
 
@@ -84,20 +83,8 @@ class OnnxRuntime(Runtime):
     @classmethod
     def build(cls, net: nn.Module, example: Tensor, calibration: Tensor | None, config: RunConfig, file: Path) -> dict[str, Any]:
         """Export a net to `file`, in the precision. Returns the file's opset and IR version."""
-        precision, opset = config.precision, config.options["opset"]
-        asked = None if opset == "newest" else int(opset)
-        if precision.dtype == "float16":
-            net, example = net.half(), example.half()
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = (config.shared or Path(scratch)) / f"exported-{precision.dtype}-{opset}"
-            plain = export_once(net, example, folder, asked)
-            if precision.weights is not None:
-                store_small(plain, file, precision.weights)
-            elif precision.integer:
-                quantise(plain, file, calibration, seven_bits=config.options["products"] == saturation.SEVEN_BITS)
-            else:
-                for part in folder.iterdir():
-                    shutil.copyfile(part, file if part == plain else file.parent / part.name)
+        opset, seven_bits = config.options["opset"], config.options["products"] == saturation.SEVEN_BITS
+        export_as(net, example, calibration, config, file, None if opset == "newest" else int(opset), seven_bits=seven_bits)
         found = onnx_file(file)
         return {"opset": found.opset, "ir_version": found.ir_version, "nodes": found.nodes}
 

@@ -38,12 +38,13 @@ UNKNOWN_LAYERS = 50  # of a model without a formula
 REFERENCE_IMAGES = 80  # calibration, and the reference in float64, which takes twice as long
 COMPARED = 16  # inferences, at least, that are compared with it
 MANY = 10_000  # images, when all are asked for
-ONNX = ("onnxruntime", "openvino")  # whose files come of one export of the net
+ONNX = ("onnxruntime", "openvino", "tensorrt")  # whose files come of one export of the net
 # How much faster than eager's a runtime's products are, and what it adds to each layer; of those that are faster.
 FASTER: Mapping[str, tuple[float, float]] = {"onnxruntime": (2.0, 0.2), "openvino": (2.0, 0.2), "litert": (1.0, 0.2)}
 # What is built before it runs: seconds, and seconds a layer.
 BUILT: Mapping[str, tuple[float, float]] = {
-    "onnxruntime": (4.0, 0.12), "openvino": (5.0, 0.12), "exported": (20.0, 0.5), "compiled": (15.0, 0.5), "litert": (8.0, 0.2),
+    "onnxruntime": (4.0, 0.12), "openvino": (5.0, 0.12), "tensorrt": (20.0, 1.0), "exported": (20.0, 0.5),
+    "compiled": (15.0, 0.5), "litert": (8.0, 0.2),
 }  # fmt: skip
 # In integers: of an ONNX file, for each build, what is fixed, for a layer, and for a parameter; anything else
 # takes that many times as long.

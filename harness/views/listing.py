@@ -149,6 +149,8 @@ def _runtime(name: str) -> str:
     options = ", ".join(f"{key}={'|'.join(values)}" for key, values in adapter.options.items())
     what = f"{', '.join(adapter.precisions)} on {', '.join(adapter.devices)}; options: {options or 'none'}"
     gone = runtimes.missing(adapter)
+    if gone is None and "cpu" not in adapter.devices and (reason := cuda_device()) is not None:
+        gone = f"it runs on {', '.join(adapter.devices)}; {reason}"
     return f"unavailable: {gone}" if gone else f"installed: {what}"
 
 
