@@ -11,6 +11,7 @@ know, one JSON line each, and ends. So does `--capabilities`, of the machine.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -20,10 +21,10 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +240,15 @@ def _software() -> dict[str, Any]:
         "blas": blas.removeprefix("BLAS_INFO="),
         "onednn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
         "threads": allowed_cpus(),
-        "libraries": {name: version(name) for name in ("torchvision", "timm", "numpy", "ptflops", "onnx", "onnxruntime")},
+        "libraries": dict(_versions("torchvision", "timm", "numpy", "ptflops", "onnx", "onnxruntime", "tensorrt")),
     }
+
+
+def _versions(*names: str) -> Iterator[tuple[str, str]]:
+    """Return the versions of those that are installed."""
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def _run_one(text: str) -> int:

@@ -30,9 +30,10 @@ SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairTo
 @cache
 def prepare() -> None:
     """Export something tiny: what is imported and looked up for that takes 2.5 s, and serves all forks of this process."""
-    import onnxruntime.quantization  # noqa: F401
     import torch
 
+    with contextlib.suppress(ImportError):  # the build will say it
+        import onnxruntime.quantization  # noqa: F401
     torch.set_num_threads(1)  # or torch would start some
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), contextlib.suppress(Unsupported):  # the build will say it
         export(torch.nn.Flatten(), torch.ones(2, 1, 1, 1), Path(scratch) / "tiny.onnx")
@@ -186,10 +187,13 @@ def quantise(path: Path, quantised: Path, images: Tensor | None, *, seven_bits: 
     Raises Unsupported, with ONNX Runtime's reason, where it cannot, and ValueError where there are no images.
     """
     import onnx
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    try:
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise Unsupported(f"integers in an ONNX file are made by ONNX Runtime: {error}; pip install onnxruntime") from error
     if images is not None and not len(images):
         raise ValueError("the calibration set is empty; expected images, from which static quantisation takes its ranges")
     model = onnx.load(path)

@@ -50,7 +50,7 @@ class TensorRT(Runtime):
     A file of one's own gets its engine each time, in the formats that it has.
     """
 
-    libraries = ("tensorrt",)
+    libraries = ("tensorrt", "onnx")
     extra = "tensorrt"
     formats = ("torch", "onnx")
     precisions = ("fp32", "tf32", "fp16", "int8-static")

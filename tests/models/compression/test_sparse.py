@@ -265,18 +265,6 @@ def test_two_of_four_is_for_gpus_and_only_where_two_are_zero() -> None:
             settle(compressed, inputs, race=timing.best)
 
 
-@pytest.mark.cuda
-@pytest.mark.usefixtures("gpu")
-def test_two_of_four_is_the_same_product_on_a_gpu() -> None:
-    torch.manual_seed(0)
-    dense = prune(nn.Linear(512, 256), 0.5, pattern="2:4").cuda().half()
-    assert isinstance(dense, nn.Linear)
-    layer, inputs = SemiStructuredLinear.of(dense), torch.randn(64, 512, device="cuda", dtype=torch.half)
-    layer.pack()
-    with torch.inference_mode():
-        assert torch.allclose(layer(inputs), dense(inputs), atol=2e-2)
-
-
 def test_layers_that_gain_nothing_are_dense_again_and_the_function_stays() -> None:
     torch.manual_seed(0)
     first = nn.Linear(64, 128)
