@@ -31,7 +31,8 @@ SPARE = {
     "torchao": "integers in torch",
     "onnx": "whatever is an ONNX file: the runtimes onnxruntime, openvino and tensorrt",
 }
-LIBC = range(28, 4, -1)  # wheels of glibc 2.28 and older: Debian 10, Ubuntu 20.04
+# By processor, the glibc 2.x that its machines have: Debian 10, Ubuntu 20.04; and Ubuntu 22.04, as on a Jetson with JetPack 6.
+LIBC = {"x86_64": 28, "aarch64": 35}
 
 
 def lacking(wanted: Iterable[str], there: Iterable[str]) -> list[str]:
@@ -71,7 +72,7 @@ def resolved(python: str, machine: str, *what: str, given: str = "") -> list[str
     if uv is None:
         sys.exit("expected uv beside this Python or on the PATH, found none; pip install uv")
     quiet = ["--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
-    target = ["--python-version", python, "--python-platform", f"{machine}-manylinux_2_28"]
+    target = ["--python-version", python, "--python-platform", f"{machine}-manylinux_2_{LIBC[machine]}"]
     command = [uv, "pip", "compile", *quiet, *target, "--constraint", str(ROOT / "constraints.txt"), *what]
     return subprocess.run(command, input=given, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT).stdout.split("\n")[:-1]
 
@@ -79,7 +80,7 @@ def resolved(python: str, machine: str, *what: str, given: str = "") -> list[str
 def download(requirements: Iterable[str], python: str, machine: str) -> None:
     """Fetch the wheels into WHEELS, for that Python and processor."""
     old = [f"manylinux{year}_{machine}" for year in (2014, 2010, 1)]
-    tags = [f"--platform={tag}" for tag in (*(f"manylinux_2_{minor}_{machine}" for minor in LIBC), *old)]
+    tags = [f"--platform={tag}" for tag in (*(f"manylinux_2_{minor}_{machine}" for minor in range(LIBC[machine], 4, -1)), *old)]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(WHEELS)]
     subprocess.run([*command, f"--python-version={python}", *tags, *requirements], check=True)
 
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument(
         "--python-version", default=".".join(platform.python_version_tuple()[:2]), help="that of the other machine"
     )
-    parser.add_argument("--platform", default=platform.machine(), choices=("x86_64", "aarch64"), help="its processor")
+    parser.add_argument("--platform", default=platform.machine(), choices=tuple(LIBC), help="its processor")
     asked = parser.parse_args()
     target = (asked.python_version, asked.platform)
     ours = resolved(*target, "pyproject.toml", "--extra", "openvino", "--extra", "torchao", "--group", "tests")
