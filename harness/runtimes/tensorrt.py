@@ -36,9 +36,8 @@ FORMATS = {
     "float8": re.compile(r"fp8", re.I),
     "float32": re.compile(r"float|fp32", re.I),
 }
-MULTIPLY = re.compile(r"conv|gemm|matrixmultiply|matmul|fullyconnected|mha|attention", re.I)
+MULTIPLY = re.compile(r"conv(?!er)|gemm|matrixmultiply|matmul|fullyconnected|mha|attention", re.I)
 WHOLE = re.compile(r"^(myelin|foreignnode|plugin)", re.I)  # one piece, in which nothing is seen
-COPIES = re.compile(r"reformat|^(noop|shuffle|constant|cast|move|copy)", re.I)
 
 
 class TensorRT(Runtime):
@@ -239,7 +238,7 @@ def kernels_of(listed: Sequence[Any], batch: int) -> list[Kernel]:
         kind, tactic = str(about["LayerType"]), str(about.get("TacticName", ""))
         whole = bool(WHOLE.match(kind))
         shown = " ".join((kind, str(about.get("ParameterType", "")), tactic if kind == "kgen" else ""))
-        multiplies = whole or (bool(MULTIPLY.search(shown)) and not COPIES.search(kind))
+        multiplies = whole or bool(MULTIPLY.search(shown))
         read, made = ([entry for entry in about.get(key) or () if isinstance(entry, dict)] for key in ("Inputs", "Outputs"))
         number_format = _format(read[0]) if read and multiplies and not whole else None
         if number_format == "float32" and "tf32" in tactic:
