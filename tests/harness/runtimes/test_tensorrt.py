@@ -29,6 +29,7 @@ from plumbline.harness.probe import artefacts
 from plumbline.harness.runtimes import RunConfig, tensorrt
 from plumbline.harness.runtimes.tensorrt import NO_DEVICE, TensorRT, kernels_of
 from plumbline.harness.session import matrix
+from plumbline.harness.views import listing
 from plumbline.models.layers import conv2d, linear
 
 LAYERS = [conv2d("0", 3, 8, 3, 8), conv2d("2", 8, 8, 3, 8), linear("5", 512, 10)]
@@ -275,10 +276,15 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtimes.missing(TensorRT) is None
 
 
-def test_without_a_gpu_a_cell_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    from plumbline.harness.session.places import Place
+def test_the_list_says_that_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "_installed", lambda library: True)
+    monkeypatch.setattr(listing, "cuda_device", lambda: "no CUDA device: none of the files")
+    assert listing._runtime("tensorrt") == "unavailable: it runs on cuda; no CUDA device: none of the files"
+    monkeypatch.setattr(listing, "cuda_device", lambda: None)
+    assert listing._runtime("tensorrt").startswith("installed: fp32, tf32, fp16, int8-static on cuda")
 
-    monkeypatch.setattr(Place, "missing", lambda self, choice: None)
+
+def test_without_a_gpu_a_cell_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plumbline.harness.session.matrix.places", SimpleNamespace(of=lambda target: NO_GPU))
     found = matrix.impossible(CELL)
     assert found is not None
