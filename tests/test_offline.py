@@ -1,4 +1,4 @@
-"""What is packed for a machine without a network (offline/pack.py), and that the suite starts without what is left out."""
+"""What is packed for a machine without a network (docker/offline/pack.py), and that the suite starts without what is left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def packer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pack", ROOT / "offline" / "pack.py")
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "docker" / "offline" / "pack.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -62,7 +62,7 @@ def test_what_comes_with_torch_is_there(packer: ModuleType) -> None:
 
 def packed(packer: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sizes: dict[str, int]) -> Path:
     """Run the packer with wheels of these sizes instead of downloaded ones, and return the tar."""
-    monkeypatch.setattr(packer, "WHEELS", tmp_path / "offline" / "wheels")
+    monkeypatch.setattr(packer, "WHEELS", tmp_path / "docker" / "offline" / "wheels")
     monkeypatch.setattr(packer, "ROOT", tmp_path)
     monkeypatch.setattr(packer, "resolved", lambda python, machine, *what, given="": [given or f"{python} {machine}"])
 
@@ -91,8 +91,8 @@ def test_the_tar_has_what_git_tracks_and_the_wheels_that_fit_and_the_rest_is_nam
     with tarfile.open(file) as tar:
         assert tar.getnames() == [
             "tracked",
-            "offline/wheels/py_cpuinfo2-1.0-py3-none-any.whl",
-            "offline/wheels/scipy-1.0-py3-none-any.whl",
+            "docker/offline/wheels/py_cpuinfo2-1.0-py3-none-any.whl",
+            "docker/offline/wheels/scipy-1.0-py3-none-any.whl",
         ]
     said = capsys.readouterr().out
     assert "left out: openvino, 60.0 MiB; unavailable there: the runtime openvino\n" in said

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: `tox -e cuda`, or offline/run, on a machine that has one.
+"""What only a CUDA device can show: `tox -e cuda`, or docker/offline/run, on a machine that has one.
 
 Where that is possible the same test runs on the CPU, too, so that it does not rot. All tests marked cuda are in this file.
 """
@@ -160,6 +160,6 @@ def test_the_second_of_two_devices_is_used_where_it_is_named(server: Connection,
 
 
 def test_all_tests_that_need_a_gpu_are_in_this_file() -> None:
-    """offline/run looks for them here only: other files import what a machine without a network may lack."""
+    """docker/offline/run looks for them here only: other files import what a machine without a network may lack."""
     marked = [path for path in Path(__file__).parents[3].glob("tests/**/test_*.py") if "mark.cuda" in path.read_text()]
     assert marked == [Path(__file__)]

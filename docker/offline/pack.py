@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Collect in offline/wheels what a machine that has torch and torchvision, but no network, lacks to run this suite.
+"""Collect in docker/offline/wheels what a machine that has torch and torchvision, but no network, lacks to run this suite.
 
-    offline/pack.py [--python-version 3.12] [--platform aarch64] [-o gpu.tar]
+    docker/offline/pack.py [--python-version 3.12] [--platform aarch64] [-o gpu.tar]
 
 Its Python and processor are those of this machine, or as named. With `-o` the wheels and all files that git tracks become a tar.
-There: tar xf gpu.tar && offline/run
+There: tar xf gpu.tar && docker/offline/run
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-WHEELS = ROOT / "offline" / "wheels"
+ROOT = Path(__file__).resolve().parents[2]
+WHEELS = ROOT / "docker" / "offline" / "wheels"
 LIMIT_BYTES = 64 << 20  # of all wheels together
 THERE = ("torch", "torchvision")  # with all that they want
 USELESS = ("hf-xet",)  # it downloads
@@ -117,7 +117,7 @@ def main() -> None:
     )
     if asked.output is not None:
         pack(asked.output)
-        print(f"{asked.output}: {shown(asked.output.stat().st_size)}; there: tar xf {asked.output.name} && offline/run")
+        print(f"{asked.output}: {shown(asked.output.stat().st_size)}; there: tar xf {asked.output.name} && docker/offline/run")
 
 
 if __name__ == "__main__":
