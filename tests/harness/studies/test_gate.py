@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 from plumbline.harness import timing
 from plumbline.harness.facts import Outputs
 from plumbline.harness.session.places import Here
+from plumbline.harness.session.selection import Selection
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies import gate as gates
-from plumbline.harness.studies.gate import COULD_NOT_TELL, FINE, SLOWER_CODE, GateError, Report, exact, gate
+from plumbline.harness.studies.gate import COULD_NOT_TELL, FINE, SLOWER_CODE, GateError, Report, exact, gate, processes, sides
 from plumbline.harness.studies.gate.exact import Facts
 from plumbline.harness.studies.gate.sides import Side
 from plumbline.harness.verdicts.regression import MISSING, NEW, REGRESSED, WITHIN_NOISE
@@ -163,3 +165,48 @@ def test_views(run: Callable[..., Report]) -> None:
     assert "| mlp" in page and "| small_cnn" in page and "regressed" in page
     suite = ElementTree.fromstring(view.junit(report))
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "1")
+
+
+NETS = """import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(192, 512)
+        self.two = nn.Linear(512, 10)
+
+    def forward(self, x):
+        hidden = torch.relu(self.one(x.flatten(1)))
+        return self.two(hidden)
+
+
+def make():
+    return Net()
+"""
+
+
+@pytest.mark.slow
+def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Real processes, with few rounds: the head does its first layer five times, and computes the same."""
+    repository = tmp_path / "mine"
+    repository.mkdir()
+    (repository / "mynets.py").write_text(NETS)
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one"]):
+        subprocess.run(["git", "-C", str(repository), *command], check=True)
+    again = "        for _ in range(4):\n            torch.relu(self.one(x.flatten(1)))\n        hidden ="
+    (repository / "mynets.py").write_text(NETS.replace("        hidden =", again))
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("PLUMBLINE_LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(processes, "ROUNDS", 4)
+    monkeypatch.setattr(processes, "BLOCK_S", 0.004)
+    selection = Selection("gate", {"model": ["mynets:make"], "image_size": [8], "runtime": ["eager"]})
+    made = sides.make(sides.Asked(selection, ("HEAD", ".")), tmp_path / "sides", tmp_path / "cache", lambda text: None)
+    settings = Settings(cache=tmp_path / "cache")
+    report = gate(*made, settings, tmp_path / "run", allowed=["size"], say=lambda text: None)  # it has more MACs, too
+    (row,) = report.rows
+    assert (report.code, row.judgement.verdict, row.judgement.reason) == (SLOWER_CODE, REGRESSED, ""), report
+    assert row.changes == ["MACs 103,424 -> 496,640"]
+    assert row.judgement.effect is not None and row.judgement.effect > 0.5
+    assert "mynets:make" in row.name and "1 changed file" in report.head
