@@ -11,6 +11,9 @@ A line is one JSON object, tagged by `type`. The session sends a request and wai
 
 The first line of a probe is Hello, or Busy where another session measures at its place. The process of a cell owns the pipe
 while it lives; the server reads nothing meanwhile. So no request is sent before the last one is answered.
+
+A probe that was started with `--silence SECONDS` ends when it has heard nothing for so long. Its session sends a BEAT more often
+than that, between or within the lines; no line holds one.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from plumbline.harness.readings import Readings
 from plumbline.harness.settings import Settings
 
 PROTOCOL = 3  # raised whenever an older session or probe would misread a line
+BEAT = b"\0"
 Found = TypeVar("Found")
 
 

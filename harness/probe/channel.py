@@ -6,6 +6,7 @@ import os
 
 from plumbline.harness import messages
 from plumbline.harness.messages import Message, Progress, Request
+from plumbline.harness.probe.listener import listened
 
 
 class Channel:
@@ -25,7 +26,7 @@ class Channel:
             part = os.read(self.read_end, 1 << 16)
             if not part:
                 return None
-            self._rest += part
+            self._rest += part.replace(messages.BEAT, b"")  # where there is no listener to leave them out
         line, _, self._rest = self._rest.partition(b"\n")
         return messages.request(line)
 
@@ -52,9 +53,12 @@ class Channel:
         self.send(Progress(text))
 
     @classmethod
-    def over_stdio(cls) -> Channel:
-        """Take stdin and stdout for the protocol; what anybody prints goes to stderr from now on."""
-        channel = cls(os.dup(0), os.dup(1))
+    def over_stdio(cls, silence_s: float | None = None) -> Channel:
+        """Take stdin and stdout for the protocol; what anybody prints goes to stderr from now on.
+
+        A session that is silent for `silence_s` seconds is taken for gone.
+        """
+        channel = cls(os.dup(0) if silence_s is None else listened(0, silence_s), os.dup(1))
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.dup2(2, 1)

@@ -37,7 +37,7 @@ def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None, as
         _be_the_first_to_be_killed_for_memory()
         return work()
 
-    child = _fork(first_to_be_killed)
+    child = fork(first_to_be_killed)
 
     def kill(*_: Any) -> None:
         nonlocal timed_out
@@ -74,12 +74,12 @@ def _sleep(child: int, asker: int | None) -> None:
         waiting.register(ended, select.POLLIN)
         waiting.register(asker, HANG_UP)  # POLLHUP is always told of
         if ended not in dict(waiting.poll()):
-            sys.exit("the session has hung up")
+            sys.exit("the session has hung up, or was silent for too long")
     finally:
         os.close(ended)
 
 
-def _fork(work: Callable[[], int]) -> int:
+def fork(work: Callable[[], int]) -> int:
     """Fork a child that does the work, and ends with what it returns. Returns its process number."""
     with warnings.catch_warnings():
         # numpy's OpenBLAS keeps a pool of threads and re-creates it after a fork; torch has started none
@@ -112,7 +112,7 @@ class Branch:
         started = time.monotonic()
         if self._child is None:
             self._pipe, child_end = multiprocessing.Pipe()
-            self._child = _fork(partial(self._serve, child_end))
+            self._child = fork(partial(self._serve, child_end))
             child_end.close()
         try:
             self._pipe.send((task, job, time_limit_s))

@@ -2,6 +2,8 @@
 
 It speaks the messages of harness/messages.py over stdin and stdout, so that a place is just a command in front of it.
 
+With `--silence SECONDS` it ends when its session has said nothing for so long (harness/probe/listener.py).
+
 With `--agent COMMAND` the cells are executed by an agent that this command starts, on a board that cannot run the harness
 (harness/runtimes/board.py); all else is done here.
 
@@ -313,7 +315,8 @@ def _main(arguments: list[str]) -> int:
     except PlumblineError as other:
         sys.exit(str(other))
     fork = hasattr(os, "fork") and "--no-fork" not in arguments
-    channel = Channel.over_stdio()
+    silent = arguments[:1] == ["--silence"] and fork
+    channel = Channel.over_stdio(float(arguments[1]) if silent else None)
     die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the scratch folder is removed
     lock, held, agent = None, None, None

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from threading import Event, Thread
 from typing import IO, Any, TypeVar
 
 from msgspec.structs import replace
@@ -24,6 +25,7 @@ from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Laten
 from plumbline.harness.lock import Busy, holder
 from plumbline.harness.machine import Machine
 from plumbline.harness.messages import (
+    BEAT,
     PROTOCOL,
     Answer,
     Ask,
@@ -56,9 +58,10 @@ from plumbline.models.sources.outside import described
 
 PROBE = BOOT
 NEXT_LOCK_S = 10.0  # for a probe that takes the place of one which died: what that left behind may still hold the lock
+BEATS = 6  # in the time after which silence means that the session is gone
 DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is recorded is a ratio, and drift cancels in it
 Found = TypeVar("Found")
-ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")  # the last line of a traceback
+ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b|nothing was heard")  # the last line of a traceback, or of a listener
 # The type of the answer to each question.
 ANSWERS: dict[str, Any] = {
     "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "turn": float,
@@ -106,6 +109,7 @@ class Connection:
         self._log, self._command, self.progress = log, command, progress
         self._lock_s = lock_s
         self._process: subprocess.Popen[bytes] | None = None
+        self._ended = Event()  # the last one has
         self.code: int | None = None  # with which the last one ended by itself
         self._said_before = 0  # bytes of the log, when the probe was started
         self.machine = Machine()
@@ -117,16 +121,21 @@ class Connection:
             self.progress("starting the probe (importing torch)")
             self._said_before = Path(self._log.name).stat().st_size
             # a session of its own: Ctrl-C is for pytest, which then ends the probe in order
+            silence_s = self.place.silence_s
+            heard = [] if silence_s is None else ["--silence", f"{silence_s:g}"]
             self._process = subprocess.Popen(
-                self._starting(*([] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", holder()])),
+                self._starting(*heard, *([] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", holder()])),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 start_new_session=True,
                 env=environment.passed_on(os.environ),
             )
+            if silence_s is not None:
+                self._ended = Event()
+                Thread(target=_beat, args=(self._process, silence_s / BEATS, self._ended), daemon=True).start()
             self.machine = self._greeted()
-            self._lock_s = None if self._lock_s is None else max(self._lock_s, NEXT_LOCK_S)
+            self._lock_s = None if self._lock_s is None else max(self._lock_s, NEXT_LOCK_S + (silence_s or 0))
         return self.machine
 
     def _starting(self, *arguments: str) -> list[str]:
@@ -191,6 +200,7 @@ class Connection:
         process, self._process = self._process, None
         if process is None:
             return
+        self._ended.set()
         with contextlib.suppress(BrokenPipeError):
             ask(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -220,6 +230,15 @@ class Connection:
         lines = self._said().strip().splitlines()
         errors = [line for line in lines if ERROR.match(line)]  # libraries may say good-bye after it
         return (errors or lines or ["it wrote nothing"])[-1]
+
+
+def _beat(process: subprocess.Popen[bytes], every_s: float, ended: Event) -> None:
+    """Let a probe hear that its session is there, whatever goes on here."""
+    assert process.stdin is not None
+    while not ended.wait(every_s):
+        with contextlib.suppress(OSError, ValueError):  # it died; who waits for its answer says so
+            process.stdin.write(BEAT)
+            process.stdin.flush()
 
 
 def _realised(parent: Contender, variant: Contender) -> Delivery:

@@ -64,11 +64,15 @@ THERE = {
 }  # fmt: skip
 
 
+CONNECT_S = 10  # in which a host has to answer
+ALIVE_S = 5  # between two questions whether it is still there; three without an answer, and the connection is lost
+
+
 def ssh_options() -> list[str]:
     """Return the options of every call: nothing is asked, host keys are never waved through, one connection is shared."""
     folder = _socket_folder()
     options = {
-        "BatchMode": "yes", "StrictHostKeyChecking": "yes", "ConnectTimeout": "10", "ServerAliveInterval": "5",
+        "BatchMode": "yes", "StrictHostKeyChecking": "yes", "ConnectTimeout": f"{CONNECT_S}", "ServerAliveInterval": f"{ALIVE_S}",
         "ServerAliveCountMax": "3", "LogLevel": "INFO", "EscapeChar": "none", "ForwardAgent": "no", "ForwardX11": "no",
         "ControlMaster": "auto", "ControlPath": f"{folder}/plumbline-%C", "ControlPersist": "60",
     }  # fmt: skip

@@ -37,6 +37,7 @@ class Place:
     """`command` starts a probe. `data`, `weights` and `cache` are folders there; what is None that place finds for itself."""
 
     starting_s = 60.0  # after which a place that has not answered a question does not answer
+    silence_s: float | None = 30.0  # after which a probe there takes its session for gone; ssh here does sooner
 
     def __init__(
         self, name: str, command: tuple[str, ...], data: str | None = None, weights: str | None = None, cache: str | None = None
@@ -96,6 +97,8 @@ class Place:
 class Here(Place):
     """The machine of the session: nothing has to be asked, and its folders are those of the session."""
 
+    silence_s = None
+
     def __init__(self) -> None:
         super().__init__(HERE, BOOT)
 
@@ -115,6 +118,8 @@ class Here(Place):
 
 class Board(Place):
     """A board with an agent: `command` starts the agent there, and a probe here asks it; so all folders are those of here."""
+
+    silence_s = None
 
     def starting(self, *arguments: str) -> list[str]:
         return [*find(HERE).command, "--agent", shlex.join(self.command), *arguments]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -14,30 +15,36 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from plumbline.harness.cli import main
 from plumbline.harness.facts import Latency
 from plumbline.harness.lock import lock_machine
 from plumbline.harness.outcomes import CellEnded
-from plumbline.harness.session import elsewhere, places, shipping
+from plumbline.harness.session import client, elsewhere, places, shipping
 from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.session.elsewhere import Elsewhere
 from plumbline.harness.session.places import BadPlace
 from plumbline.harness.session.shipping import Needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.target import at
+from tests.agent.agents import alive
 from tests.conftest import Run
-from tests.records import cell_of
+from tests.nursery import KEPT, READ_WHEN_LOADED
+from tests.records import cell_of, replace
 
 Bench = Callable[..., Run]
+SMALLEST = cell_of(model="plumbline.harness.studies.smallest:SMALLEST", image_size=8, target="ssh:board")  # trains nothing
+QUICK = Settings(sampling_s=0.05, warmup_s=0.02)
+ENDLESS = replace(QUICK, sampling_s=60.0, min_samples=10**9, max_samples=10**9)
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 class Server:
     """An sshd of this test alone; `config` is the client's."""
 
-    def __init__(self, folder: Path, home: Path) -> None:
-        self.folder, self.home = folder, home
+    def __init__(self, folder: Path, home: Path, python: str = sys.executable) -> None:
+        self.folder, self.home, self._python = folder, home, python
         for name in ("host_key", "other_host_key", "user_key", "other_user_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
         shutil.copy(folder / "user_key.pub", folder / "authorized")
@@ -56,7 +63,8 @@ class Server:
         probe = bin_folder / "plumbline-probe"
         if not probe.exists():
             source = "from plumbline.harness.probe.server import entry; entry()"
-            probe.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{source}' \"$@\"\n")
+            loaded = [f"{key}={os.environ[key]}" for key in os.environ if key.startswith(READ_WHEN_LOADED) and key not in KEPT]
+            probe.write_text(f"#!/bin/sh\nexec {shlex.join(['env', *loaded, self._python])} -c '{source}' \"$@\"\n")
             probe.chmod(0o755)
         (self.folder / "sshd").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder / key}\nPidFile none\nUsePAM no\nStrictModes no\n"
@@ -87,15 +95,22 @@ class Server:
         kind, value = (self.folder / f"{key}.pub").read_text().split()[:2]
         self.known.write_text(f"[127.0.0.1]:{self.port} {kind} {value}\n")
 
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stop(self) -> None:
         if self._process is not None:
+            for session in sessions_of(self._process.pid):  # one that was stopped does not end by itself
+                os.kill(session, signal.SIGKILL)
             self._process.terminate()
             self._process.wait()
         self._process = None
 
 
 @pytest.fixture
-def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str) -> Iterator[Server]:
+    """The probe there starts at once."""
     if SSHD is None:
         reason = "expected sshd (Debian: openssh-server), found none"
         pytest.fail(reason) if "sshd" in os.environ.get("PLUMBLINE_EXPECTED", "") else pytest.skip(reason)
@@ -103,7 +118,7 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     home.mkdir()
     folder = tmp_path / "sshd"
     folder.mkdir()
-    server = Server(folder, home)
+    server = Server(folder, home, python)
     client = tmp_path / "client"
     client.mkdir()
     (client / "ssh").write_text(f"#!/bin/sh\nexec '{shutil.which('ssh')}' -F '{server.config}' \"$@\"\n")
@@ -206,7 +221,7 @@ def test_what_docker_says_becomes_a_sentence(said: str, means: str) -> None:
 # -- over ssh ---------------------------------------------------------------------------------------------------
 
 
-def test_each_way_to_fail_is_a_sentence(sshd: Server, board: Elsewhere) -> None:
+def test_each_way_to_fail_is_a_sentence(sshd: Server, board: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
     def reason() -> str:
         subprocess.run(["ssh", *elsewhere.ssh_options(), "-O", "exit", "board"], capture_output=True)
         with pytest.raises(BadPlace) as error:
@@ -223,6 +238,10 @@ def test_each_way_to_fail_is_a_sentence(sshd: Server, board: Elsewhere) -> None:
     sshd.write_config(host="no-such-host.invalid")
     assert "no such host: board is neither in ~/.ssh/config nor in the DNS" in reason()
     sshd.write_config()
+    monkeypatch.setattr(elsewhere, "CONNECT_S", 1)
+    sshd.signal(signal.SIGSTOP)
+    assert "it does not answer (timed out)" in reason()
+    sshd.signal(signal.SIGCONT)
     (sshd.folder / "bin" / "plumbline-probe").rename(sshd.folder / "bin" / "gone")
     assert "plumbline-probe is not on the PATH there" in reason()
     sshd.stop()
@@ -353,30 +372,45 @@ def test_a_board_on_which_somebody_measures_names_them(sshd: Server, board: Else
 
 
 @pytest.mark.slow
-def test_a_lost_connection_ends_the_cell_there_and_the_next_one_runs(sshd: Server, board: Elsewhere, tmp_path: Path) -> None:
-    settings = Settings(sampling_s=60.0, min_samples=10**9, max_samples=10**9, warmup_s=0.02)
-    cell = cell_of(model="mlp", image_size=8, target="ssh:board")
+@pytest.mark.parametrize("loss", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_connection_ends_the_cell_there_and_the_next_one_runs(
+    sshd: Server, board: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: signal.Signals
+) -> None:
+    """A hang-up, and a network that falls silent: each side finds out for itself."""
+    monkeypatch.setattr(elsewhere, "ALIVE_S", 1)
+    board.silence_s = 4.0
     with (tmp_path / "log").open("ab") as log:
         connection = Connection(log, place=board, lock_s=0.0)
-        connection.start()
-        probe = CellProbe(connection, cell, settings)
-        probe.prepared()
+        probe = CellProbe(connection, SMALLEST, ENDLESS)
         probe.agreement()
-        working = children_of_probe(sshd)
-        assert working
-        os.kill(session_of(sshd), signal.SIGKILL)
-        with pytest.raises(CellEnded, match="connection lost"):
+        working = at_work(sshd)
+        assert len(working) >= 3, "the probe, its listener and the cell"
+        os.kill(session_of(sshd), loss)
+        with pytest.raises(CellEnded, match="connection lost") as lost:
             probe.latency()
-        for _ in range(100):
-            if not any(Path(f"/proc/{pid}").exists() for pid in working):
-                break
-            time.sleep(0.1)
-        assert not any(Path(f"/proc/{pid}").exists() for pid in working), "a hang-up ends the cell there"
-        again = CellProbe(connection, cell, Settings(sampling_s=0.05, warmup_s=0.02))
+        assert lost.value.outcome == "crashed"
+        again = CellProbe(connection, SMALLEST, QUICK)
         again.agreement()
         assert isinstance(again.latency(), Latency)
+        assert all_end(working), "what ran there has made room"
         connection.close()
-    assert json.dumps(list((sshd.home).glob("plumbline-*"))) == "[]"
+    assert list(sshd.home.glob("plumbline-*")) == []
+
+
+@pytest.mark.slow
+def test_a_cell_of_a_silent_session_is_ended_there(sshd: Server, board: Elsewhere, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """Its ssh is there, and answers; nothing is heard of the session itself."""
+    monkeypatch.setattr(client, "BEATS", 1e-3)
+    board.silence_s = 1.0
+    with (tmp_path / "log").open("ab") as log:
+        connection = Connection(log, place=board, lock_s=0.0)
+        probe = CellProbe(connection, SMALLEST, ENDLESS)
+        with pytest.raises(CellEnded, match="nothing was heard of the session for 1 s"):
+            probe.latency()
+        connection.close()
+    with FileLock(sshd.home / "lock", timeout=10):
+        assert list(sshd.home.glob("plumbline-*")) == []
 
 
 @pytest.mark.slow
@@ -384,33 +418,52 @@ def test_a_session_that_is_killed_leaves_nothing_there(sshd: Server, board: Else
     """As Ctrl-C does it."""
     with (tmp_path / "log").open("ab") as log:
         connection = Connection(log, place=board, lock_s=0.0)
-        probe = CellProbe(connection, cell_of(model="mlp", image_size=8, target="ssh:board"), Settings())
+        probe = CellProbe(connection, SMALLEST, QUICK)
         probe.prepared()
-        working = children_of_probe(sshd)
-        assert len(working) >= 2, "the probe and the cell"
+        working = at_work(sshd)
+        assert len(working) >= 3, "the probe, its listener and the cell"
         connection.kill()
-    for _ in range(100):
-        if not any(Path(f"/proc/{pid}").exists() for pid in working):
-            return
-        time.sleep(0.1)
-    pytest.fail("expected nothing to run there any more")
+    assert all_end(working)
 
 
 def session_of(sshd: Server) -> int:
     """The process of sshd that serves our connection."""
     assert sshd._process is not None
-    found = subprocess.run(["pgrep", "-P", str(sshd._process.pid)], capture_output=True, text=True).stdout.split()
-    return int(found[-1])
+    return sessions_of(sshd._process.pid)[-1]
 
 
-def children_of_probe(sshd: Server) -> list[int]:
-    """The probe there and the processes of its cells."""
-    found, left = list[int](), [session_of(sshd)]
-    while left:
-        below = subprocess.run(["pgrep", "-P", str(left.pop())], capture_output=True, text=True).stdout.split()
-        found += map(int, below)
-        left += map(int, below)
-    return found
+def sessions_of(sshd: int) -> list[int]:
+    return list(map(int, subprocess.run(["pgrep", "-P", str(sshd)], capture_output=True, text=True).stdout.split()))
+
+
+def at_work(sshd: Server) -> set[int]:
+    """The probe there, which has the lock, its listener and its cell."""
+    everyone = set(map(int, filter(str.isdigit, os.listdir("/proc"))))
+    (probe,) = (pid for pid in everyone if str(sshd.home / "lock") in open_files(pid))
+    return {pid for pid in everyone if session_id(pid) == session_id(probe)}
+
+
+def open_files(pid: int) -> set[str]:
+    try:
+        return {os.readlink(each.path) for each in os.scandir(f"/proc/{pid}/fd")}
+    except OSError:  # it has ended
+        return set()
+
+
+def session_id(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def all_end(pids: set[int]) -> bool:
+    """Whether they do, in ten seconds."""
+    for _ in range(200):
+        if not any(map(alive, pids)):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_a_place_that_nobody_knows_is_said() -> None:
