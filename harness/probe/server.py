@@ -4,6 +4,8 @@ It speaks the messages of harness/messages.py over stdin and stdout, so that a p
 
 With `--silence SECONDS` it ends when its session has said nothing for so long (harness/probe/listener.py).
 
+With `--hold` it serves nothing: it takes the lock of its place, says hello, and keeps it until the session hangs up.
+
 With `--agent COMMAND` the cells are executed by an agent that this command starts, on a board that cannot run the harness
 (harness/runtimes/board.py); all else is done here.
 
@@ -331,6 +333,10 @@ def _main(arguments: list[str]) -> int:
     except Occupied as busy:
         channel.send(Busy(str(busy)))
         return 1
+    if "--hold" in arguments:
+        channel.send(Hello(PROTOCOL, machine.Machine()))
+        channel.receive()  # until the session hangs up
+        return 0
     with tempfile.TemporaryDirectory(prefix="plumbline-") as folder:
         tempfile.tempdir = folder  # of every process forked from here
         server = Server(channel, Path(folder), fork, agent)

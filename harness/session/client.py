@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from threading import Event, Thread
@@ -119,24 +119,37 @@ class Connection:
         """Start it if need be; returns its machine. Raises CellEnded where it does not start, and Busy."""
         if self._process is None:
             self.progress("starting the probe (importing torch)")
-            self._said_before = Path(self._log.name).stat().st_size
-            # a session of its own: Ctrl-C is for pytest, which then ends the probe in order
-            silence_s = self.place.silence_s
-            heard = [] if silence_s is None else ["--silence", f"{silence_s:g}"]
-            self._process = subprocess.Popen(
-                self._starting(*heard, *([] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", holder()])),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                start_new_session=True,
-                env=environment.passed_on(os.environ),
-            )
-            if silence_s is not None:
-                self._ended = Event()
-                Thread(target=_beat, args=(self._process, silence_s / BEATS, self._ended), daemon=True).start()
-            self.machine = self._greeted()
-            self._lock_s = None if self._lock_s is None else max(self._lock_s, NEXT_LOCK_S + (silence_s or 0))
+            self.machine = self._started()
+            self._lock_s = None if self._lock_s is None else max(self._lock_s, NEXT_LOCK_S + (self.place.silence_s or 0))
         return self.machine
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Hold the lock of its place meanwhile, without a probe. Raises CellEnded where nothing starts there, and Busy."""
+        if self._lock_s is not None:
+            self._started("--hold")
+        try:
+            yield
+        finally:
+            self.close()
+
+    def _started(self, *arguments: str) -> Machine:
+        silence_s = self.place.silence_s
+        heard = [] if silence_s is None else ["--silence", f"{silence_s:g}"]
+        lock = [] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", holder()]
+        self._said_before = Path(self._log.name).stat().st_size
+        self._process = subprocess.Popen(
+            self._starting(*heard, *arguments, *lock),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C is for pytest, which then ends the probe in order
+            env=environment.passed_on(os.environ),
+        )
+        if silence_s is not None:
+            self._ended = Event()
+            Thread(target=_beat, args=(self._process, silence_s / BEATS, self._ended), daemon=True).start()
+        return self._greeted()
 
     def _starting(self, *arguments: str) -> list[str]:
         return self.place.starting(*arguments) if self._command is None else [*self._command, *arguments]

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -124,33 +125,29 @@ class Elsewhere(Place):
             self._cuda = True
             self.__dict__.pop("capabilities", None)
 
-    def prepare(self, needed: shipping.Needed, say: Callable[[str], None]) -> None:
+    def prepare(self, needed: shipping.Needed, say: Callable[[str], None], hold: shipping.Hold = nullcontext) -> None:
+        self._root = self._folder = None
+        self._inside, self._there = {}, {}
         try:
-            self._prepare(needed, say)
+            self._prepare(needed, say, hold)
         except shipping.NotShipped as error:
             raise BadPlace(f"target {self.name!r}: {self.explain(str(error), None)}") from error
 
-    def _prepare(self, needed: shipping.Needed, say: Callable[[str], None]) -> None:
-        self._root = self._folder = None
-        self._inside = {folder: f"{GIVEN}/data/{folder.name}" for folder in needed.data}
+    def _prepare(self, needed: shipping.Needed, say: Callable[[str], None], hold: shipping.Hold) -> None:
+        inside = {folder: f"{GIVEN}/data/{folder.name}" for folder in needed.data}
         if needed.weights is not None:
-            self._inside[needed.weights] = f"{GIVEN}/weights"
-        folders = [*needed.data, *([] if needed.weights is None else [needed.weights])]
-        if self._host is None:
-            self._there = {folder: str(folder) for folder in folders}
-        else:
-            self._there = shipping.copy(folders, self._ssh, say)
+            inside[needed.weights] = f"{GIVEN}/weights"
+        here = {folder: str(folder) for folder in inside}
+        there = here if self._host is None else shipping.copy(inside, self._ssh, say, hold=hold)
+        self._inside, self._there = inside, there
         if needed.data and self._image is not None:
             self._root = Path(f"{GIVEN}/data")
         elif needed.data:
             self._root = Path(shipping.link({folder.name: self._there[folder] for folder in needed.data}, self._ssh))
         if files := shipping.files_of(Path.cwd(), needed.outside):
-            self._folder = Path.cwd()
-            self._inside[self._folder] = f"{GIVEN}/models"
-            if self._host is None:
-                self._there[self._folder] = str(self._folder)
-            else:
-                self._there[self._folder] = shipping.copy_models(self._folder, files, self._ssh, say)
+            folder = Path.cwd()
+            copied = folder if self._host is None else shipping.copy_models(folder, files, self._ssh, say, hold)
+            self._folder, self._inside[folder], self._there[folder] = folder, f"{GIVEN}/models", str(copied)
 
     def settings(self, settings: Settings) -> Settings:
         """Name the folders as they are called there, those that were brought; its cache is its own."""

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from plumbline import PlumblineError
 from plumbline.harness import messages, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
-from plumbline.harness.session.shipping import Needed
+from plumbline.harness.session.shipping import Hold, Needed
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, with_agent
 
@@ -52,8 +53,8 @@ class Place:
     def uses(self, device: str) -> None:
         """Learn that cells are to run on a device there, before it is asked what it can run."""
 
-    def prepare(self, needed: Needed, say: Callable[[str], None]) -> None:
-        """Make ready what the cells of a session need there. Raises BadPlace."""
+    def prepare(self, needed: Needed, say: Callable[[str], None], hold: Hold = nullcontext) -> None:
+        """Make ready what the cells of a session need there. Whatever takes time there is done under `hold`. Raises BadPlace."""
 
     def explain(self, said: str, code: int | None) -> str:
         """Say in a sentence why nothing answered: of what was written to stderr, and the exit code."""

@@ -77,8 +77,9 @@ class Session:
         for cell in cells:
             of_place.setdefault(cell.place, []).append(cell)
         for name, group in of_place.items():
-            places.find(name).prepare(needed(group, self.settings), self._progress)
-            here = self._connection(name).start()
+            connection = self._connection(name)
+            places.find(name).prepare(needed(group, self.settings), self._progress, connection.holding)
+            here = connection.start()
             for record in self.journal.earlier:
                 differences = machine.differences(here, record.machine)
                 probed = record.machine.torch or record.machine.libraries  # an agent has no torch

@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from plumbline.texts import size
 
 Ssh = Callable[[str], list[str]]  # from a command of a POSIX shell to the command that runs it there
 Say = Callable[[str], None]
+Hold = Callable[[], AbstractContextManager[object]]  # keeps the lock there, so that nothing is copied beside a measurement
 # Where copies are kept there. What is being copied is kept beside, and moved when it is whole.
 SHIPPED = 'd="${XDG_CACHE_HOME:-$HOME/.cache}/plumbline/shipped" && mkdir -p "$d" && cd "$d"'
 FREE = "df -Pk . | sed -n 2p | tr -s ' ' | cut -d' ' -f4"  # kB
@@ -44,7 +46,7 @@ class Needed:
     outside: tuple[str, ...] = ()
 
 
-def copy(folders: Iterable[Path], ssh: Ssh, say: Say, name: str = "") -> dict[Path, str]:
+def copy(folders: Iterable[Path], ssh: Ssh, say: Say, name: str = "", hold: Hold = nullcontext) -> dict[Path, str]:
     """Copy what is not there yet; returns where each folder is there. Of folders that have another `name` nothing is remembered.
 
     Raises NotShipped.
@@ -63,13 +65,13 @@ def copy(folders: Iterable[Path], ssh: Ssh, say: Say, name: str = "") -> dict[Pa
     if marked is None:
         raise NotShipped(f"expected the free space there, got {told.strip()[-200:]!r}")
     free, base, there = int(marked[1]) * 1024, marked[2], set(re.findall(r"^plumbline: (.+)$", told, re.M))
-    for folder, (digest, files, total) in found.items():
-        if digest in there:
-            continue
-        if free < total + SPARE_BYTES:
-            raise NotShipped(f"its disk is full: {name or folder.name} takes {size(total)}, and {size(free)} are free there")
-        _send(folder, name or folder.name, files, digest, total, ssh, say)
-        free -= total
+    missing = {folder: each for folder, each in found.items() if each[0] not in there}
+    with hold() if missing else nullcontext():
+        for folder, (digest, files, total) in missing.items():
+            if free < total + SPARE_BYTES:
+                raise NotShipped(f"its disk is full: {name or folder.name} takes {size(total)}, and {size(free)} are free there")
+            _send(folder, name or folder.name, files, digest, total, ssh, say)
+            free -= total
     return {folder: f"{base}/{digest}" for folder, (digest, _, _) in found.items()}
 
 
@@ -81,7 +83,7 @@ def link(folders: Mapping[str, str], ssh: Ssh) -> str:
     return told.rpartition("plumbline ")[2].strip()
 
 
-def copy_models(folder: Path, files: Sequence[Path], ssh: Ssh, say: Say) -> str:
+def copy_models(folder: Path, files: Sequence[Path], ssh: Ssh, say: Say, hold: Hold = nullcontext) -> str:
     """Copy some of the files and packages that lie in a folder here; returns the folder there in which they have the same names.
 
     Raises NotShipped.
@@ -94,7 +96,7 @@ def copy_models(folder: Path, files: Sequence[Path], ssh: Ssh, say: Say) -> str:
                 shutil.copytree(path, to, ignore=shutil.ignore_patterns(*IGNORED))
             else:
                 shutil.copyfile(path, to)
-        (there,) = copy([Path(scratch)], ssh, say, "models of the current folder").values()
+        (there,) = copy([Path(scratch)], ssh, say, "models of the current folder", hold).values()
     return there
 
 

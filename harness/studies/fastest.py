@@ -143,7 +143,7 @@ def find(cells: Sequence[Cell], settings: Settings, log: IO[bytes], progress: Ca
     place = places.of(cells[0].target)
     server = Connection(log, progress=say, place=place, lock_s=None if place.name == HERE else 0.0)  # ours we have
     try:
-        place.prepare(needed(cells, settings), say)
+        place.prepare(needed(cells, settings), say, server.holding)
         for cell in cells:
             started = time.monotonic()
             checked.append(_checked(server, cell, settings))

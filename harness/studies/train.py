@@ -33,7 +33,7 @@ def command(request: Train, wait_s: float) -> int:
         connection = Connection(log, place=place, lock_s=wait_s)
         connection.watch = bar.watch
         try:
-            place.prepare(needed([request.cell], request.settings), bar.say)
+            place.prepare(needed([request.cell], request.settings), bar.say, connection.holding)
             found = trained(connection, request)
             connection.close()
         except KeyboardInterrupt:
