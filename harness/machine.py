@@ -164,7 +164,8 @@ class Capabilities(Struct, frozen=True):
     """What decides beforehand which cells a place can run.
 
     `cpu_flags` are those of its processor; `cuda` is why it has no CUDA device (None: it may have one); `runtimes` names those
-    whose libraries are missing, each with what to install; `cpus` counts the processors that may be used.
+    whose libraries are missing, each with what to install; `cpus` counts the processors that may be used; `data` are the folders
+    of its data root.
     """
 
     cpu_flags: list[str]
@@ -172,6 +173,7 @@ class Capabilities(Struct, frozen=True):
     runtimes: dict[str, str]
     cpu_model: str
     cpus: int
+    data: list[str] = []
 
 
 @cache

@@ -118,10 +118,11 @@ Request = Count | Open | Ask | Turn | Close | Race | MeasureSpeed | Train | Comp
 
 
 class Hello(Message, frozen=True):
-    """What a probe says first: its protocol and its machine."""
+    """What a probe says first: its protocol, its machine, and what the clock there says, in seconds since 1970 UTC."""
 
     protocol: int
     machine: Machine
+    clock_s: float | None = None
 
 
 class Busy(Message, frozen=True):

@@ -200,7 +200,8 @@ class Bench:
             self.session = Session(self.settings, run, log, self._progress, lock_s=self.config.getoption("wait"))
             self._finishers.callback(self.session.close)
             possible = self._possible()
-            self.session.start(possible)
+            for remark in self.session.start(possible):
+                self._write(remark)
             found = self.session.speed()
             self._estimate = plan.Estimate(*self._selected_cells(), self.settings, self.run_dir.parent, found)
             self._write(f"{len(self._selected)} cells, about {duration(self._estimate.left())}")

@@ -26,6 +26,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -62,7 +63,7 @@ from plumbline.harness.probe.process import Branch, die_with_parent, run_forked,
 from plumbline.harness.readings import Readings
 from plumbline.harness.runtimes import board
 from plumbline.harness.runtimes.board import Board
-from plumbline.harness.settings import Settings
+from plumbline.harness.settings import NoFolder, Settings, folders
 from plumbline.models import DENSE
 
 # Imported before the first fork, always the same, so that every process starts from the same memory.
@@ -86,12 +87,11 @@ class Server:
         """Say hello, then serve until the end of the stream."""
         software = _software()
         here = machine.fingerprint(software) if self._agent is None else self._agent.machine(software["torch"])
-        hello = Hello(PROTOCOL, here)
         for name in PRELOAD:
             import_module(name)
         entry_points.look_up()  # what other packages bring
         gc.freeze()  # what is here now is never garbage; looking through it took 0.15 s a collection
-        self._channel.send(hello)
+        self._channel.send(Hello(PROTOCOL, here, clock_s()))
         while (request := self._channel.receive()) is not None:
             serve = _SERVED.get(type(request))
             if serve is None:
@@ -206,6 +206,11 @@ _SERVED: dict[type, Callable[[Server, Any], None]] = {
 }  # fmt: skip
 
 
+def clock_s() -> float:
+    """Return what the clock of this machine says. It names moments to people; durations are of another one."""
+    return datetime.now(timezone.utc).timestamp()
+
+
 def _prepare_to_build(task: Task) -> None:
     runtimes.find(task.cell.runtime).adapter.prepare_to_build()
 
@@ -281,13 +286,22 @@ def _describe(references: list[str]) -> int:
 
 def _tell_capabilities() -> int:
     channel = Channel.over_stdio()
-    found = runtimes.capabilities()
+    found = replace(runtimes.capabilities(), data=_data_folders())
     if board.named():
         agent = Board()
         found = agent.capabilities([name for name in runtimes.known() if name != "agent"])
         agent.close()
     channel.write(messages.encode(found))
     return 0
+
+
+def _data_folders() -> list[str]:
+    """Return the names of the folders in this machine's data root; none where there is none."""
+    try:
+        root = folders(None).get("data")
+    except NoFolder:  # the cells that need it say so
+        return []
+    return [] if root is None else sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
 def main(arguments: list[str]) -> int:

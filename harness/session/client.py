@@ -70,6 +70,9 @@ ANSWERS: dict[str, Any] = {
 }  # fmt: skip
 
 
+CLOCK_S = 5.0  # by which a clock elsewhere may differ without a word
+
+
 class NotDescribed(PlumblineError, LookupError):
     """A model from outside the registry that the probe does not find either."""
 
@@ -111,6 +114,7 @@ class Connection:
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = Event()  # the last one has
         self.code: int | None = None  # with which the last one ended by itself
+        self.clock_ahead_s = 0.0  # of this machine's, at least; negative is behind; 0 where it may well be right
         self._said_before = 0  # bytes of the log, when the probe was started
         self.machine = Machine()
         self.watch: Callable[[Progress], None] = lambda now: self.progress(now.text)
@@ -137,7 +141,7 @@ class Connection:
         silence_s = self.place.silence_s
         heard = [] if silence_s is None else ["--silence", f"{silence_s:g}"]
         lock = [] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", holder()]
-        self._said_before = Path(self._log.name).stat().st_size
+        self._said_before, started = Path(self._log.name).stat().st_size, datetime.now(timezone.utc)
         self._process = subprocess.Popen(
             self._starting(*heard, *arguments, *lock),
             stdin=subprocess.PIPE,
@@ -149,12 +153,15 @@ class Connection:
         if silence_s is not None:
             self._ended = Event()
             Thread(target=_beat, args=(self._process, silence_s / BEATS, self._ended), daemon=True).start()
-        return self._greeted()
+        hello = self._greeted()
+        if hello.clock_s is not None:
+            self.clock_ahead_s = ahead(hello.clock_s, started.timestamp(), datetime.now(timezone.utc).timestamp())
+        return hello.machine
 
     def _starting(self, *arguments: str) -> list[str]:
         return self.place.starting(*arguments) if self._command is None else [*self._command, *arguments]
 
-    def _greeted(self) -> Machine:
+    def _greeted(self) -> Hello:
         """Read the first line of a probe, whose protocol may be another."""
         assert self._process is not None and self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -176,7 +183,7 @@ class Connection:
             raise CellEnded(UNAVAILABLE, f"expected a probe that speaks protocol {PROTOCOL}, got {got}; {advice}", axis="target")
         hello = messages.response(line)
         assert isinstance(hello, Hello), f"expected a Hello, got {line!r}"
-        return hello.machine
+        return hello
 
     def send(self, message: Message) -> None:
         """Write one line."""
@@ -243,6 +250,16 @@ class Connection:
         lines = self._said().strip().splitlines()
         errors = [line for line in lines if ERROR.match(line)]  # libraries may say good-bye after it
         return (errors or lines or ["it wrote nothing"])[-1]
+
+
+def ahead(there_s: float, asked_s: float, answered_s: float) -> float:
+    """Return by how many seconds a clock is ahead at least, which was read between two moments; negative is behind.
+
+    So the way there and back, and whatever took time there, make no difference. 0 is within CLOCK_S.
+    """
+    if there_s > answered_s + CLOCK_S:
+        return there_s - answered_s
+    return there_s - asked_s if there_s < asked_s - CLOCK_S else 0.0
 
 
 def _beat(process: subprocess.Popen[bytes], every_s: float, ended: Event) -> None:

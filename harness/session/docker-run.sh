@@ -4,10 +4,19 @@
 #   docker/run [--cuda] [docker run's own options] IMAGE [COMMAND ...]
 #
 # --cuda gives it the GPUs, on a Jetson by the flags that it needs. No network; the volumes plumbline-cache and plumbline-runs are
-# kept; the machine's lock is shared with whoever measures outside. Run it where docker's engine runs: it looks at this machine.
+# kept; the machine's lock is shared with whoever measures outside. Run it where docker's engine runs: it looks at this machine, and
+# refuses an engine elsewhere ($DOCKER_HOST, or a context), whose lock, folders and GPUs it does not see.
 # plumbline itself starts containers by this script, here and over ssh.
 set -eu
 command -v docker >/dev/null || { echo "docker: command not found" >&2; exit 127; }
+engine=${DOCKER_HOST:-$(docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null || true)}
+case $engine in
+  unix://* | npipe://* | fd://* | tcp://127.0.0.1:* | tcp://localhost:*) ;;
+  *://*)
+    echo "docker: its engine is on another machine ($engine); measure by --target ssh:HOST/docker:IMAGE, or unset DOCKER_HOST" >&2
+    exit 1
+    ;;
+esac
 if [ "${1-}" = --cuda ]; then
   shift
   if [ -e /etc/nv_tegra_release ]; then # L4T: --gpus alone is refused

@@ -1,6 +1,7 @@
 """A place that is a container, another machine over ssh, or a container there: by the command line of docker and of OpenSSH.
 
-The binaries, not libraries: what `~/.ssh/config` says of a host (ProxyJump, agents, certificates) and docker's own contexts hold.
+The binaries, not libraries: what `~/.ssh/config` says of a host (ProxyJump, agents, certificates) holds.
+The engine of docker is that of the machine.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ THERE = {
         "docker is not installed there",
     "plumbline-probe: (command )?not found|plumbline-probe\\W+executable file not found|plumbline-probe: No such":
         "plumbline-probe is not on the PATH there; install plumbline, or name the command in targets.toml",
+    "its engine is on another machine":
+        "docker's engine is on another machine; measure there by ssh:HOST/docker:{image}, or unset DOCKER_HOST",
     "No such image|Unable to find image|manifest unknown|repository does not exist":
         "there is no image {image} there; docker pull it, or docker build it",
     "invalid reference format":
@@ -94,6 +97,8 @@ def _socket_folder() -> Path:
 
 class Elsewhere(Place):
     """`where` says which machine and which image; see `Place`."""
+
+    bring = "--data ROOT brings them"
 
     def __init__(self, name: str, where: At) -> None:
         super().__init__(name, ())
@@ -148,6 +153,9 @@ class Elsewhere(Place):
             folder = Path.cwd()
             copied = folder if self._host is None else shipping.copy_models(folder, files, self._ssh, say, hold)
             self._folder, self._inside[folder], self._there[folder] = folder, f"{GIVEN}/models", str(copied)
+
+    def data(self, needed: shipping.Needed) -> list[str] | None:
+        return [folder.name for folder in needed.data] or super().data(needed)
 
     def settings(self, settings: Settings) -> Settings:
         """Name the folders as they are called there, those that were brought; its cache is its own."""

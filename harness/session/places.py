@@ -38,6 +38,7 @@ class Place:
     """`command` starts a probe. `data`, `weights` and `cache` are folders there; what is None that place finds for itself."""
 
     starting_s = 60.0  # after which a place that has not answered a question does not answer
+    bring = "name a folder there that has them as data = ... in targets.toml"
     silence_s: float | None = 30.0  # after which a probe there takes its session for gone; ssh here does sooner
 
     def __init__(
@@ -89,6 +90,11 @@ class Place:
         """Say what has to be installed for a runtime; None if nothing."""
         return self.capabilities.runtimes.get(runtime.name.partition("+")[0])
 
+    def data(self, needed: Needed) -> list[str] | None:
+        """Return the folders of data sets that cells find there; None where nobody has looked."""
+        there = self._folders["data"]
+        return self.capabilities.data if there is None else None
+
     def settings(self, settings: Settings) -> Settings:
         """Give settings the folders of this place instead of those of the machine that asks."""
         there = {key: None if folder is None else Path(folder) for key, folder in self._folders.items()}
@@ -112,6 +118,9 @@ class Here(Place):
         """Say what has to be installed for a runtime; None if nothing."""
         return runtimes.missing(runtime.adapter)
 
+    def data(self, needed: Needed) -> None:
+        """Return None."""
+
     def settings(self, settings: Settings) -> Settings:
         """Return them as they are."""
         return settings
@@ -124,6 +133,9 @@ class Board(Place):
 
     def starting(self, *arguments: str) -> list[str]:
         return [*find(HERE).command, "--agent", shlex.join(self.command), *arguments]
+
+    def data(self, needed: Needed) -> None:
+        """Return None."""
 
     def settings(self, settings: Settings) -> Settings:
         """Return them as they are."""

@@ -22,6 +22,7 @@ from plumbline.harness.journal import NAME, Journal, RunError
 from plumbline.harness.lock import Busy
 from plumbline.harness.machine import Machine
 from plumbline.harness.outcomes import OK, CellEnded
+from plumbline.harness.readings import read
 from plumbline.harness.record import Record
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.client import CellProbe, Connection, measured_speed, peak_of
@@ -31,6 +32,7 @@ from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed
 from plumbline.harness.target import HERE
 from plumbline.models import kind_of
+from plumbline.texts import duration
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -60,8 +62,8 @@ class Session:
             if record.outcome == OK:
                 self._share(record.cell, record.accuracy)
 
-    def start(self, cells: Iterable[Cell]) -> None:
-        """Start a probe at each place of the cells, with what they need there.
+    def start(self, cells: Iterable[Cell]) -> list[str]:
+        """Start a probe at each place of the cells, with what they need there. Returns what is to be said of the places.
 
         Raises RunError where a resumed run comes from another machine, Busy, CellEnded and BadPlace.
         """
@@ -73,13 +75,19 @@ class Session:
                     f"the run in {str(self.journal.folder)!r} was measured with other settings ({changed}); "
                     "resume it with the same tier and options, or start a new one with --run-dir"
                 )
+        remarks: list[str] = []
         of_place: dict[str, list[Cell]] = {}
         for cell in cells:
             of_place.setdefault(cell.place, []).append(cell)
         for name, group in of_place.items():
-            connection = self._connection(name)
-            places.find(name).prepare(needed(group, self.settings), self._progress, connection.holding)
+            connection, wanted = self._connection(name), needed(group, self.settings)
+            connection.place.prepare(wanted, self._progress, connection.holding)
             here = connection.start()
+            if gone := missing_data(group, connection.place.data(wanted)):
+                remarks.append(f"{name} has no {' and no '.join(gone)}: no accuracy on them there; {connection.place.bring}")
+            if off := connection.clock_ahead_s:
+                says = f"{duration(abs(off))} {'ahead of' if off > 0 else 'behind'} the one here"
+                remarks.append(f"the clock of {name} is {says}; no figure depends on it, but downloads there may be refused")
             for record in self.journal.earlier:
                 differences = machine.differences(here, record.machine)
                 probed = record.machine.torch or record.machine.libraries  # an agent has no torch
@@ -88,6 +96,7 @@ class Session:
                         f"the run in {str(self.journal.folder)!r} was measured on another machine or with other software "
                         f"({'; '.join(text[:100] for text in differences[:3])}); start a new one with --run-dir"
                     )
+        return remarks
 
     def speed(self) -> Speed | None:
         """Ask how fast torch is here, for an estimate; saved for the plans of later sessions.
@@ -121,7 +130,8 @@ class Session:
         return record
 
     def _record(self, probe: CellProbe, outcome: str, reason: str | None) -> Record:
-        here = self._connection(probe.cell.place).machine
+        connection = self._connection(probe.cell.place)
+        here, off = connection.machine, connection.clock_ahead_s
         if not here.id and probe.cell.place == HERE:
             here = self._unprobed = self._unprobed or machine.fingerprint()
         facts, ended = probe.facts, probe.exit
@@ -141,7 +151,7 @@ class Session:
             layers=facts.get("layers"),
             delivery=facts.get("delivery"),
             machine=here,
-            state_before=ended.state_before if ended else {},
+            state_before={**(ended.state_before if ended else {}), **({"clock_ahead": read("s", "machine", off)} if off else {})},
             state_after=ended.state_after if ended else {},
             started_at=probe.started_at,
             seconds=round(probe.seconds, 4),
@@ -179,6 +189,12 @@ def needed(cells: Sequence[Cell], settings: Settings) -> Needed:
                 data[settings.data / name] = None
     outside = tuple(dict.fromkeys(cell.model for cell in cells if kind_of(cell.model) != "registered"))
     return Needed(tuple(data), settings.weights, outside)
+
+
+def missing_data(cells: Sequence[Cell], there: Sequence[str] | None) -> list[str]:
+    """Return the data sets of cells of which there is no folder among those that are there; none where that is not known."""
+    found = [matrix.find(cell.model).dataset(cell.image_size) for cell in cells if there is not None]
+    return list(dict.fromkeys(each.name for each in found if not each.embedded and not set(there or ()) & set(each.folders)))
 
 
 def known_speed(settings: Settings) -> Speed | None:

@@ -11,7 +11,7 @@ from msgspec import Raw
 from plumbline.harness import timing
 from plumbline.harness.messages import Answer, Ended, Exited, Open, Response, Train
 from plumbline.harness.outcomes import CellEnded
-from plumbline.harness.session.client import CellProbe, trained
+from plumbline.harness.session.client import CellProbe, ahead, trained
 from plumbline.harness.session.places import Place
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.statistics import paired_ratio
@@ -92,6 +92,12 @@ def test_resident_processes_take_turns_and_drift_cancels() -> None:
     assert found.pairs == 40
     assert found.median == pytest.approx(2, rel=0.021), "but for the drift within a round"
     assert max(taken["base"]) > 2 * min(taken["base"]), "each for itself shows the drift"
+
+
+@pytest.mark.parametrize(("there", "says"), [(105.0, 0.0), (96.0, 0.0), (115.0, 0.0), (200.0, 90.0), (40.0, -60.0), (94.0, -6.0)])
+def test_a_clock_is_wrong_only_if_the_way_does_not_explain_it(there: float, says: float) -> None:
+    """Asked at 100 s, answered at 110 s; 5 s more are let pass."""
+    assert ahead(there, 100.0, 110.0) == says
 
 
 def test_a_training_elsewhere_gets_the_folders_of_that_place() -> None:

@@ -176,6 +176,33 @@ def test_a_container_gets_what_it_needs_and_no_more(tmp_path: Path, monkeypatch:
     assert place.settings(Settings(data=data.parent, cache=tmp_path)).data is None, "what is not mounted is not there"
 
 
+@pytest.mark.parametrize(
+    ("told", "variable", "refused"),
+    [
+        ("ssh://ann@orin", "", True),
+        ("tcp://10.0.0.7:2375", "", True),
+        ("unix:///run/user/1000/docker.sock", "", False),
+        ("tcp://127.0.0.1:2375", "", False),
+        ("", "ssh://ann@orin", True),
+        ("", "", False),
+    ],
+)
+def test_an_engine_on_another_machine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, variable: str, refused: bool
+) -> None:
+    """The script looks at the machine it runs on: its lock, its folders, whether it is a Jetson."""
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\n[ $1 = run ] && echo ran && exit\n[ -n '{told}' ] && echo '{told}'\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_HOST", variable)
+    place = elsewhere_of("docker:own:1")
+    ran = subprocess.run(place.starting(), capture_output=True, text=True)
+    assert ran.stdout == ("" if refused else "ran\n")
+    says = "docker's engine is on another machine; measure there by ssh:HOST/docker:own:1, or unset DOCKER_HOST"
+    assert (says in place.explain(ran.stderr, ran.returncode)) == refused
+
+
 def test_a_container_is_asked_what_it_can_run_with_the_gpus_that_it_will_get(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

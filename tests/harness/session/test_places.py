@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from plumbline.harness import messages, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.places import BadPlace, Place
+from plumbline.harness.session.session import missing_data
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.target import HERE
 from tests.conftest import Run
@@ -104,6 +106,33 @@ def test_a_probe_started_by_any_command_answers_the_same_cells(bench: Bench, tmp
     assert (home / "plumbline" / "training").is_dir(), "it has trained its own weights"
     assert (home / "lock").exists(), "and has taken its own lock"
     assert (there.prepared.weights.kind, there.accuracy.floor) == ("trained", here.accuracy.floor)
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_wrong_and_data_that_are_missing_are_said(bench: Bench, tmp_path: Path, python: str) -> None:
+    """Before the first cell; and the cell is measured all the same."""
+    source = "from plumbline.harness.probe import server; server.clock_s = lambda: 0.0; server.entry()"
+    (tmp_path / "targets.toml").write_text(f"[place.there]\ncommand = {json.dumps([python, '-c', source])}\n")
+    model = "plumbline.harness.studies.smallest:SMALLEST"
+    run = bench("--targets", str(tmp_path / "targets.toml"), "--tier", "smoke", "--model", model, "--batch", "1",
+                "--precision", "fp32", "--runtime", "eager", "--target", "there")  # fmt: skip
+    assert run.code == 0, run.output
+    assert "there has no mnist: no accuracy on them there; name a folder there that has them" in run.output
+    assert re.search(r"the clock of there is \d+\.\d h behind the one here; no figure", run.output)
+    (record,) = run.records.values()
+    assert record.state_before["clock_ahead"].value < -1e9
+    assert "clock" in record.state_before
+    assert record.started_at > "2026", "by the clock here"
+
+
+def test_the_folders_of_a_data_root_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.setenv("PLUMBLINE_DATA", str(tmp_path))
+    assert Place("there", BOOT).capabilities.data == ["mnist"]
+    assert missing_data([cell_of(model="small_cnn", image_size=28)], ["mnist"]) == []
+    assert missing_data([cell_of(model="small_cnn", image_size=28)], []) == ["mnist"]
+    assert missing_data([cell_of(model="small_cnn", image_size=8)], []) == [], "digits are embedded"
+    assert missing_data([cell_of(model="small_cnn", image_size=28)], None) == []
 
 
 def test_a_place_where_somebody_measures_is_busy(bench: Bench, tmp_path: Path) -> None:
