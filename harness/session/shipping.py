@@ -30,6 +30,7 @@ SHIPPED = 'd="${XDG_CACHE_HOME:-$HOME/.cache}/plumbline/shipped" && mkdir -p "$d
 FREE = "df -Pk . | sed -n 2p | tr -s ' ' | cut -d' ' -f4"  # kB
 DIGEST = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum | sha256sum | cut -c1-64"
 IGNORED = ("__pycache__", ".git", ".venv", "node_modules")
+NO_SPACE = "No space left on device"
 SPARE_BYTES = 1 << 28  # that stay free on the disk there
 
 
@@ -68,9 +69,13 @@ def copy(folders: Iterable[Path], ssh: Ssh, say: Say, name: str = "", hold: Hold
     missing = {folder: each for folder, each in found.items() if each[0] not in there}
     with hold() if missing else nullcontext():
         for folder, (digest, files, total) in missing.items():
+            full = f"its disk is full: {name or folder.name} takes {size(total)}, and {size(free)} are free in {base}; make room"
             if free < total + SPARE_BYTES:
-                raise NotShipped(f"its disk is full: {name or folder.name} takes {size(total)}, and {size(free)} are free there")
-            _send(folder, name or folder.name, files, digest, total, ssh, say)
+                raise NotShipped(full)
+            try:
+                _send(folder, name or folder.name, files, digest, total, ssh, say)
+            except NotShipped as error:
+                raise (NotShipped(full) if NO_SPACE in str(error) else error) from None
             free -= total
     return {folder: f"{base}/{digest}" for folder, (digest, _, _) in found.items()}
 
@@ -153,10 +158,12 @@ def _known() -> tuple[dict[str, Any], Path]:
 
 def _send(folder: Path, name: str, files: Sequence[Path], digest: str, total: int, ssh: Ssh, say: Say) -> None:
     """Unpack beside, check, and move: whoever copies the same at the same time does not get in the way."""
-    part = f'part="$PWD/{digest}.$$" && trap \'rm -rf "$part"\' EXIT && mkdir "$part" && cd "$part" && tar -xf -'
+    part = f'part="$PWD/{digest}.$$" && trap \'rm -rf "$part"\' EXIT && mkdir "$part" && cd "$part"'
+    # tar may only say how much of a block it has written
+    unpack = f'tar -xf - || {{ [ "$({FREE})" -gt 1024 ] || echo "{NO_SPACE}" >&2; exit 1; }}'
     check = f'[ "$({DIGEST})" = {digest} ] || {{ echo "it arrived damaged" >&2; exit 1; }}'
     move = f'cd .. && {{ [ -e {digest} ] || mv -T "$part" {digest}; }}'
-    command = ssh(_sh(f"{SHIPPED} && {part} && {check} && {move}"))
+    command = ssh(_sh(f"{SHIPPED} && {part} || exit 1; {unpack}; {check}; {move}"))
     sent = 0
     with tempfile.TemporaryFile() as errors, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors) as process:
         assert process.stdin is not None

@@ -350,8 +350,31 @@ def test_what_arrives_damaged_or_not_at_all_is_not_used(sshd: Server, board: Els
     with pytest.raises(BadPlace, match="it arrived damaged"):
         board.prepare(needed, print)
     monkeypatch.setattr(shipping, "SPARE_BYTES", 1 << 60)
-    with pytest.raises(BadPlace, match=r"its disk is full"):
+    with pytest.raises(BadPlace, match=r"'ssh:board': its disk is full: a takes 1 B, and \d.* are free in .*/plumbline/shipped;"):
         board.prepare(needed, print)
+
+
+@pytest.mark.parametrize("spare", [0, -(1 << 30)])
+def test_a_disk_that_is_full_keeps_nothing_that_is_not_whole(
+    sshd: Server, board: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    """It is found out before the first byte; or, where others fill it meanwhile, in the middle."""
+    disk = sshd.home / "plumbline"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True).returncode != 0:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        folder = tmp_path / "pictures"
+        folder.mkdir()
+        (folder / "small").write_bytes(b"x")
+        (folder / "x").write_bytes(bytes(3_000_000))
+        monkeypatch.setattr(shipping, "SPARE_BYTES", spare)
+        with pytest.raises(BadPlace, match=r"its disk is full: pictures takes 3 MB, and 1 MB are free in .*/shipped;"):
+            board.prepare(Needed((folder,)), print)
+        assert list((disk / "shipped").iterdir()) == []
+        assert board.settings(Settings(data=tmp_path)).data is None
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_models_of_the_current_folder_go_along(
@@ -385,6 +408,74 @@ def test_the_same_table_from_another_machine(sshd: Server, bench: Bench, monkeyp
     assert (here.cell.target, there.cell.target) == ("cpu", "ssh:board")
     assert (here.outcome, there.outcome) == ("ok", "ok")
     assert here.counts == there.counts
+
+
+# Runs what a container would, without one: it knows one image, and links volumes of GIVEN. The lock stays that of the test.
+DOCKER = """#!/bin/sh
+[ "$1" = run ] || exit 1
+shift
+while :; do
+  case $1 in
+    --env) case $2 in PLUMBLINE_LOCK=*) ;; *) export "$2" ;; esac; shift 2 ;;
+    --volume)
+      to=${2#*:} && to=${to%:ro}
+      case $to in */given/*) mkdir -p "${to%/*}" && ln -sfn "${2%%:*}" "$to" ;; esac
+      shift 2 ;;
+    --workdir) cd "$2" && shift 2 ;;
+    --pull | --network | --shm-size | --user) shift 2 ;;
+    --*) shift ;;
+    *) break ;;
+  esac
+done
+[ "$1" = own:1 ] || { echo "docker: Error response from daemon: No such image: $1" >&2; exit 125; }
+shift
+exec "$@"
+"""
+
+
+@pytest.fixture
+def docker(sshd: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands for docker on the other machine, and on no path of this one."""
+    file = sshd.folder / "bin" / "docker"
+    file.write_text(DOCKER)
+    file.chmod(0o755)
+    monkeypatch.setattr(elsewhere, "GIVEN", str(tmp_path / "given"))
+
+
+@pytest.mark.slow
+def test_a_container_on_another_machine_gives_the_same_table(sshd: Server, docker: None, bench: Bench) -> None:
+    run = bench("--tier", "smoke", "--model", SMALLEST.model, "--batch", "1", "--precision", "fp32", "--runtime", "eager",
+                "--target", "cpu,ssh:board/docker:own:1")  # fmt: skip
+    assert run.code == 0, run.output
+    here, there = run.records.values()
+    assert (here.cell.target, there.cell.target) == ("cpu", "ssh:board/docker:own:1")
+    assert (there.outcome, there.counts) == ("ok", here.counts)
+    assert "ssh:board/docker:own:1 has no mnist" in run.output
+
+
+def test_a_container_on_another_machine_gets_what_was_copied_there(
+    sshd: Server, docker: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "my project"
+    (here / "root" / "mnist").mkdir(parents=True)
+    (here / "root" / "mnist" / "x").write_bytes(b"x")
+    (here / "own_nets.py").touch()
+    monkeypatch.chdir(here)
+    place = elsewhere_of("ssh:board/docker:own:1")
+    with (tmp_path / "log").open("ab") as log:
+        connection = Connection(log, place=place, lock_s=0.0)
+        place.prepare(Needed((here / "root" / "mnist",), None, ("own_nets:make",)), print, connection.holding)
+    data = place.settings(Settings(data=here / "root")).data
+    assert data == tmp_path / "given" / "data"
+    *ssh, command = place.starting()
+    listing = command.replace("plumbline-probe", f"find -L . {data} -type f")
+    found = subprocess.run([*ssh, listing], capture_output=True, text=True)
+    assert found.stdout.split() == ["./own_nets.py", f"{data}/mnist/x"], found.stderr
+
+
+def test_an_image_that_is_missing_on_another_machine_is_said(sshd: Server, docker: None) -> None:
+    with pytest.raises(BadPlace, match=r"'ssh:board/docker:gone:1' does not answer as a probe: there is no image gone:1 there"):
+        _ = elsewhere_of("ssh:board/docker:gone:1").capabilities
 
 
 def test_a_board_on_which_somebody_measures_names_them(sshd: Server, board: Elsewhere, tmp_path: Path,
