@@ -10,6 +10,7 @@ import stat
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -18,6 +19,9 @@ from plumbline import PlumblineError
 # A container shares it with its machine (docker-run.sh). A folder of its own: in /tmp and /run/lock themselves the kernel keeps
 # one user from opening the file of another (fs.protected_regular).
 USUAL = Path("/run/lock/plumbline")
+
+
+SESSION = ", session "  # between the holder and the name of its session
 
 
 class Busy(PlumblineError, RuntimeError):
@@ -33,10 +37,16 @@ def holder() -> str:
     return f"{user}@{platform.node() or 'unknown'}"
 
 
+def of_session() -> str:
+    """As `holder`, and names one session: its probes at two places of a machine share the lock, as it runs one cell at a time."""
+    return f"{holder()}{SESSION}{uuid4().hex[:8]}"
+
+
 def lock_machine(wait_s: float, who: str) -> BaseFileLock:
     """Take this machine's lock, and leave a note of who has it. Raises Busy after `wait_s` seconds.
 
-    There is one lock a machine, whoever measures and whatever TMPDIR says; $PLUMBLINE_LOCK names another file.
+    Where the same session has it (`of_session`), what is returned is not locked. There is one lock a machine, whoever measures
+    and whatever TMPDIR says; $PLUMBLINE_LOCK names another file.
     """
     path = _path()
     lock = FileLock(path, timeout=wait_s, mode=0o666)
@@ -44,10 +54,12 @@ def lock_machine(wait_s: float, who: str) -> BaseFileLock:
     if path.is_symlink():  # the folder is everybody's: a link leads to a file that is somebody's
         raise Busy(f"expected the lock {str(path)!r} to be a file, got a link; remove it")
     try:
-        lock.acquire()
+        lock.acquire(timeout=0 if SESSION in who and _said(note).startswith(f"{who}, ") else wait_s)
     except OSError as error:  # Timeout is one too
+        if isinstance(error, Timeout) and SESSION in who and _said(note).startswith(f"{who}, "):
+            return lock
         if isinstance(error, Timeout):
-            raise Busy(_busy(note)) from None
+            raise Busy(_busy(_said(note))) from None
         raise Busy(f"the lock {str(path)!r} cannot be taken: {error.strerror}; name another with $PLUMBLINE_LOCK") from error
     now = datetime.now(timezone.utc)
     for file, text in ((path, None), (note, f"{who}, since {now:%Y-%m-%d %H:%M} UTC, process {os.getpid()}")):
@@ -89,12 +101,15 @@ def _path() -> Path:
     return Path("/tmp/plumbline.lock")
 
 
-def _busy(note: Path) -> str:
+def _said(note: Path) -> str:
     try:
-        who = f" ({note.read_text()})"
+        return note.read_text()
     except OSError:
-        who = ""
+        return ""
+
+
+def _busy(note: str) -> str:
     return (
-        f"another session{who} is measuring on this machine, and two at once would ruin both their numbers; "
+        f"another session{note and f' ({note})'} is measuring on this machine, and two at once would ruin both their numbers; "
         "wait for it, or let this one wait: --wait SECONDS"
     )

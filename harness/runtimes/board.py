@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from plumbline.files import sha256
 from plumbline.harness import messages
-from plumbline.harness.lock import Busy
+from plumbline.harness.lock import SESSION, Busy
 from plumbline.harness.machine import Capabilities, Machine, identified
 from plumbline.harness.outcomes import CRASHED, UNAVAILABLE, CellEnded
 from plumbline.harness.readings import Readings
@@ -122,7 +122,7 @@ class Board:
         if not command:
             raise CellEnded(UNAVAILABLE, "no agent here; it runs at a place of targets.toml with agent = true", axis="runtime")
         # no sign of a shell in it: ssh makes one line of all its arguments
-        holds = [] if lock is None else ["--lock", f"{lock[0]:g}", re.sub(r"[^\w@.-]", "_", lock[1])]
+        holds = [] if lock is None else ["--lock", f"{lock[0]:g}", re.sub(r"[^\w@.-]", "_", lock[1].partition(SESSION)[0])]
         try:
             self._process = subprocess.Popen([*command, *holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         except OSError as error:

@@ -22,7 +22,7 @@ from plumbline.harness import environment, messages
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
 from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Outputs, Prepared, Promise
-from plumbline.harness.lock import Busy, holder
+from plumbline.harness.lock import Busy, of_session
 from plumbline.harness.machine import Machine
 from plumbline.harness.messages import (
     BEAT,
@@ -57,6 +57,7 @@ from plumbline.models import DENSE, Model
 from plumbline.models.sources.outside import described
 
 PROBE = BOOT
+WHO = of_session()
 NEXT_LOCK_S = 10.0  # for a probe that takes the place of one which died: what that left behind may still hold the lock
 BEATS = 6  # in the time after which silence means that the session is gone
 DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is recorded is a ratio, and drift cancels in it
@@ -140,7 +141,7 @@ class Connection:
     def _started(self, *arguments: str) -> Machine:
         silence_s = self.place.silence_s
         heard = [] if silence_s is None else ["--silence", f"{silence_s:g}"]
-        lock = [] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", holder()]
+        lock = [] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", WHO]
         self._said_before, started = Path(self._log.name).stat().st_size, datetime.now(timezone.utc)
         self._process = subprocess.Popen(
             self._starting(*heard, *arguments, *lock),

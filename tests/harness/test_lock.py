@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.harness.lock import Busy, lock_machine
+from plumbline.harness.lock import Busy, lock_machine, of_session
 
 
 @pytest.fixture
@@ -22,6 +22,21 @@ def test_who_has_it_is_named(path: Path) -> None:
     held.release()
     lock_machine(0, "bob@desk").release()
     assert path.with_name("lock.holder").read_text().startswith("bob@desk")
+
+
+def test_a_session_shares_it_with_itself(path: Path) -> None:
+    """With a container and the machine beside it, two names of one board: no cell runs beside another."""
+    first, other = of_session(), of_session()
+    assert first != other
+    held = lock_machine(0, first)
+    lock_machine(3600, first).release()
+    assert held.is_locked
+    with pytest.raises(Busy, match=r"another session \(\S+, session \w{8}, since .* UTC, process \d+\) is measuring"):
+        lock_machine(0, other)
+    held.release()
+    lock_machine(0, other).release()
+    with pytest.raises(Busy), lock_machine(0, "ann@desk"):
+        lock_machine(0, "ann@desk")
 
 
 def test_it_can_be_taken_by_every_user(path: Path) -> None:

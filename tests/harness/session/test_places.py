@@ -125,6 +125,29 @@ def test_a_clock_that_is_wrong_and_data_that_are_missing_are_said(bench: Bench, 
     assert record.started_at > "2026", "by the clock here"
 
 
+@pytest.mark.slow
+def test_one_machine_by_two_names_and_another_one_by_the_same_name(bench: Bench, tmp_path: Path, python: str) -> None:
+    """A target that comes twice is measured once; a run is not resumed on a board that took the place of another."""
+
+    def known(first: str) -> None:
+        source = "from plumbline.harness import machine; from plumbline.harness.probe import server; {}; server.entry()"
+        one, two = (json.dumps([python, "-c", source.format(patch)]) for patch in (first, "pass"))
+        (tmp_path / "targets.toml").write_text(f"[place.one]\ncommand = {one}\n[place.two]\ncommand = {two}\n")
+
+    known("pass")
+    model = "plumbline.harness.studies.smallest:SMALLEST"
+    options = ("--targets", str(tmp_path / "targets.toml"), "--tier", "smoke", "--model", model, "--batch", "1", "--precision",
+               "fp32", "--runtime", "eager", "--target", "one,two,cpu,one")  # fmt: skip
+    run = bench(*options)
+    assert run.code == 0, run.output
+    assert sorted(record.cell.target for record in run.records.values()) == ["cpu", "one", "two"]
+    known("machine.cpu_model = lambda: 'another board'")
+    again = bench(*options, "--batch", "2", "--resume", str(run.folder))
+    assert again.code == pytest.ExitCode.USAGE_ERROR
+    assert "was measured on another machine or with other software (cpu_model: " in again.output
+    assert len(again.records) == 3
+
+
 def test_the_folders_of_a_data_root_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "mnist").mkdir()
     monkeypatch.setenv("PLUMBLINE_DATA", str(tmp_path))
