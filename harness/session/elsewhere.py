@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from plumbline.files import sha256
 from plumbline.harness.session import shipping
 from plumbline.harness.session.places import BadPlace, Board, Place
 from plumbline.harness.settings import UNKNOWN, Settings
@@ -25,6 +23,7 @@ from plumbline.harness.target import At
 SCRIPT = Path(__file__).with_name("docker-run.sh")
 AGENT = Path(__file__).resolve().parents[2] / "agent" / "plumbline_agent.py"
 PYTHON = "python3"  # of a board
+MODELS = "models of the current folder"
 GIVEN = "/given"  # in a container: what the session has brought
 IN_FOLDER = 'cd "$1" && shift && exec "$@"'  # sh -c IN_FOLDER sh FOLDER COMMAND ...
 
@@ -151,7 +150,7 @@ class Elsewhere(Place):
             self._root = Path(shipping.link({folder.name: self._there[folder] for folder in needed.data}, self._ssh))
         if files := shipping.files_of(Path.cwd(), needed.outside):
             folder = Path.cwd()
-            copied = folder if self._host is None else shipping.copy_models(folder, files, self._ssh, say, hold)
+            copied = folder if self._host is None else shipping.copy_files(folder, files, self._ssh, say, MODELS, hold)
             self._folder, self._inside[folder], self._there[folder] = folder, f"{GIVEN}/models", str(copied)
 
     def data(self, needed: shipping.Needed) -> list[str] | None:
@@ -186,15 +185,14 @@ class BoardOverSsh(Board):
         if not AGENT.is_file():
             advice = "name a command that starts it in targets.toml, with agent = true"
             raise BadPlace(f"target {self.name!r}: expected a checkout of plumbline, with {AGENT.name}; got none; {advice}")
-        file = f'"${{XDG_CACHE_HOME:-$HOME/.cache}}/plumbline/agent-{sha256(AGENT)[:16]}.py"'
-        copy = f'p={file}; [ -f "$p" ] || {{ mkdir -p "${{p%/*}}" && cat > "$p.part" && mv "$p.part" "$p"; }}'
-        ssh = ("ssh", *ssh_options(), self._host)
-        with AGENT.open("rb") as source:
-            done = subprocess.run([*ssh, copy], stdin=source, capture_output=True)
-        if done.returncode != 0:
-            said = self.explain(done.stderr.decode(errors="replace"), done.returncode)
-            raise BadPlace(f"target {self.name!r} does not answer: {said}")
-        return (*ssh, f"exec {PYTHON} {file}")
+        try:
+            there = shipping.copy_files(AGENT.parent, [AGENT], self._ssh, lambda text: None, "the agent")
+        except shipping.NotShipped as error:
+            raise BadPlace(f"target {self.name!r} does not answer: {self.explain(str(error), None)}") from error
+        return tuple(self._ssh(f"exec {PYTHON} {shlex.quote(f'{there}/{AGENT.name}')}"))
+
+    def _ssh(self, command: str) -> list[str]:
+        return ["ssh", *ssh_options(), self._host, command]
 
     def explain(self, said: str, code: int | None) -> str:
         return _explained(said, code, self._host, None) or super().explain(said, code)

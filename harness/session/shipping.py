@@ -88,7 +88,7 @@ def link(folders: Mapping[str, str], ssh: Ssh) -> str:
     return told.rpartition("plumbline ")[2].strip()
 
 
-def copy_models(folder: Path, files: Sequence[Path], ssh: Ssh, say: Say, hold: Hold = nullcontext) -> str:
+def copy_files(folder: Path, files: Sequence[Path], ssh: Ssh, say: Say, name: str, hold: Hold = nullcontext) -> str:
     """Copy some of the files and packages that lie in a folder here; returns the folder there in which they have the same names.
 
     Raises NotShipped.
@@ -101,7 +101,7 @@ def copy_models(folder: Path, files: Sequence[Path], ssh: Ssh, say: Say, hold: H
                 shutil.copytree(path, to, ignore=shutil.ignore_patterns(*IGNORED))
             else:
                 shutil.copyfile(path, to)
-        (there,) = copy([Path(scratch)], ssh, say, "models of the current folder", hold).values()
+        (there,) = copy([Path(scratch)], ssh, say, name, hold).values()
     return there
 
 

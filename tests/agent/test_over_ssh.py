@@ -50,7 +50,7 @@ def test_a_board_is_a_target(text: str, host: str) -> None:
 
 def test_the_agent_is_copied_once(board: BoardOverSsh, sshd: Server) -> None:  # noqa: F811
     assert board.capabilities.cuda is None
-    (copied,) = (sshd.home / "plumbline").glob("agent-*.py")
+    (copied,) = (sshd.home / "plumbline" / "shipped").glob("*/plumbline_agent.py")
     then = copied.stat().st_mtime_ns
     assert BoardOverSsh("agent:ssh:board", "board").capabilities == board.capabilities
     assert copied.stat().st_mtime_ns == then

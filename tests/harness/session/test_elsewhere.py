@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -102,7 +103,8 @@ class Server:
     def stop(self) -> None:
         if self._process is not None:
             for session in sessions_of(self._process.pid):  # one that was stopped does not end by itself
-                os.kill(session, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(session, signal.SIGKILL)
             self._process.terminate()
             self._process.wait()
         self._process = None
