@@ -88,12 +88,12 @@ def test_capabilities_name_what_is_missing() -> None:
 
 
 @pytest.mark.slow
-def test_a_probe_started_by_any_command_answers_the_same_cells(bench: Bench, tmp_path: Path) -> None:
+def test_a_probe_started_by_any_command_answers_the_same_cells(bench: Bench, tmp_path: Path, python: str) -> None:
     """Another place: its own home, data, cache and lock, reached by a shell; the same checks, records and table."""
     home = tmp_path / "there with spaces"
     home.mkdir()
     elsewhere = f"cd '{home}' && PLUMBLINE_LOCK='{home}/lock' XDG_CACHE_HOME='{home}' exec \"$0\" \"$@\""
-    command = ["sh", "-c", elsewhere, *BOOT]
+    command = ["sh", "-c", elsewhere, python, *BOOT[1:]]
     (tmp_path / "targets.toml").write_text(f"[place.there]\ncommand = {json.dumps(command)}\n")
     run = bench("--targets", str(tmp_path / "targets.toml"), "--tier", "smoke", "--model", "small_cnn", "--batch", "1",
                 "--precision", "fp32", "--runtime", "eager", "--target", "cpu,there")  # fmt: skip
