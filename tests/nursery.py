@@ -28,8 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 READ_WHEN_LOADED = ("ATEN_", "CUDA_", "CXX", "GOMP_", "KMP_", "LD_", "MKL_", "OMP_", "ONEDNN_", "PYTHON", "TORCH_")
-# Of these, what a fork can still take up, and what scikit-learn sets in whoever imports it.
-KEPT = ("PYTHONPATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+# Of these, what a fork can take up or does without, and what scikit-learn sets in whoever imports it.
+KEPT = ("PYTHONPATH", "PYTHONUNBUFFERED", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 PROBE = "plumbline.harness.probe"
 IMPORTED = ("pytest", "tabulate", "psutil", "filelock", f"{PROBE}.server", f"{PROBE}.subject", f"{PROBE}.counts")
 INDUCTOR = ("torch._inductor.codecache", "torch._inductor.compile_fx")  # and what compiles imports it for three seconds
