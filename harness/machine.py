@@ -50,7 +50,8 @@ class Machine(Struct, frozen=True):
     """The fingerprint: everything about a machine that a latency depends on. `id` is a digest of it, less the revision.
 
     Versions of libraries are None where no probe was started. `git_revision` is the revision of plumbline that measures there:
-    of the checkout, else of the image, else None. `image` is None outside of the images that docker/ builds.
+    of the checkout, else of the image, else None. `image` is None outside of the images that docker/ builds. `emulator` names
+    the program that stands in for the processor; None where that executes what is measured.
     """
 
     id: str = ""
@@ -66,6 +67,7 @@ class Machine(Struct, frozen=True):
     accelerator: str | None = None
     system: str = ""
     architecture: str = ""
+    emulator: str | None = None
     kernel: str = ""
     container: str | None = None
     python: str = ""
@@ -105,6 +107,7 @@ def fingerprint(software: Mapping[str, Any] | None = None) -> Machine:
         accelerator=accelerator(),
         system=platform.system(),
         architecture=platform.machine(),
+        emulator=emulator(),
         kernel=platform.release(),
         container=_container(),
         python=platform.python_version(),
@@ -117,8 +120,9 @@ def fingerprint(software: Mapping[str, Any] | None = None) -> Machine:
 def identified(machine: Machine) -> Machine:
     """Return a fingerprint with its digest, and with the revision of plumbline that measures."""
     facts = msgspec.to_builtins(replace(machine, id="", git_revision=None, git_dirty=None))
-    if machine.image is None:
-        del facts["image"]  # the id of a machine without one is what it was before there were images
+    for later in ("image", "emulator"):
+        if facts[later] is None:
+            del facts[later]  # the id of a machine without one is what it was before there was this field
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     written = _image_file()
     own = _git("ls-files", "--error-unmatch", "harness/machine.py")  # an installed package may lie in a stranger's checkout
@@ -192,7 +196,12 @@ def allowed_cpus() -> int:
 
 @cache
 def cpu_model() -> str:
-    return _cpu_field("model name", "Model", "Hardware") or platform.processor() or platform.machine()
+    """Name the processor; one of ARM's by its kinds of cores, which Linux numbers, as `Cortex-A78AE`."""
+    if not is_arm64():
+        return _cpu_field("model name", "Model", "Hardware") or platform.processor() or platform.machine()
+    cores = zip(_cpu_fields("CPU implementer"), _cpu_fields("CPU part"))
+    named = dict.fromkeys(_CORES.get(core, "core {} of implementer {}".format(*reversed(core))) for core in cores)
+    return " and ".join(named) or platform.machine()
 
 
 @cache
@@ -202,9 +211,24 @@ def cpu_flags() -> frozenset[str]:
     /proc/cpuinfo is what the processor has. An emulator shows its host's, so the C library is asked, too, what it sees; and
     the variables by which oneDNN and torch are kept from using it all count.
     """
+    if is_arm64() and platform.system() == "Linux":
+        return _hwcap()
     flags = (_cpu_field("flags", "Features") or "").split()
     seen = _cpuid()
     return frozenset(flag for flag in flags if seen.get(flag, True) and not any(pattern.match(flag) for pattern in _caps()))
+
+
+def emulator() -> str | None:
+    """Name the program that executes our instructions in software, as `qemu-aarch64-static`; None where the processor does.
+
+    QEMU's user mode answers itself what /proc/self/exe is, with the program that it emulates. What the kernel says of the
+    thread is the program that really runs.
+    """
+    try:
+        told, real = (os.readlink(f"/proc/{who}/exe") for who in ("self", "thread-self"))
+    except OSError:  # no Linux, or one from before 3.17
+        return None
+    return None if told == real else Path(real).name
 
 
 # What a latency depends on most, beside the model: the vectors, and the arithmetic in fewer bits.
@@ -229,6 +253,8 @@ def cpu_class(flags: Collection[str]) -> str:
 def described(machine: Machine) -> str:
     """Return a fingerprint in a few words, for the head of a table."""
     parts = [f"{machine.cpu_model} ({cpu_class(machine.cpu_flags.split())})", f"{machine.cores_allowed} cores"]
+    if machine.emulator:
+        parts.append(f"emulated by {machine.emulator}, so the times are of no processor")
     return ", ".join([*parts, *([f"torch {machine.torch}"] if machine.torch else [])])
 
 
@@ -239,11 +265,17 @@ def limited_as() -> str:
 
 def here() -> str:
     """Return the machine of this process in a few words."""
-    return described(Machine(cpu_model=cpu_model(), cpu_flags=" ".join(cpu_flags()), cores_allowed=allowed_cpus()))
+    return described(
+        Machine(cpu_model=cpu_model(), cpu_flags=" ".join(cpu_flags()), cores_allowed=allowed_cpus(), emulator=emulator())
+    )
 
 
 def is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64", "i686")
+
+
+def is_arm64() -> bool:
+    return platform.machine().lower() in ("aarch64", "arm64")
 
 
 # What a value of ONEDNN_MAX_CPU_ISA (oneDNN, "CPU Dispatcher Control") or ATEN_CPU_CAPABILITY (torch) takes away.
@@ -259,6 +291,20 @@ _CAPS = {
 _CPUID = {
     "avx2": (1, 1, 5), "avx512f": (1, 1, 16), "avx512_vnni": (1, 2, 11), "avx512_fp16": (1, 3, 23), "amx_bf16": (1, 3, 22),
     "avx_vnni": (6, 0, 4), "avx512_bf16": (6, 0, 5), "amx_fp16": (6, 0, 21),
+}  # fmt: skip
+
+# Linux, arch/arm64/include/uapi/asm/hwcap.h: the bits of AT_HWCAP and of AT_HWCAP2, from the lowest.
+_HWCAP = {
+    16: "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop sha3 sm3 sm4 "
+    "asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg",
+    26: "dcpodp sve2 sveaes svepmull svebitperm svesha3 svesm4 flagm2 frint svei8mm svef32mm svef64mm svebf16 i8mm bf16 dgh",
+}
+# Numbers of implementer and part (of MIDR_EL1; Arm's manuals of the cores) of the boards in docs/devices.md, and of servers.
+_CORES = {
+    ("0x41", "0xd03"): "Cortex-A53", ("0x41", "0xd07"): "Cortex-A57", ("0x41", "0xd08"): "Cortex-A72",
+    ("0x41", "0xd0b"): "Cortex-A76", ("0x41", "0xd42"): "Cortex-A78AE", ("0x41", "0xd0c"): "Neoverse-N1",
+    ("0x41", "0xd40"): "Neoverse-V1", ("0x41", "0xd49"): "Neoverse-N2", ("0x41", "0xd4f"): "Neoverse-V2",
+    ("0x41", "0xd83"): "Neoverse-V3AE", ("0x4e", "0x003"): "Denver 2", ("0x4e", "0x004"): "Carmel",
 }  # fmt: skip
 
 
@@ -277,6 +323,13 @@ def _cpuid() -> dict[str, bool]:
         return {}
     leaf.restype, leaf.argtypes = ctypes.POINTER(ctypes.c_uint32 * 4), [ctypes.c_uint]
     return {flag: bool(leaf(index).contents[register] >> bit & 1) for flag, (index, register, bit) in _CPUID.items()}
+
+
+def _hwcap() -> frozenset[str]:
+    """Ask what the kernel, or an emulator in its place, lets a process use on arm64."""
+    ask = ctypes.CDLL(None).getauxval
+    ask.restype, ask.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return frozenset(name for kind, names in _HWCAP.items() for bit, name in enumerate(names.split()) if ask(kind) >> bit & 1)
 
 
 def memory_limit() -> int | None:
@@ -303,11 +356,12 @@ def oom_kills() -> int:
 
 
 def _cpu_field(*names: str) -> str | None:
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in names:
-            return value.strip()
-    return None
+    return next(iter(_cpu_fields(*names)), None)
+
+
+def _cpu_fields(*names: str) -> list[str]:
+    lines = (line.partition(":") for line in (_read("/proc/cpuinfo") or "").splitlines())
+    return [value.strip() for key, _, value in lines if key.strip() in names]
 
 
 def _maximum_clock() -> int | None:

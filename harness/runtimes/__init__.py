@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -148,5 +149,7 @@ def missing(adapter: type[Runtime]) -> str | None:
     gone = [library for library in adapter.libraries if not _installed(library)]
     if not gone:
         return None
+    if lacking := adapter.no_wheel.get(platform.machine()):
+        return f"{lacking} has no wheel for {platform.machine()}"
     how = f": pip install -e '.[{adapter.extra}]' in the project's folder" if adapter.extra else ""
     return f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed{how}"

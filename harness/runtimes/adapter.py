@@ -77,7 +77,8 @@ class Runtime:
     Host tensors are float32 on the CPU; what `place` returns is the runtime's own. The subclass's module imports its
     library inside its methods only: it is read by processes that must not pay for that.
 
-    `libraries` are what it imports, `extra` what to install for that. `formats` says what it runs: torch modules, ONNX files.
+    `libraries` are what it imports, `extra` what to install for that; `no_wheel` names by kind of processor (`aarch64`) a package
+    of the extra that has no wheel for it. `formats` says what it runs: torch modules, ONNX files.
     `options` names what a cell may ask of it, each with its values, the usual one first. Where `artefact` names a file,
     `build` makes it before the cell's process starts, and it is kept; `one_batch` where it fits one batch only, and
     `any_inputs` where it is made for nets of several inputs, too, which `build` then gets as a tuple. `runs` is
@@ -89,6 +90,7 @@ class Runtime:
 
     libraries: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str | None] = None
+    no_wheel: ClassVar[Mapping[str, str]] = {}
     formats: ClassVar[tuple[str, ...]] = ("torch",)
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
     devices: ClassVar[tuple[str, ...]] = ("cpu",)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from plumbline.harness.outcomes import Unsupported, first_line
 from plumbline.harness.runtimes.adapter import RunConfig, Runtime
@@ -34,6 +34,7 @@ class LiteRT(Runtime):
 
     libraries = ("ai_edge_litert", "litert_torch", "litert_quantizer")
     extra = "litert"
+    no_wheel: ClassVar[Mapping[str, str]] = {"aarch64": "litert-converter"}
     precisions = ("fp32", "int8-dynamic", "int8-static", "w8", "w16")
     artefact = "model.tflite"
     one_batch = True

@@ -129,7 +129,7 @@ def _compiled(compiler: list[str], command: list[str]) -> Path:
     flags = {platform.processor()}
     if processor.exists():
         lines = processor.read_text().splitlines()
-        flags = {line for line in lines if line.startswith(("flags", "Features", "model name"))}
+        flags = {line for line in lines if line.startswith(("flags", "Features", "model name", "CPU implementer", "CPU part"))}
     parts = [SOURCE.read_text(), *command, platform.machine(), *sorted(flags)]
     place = cache_folder() / "kernels" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     if not place.exists():

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
+
 import pytest
+from msgspec.structs import replace
 
 from plumbline.harness import machine
 
@@ -21,3 +26,64 @@ from plumbline.harness import machine
 )
 def test_processors_are_named_by_their_kind(flags: str, kind: str) -> None:
     assert machine.cpu_class(flags.split()) == kind
+
+
+A78AE = """\
+processor\t: 0
+model name\t: ARMv8 Processor rev 1 (v8l)
+Features\t: fp asimd
+CPU implementer\t: 0x41
+CPU part\t: {}
+"""
+EPYC = "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: avx2 avx512f\n"
+
+
+@pytest.fixture
+def arm64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process on arm64: what is asked of the C library is that of a Cortex-A76 under QEMU 7.2."""
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: LibraryOfArm64())
+
+
+class LibraryOfArm64:
+    def __init__(self) -> None:
+        def getauxval(kind: int) -> int:
+            return {16: 0x119FFB, 26: 0}[kind]
+
+        self.getauxval = getauxval
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "model"),
+    [
+        (A78AE.format("0xd42"), "Cortex-A78AE"),
+        (A78AE.format("0xd03") + A78AE.format("0xd03") + A78AE.format("0xd08"), "Cortex-A53 and Cortex-A72"),
+        (A78AE.format("0xfff"), "core 0xfff of implementer 0x41"),
+        (EPYC, "aarch64"),  # an emulator shows its host's: neither its name nor its instructions are ours
+        (None, "aarch64"),
+    ],
+)
+def test_a_processor_of_arms_is_named_by_its_cores(
+    cpuinfo: str | None, model: str, arm64: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_read", lambda path: cpuinfo if path == "/proc/cpuinfo" else None)
+    assert machine.cpu_model.__wrapped__() == model
+    flags = machine.cpu_flags.__wrapped__()
+    assert machine.cpu_class(flags) == "NEON with dot products and fp16"
+    assert {"fphp", "atomics"} < flags
+    assert not {"evtstrm", "sve", "avx2", "bf16"} & flags
+
+
+def test_an_emulator_is_told_by_the_program_that_really_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {"/proc/self/exe": "/usr/bin/python3.11", "/proc/thread-self/exe": "/usr/bin/qemu-aarch64-static"}
+    monkeypatch.setattr(os, "readlink", lambda path: links[path])
+    assert machine.emulator() == "qemu-aarch64-static"
+    emulated = machine.fingerprint()
+    assert emulated.emulator == "qemu-aarch64-static"
+    assert "emulated by qemu-aarch64-static, so the times are of no processor" in machine.described(emulated)
+    links["/proc/thread-self/exe"] = links["/proc/self/exe"]
+    assert machine.emulator() is None
+    own = machine.fingerprint()
+    assert "emulated" not in machine.described(own)
+    assert own.id != emulated.id
+    assert machine.identified(replace(emulated, emulator=None)).id == own.id
