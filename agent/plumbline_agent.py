@@ -1117,7 +1117,7 @@ def main(arguments):
         print(f"a timed iteration: {inside:.2f} us in the sample, {around:.2f} us around it (limit 20 us)")
         return 0
     if arguments[:1] == ["--version"]:
-        print(AGENT)
+        print(f"plumbline-agent {AGENT}")
         return 0
     pipe = Pipe.over_stdio()
     if arguments[:1] == ["--worker"]:

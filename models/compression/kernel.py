@@ -38,6 +38,7 @@ def load() -> Any:
     if not compiler[0]:
         raise NoKernel("there is no C compiler: install gcc, or name one in $CC")
     # not linked with OpenMP: its threads are to be torch's, and a second library of that kind would fight for the processors
+    _show_openmp()
     failed = ""
     for openmp in (["-fopenmp"], []):
         command = [*compiler, "-O3", *_processor(), *openmp, "-fPIC", "-Wno-psabi"]
@@ -112,6 +113,29 @@ def _begins_lines(inputs: Tensor, padded: int) -> bool:
     """Whether rows lie `padded` numbers apart, each at the beginning of a line, and the last one as long as the others."""
     held = inputs.untyped_storage().nbytes() // inputs.element_size() - inputs.storage_offset()
     return bool(inputs.stride() == (padded, 1) and inputs.data_ptr() % (4 * LINE) == 0 and held >= inputs.shape[0] * padded)
+
+
+class _Symbol(ctypes.Structure):
+    """Dl_info, what dladdr(3) knows of an address."""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+def _show_openmp() -> None:
+    """Let what is loaded from now on find the OpenMP library of torch, which torch's wheel for aarch64 keeps to itself."""
+    import torch
+
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    if not (torch._C.has_openmp and library.exists()):
+        return
+    found = _Symbol()
+    if ctypes.CDLL(None).dladdr(ctypes.CDLL(str(library)).omp_get_thread_num, ctypes.byref(found)):
+        ctypes.CDLL(found.file.decode(), mode=ctypes.RTLD_GLOBAL)
 
 
 def _processor() -> list[str]:

@@ -200,9 +200,10 @@ AVX2 = X86 and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 def test_the_kernel_has_the_processors_vectors_and_is_right_with_them(processor: str, bytes_: int, tmp_path: Path) -> None:
     """Those of AVX-512 where there is none by the compiler, which takes them apart; NEON's by emulation."""
     if processor == "aarch64":
-        compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64-static")
-        command, run = [str(compiler), "-static"], [str(emulator)]
-        if compiler is None or emulator is None:
+        here = platform.machine() == "aarch64"
+        compiler = shutil.which("gcc" if here else "aarch64-linux-gnu-gcc")
+        command, run = [str(compiler), "-static"], [] if here else ["qemu-aarch64-static"]
+        if compiler is None or not (here or shutil.which(run[0])):
             pytest.skip("NEON is emulated by aarch64-linux-gnu-gcc and qemu-aarch64-static, which are not here")
     else:
         compiler = shutil.which("gcc")
@@ -230,6 +231,12 @@ def test_the_kernel_takes_no_wider_vectors_than_torch(monkeypatch: pytest.Monkey
     kernel.load.cache_clear()
     assert flags == {"DEFAULT": ["-mno-avx"], "AVX2": ["-mno-avx512f"], "AVX512": []}
     assert len(list(tmp_path.rglob("*.so"))) == 3  # none is taken for another
+
+
+@pytest.mark.skipif(kernel.missing() is not None, reason=str(kernel.missing()))
+def test_the_kernel_shares_torchs_threads() -> None:
+    assert torch._C.has_openmp
+    assert b"GOMP_parallel" in Path(kernel.load()._name).read_bytes()  # else it was compiled anew, without threads
 
 
 def test_channel_major_stays_so_between_sparse_layers() -> None:
