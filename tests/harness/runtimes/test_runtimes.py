@@ -395,3 +395,15 @@ def test_batches_for_a_calibration_are_whole() -> None:
     images = torch.arange(5).reshape(5, 1)
     assert [part.flatten().tolist() for part in torch_net.batches(images, 2)] == [[0, 1], [2, 3]]
     assert [part.flatten().tolist() for part in torch_net.batches(images, 8)] == [[0, 1, 2, 3, 4, 0, 1, 2]]
+
+
+def test_no_install_is_hinted_at_where_there_is_no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "_installed", lambda library: False)
+    gone = "ai_edge_litert, litert_torch, litert_quantizer are not installed"
+    for machine, litert in (
+        ("aarch64", "litert-converter has no wheel for aarch64"),
+        ("x86_64", f"{gone}: pip install -e '.[litert]' in the project's folder"),
+    ):
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        assert runtimes.missing(runtimes.find("litert").adapter) == litert
+        assert "pip install" in (runtimes.missing(runtimes.find("openvino").adapter) or "")
