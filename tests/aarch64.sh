@@ -88,10 +88,9 @@ tell "$*"
 export -f inside
 export root site kept caches runs shown checkout
 code=0
-# One thread: two that wait for each other take longer than one, where the emulator's waiting is busy
 unshare --mount --net --pid --fork --kill-child bash -euc 'inside; exec "$@"' bash \
   env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LANG=C.UTF-8 QEMU_CPU="$QEMU_CPU" PYTHONPATH="/wheels:$checkout/src" \
-  PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/cache PLUMBLINE_RUNS=/runs OMP_WAIT_POLICY=passive \
+  PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/cache PLUMBLINE_RUNS=/runs \
   chroot "$root" python3 -c "$enter" "$checkout" "$@" || code=$?
 tell "ended with code $code"
 exit $code
