@@ -30,6 +30,7 @@ class FakeConnection(Connection):
         accuracy: Accuracy | None = None,
         latency: Latency | None = None,
         outputs: Outputs | None = None,
+        memory: Readings | None = None,
         turn: Callable[[], float] = lambda: 1e-3,
         dies_at: str | None = None,
         ending: Iterable[Response] = (),
@@ -43,7 +44,7 @@ class FakeConnection(Connection):
             "accuracy": accuracy or accuracy_of(None),
             "latency": latency or latency_of(),
             "outputs": outputs or Outputs([0.0], [0.0], 1.0),
-            "memory": cast(Readings, {"weights": read("byte", "model", 400)}),
+            "memory": cast(Readings, {"weights": read("byte", "model", 400), **(memory or {})}),
         }
         self._turn, self._dies_at, self._ending = turn, dies_at, list(ending)
         self._slowed = 0.0

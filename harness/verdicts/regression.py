@@ -11,8 +11,9 @@ does not clear is confirmed by fresh pairs alone, so any rule of screening is al
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from statistics import fmean, median, variance
+from typing import TypeVar
 
 from msgspec import Struct
 from scipy.special import polygamma, psi
@@ -32,6 +33,9 @@ CONTROL = 0.0025  # p of a control, in either direction, below which the gate di
 REGRESSED, IMPROVED, WITHIN_NOISE, INCONCLUSIVE = "regressed", "improved", "within noise", "inconclusive"
 MISSING, NEW, INCOMPARABLE = "missing", "new", "incomparable"
 VERDICTS = (REGRESSED, INCOMPARABLE, MISSING, INCONCLUSIVE, IMPROVED, NEW, WITHIN_NOISE)  # what a reader has to see comes first
+
+
+Named = TypeVar("Named", bound=Hashable)
 
 
 class Evidence(Struct):
@@ -181,6 +185,16 @@ def judge(
             detectable=math.expm1(_detectable(mean.error, mean.freedom, FAMILY / max(1, len(family)), 0.95)),
         )
     return found
+
+
+def judge_memory(effects: Mapping[Named, Sequence[float]]) -> dict[Named, Judgement]:
+    """Return the judgement of each quantity of memory, by log(head / base) of all its pairs, which hardly differ.
+
+    One that cannot be told is within noise or inconclusive; a family of its own, by the same margin.
+    """
+    timed = {str(number): Evidence(confirm=list(found)) for number, found in enumerate(effects.values())}
+    judged = judge(timed, Spread(0.0, 0.0))
+    return {name: judged[str(number)] for number, name in enumerate(effects)}
 
 
 def distrust(evidence: Mapping[str, Evidence], same: Collection[str], slowed: str) -> list[str]:

@@ -22,17 +22,18 @@ from plumbline import PlumblineError
 from plumbline.harness import messages
 from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import here
+from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from plumbline.harness.session.client import Connection
 from plumbline.harness.session.places import Place
 from plumbline.harness.session.session import needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies.gate import exact, schedule
 from plumbline.harness.studies.gate.exact import Facts
-from plumbline.harness.studies.gate.processes import Contestant, Entry, Processes, Sides
-from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER
-from plumbline.harness.studies.gate.sides import Side
+from plumbline.harness.studies.gate.processes import BrokenSide, Contestant, Entry, Processes, Sides
+from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER, Outcome
+from plumbline.harness.studies.gate.sides import BASE, HEAD, Side
 from plumbline.harness.verdicts import regression
-from plumbline.harness.verdicts.regression import INCOMPARABLE, INCONCLUSIVE, MISSING, NEW, REGRESSED, Evidence, Judgement
+from plumbline.harness.verdicts.regression import IMPROVED, INCOMPARABLE, INCONCLUSIVE, MISSING, NEW, REGRESSED, Judgement
 from plumbline.texts import duration
 
 FINE, SLOWER_CODE, BROKEN, COULD_NOT_TELL = 0, 1, 2, 3  # exit codes
@@ -93,20 +94,19 @@ def gate(
     say: Callable[[str], None] = print,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Compare two sides, and keep every pair in `folder`. Raises Busy, GateError and BrokenSide."""
+    """Compare two sides, and keep every pair in `folder`.
+
+    Raises Busy, GateError, and BrokenSide of a head that does not start.
+    """
     began = time.monotonic()
     settings = replace(settings, **SETTINGS)
-    path = folder / JOURNAL
-    earlier = read(path) if resume else []
-    if not resume and path.exists():
-        raise GateError(f"{str(folder)!r} holds a gate already; continue it with --resume, or choose another --run-dir")
-    folder.mkdir(parents=True, exist_ok=True)
     common = {name: Contestant(cell, head.cells[name]) for name, cell in base.cells.items() if name in head.cells}
     able = {name: pair for name, pair in common.items() if name not in base.impossible and name not in head.impossible}
     skipped = {name: head.impossible[name] for name in common if name in base.impossible and name in head.impossible}
+    path, identity = folder / JOURNAL, f"{base.shown} | {head.shown} | {here()} | {settings.seed}"
+    earlier = _resumed(path, identity) if resume else _begun(path, identity)
     with ExitStack() as stack:
-        lock = lock_machine(wait_s, holder())
-        stack.callback(lock.release)
+        stack.callback(lock_machine(wait_s, holder()).release)
         log = stack.enter_context((folder / "probe.log").open("ab"))
         journal = stack.enter_context(path.open("ab"))
         sides = Sides(base.place, head.place, twin, partial(Connection, log), progress)
@@ -116,33 +116,34 @@ def gate(
         for side in (base, head):
             if side.place.name:
                 side.place.prepare(needed(list(side.cells.values()), settings), progress)
-        sides.start()
+        broken = base.broken or _started(sides)
+        if broken is not None:
+            able = {}
         facts = facts_of(able, processes, earlier, sides)
-        timed = [name for name in able if all(facts[name][side].reason is None for side in ("base", "head"))]
-        rows = _before_timing(base, head, able, facts, skipped, allowed)
-        outcome, planned = None, 0.0
+        timed = [name for name in able if all(facts[name][side].reason is None for side in (BASE, HEAD))]
+        for name in timed:
+            processes.know(name, facts[name][BASE], facts[name][HEAD])
+        outcome, planned_s = Outcome({}, regression.Spread(0.0, 0.0), []), 0.0
         if timed:
-            for name in timed:
-                processes.know(name, facts[name]["base"], facts[name]["head"])
             processes.choose_controls(timed)
-            planned = schedule.planned(timed, processes)
-            until = math.inf if budget_s is None else began + budget_s
+            planned_s = schedule.planned(timed, processes)
             within = "" if budget_s is None else f", within a budget of {duration(budget_s)}"
-            spent = time.monotonic() - began
-            say(f"{len(timed)} cells to be timed: about {duration(planned)} after {duration(spent)} of getting ready{within}")
-            started = time.monotonic()
+            spent = duration(time.monotonic() - began)
+            say(f"{len(timed)} cells to be timed: about {duration(planned_s)} after {spent} of getting ready{within}")
 
             def tell(text: str, left: float) -> None:
                 sides.said = f"about {duration(left)} left, {text}"
                 progress(sides.said)
 
-            for entry in earlier:
-                processes.remember(entry)
-            outcome = schedule.run(timed, processes, until=until, evidence=_evidence(earlier), say=tell)
-            took = time.monotonic() - started
+            started = time.monotonic()
+            until = math.inf if budget_s is None else began + budget_s
+            outcome = schedule.run(timed, processes, until=until, evidence=processes.remember(earlier), say=tell)
+            say(f"planned {duration(planned_s)}, took {duration(time.monotonic() - started)}")
         progress("")
-    judged = {} if outcome is None else _judged(outcome, processes)
-    rows |= {name: _row(name, judged[name], facts[name], processes, allowed) for name in timed}
+    judged = _judged(outcome, processes)
+    memory = regression.judge_memory(processes.memory)
+    rows = _untimed(base, head, able, facts, skipped, allowed) if broken is None else _incomparable(head, broken)
+    rows |= {name: _row(name, judged[name], facts[name], processes, memory, allowed) for name in timed}
     report = Report(
         base=base.shown,
         head=head.shown,
@@ -150,15 +151,47 @@ def gate(
         rows=sorted(rows.values(), key=lambda row: regression.VERDICTS.index(row.judgement.verdict)),
         controls=[Row(f"{name}: {processes.control(name)}", judged[name]) for name in CONTROLS if name in judged],
         skipped=skipped,
-        distrust=[] if outcome is None else regression.distrust(outcome.evidence, SAME, SLOWER),
+        distrust=regression.distrust(outcome.evidence, SAME, SLOWER) if timed else [],
         seconds=time.monotonic() - began,
-        planned_s=planned,
+        planned_s=planned_s,
         budget_s=budget_s,
     )
-    if outcome is not None:
-        say(f"planned {duration(planned)}, took {duration(took)}")
     (folder / REPORT).write_bytes(messages.encode(report))
     return report
+
+
+def _begun(path: Path, identity: str) -> list[Entry]:
+    """Begin a journal with what is compared."""
+    if path.exists():
+        raise GateError(f"{str(path.parent)!r} holds a gate already; continue it with --resume, or choose another --run-dir")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(messages.encode(Entry("", reason=identity)) + b"\n")
+    return []
+
+
+def _resumed(path: Path, identity: str) -> list[Entry]:
+    """Return what a journal holds, without its torn end. Raises GateError where it is of another gate."""
+    first, *entries = read(path)
+    if first.reason != identity:
+        raise GateError(f"{str(path.parent)!r} is another gate: expected {identity}, got {first.reason}; start a new one")
+    whole = path.read_bytes().rpartition(b"\n")
+    path.write_bytes(whole[0] + whole[1])
+    return entries
+
+
+def _started(sides: Sides) -> str | None:
+    """Start the probes; say why that of the base does not. Raises BrokenSide of a head that does not."""
+    try:
+        sides.start()
+    except BrokenSide as broken:
+        if broken.side != BASE:
+            raise
+        return str(broken)
+    return None
+
+
+def _incomparable(head: Side, reason: str) -> dict[str, Row]:
+    return {name: Row(name, Judgement(INCOMPARABLE, reason)) for name in head.cells}
 
 
 def read(path: Path) -> list[Entry]:
@@ -181,7 +214,7 @@ def facts_of(
         if entry.facts is not None and entry.side is not None and entry.name in found:
             found[entry.name][entry.side] = entry.facts
     for number, name in enumerate(cells, 1):
-        for side in ("base", "head"):
+        for side in (BASE, HEAD):
             if side not in found[name]:
                 sides.said = f"cell {number} of {len(cells)}, {side}: {name}"
                 found[name][side] = processes.facts(name, side)
@@ -189,16 +222,7 @@ def facts_of(
     return found
 
 
-def _evidence(earlier: Sequence[Entry]) -> dict[str, Evidence]:
-    found: dict[str, Evidence] = {}
-    for entry in earlier:
-        if entry.stage is not None and entry.base_s:
-            effects = getattr(found.setdefault(entry.name, Evidence()), entry.stage)
-            effects.append(regression.pair_effect(entry.base_s, entry.head_s))
-    return found
-
-
-def _before_timing(
+def _untimed(
     base: Side,
     head: Side,
     able: Collection[str],
@@ -208,19 +232,15 @@ def _before_timing(
 ) -> dict[str, Row]:
     """Return the rows of all cells that are not timed. What neither side supports goes to `skipped`."""
     found: dict[str, Judgement] = {}
-    for name in {**base.cells, **head.cells}:
-        there = {side.shown: name in side.cells and name not in side.impossible for side in (base, head)}
-        if name in skipped or name in able:
-            continue
-        if name in base.cells and there[base.shown]:
-            gone = head.impossible.get(name, "the head has no such cell")
-            found[name] = Judgement(MISSING, gone)
+    for name in (name for name in {**base.cells, **head.cells} if name not in skipped and name not in able):
+        if name in base.cells and name not in base.impossible:
+            found[name] = Judgement(MISSING, head.impossible.get(name, "the head has no such cell"))
         else:
             found[name] = Judgement(NEW, base.impossible.get(name, "the base has no such cell"))
     for name in able:
-        old, new = facts[name]["base"].reason, facts[name]["head"].reason
+        old, new = facts[name][BASE].reason, facts[name][HEAD].reason
         if old is not None and new is not None:
-            if all(reason.startswith(("unsupported", "unavailable")) for reason in (old, new)):
+            if all(reason.startswith((UNSUPPORTED, UNAVAILABLE)) for reason in (old, new)):
                 skipped[name] = new
             else:
                 found[name] = Judgement(INCOMPARABLE, f"the base: {old}; the head: {new}")
@@ -240,11 +260,22 @@ def _judged(outcome: schedule.Outcome, processes: Processes) -> dict[str, Judgem
     return found
 
 
-def _row(name: str, judgement: Judgement, facts: Mapping[str, Facts], processes: Processes, allowed: Collection[str]) -> Row:
-    """Put what is exact before what is timed: a head that computes another function is said so before its speed."""
-    base, head = facts["base"], facts["head"]
+def _row(
+    name: str,
+    judgement: Judgement,
+    facts: Mapping[str, Facts],
+    processes: Processes,
+    memory: Mapping[tuple[str, str], Judgement],
+    allowed: Collection[str],
+) -> Row:
+    """Put what is exact before what is measured: a head that computes another function is said so before its speed."""
+    base, head = facts[BASE], facts[HEAD]
     changed = exact.function_changed(base, head)
     grew, shrank = exact.changes(base, head)
+    held = {key[1]: one for key, one in memory.items() if key[0] == name and one.verdict in (REGRESSED, IMPROVED)}
+    words = {key: f"{key} {one.effect:+.1%}" for key, one in held.items()}
+    grew += [words[key] for key, one in held.items() if one.verdict == REGRESSED]
+    shrank += [words[key] for key, one in held.items() if one.verdict == IMPROVED]
     reasons = [*([changed] if changed and "function" not in allowed else []), *(grew if "size" not in allowed else [])]
     if reasons:
         judgement = replace(judgement, verdict=REGRESSED, reason="; ".join(reasons))

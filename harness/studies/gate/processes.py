@@ -27,6 +27,7 @@ from plumbline.harness.studies.gate.sides import BASE, HEAD, TWIN
 from plumbline.harness.target import HERE
 from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.qualification import qualify
+from plumbline.harness.verdicts.regression import Evidence
 
 ROUNDS = 20  # of a pair
 BLOCK_S = 0.025  # of the timed inferences of a turn
@@ -105,6 +106,7 @@ class Processes:
         self._guessed: dict[str, float] = {}
         self._controls: dict[str, str] = {}
         self._taken: dict[tuple[str, str], list[float]] = {}
+        self.memory: dict[tuple[str, str], list[float]] = {}  # log(head / base) of each pair, by cell and quantity
         self.failed: dict[str, str] = {}
         self.slowed: dict[str, float] = {}  # cells that are slowed down on purpose, and by which share
 
@@ -134,10 +136,20 @@ class Processes:
         name = self._controls.get(name, name)
         return median(self._seconds[name]) if name in self._seconds else self._guessed[name]
 
-    def remember(self, entry: Entry) -> None:
-        """Keep the durations of a pair, of this run or of one that was interrupted."""
-        for side, seconds in (("base", entry.base_s), ("head", entry.head_s)):
-            self._taken.setdefault((entry.name, side), []).extend(seconds)
+    def remember(self, entries: Iterable[Entry]) -> dict[str, Evidence]:
+        """Keep the pairs of this run, or of one that was interrupted; returns their effects."""
+        found: dict[str, Evidence] = {}
+        for entry in entries:
+            if entry.stage is None or not entry.base_s:
+                continue
+            for side, seconds in ((BASE, entry.base_s), (HEAD, entry.head_s)):
+                self._taken.setdefault((entry.name, side), []).extend(seconds)
+            for quantity, (base, head) in entry.memory.items():
+                if entry.name not in CONTROLS:
+                    self.memory.setdefault((entry.name, quantity), []).append(math.log(head / base))
+            effects = getattr(found.setdefault(entry.name, Evidence()), entry.stage)
+            effects.append(regression.pair_effect(entry.base_s, entry.head_s))
+        return found
 
     def medians(self, name: str) -> tuple[float, float] | tuple[None, None]:
         """Return the median inference of the base and of the head, in seconds, over all pairs."""
@@ -175,8 +187,8 @@ class Processes:
         both = {key: [memory["base"][key], memory["head"][key]] for key in memory["base"] if key in memory["head"]}
         entry = Entry(name, stage=stage, base_s=taken["base"], head_s=taken["head"], memory=both)
         self.write(entry)
-        self.remember(entry)
-        return regression.pair_effect(taken["base"], taken["head"])
+        self.remember([entry])
+        return regression.pair_effect(entry.base_s, entry.head_s)
 
     def facts(self, name: str, side: str) -> Facts:
         """Build and check a cell on a side, and ask what is exact of it."""
@@ -206,6 +218,7 @@ class Processes:
 
 
 def _held(memory: Readings) -> dict[str, float]:
-    """Return the bytes that a process holds, of what was read."""
-    found = {key: value_of(memory, key) for key in ("inference", "process_peak", "cuda_allocated")}
-    return {key: value for key, value in found.items() if value}
+    """Return the bytes that a process holds at most, of what was read."""
+    named = {"process_peak": "peak memory", "cuda_allocated": "peak of CUDA memory"}
+    found = {words: value_of(memory, key) for key, words in named.items()}
+    return {words: value for words, value in found.items() if value}

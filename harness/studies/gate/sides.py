@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from plumbline import PlumblineError
 from plumbline.harness.cell import Cell, shown_model
 from plumbline.harness.session import environments, places
 from plumbline.harness.session.places import Place
-from plumbline.harness.session.revisions import Repository, Tree, as_it_is, written
-from plumbline.harness.session.selection import Selection, select
+from plumbline.harness.session.revisions import BadRevision, Repository, Tree, as_it_is, written
+from plumbline.harness.session.selection import Selected, Selection, select
 
 BASE, HEAD, TWIN = "base", "head", "twin"
 
@@ -30,13 +31,18 @@ class Asked(Struct, frozen=True):
 class Side(Struct, frozen=True):
     """One of the two: its name for people, the place that starts its probe, and its cells.
 
-    `cells` are by a name that both sides share; `impossible` says of some why they cannot run there.
+    `cells` are by a name that both sides share; `impossible` says of some why they cannot run there, `broken` why none can.
     """
 
     shown: str
     place: Place
     cells: dict[str, Cell]
     impossible: dict[str, str]
+    broken: str | None = None
+
+
+class Impossible(PlumblineError, ValueError):
+    """What a gate cannot compare; the message says what it can."""
 
 
 def make(asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]) -> tuple[Side, Side, Place]:
@@ -44,7 +50,7 @@ def make(asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]) -
 
     Raises BadRevision, BadEnvironment, BadPlace and MatrixError.
     """
-    trees, words = _trees(asked, scratch, cache, say)
+    trees, words, wrong = _trees(asked, scratch, cache, say)
     found = []
     for number, side in enumerate((BASE, HEAD)):
         selection, shown = asked.selection, [words[side]]
@@ -58,23 +64,34 @@ def make(asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]) -
         place = trees[side]
         matrices = [tree.matrix for tree in (place, trees[HEAD]) if tree.matrix is not None]
         selection = selection if selection.matrices else replace(selection, matrices=matrices)
-        # of a place elsewhere it is asked here, as that place is asked what it can run
-        selected = place.select(selection) if asked.targets is None else select(selection)
+        selected, broken = Selected(), wrong if side == BASE else None
+        try:
+            # of a place elsewhere it is asked here, as that place is asked what it can run
+            selected = place.select(selection) if asked.targets is None else select(selection)
+        except BadRevision as error:
+            if side == HEAD:
+                raise
+            broken = broken or f"{words[BASE]}: {error}"
+        far = [cell.target for cell in selected.cells if cell.place]
+        if far and asked.targets is None:
+            raise Impossible(f"two sides at one place elsewhere, {far[0]}, cannot be compared yet; run the gate there")
         names = {cell.id: _name(cell, asked) for cell in selected.cells}
         cells = {names[cell.id]: cell for cell in selected.cells}
         impossible = {names[name]: reason for name, reason in selected.impossible.items()}
         at = place if asked.targets is None else places.of(asked.targets[number])
-        found.append(Side(", ".join(filter(None, shown)) or side, at, cells, impossible))
+        found.append(Side(", ".join(filter(None, shown)) or side, at, cells, impossible, broken))
     twin = trees[TWIN] if asked.targets is None else found[1].place
     return found[0], found[1], twin
 
 
-def _trees(asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]) -> tuple[Mapping[str, Tree], Mapping[str, str]]:
-    """Return the files of each side with a Python for them, and what the sides are called."""
+def _trees(
+    asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Tree], dict[str, str], str | None]:
+    """Return the files of each side with a Python for them, what the sides are called, and why the base cannot be measured."""
     more = {BASE: asked.packages[0], HEAD: asked.packages[1], TWIN: asked.packages[1]}
     if asked.revisions is None:
         pythons = {side: environments.running(more[side], cache, say) for side in more}
-        return {side: as_it_is(pythons[side]) for side in more}, {BASE: "", HEAD: ""}
+        return {side: as_it_is(pythons[side]) for side in more}, {BASE: "", HEAD: ""}, None
     repository = Repository(Path.cwd())
     head = repository.find(asked.revisions[1])
     base = repository.usual_base() if asked.revisions[0] is None else repository.find(asked.revisions[0])
@@ -83,15 +100,20 @@ def _trees(asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None])
         say(f"writing {revision.shown}")
         files[side] = written(repository, revision, scratch / side)
     texts = {side: environments.needed(folder) for side, folder in files.items()}
-    trees = {}
-    for side, folder in files.items():
+    trees, wrong = {}, None
+    for side in (HEAD, TWIN, BASE):
+        same = texts[BASE] == texts[HEAD]
+        files_of = files[side]
         python = (
-            environments.running(more[side], cache, say)
-            if texts[BASE] == texts[HEAD]
-            else environments.of_project(folder, more[side], cache, say)
+            environments.running(more[side], cache, say) if same else environments.of_project(files_of, more[side], cache, say)
         )
-        trees[side] = repository.tree({BASE: base}.get(side, head), scratch / side, python)
-    return trees, {BASE: base.shown, HEAD: head.shown}
+        try:
+            trees[side] = repository.tree({BASE: base}.get(side, head), scratch / side, python)
+        except BadRevision as error:  # a base from before the face
+            if side != BASE:
+                raise
+            trees[side], wrong = trees[HEAD], str(error)
+    return trees, {BASE: base.shown, HEAD: head.shown}, wrong
 
 
 def _name(cell: Cell, asked: Asked) -> str:
