@@ -1,0 +1,97 @@
+"""What stored runs say: two of them beside each other, and many of them in time."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from plumbline.harness.verdicts.comparison import CALLS, SESSIONS_DIFFER, Comparison, Measured, Pair
+from plumbline.harness.verdicts.regression import INCOMPARABLE
+from plumbline.harness.views.table import NOTHING, tabulated
+
+COMPARED = ["cell", "call", "B / A", "95 %", "A, ms", "B, ms", "process MiB", "top-1 A", "top-1 B"]
+WIDTH = 130
+
+
+class Side(Struct, frozen=True):
+    """One of two runs: what it is called, its rows, and how many earlier ones of the same name were left out."""
+
+    name: str
+    rows: list[Measured]
+    earlier: int = 0
+
+
+def compared(found: Comparison, sides: Sequence[Side], guarantee: str, ignored: Sequence[str], style: str = "simple") -> str:
+    """Return both runs in a line each, what differs as it was asked for, the pairs by call, and what has no partner."""
+    parts = ["\n".join(_side(name, side) for name, side in zip("AB", sides))]
+    if found.asked_for:
+        parts.append(f"differ, as --ignore {','.join(ignored)} has it:\n" + "\n".join(f"- {words}" for words in found.asked_for))
+    called = [pair for pair in found.pairs if pair.call != INCOMPARABLE]
+    if called:
+        parts.append(tabulated([_pair(pair) for pair in called], COMPARED, ["cell", "call"], style))
+    reasons: dict[str, list[str]] = {}
+    for pair in found.pairs:
+        if pair.reason:
+            reasons.setdefault(f"{INCOMPARABLE if pair.call == INCOMPARABLE else '!'}: {pair.reason}", []).append(pair.name)
+    parts += [_listed(reason, names) for reason, names in reasons.items()]
+    parts += [_listed(f"only in {side}", names) for side, names in (("A", found.only_a), ("B", found.only_b)) if names]
+    counts = Counter(pair.call for pair in found.pairs)
+    parts.append(", ".join(f"{counts[call]} {call}" for call in CALLS if counts[call]) or "no cell is in both")
+    notes = [
+        "An interval holds the samples of one session each, and nothing of what a session has by chance: two sessions of one "
+        f"machine differ by more ({SESSIONS_DIFFER:.0%} was measured on a shared machine). "
+        "To tell a change of the code from that, compare two revisions with `plumbline gate`."
+    ]
+    parts += [textwrap.fill(note, WIDTH) for note in [*notes, guarantee] if note]
+    return "\n\n".join(parts)
+
+
+def _side(name: str, side: Side) -> str:
+    revisions = ", ".join(dict.fromkeys(str(row.revision) for row in side.rows if row.revision)) or "unknown"
+    when = min((row.at for row in side.rows), default="")[:16]
+    machines = ", ".join(dict.fromkeys(_machine(row) for row in side.rows))
+    earlier = f", {side.earlier} earlier records of the same cells left out" if side.earlier else ""
+    return f"{name}: {side.name}: {len(side.rows)} rows{earlier}, {when}, revision {revisions}, on {machines or 'no machine'}"
+
+
+def _machine(row: Measured) -> str:
+    machine, torch = row.conditions.get("machine", {}), row.conditions.get("torch", {}).get("torch")
+    model = machine.get("accelerator") or machine.get("cpu_model") or machine.get("cpu brand_raw") or "an unknown processor"
+    return f"{model}, torch {torch}" if torch else str(model)
+
+
+def _pair(pair: Pair) -> list[str]:
+    a, b = pair.a, pair.b
+    return [
+        pair.name,
+        pair.call + ("!" if pair.reason else ""),
+        NOTHING if pair.ratio is None else f"{pair.ratio:.3f}",
+        NOTHING if pair.interval is None else f"{pair.interval[0]:.3f} to {pair.interval[1]:.3f}",
+        _ms(a.median_s),
+        _ms(b.median_s),
+        NOTHING if a.memory_bytes is None or b.memory_bytes is None else f"{_mib(a.memory_bytes)} -> {_mib(b.memory_bytes)}",
+        _top1(a),
+        _top1(b),
+    ]
+
+
+def _listed(head: str, names: Sequence[str]) -> str:
+    return f"{head} ({len(names)}):\n" + "\n".join(f"- {name}" for name in names)
+
+
+def _ms(seconds: float | None) -> str:
+    return NOTHING if seconds is None else f"{1e3 * seconds:.3g}"
+
+
+def _mib(count: float) -> str:
+    return f"{count / 2**20:.0f}"
+
+
+def _top1(row: Measured) -> str:
+    if row.top1 is None or row.top1_interval is None:
+        return NOTHING
+    low, high = (f"{100 * end:.1f}" for end in row.top1_interval)
+    return f"{row.top1:.2%} ({low}-{high})"
