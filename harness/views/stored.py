@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import Struct
 
+from plumbline.harness.verdicts.changes import LEAST, Found, Series, changed_with, level
 from plumbline.harness.verdicts.comparison import CALLS, SESSIONS_DIFFER, Comparison, Measured, Pair
 from plumbline.harness.verdicts.regression import INCOMPARABLE
 from plumbline.harness.views.table import NOTHING, tabulated
 
 COMPARED = ["cell", "call", "B / A", "95 %", "A, ms", "B, ms", "process MiB", "top-1 A", "top-1 B"]
+CHANGED = ["cell", "since", "revisions", "change", "95 %", "from, ms", "to, ms", "sessions", "what else changed"]
+CHANGED_LEFT = ["cell", "since", "revisions", "what else changed"]
 WIDTH = 130
 
 
@@ -47,6 +52,77 @@ def compared(found: Comparison, sides: Sequence[Side], guarantee: str, ignored: 
     ]
     parts += [textwrap.fill(note, WIDTH) for note in [*notes, guarantee] if note]
     return "\n\n".join(parts)
+
+
+def history(found: Sequence[tuple[Series, Found]], share: float, style: str = "simple") -> str:
+    """Return the points of each machine's series, then drifts, series without any, and those that are too short."""
+    parts = []
+    for machine in dict.fromkeys(series.machine for series, _ in found):
+        own = [(series, seen) for series, seen in found if series.machine == machine]
+        rows = [row for series, seen in own for row in _changes(series, seen)]
+        parts.append(f"{machine}: {len(own)} cells in up to {max(len(series.sessions) for series, _ in own)} sessions")
+        parts += [tabulated(rows, CHANGED, CHANGED_LEFT, style)] if rows else []
+        drifts = [f"{series.cell}: {_drift(seen)}" for series, seen in own if seen.drift is not None]
+        quiet = [f"{series.cell}: {_noise(seen)}" for series, seen in own if not (seen.changes or seen.drift or seen.short)]
+        short = [f"{series.cell}: {seen.short}" for series, seen in own if seen.short]
+        heads = ("a drift, and not steps", "no change found", "too short")
+        parts += [_listed(head, names) for head, names in zip(heads, (drifts, quiet, short)) if names]
+    note = (
+        f"This is a listing, and no gate. Of series without a change at most {share:.0%} have a point, by simulation of noise "
+        "with the autocorrelation and spread of each; what many cells have in common at one session, the machine did. "
+        f"An interval takes the place of its point for granted. Of fewer than {LEAST} sessions nothing is said."
+    )
+    return "\n\n".join([*parts, textwrap.fill(note, WIDTH)])
+
+
+def otava(series: Sequence[Series]) -> tuple[str, list[str]]:
+    """Return the CSV of the series of one machine for Apache Otava's importer, and the cells that it cannot hold.
+
+    A row a session, a column a cell: each value has to be a number there, so that a cell must be in all of the sessions.
+    """
+    times = {session.session: session for each in series for session in each.sessions}
+    order = sorted(times, key=lambda session: times[session].at)
+    whole = [each for each in series if len(each.sessions) == len(order)]
+    values = {each.cell: {session.session: session.median_s for session in each.sessions} for each in whole}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["time", "commit", "session", *values])
+    for name in order:
+        own = [repr(medians[name]) for medians in values.values()]
+        writer.writerow([times[name].at, times[name].revision or "", name, *own])
+    return text.getvalue(), [each.cell for each in series if each not in whole]
+
+
+def _changes(series: Series, seen: Found) -> list[list[str]]:
+    rows, ends = [], [0, *(change.first for change in seen.changes), len(series.sessions)]
+    for index, change in enumerate(seen.changes):
+        before, after = series.sessions[change.first - 1], series.sessions[change.first]
+        rows.append([
+            series.cell,
+            after.at[:16],
+            f"{before.revision} -> {after.revision}",
+            _by(change.size),
+            f"{_by(change.interval[0])} to {_by(change.interval[1])}",
+            _ms(level(series, ends[index], change.first)),
+            _ms(level(series, change.first, ends[index + 2])),
+            f"{change.first - ends[index]} -> {ends[index + 2] - change.first}",
+            "; ".join(changed_with(series, change)) or NOTHING,
+        ])  # fmt: skip
+    return rows
+
+
+def _by(share: float) -> str:
+    """Return a change as a share; from a factor of ten on as that."""
+    return f"{share:+.1%}" if share < 9 else f"{1 + share:.3g} times"
+
+
+def _drift(seen: Found) -> str:
+    fits = f"fits better than {seen.drift_steps} steps" if seen.drift_steps else "is all that can be told: it drifts or wanders"
+    return f"{seen.drift:+.1%} from first to last session; a line {fits}; {_noise(seen)}"
+
+
+def _noise(seen: Found) -> str:
+    return f"sessions spread by {seen.spread:.1%}, autocorrelation {seen.autocorrelation:.2f}"
 
 
 def _side(name: str, side: Side) -> str:

@@ -100,3 +100,37 @@ def test_the_interval_of_a_file_is_that_of_its_samples_where_it_has_them(tmp_pat
     assert stored.read(samples).rows[0].interval_s == (40, 60)
     assert stored.read(benchmark_json(tmp_path / "b.json", 1.0)).rows[0].interval_s == pytest.approx((0.99636, 1.00364), abs=1e-5)
     assert stored.read(benchmark_json(tmp_path / "c.json", 1.0, stats={"rounds": 5})).rows[0].interval_s is None
+
+
+def sessions(folder: Path, *medians: float) -> Path:
+    """A folder of runs, of two cells; the first has these medians, the second is steady, and missing from the last run."""
+    for number, median in enumerate(medians):
+        fields: dict[str, Any] = {
+            "session": str(number),
+            "started_at": f"2026-01-{number + 1:02}T00:00:00+00:00",
+            "revision": f"r{number}",
+        }
+        rows = [row(median, **fields), row(1e-3 * (1 + number % 3 / 500), cell=cell_of("small_cnn"), **fields)]
+        run_of(folder / str(number), *rows[: 2 - (number == len(medians) - 1)])
+    return folder
+
+
+def test_history_names_the_revision_and_writes_what_otava_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = [1.001, 0.999, 1.002, 1.0, 0.998, 1.001, 1.0, 0.999, 1.002, 1.001, 1.0, 0.998]
+    folder = sessions(tmp_path / "runs", *(1e-3 * each * (1.1 if number >= 6 else 1) for number, each in enumerate(noise)))
+    assert plumbline("history", folder, "--csv", tmp_path / "medians.csv") == 0
+    told = capsys.readouterr()
+    assert "r5 -> r6" in told.out and "+10.0%" in told.out and "2026-01-07" in told.out and "6 -> 6" in told.out
+    assert "no change found (1):\n- small_cnn" in told.out
+    assert "without small_cnn-dense-eager-fp32-b1-8px-cpu, which some of its sessions lack" in told.err
+    lines = (tmp_path / "medians.csv").read_text().splitlines()
+    assert lines[0] == "time,commit,session,mlp-dense-eager-fp32-b1-8px-cpu"
+    assert lines[1].startswith("2026-01-01T00:00:00+00:00,r0,0,0.001001") and len(lines) == 13
+
+
+def test_history_of_what_is_short_or_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plumbline("history", sessions(tmp_path / "runs", 1e-3, 2e-3)) == 0
+    assert "too short (2)" in capsys.readouterr().out
+    assert plumbline("history", tmp_path) == 2
+    assert "expected a run, or a folder of runs" in capsys.readouterr().err
+    assert plumbline("history", tmp_path / "runs", "--false-points", "2") == 2
