@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.harness.cell import AXES
-from plumbline.harness.cli import shared
+from plumbline.harness.cli import baseline, shared
 from plumbline.harness.views.terminal import Progress
 
 PARENTS = (shared.DATA, shared.STYLE)
@@ -42,6 +42,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a gate that was interrupted")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown for a pull request")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
+    baseline.arguments_of(parser)
     parser.add_argument("--self-test", action="store_true", help="measure how often this gate cries wolf here, and what it finds")
     parser.add_argument("--suites", type=int, default=5, metavar="N", help="of a self-test, live (default: 5)")
     parser.add_argument("--resampled", type=int, default=1000, metavar="N", help="and drawn from their pairs (default: 1000)")
@@ -51,6 +52,8 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Run the command. Returns 0 where all is fine, 1 for a regression, 2 where it is broken, 3 where it could not tell."""
+    if baseline.asked(arguments):
+        return baseline.run(arguments)
     from plumbline.harness.plugin.options import values
     from plumbline.harness.session.selection import Selection
     from plumbline.harness.session.session import default_run_dir
