@@ -8,7 +8,7 @@ from pathlib import Path
 from plumbline.harness.cell import AXES
 
 NOTE = (
-    "a change is that of the median over the canary's (--canary none: of the median itself), from the mean of the stored sessions"
+    "a change is that of the median over the canary's (--canary none: of the median), from that of the stored sessions"
 )
 
 
