@@ -148,7 +148,8 @@ def _change(logs: Floats, points: Sequence[int], index: int, autocorrelation: fl
     before, after = logs[ends[index] : ends[index + 1]], logs[ends[index + 1] : ends[index + 2]]
     alike = (1 + autocorrelation) / (1 - autocorrelation)  # by which the variance of a mean grows
     error = spread * math.sqrt(alike * (1 / len(before) + 1 / len(after)))
-    size, reach = float(after.mean() - before.mean()), student(0.975, len(logs) - len(points) - 1) * error
+    freedom = max(2.0, (len(logs) - len(points) - 1) / alike)
+    size, reach = float(after.mean() - before.mean()), student(0.975, freedom) * error
     return Change(points[index], math.expm1(size), (math.expm1(size - reach), math.expm1(size + reach)))
 
 
