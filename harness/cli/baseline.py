@@ -7,9 +7,7 @@ from pathlib import Path
 
 from plumbline.harness.cell import AXES
 
-NOTE = (
-    "a change is that of the median over the canary's (--canary none: of the median), from that of the stored sessions"
-)
+NOTE = "a change is that of the median over the canary's (--canary none: of the median), from that of the stored sessions"
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:

@@ -142,7 +142,11 @@ def gate(
         machine=described(records[0].machine),
         rows=sorted(rows, key=lambda row: regression.VERDICTS.index(row.judgement.verdict)),
         controls=[Row(f"canary: {chosen}", control[0])] if control is not None else [],
-        skipped={},
+        skipped={
+            record.id: f"{record.outcome}: {record.reason or 'not timed'}"
+            for record in records
+            if record.id not in first.cells and all(record.id not in session.cells for session in same)
+        },
         distrust=distrust,
         seconds=time.monotonic() - began,
         planned_s=0.0,

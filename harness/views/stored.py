@@ -56,7 +56,7 @@ def compared(found: Comparison, sides: Sequence[Side], guarantee: str, ignored: 
 
 def history(found: Sequence[tuple[Series, Found]], share: float, style: str = "simple") -> str:
     """Return the points of each machine's series, then drifts, series without any, and those that are too short."""
-    parts = []
+    parts = [] if found else ["no cell of these runs was timed"]
     for machine in dict.fromkeys(series.machine for series, _ in found):
         own = [(series, seen) for series, seen in found if series.machine == machine]
         rows = [row for series, seen in own for row in _changes(series, seen)]

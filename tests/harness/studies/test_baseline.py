@@ -126,6 +126,13 @@ def test_a_cell_that_is_gone_is_missing(base: Path, tmp_path: Path) -> None:
     assert plumbline("gate", "--baseline", base, "--run", new, "--allow", "missing") == 0
 
 
+def test_what_was_never_stored_and_does_not_run_is_named(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = row(cell=cell_of("vgg16"), outcome="unavailable", reason="no library", latency=None, machine=HERE)
+    rows = [row(1e-3, cell=cell, machine=HERE, session="new") for cell in CELLS]
+    assert plumbline("gate", "--baseline", base, "--run", run_of(tmp_path / "new", *rows, failed)) == 0
+    assert "unavailable: no library" in capsys.readouterr().out
+
+
 def test_a_canary_that_is_slower_is_no_pass(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All cells twenty times as slow: each quotient is what it was."""
     new = run(tmp_path / "new", 100, noise=0.0005, mlp=20, resnet20=20, small_cnn=20)

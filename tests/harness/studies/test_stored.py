@@ -128,6 +128,11 @@ def test_history_names_the_revision_and_writes_what_otava_reads(tmp_path: Path, 
     assert lines[1].startswith("2026-01-01T00:00:00+00:00,r0,0,0.001001") and len(lines) == 13
 
 
+def test_history_of_what_was_not_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plumbline("history", run_of(tmp_path / "a", row(outcome="failed", latency=None))) == 0
+    assert "no cell of these runs was timed" in capsys.readouterr().out
+
+
 def test_history_of_what_is_short_or_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plumbline("history", sessions(tmp_path / "runs", 1e-3, 2e-3)) == 0
     assert "too short (2)" in capsys.readouterr().out
