@@ -81,6 +81,12 @@ def test_a_slowdown_is_confirmed_by_three_sessions(base: Path, tmp_path: Path, c
     assert 'failures="1"' in junit.read_text() and "regressed" in (tmp_path / "page.md").read_text()
 
 
+def test_what_was_slow_once_is_not_convicted(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [run(tmp_path / "new", 100, resnet20=1.3), *(run(tmp_path / "new", 101 + number, noise=0.0005) for number in range(3))]
+    assert plumbline("gate", "--baseline", base, *(word for each in runs for word in ("--run", each))) == 0
+    assert "1 of 2 cells may be slower" in capsys.readouterr().out
+
+
 def test_sessions_that_are_not_given_are_measured(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

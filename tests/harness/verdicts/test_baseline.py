@@ -64,6 +64,15 @@ def test_error_rates() -> None:
     assert found >= 0.95 * suites / 5
 
 
+def test_the_prediction_is_calibrated() -> None:
+    """Of 4,000 new sessions of the same code a fifth is suspect at p < 0.2, with ten stored sessions as with any number."""
+    logs = numpy.random.default_rng(3).normal(0, 0.01, (4000, LEAST + 1))
+    levels = [Level(float(row.mean()), float(row.std(ddof=1)), LEAST) for row in logs[:, :LEAST]]
+    suspects = sum(known.above([float(log)]).p(0.0) < baseline.SUSPECT for known, log in zip(levels, logs[:, LEAST], strict=True))
+    assert suspects / 4000 == pytest.approx(0.2, abs=0.015)
+    assert Level(0.0, 0.01, 10).above([0.02, 0.03]).error == pytest.approx(0.01 * math.sqrt(1 / 2 + 1 / 10))
+
+
 def test_a_suspect_is_convicted_by_fresh_sessions_only() -> None:
     known, first = {"a": Level(0.0, 0.005, 12)}, {"a": 0.2}
     assert judge(known, first, {})["a"].verdict == INCONCLUSIVE
