@@ -32,8 +32,8 @@ from plumbline.harness.verdicts.regression import (
     WITHIN_NOISE,
     Judgement,
     Mean,
-    _rejected,
-    _upper,
+    rejected,
+    upper,
 )
 
 LEAST = 10  # stored sessions; their spread is known too badly from fewer
@@ -158,7 +158,7 @@ def undecided(stored: Sequence[Session], fresh: Session, cell: str, canary: str 
 def suspicious(known: Level, first: float) -> bool:
     """Whether a new session leaves a slowdown by EFFECT possible, or makes a slower cell likely."""
     mean = known.above([first])
-    return mean.p(0.0) < SUSPECT or _upper(mean, 0.99) >= EFFECT
+    return mean.p(0.0) < SUSPECT or upper(mean, 0.99) >= EFFECT
 
 
 def judge(
@@ -170,8 +170,8 @@ def judge(
     """
     fresh = {name: known[name].above(logs) for name, logs in confirmed.items() if len(logs) >= CONFIRMING}
     firsts = {name: known[name].above([log]) for name, log in first.items()}
-    slower = _rejected({name: mean.p() for name, mean in fresh.items()})
-    faster = _rejected({name: mean.opposite().p() for name, mean in firsts.items()})
+    slower = rejected({name: mean.p() for name, mean in fresh.items()})
+    faster = rejected({name: mean.opposite().p() for name, mean in firsts.items()})
     found = {}
     for name, screened in firsts.items():
         mean, detectable = fresh.get(name, screened), known[name].detectable(max(1, len(fresh)))
@@ -182,7 +182,7 @@ def judge(
             verdict = IMPROVED
         elif name not in fresh and suspicious(known[name], first[name]):
             verdict, reason = INCONCLUSIVE, "it was not confirmed"
-        elif _upper(mean, 0.99) >= EFFECT:
+        elif upper(mean, 0.99) >= EFFECT:
             verdict, reason = INCONCLUSIVE, f"too much noise; {INSTEAD}"
         found[name] = Judgement(
             verdict,
@@ -203,7 +203,7 @@ def canary_judgement(stored: Sequence[Session], fresh: Sequence[Session], canary
     if known is None or not logs:
         return None
     mean = known.above(logs)
-    verdict = WITHIN_NOISE if _upper(mean, 0.99) < EFFECT else INCONCLUSIVE
+    verdict = WITHIN_NOISE if upper(mean, 0.99) < EFFECT else INCONCLUSIVE
     judged = Judgement(
         verdict, "", math.expm1(mean.value), _interval(mean), mean.p(), len(logs), math.expm1(known.detectable(1, len(logs)))
     )
@@ -217,4 +217,4 @@ def typical(stored: Sequence[Session], cell: str) -> float | None:
 
 
 def _interval(mean: Mean) -> tuple[float, float]:
-    return math.expm1(-_upper(mean.opposite(), 0.995)), math.expm1(_upper(mean, 0.995))
+    return math.expm1(-upper(mean.opposite(), 0.995)), math.expm1(upper(mean, 0.995))

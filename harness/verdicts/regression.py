@@ -157,8 +157,8 @@ def judge(
     """Return the judgement of each cell. `given_up` are suspects that were not confirmed; controls are not of the family."""
     confirmed = {name: trimmed(seen.confirm) for name, seen in evidence.items() if len(seen.confirm) > 1}
     family = {name: mean for name, mean in confirmed.items() if name not in controls}
-    slower = _rejected({name: mean.p() for name, mean in family.items()})
-    faster = _rejected({name: mean.opposite().p() for name, mean in family.items()})
+    slower = rejected({name: mean.p() for name, mean in family.items()})
+    faster = rejected({name: mean.opposite().p() for name, mean in family.items()})
     found = {}
     for name, seen in evidence.items():
         if name not in confirmed and len(seen.screen) < 2:
@@ -171,7 +171,7 @@ def judge(
             verdict, reason = REGRESSED, ""
         elif name in faster:
             verdict, reason, p = IMPROVED, "", mean.opposite().p()
-        elif _upper(mean, 0.99) < EFFECT:
+        elif upper(mean, 0.99) < EFFECT:
             verdict, reason = WITHIN_NOISE, ""
         elif name in given_up:
             reason = "the time was up before it was confirmed"
@@ -179,7 +179,7 @@ def judge(
             verdict,
             reason,
             effect=math.expm1(mean.value),
-            interval=(math.expm1(-_upper(mean.opposite(), 0.995)), math.expm1(_upper(mean, 0.995))),
+            interval=(math.expm1(-upper(mean.opposite(), 0.995)), math.expm1(upper(mean, 0.995))),
             p=p,
             pairs=len(seen.confirm) or len(seen.screen),
             detectable=math.expm1(_detectable(mean.error, mean.freedom, FAMILY / max(1, len(family)), 0.95)),
@@ -211,11 +211,11 @@ def distrust(evidence: Mapping[str, Evidence], same: Collection[str], slowed: st
     return reasons
 
 
-def _upper(mean: Mean, confidence: float) -> float:
+def upper(mean: Mean, confidence: float) -> float:
     return mean.value + student(confidence, mean.freedom) * mean.error
 
 
-def _rejected(p: Mapping[str, float]) -> set[str]:
+def rejected(p: Mapping[str, float]) -> set[str]:
     """Return the hypotheses that Holm's procedure rejects at FAMILY.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".

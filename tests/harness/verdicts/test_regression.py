@@ -120,8 +120,8 @@ def test_what_was_not_confirmed_for_lack_of_time_says_so() -> None:
 
 def test_holms_procedure() -> None:
     """By hand, at 1 %: 0.001 is below 0.01 / 3, 0.004 below 0.01 / 2, and 0.02 is not below 0.01; 0.004 alone of two is not."""
-    assert regression._rejected({"a": 0.001, "b": 0.004, "c": 0.02}) == {"a", "b"}
-    assert regression._rejected({"a": 0.006, "b": 0.0055}) == set()
+    assert regression.rejected({"a": 0.001, "b": 0.004, "c": 0.02}) == {"a", "b"}
+    assert regression.rejected({"a": 0.006, "b": 0.0055}) == set()
 
 
 def test_many_suspects_ask_for_more_evidence() -> None:
