@@ -54,6 +54,9 @@ class FakeConnection(Connection):
         self.machine = Machine(id="fake", cpu_model="a processor", torch="2")
         return self.machine
 
+    def launch(self) -> None:
+        pass
+
     def send(self, message: Message) -> None:
         self.sent.append(message)
         asked = {Open: "prepared", Count: "counts", Close: "close", Turn: "turn"}.get(type(message), "")

@@ -6,6 +6,8 @@ With `--silence SECONDS` it ends when its session has said nothing for so long (
 
 With `--hold` it serves nothing: it takes the lock of its place, says hello, and keeps it until the session hangs up.
 
+With `--keep FOLDER` what it prepares for cells lies there, and is found again by the next one.
+
 With `--agent COMMAND` the cells are executed by an agent that this command starts, on a board that cannot run the harness
 (harness/runtimes/board.py); all else is done here.
 
@@ -26,6 +28,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from functools import partial
 from importlib import import_module
@@ -351,7 +354,8 @@ def _main(arguments: list[str]) -> int:
         channel.send(Hello(PROTOCOL, machine.Machine()))
         channel.receive()  # until the session hangs up
         return 0
-    with tempfile.TemporaryDirectory(prefix="plumbline-") as folder:
+    kept = Path(arguments[arguments.index("--keep") + 1]) if "--keep" in arguments else None
+    with tempfile.TemporaryDirectory(prefix="plumbline-") if kept is None else nullcontext(str(kept)) as folder:
         tempfile.tempdir = folder  # of every process forked from here
         server = Server(channel, Path(folder), fork, agent)
         try:

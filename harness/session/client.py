@@ -97,7 +97,8 @@ def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[
 class Connection:
     """A running `harness.probe.server` at a place, started when it is first needed and again after it died.
 
-    With `lock_s`, it takes the lock of its place, and waits so many seconds for it; without, whoever asks has it.
+    With `lock_s`, it takes the lock of its place, and waits so many seconds for it; without, whoever asks has it. With `keep`, a
+    folder of this machine, what a probe has prepared for cells is there for the next one.
     """
 
     def __init__(
@@ -108,11 +109,14 @@ class Connection:
         *,
         place: Place | None = None,
         lock_s: float | None = None,
+        keep: Path | None = None,
     ) -> None:
+        self._keep = [] if keep is None else ["--keep", str(keep)]
         self.place = place or places.find("")
         self._log, self._command, self.progress = log, command, progress
         self._lock_s = lock_s
         self._process: subprocess.Popen[bytes] | None = None
+        self._launched: datetime | None = None  # when it was, of a process that has not greeted yet
         self._ended = Event()  # the last one has
         self.code: int | None = None  # with which the last one ended by itself
         self.clock_ahead_s = 0.0  # of this machine's, at least; negative is behind; 0 where it may well be right
@@ -122,29 +126,36 @@ class Connection:
 
     def start(self) -> Machine:
         """Start it if need be; returns its machine. Raises CellEnded where it does not start, and Busy."""
-        if self._process is None:
+        self.launch()
+        if self._launched is not None:
             self.progress("starting the probe (importing torch)")
-            self.machine = self._started()
+            self.machine = self._hello()
             self._lock_s = None if self._lock_s is None else max(self._lock_s, NEXT_LOCK_S + (self.place.silence_s or 0))
         return self.machine
+
+    def launch(self) -> None:
+        """Begin to start it if need be; `start` waits until it has."""
+        if self._process is None:
+            self._launch()
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
         """Hold the lock of its place meanwhile, without a probe. Raises CellEnded where nothing starts there, and Busy."""
         if self._lock_s is not None:
-            self._started("--hold")
+            self._launch("--hold")
+            self._hello()
         try:
             yield
         finally:
             self.close()
 
-    def _started(self, *arguments: str) -> Machine:
+    def _launch(self, *arguments: str) -> None:
         silence_s = self.place.silence_s
         heard = [] if silence_s is None else ["--silence", f"{silence_s:g}"]
         lock = [] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", WHO]
-        self._said_before, started = Path(self._log.name).stat().st_size, datetime.now(timezone.utc)
+        self._said_before, self._launched = Path(self._log.name).stat().st_size, datetime.now(timezone.utc)
         self._process = subprocess.Popen(
-            self._starting(*heard, *arguments, *lock),
+            self._starting(*heard, *arguments, *self._keep, *lock),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -154,6 +165,11 @@ class Connection:
         if silence_s is not None:
             self._ended = Event()
             Thread(target=_beat, args=(self._process, silence_s / BEATS, self._ended), daemon=True).start()
+
+    def _hello(self) -> Machine:
+        """Wait for its greeting, and return its machine. Raises CellEnded where it does not start, and Busy."""
+        assert self._launched is not None
+        started, self._launched = self._launched, None
         hello = self._greeted()
         if hello.clock_s is not None:
             self.clock_ahead_s = ahead(hello.clock_s, started.timestamp(), datetime.now(timezone.utc).timestamp())

@@ -9,6 +9,7 @@ suite: two cells with the same code on both sides, and one that is slowed down b
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -107,9 +108,10 @@ def gate(
     earlier = _resumed(path, identity) if resume else _begun(path, identity)
     with ExitStack() as stack:
         stack.callback(lock_machine(wait_s, holder()).release)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-gate-")))
         log = stack.enter_context((folder / "probe.log").open("ab"))
         journal = stack.enter_context(path.open("ab"))
-        sides = Sides(base.place, head.place, twin, partial(Connection, log), progress)
+        sides = Sides(base.place, head.place, twin, partial(Connection, log), scratch, progress)
         stack.callback(sides.close)
         processes = Processes(sides, settings, able, journal)
         say(f"base: {base.shown}\nhead: {head.shown}\n{here()}\n{len(able)} cells on both sides; each is built and checked first")

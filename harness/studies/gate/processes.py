@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import IO
 
@@ -22,7 +23,7 @@ from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.session.places import Place
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies.gate.exact import Facts
-from plumbline.harness.studies.gate.schedule import CONTROLS, SLOWER
+from plumbline.harness.studies.gate.schedule import CONTROLS, SCREEN, SLOWER
 from plumbline.harness.studies.gate.sides import BASE, HEAD, TWIN
 from plumbline.harness.target import HERE
 from plumbline.harness.verdicts import regression
@@ -33,6 +34,7 @@ ROUNDS = 20  # of a pair
 BLOCK_S = 0.025  # of the timed inferences of a turn
 CALLS = 1000  # of them at most
 SLOWED = 0.05
+RENEWAL_S = 6.0  # before it is known
 
 
 class Contestant(Struct, frozen=True):
@@ -59,14 +61,23 @@ class Sides:
     """Three probes: of the base, of the head, and of the head once more, for the controls."""
 
     def __init__(
-        self, base: Place, head: Place, twin: Place, connect: Callable[..., Connection], progress: Callable[[str], None]
+        self,
+        base: Place,
+        head: Place,
+        twin: Place,
+        connect: Callable[..., Connection],
+        folder: Path,
+        progress: Callable[[str], None],
     ) -> None:
         self._progress, self.said = progress, ""
         self._connections: dict[str, Connection] = {}
         locked = {HERE}  # by the gate itself; another place by the first of its probes
         for name, place in ((BASE, base), (HEAD, head), (TWIN, twin)):
             lock_s = None if place.name in locked else 0.0
-            self._connections[name] = connect(progress=self._forward, place=place, lock_s=lock_s)
+            keep = None if place.name else folder / name
+            if keep is not None:
+                keep.mkdir(parents=True, exist_ok=True)
+            self._connections[name] = connect(progress=self._forward, place=place, lock_s=lock_s, keep=keep)
             locked.add(place.name)
 
     def start(self) -> None:
@@ -76,6 +87,17 @@ class Sides:
                 connection.start()
             except CellEnded as end:
                 raise BrokenSide(name, end.reason) from end
+
+    def renew(self, sides: Sequence[str]) -> None:
+        """Start the probes of these sides anew, all at once; those of another machine go on.
+
+        A cell's process is a fork of its probe, and has its memory where that has it, which makes all its pairs a little faster
+        or slower.
+        """
+        here = [self._connections[side] for side in sides if not self._connections[side].place.name]
+        for act in ("close", "launch", "start"):
+            for connection in here:
+                getattr(connection, act)()
 
     def probe(self, side: str, cell: Cell, settings: Settings) -> CellProbe:
         return CellProbe(self._connections[side], cell, settings)
@@ -107,6 +129,7 @@ class Processes:
         self._controls: dict[str, str] = {}
         self._taken: dict[tuple[str, str], list[float]] = {}
         self.memory: dict[tuple[str, str], list[float]] = {}  # log(head / base) of each pair, by cell and quantity
+        self._renewals: list[float] = []
         self.failed: dict[str, str] = {}
         self.slowed: dict[str, float] = {}  # cells that are slowed down on purpose, and by which share
 
@@ -158,6 +181,14 @@ class Processes:
 
     def clock(self) -> float:
         return time.monotonic()
+
+    def renewal(self) -> float:
+        return median(self._renewals) if self._renewals else RENEWAL_S
+
+    def renew(self, stage: str) -> None:
+        began = self.clock()
+        self._sides.renew((BASE, HEAD) if stage == SCREEN else (BASE, HEAD, TWIN))
+        self._renewals.append(self.clock() - began)
 
     def take(self, name: str, stage: str) -> float | None:
         cell = self._controls.get(name, name)

@@ -14,6 +14,7 @@ from plumbline.harness.verdicts.regression import CONFIRMING, LOOKS, Evidence, S
 
 CONTROLS = ("same code 1", "same code 2", "slowed by 5 %")  # in every suite, beside its cells
 SAME, SLOWER = CONTROLS[:2], CONTROLS[2]
+SCREEN, CONFIRM = "screen", "confirm"  # stages
 Say = Callable[[str, float], None]
 
 
@@ -25,6 +26,12 @@ class Pairs(Protocol):
 
     def cost(self, name: str) -> float:
         """Say how many seconds a pair of this cell takes."""
+
+    def renewal(self) -> float:
+        """Say how many seconds `renew` takes."""
+
+    def renew(self, stage: str) -> None:
+        """Begin a pass over cells: what all pairs of a pass have in common by chance is drawn anew."""
 
     def control(self, name: str) -> str:
         """Say which cell a control runs."""
@@ -67,17 +74,17 @@ def run(
 
 def planned(names: Sequence[str], pairs: Pairs) -> float:
     """Return the seconds of a suite in which nothing is suspect: the first look, a few second ones, and the controls."""
-    return sum(map(pairs.cost, names)) * (LOOKS[0] + 0.3) + _reserve(pairs)
+    return sum(map(pairs.cost, names)) * (LOOKS[0] + 0.3) + (LOOKS[0] + 1) * pairs.renewal() + _reserve(pairs)
 
 
 def _reserve(pairs: Pairs) -> float:
     """Return the seconds that the controls take."""
-    return sum(map(pairs.cost, CONTROLS)) * CONFIRMING[0]
+    return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * CONFIRMING[0]
 
 
 def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
     """Return the cells whose first look the budget pays for; those whose pairs are the longest are given up first."""
-    left = until - pairs.clock() - _reserve(pairs)
+    left = until - pairs.clock() - _reserve(pairs) - LOOKS[0] * pairs.renewal()
     kept = set()
     for name in sorted(names, key=pairs.cost):
         left -= pairs.cost(name) * max(0, LOOKS[0] - len(found[name].screen))
@@ -93,14 +100,15 @@ def _screened(
     active, spread, reserve = list(names), Spread(0.0, 0.0), _reserve(pairs)
     for look in LOOKS:
         while wanted := [name for name in active if len(found[name].screen) < look]:
-            if look > LOOKS[0] and pairs.clock() + sum(map(pairs.cost, wanted)) + reserve > until:
+            if look > LOOKS[0] and pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + reserve > until:
                 return active, spread
+            pairs.renew(SCREEN)
             chance.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
             for number, name in enumerate(wanted):
-                left = sum(map(pairs.cost, wanted[number:])) + reserve
+                left = sum(map(pairs.cost, wanted[number:])) + reserve + (look - 1 - len(found[name].screen)) * pairs.renewal()
                 left += sum(pairs.cost(other) * (look - 1 - len(found[other].screen)) for other in wanted)
                 say(f"screening {len(active)} cells, pair {len(found[name].screen) + 1} of {look}", left)
-                if not _took(name, found[name].screen, "screen", pairs):
+                if not _took(name, found[name].screen, SCREEN, pairs):
                     active.remove(name)
         spread = Spread.of([found[name].screen for name in names if len(found[name].screen) > 1])
         active = [name for name in active if not regression.cleared(found[name].screen, spread)]
@@ -127,13 +135,14 @@ def _confirm(
             wanted[name] = count
             left -= count * pairs.cost(name)
     while unfinished := [name for name, count in wanted.items() if len(found[name].confirm) < count]:
+        pairs.renew(CONFIRM)
         chance.shuffle(unfinished)
         for name in unfinished:
             if pairs.clock() + pairs.cost(name) > until:  # it became slower than it was
                 return [*given_up, *(other for other in unfinished if other not in CONTROLS)]
             seconds = sum(pairs.cost(other) * max(0, count - len(found[other].confirm)) for other, count in wanted.items())
             say(f"confirming {len(wanted) - len(CONTROLS)} suspects and {len(CONTROLS)} controls", seconds)
-            if not _took(name, found[name].confirm, "confirm", pairs):
+            if not _took(name, found[name].confirm, CONFIRM, pairs):
                 del wanted[name]
     return given_up
 

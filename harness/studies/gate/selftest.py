@@ -42,10 +42,11 @@ LONGER_S, QUIET = 40 * 60.0, 0.015
 
 
 class Pool(Struct, frozen=True):
-    """Pairs of processes with the same code on both sides: effects and seconds of each, by cell."""
+    """Pairs of processes with the same code on both sides: effects and seconds of each, by cell; seconds to start probes anew."""
 
     effects: dict[str, list[float]]
     seconds: dict[str, float]
+    renewal_s: float = 8.0
 
     @property
     def deviation(self) -> float:
@@ -90,6 +91,12 @@ class Resampled:
 
     def control(self, name: str) -> str:
         return self._control
+
+    def renewal(self) -> float:
+        return self._pool.renewal_s
+
+    def renew(self, stage: str) -> None:
+        self._now += self._pool.renewal_s
 
     def clock(self) -> float:
         return self._now
@@ -146,7 +153,7 @@ def live(
     with ExitStack() as stack:
         stack.callback(lock_machine(0.0, holder()).release)
         log = stack.enter_context((folder / "probe.log").open("ab"))
-        probes = Sides(base.place, head.place, twin, partial(Connection, log), progress)
+        probes = Sides(base.place, head.place, twin, partial(Connection, log), folder / "prepared", progress)
         stack.callback(probes.close)
         processes = Processes(probes, settings, able, stack.enter_context((folder / "facts.jsonl").open("wb")))
         probes.start()
@@ -173,17 +180,17 @@ def live(
             kept += [entry for entry in read(path) if entry.name not in slowed]
             say(f"suite {number}: {duration(tally.seconds[-1])}, {tally.red} red, {tally.distrusted} distrusted so far")
     progress("")
-    return tally, pool_of(kept, {name: processes.cost(name) for name in names})
+    return tally, pool_of(kept, {name: processes.cost(name) for name in names}, processes.renewal())
 
 
-def pool_of(entries: Sequence[Entry], seconds: Mapping[str, float]) -> Pool:
+def pool_of(entries: Sequence[Entry], seconds: Mapping[str, float], renewal_s: float) -> Pool:
     """Return the pairs of a journal in which both sides were the same, of cells with three of them at least."""
     effects: dict[str, list[float]] = {}
     for entry in entries:
         if entry.base_s and entry.name not in CONTROLS:
             effects.setdefault(entry.name, []).append(regression.pair_effect(entry.base_s, entry.head_s))
     kept = {name: found for name, found in effects.items() if len(found) > 2}
-    return Pool(kept, {name: seconds[name] for name in kept})
+    return Pool(kept, {name: seconds[name] for name in kept}, renewal_s)
 
 
 def resample(

@@ -15,6 +15,7 @@ import pytest
 from plumbline.harness import timing
 from plumbline.harness.facts import Outputs
 from plumbline.harness.readings import read
+from plumbline.harness.session import environments
 from plumbline.harness.session.places import Here
 from plumbline.harness.session.selection import Selection
 from plumbline.harness.settings import Settings
@@ -49,7 +50,7 @@ class Simulated:
         self._chance, self._head_s, self._noise, self._head = random.Random(0), head_s, noise, head
         self.made: list[FakeConnection] = []
 
-    def __call__(self, log: object, *, progress: object, place: object, lock_s: object) -> FakeConnection:
+    def __call__(self, log: object, *, progress: object, place: Here, lock_s: object, keep: object) -> FakeConnection:
         side = ("base", "head", "twin")[len(self.made)]
         new = side != "base"
         connection = FakeConnection(
@@ -229,7 +230,7 @@ def make():
 
 
 @pytest.mark.slow
-def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, python: str) -> None:
     """Real processes, with few rounds: the head does its first layer five times, and computes the same."""
     repository = tmp_path / "mine"
     repository.mkdir()
@@ -240,6 +241,7 @@ def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatc
     (repository / "mynets.py").write_text(NETS.replace("        hidden =", again))
     monkeypatch.chdir(repository)
     monkeypatch.setenv("PLUMBLINE_LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(environments, "running", lambda *_: python)  # one that starts at once
     monkeypatch.setattr(processes, "ROUNDS", 4)
     monkeypatch.setattr(processes, "BLOCK_S", 0.004)
     for module in (schedule, regression):  # with so few the controls tell nothing; the net itself is four times as slow

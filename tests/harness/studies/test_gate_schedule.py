@@ -25,7 +25,7 @@ def pool(deviation: float, *, heavy: bool = False, bias: float = 0.0, seconds: f
         own = deviation * math.exp(chance.normal(0, 0.35))
         drawn = chance.standard_t(3, 80) / math.sqrt(3) if heavy else chance.standard_normal(80)
         effects[f"kind {kind}"] = (own * drawn + bias).tolist()
-    return Pool(effects, dict.fromkeys(effects, seconds))
+    return Pool(effects, dict.fromkeys(effects, seconds), 0.0)
 
 
 def test_what_is_promised_holds_on_simulated_pairs() -> None:
