@@ -94,15 +94,20 @@ def _row(row: Row) -> list[str]:
         _ms(row.base_s),
         _ms(row.head_s),
         _change(row) or NOTHING,
-        NOTHING if judged.interval is None else f"{judged.interval[0]:+.1%} to {judged.interval[1]:+.1%}",
+        NOTHING if judged.interval is None else f"{_percent(judged.interval[0])} to {_percent(judged.interval[1])}",
         str(judged.pairs) if judged.pairs else NOTHING,
-        NOTHING if judged.detectable is None else f"{judged.detectable:.1%}",
+        NOTHING if judged.detectable is None else _percent(judged.detectable).lstrip("+"),
         "; ".join(dict.fromkeys(filter(None, [judged.reason, *row.changes]))) or NOTHING,
     ]
 
 
 def _change(row: Row) -> str:
-    return "" if row.judgement.effect is None else f"{row.judgement.effect:+.1%}"
+    return "" if row.judgement.effect is None else _percent(row.judgement.effect)
+
+
+def _percent(share: float) -> str:
+    """Return a change in percent; beyond tenfold it says nothing but that."""
+    return ">+900%" if share > 9 else f"{share:+.1%}"
 
 
 def _ms(seconds: float | None) -> str:
