@@ -167,7 +167,7 @@ def judge(
             continue
         mean = confirmed[name] if name in confirmed else spread.mean(seen.screen)
         verdict, reason, p = INCONCLUSIVE, "too much noise", mean.p()
-        if name in slower:
+        if name in slower or (name in controls and name in confirmed and mean.p() <= FAMILY):
             verdict, reason = REGRESSED, ""
         elif name in faster:
             verdict, reason, p = IMPROVED, "", mean.opposite().p()
