@@ -122,7 +122,7 @@ def slowed(
         for _ in range(count):
             pass
 
-    taken, of_loop = best((call, synchronize), (loop, _nothing), clock=clock)
+    taken, of_loop = best((call, synchronize), (loop, nothing), clock=clock)
     count = round(share * taken / of_loop * many)
 
     def longer() -> Any:
@@ -132,7 +132,7 @@ def slowed(
     return longer
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Wait for nothing: Python is done when it returns."""
 
 

@@ -13,7 +13,7 @@ from plumbline.harness.cli import baseline, shared
 from plumbline.harness.views.terminal import Progress
 
 PARENTS = (shared.DATA, shared.STYLE)
-CHANGES = ("function", "size", "missing")  # as in harness/studies/gate
+CHANGES = ("function", "size", "missing")  # that a person can wave through
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:

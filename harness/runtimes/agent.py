@@ -15,7 +15,7 @@ from plumbline.harness.runtimes.adapter import OwnTiming, RunConfig, Runtime
 from plumbline.harness.runtimes.board import Board, Opened, Outputs, Timed
 from plumbline.harness.runtimes.export import export_once, prepare
 from plumbline.harness.runtimes.kernels import Kernel, share_in
-from plumbline.harness.runtimes.onnxruntime import arranged, doubling
+from plumbline.harness.runtimes.onnxruntime import arranged, check_doubled, doubling
 from plumbline.harness.settings import Settings
 from plumbline.models import onnx_file
 
@@ -57,8 +57,7 @@ class Agent(Runtime):
             images = numpy.arange(192, dtype=numpy.float32).reshape(1, 3, 8, 8)
             there.ready(images)
             (outputs,) = there.run(images)
-            if not (outputs == 2 * images).all():
-                raise RuntimeError(f"the agent multiplied wrongly in a trial: expected 2 x 191 = 382, got {outputs.max():g}")
+            check_doubled(outputs, images, "the agent")
 
     @classmethod
     def prepare_to_build(cls) -> None:

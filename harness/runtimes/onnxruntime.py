@@ -71,10 +71,7 @@ class OnnxRuntime(Runtime):
             session = _session(graph_read, config, fallback=False)
         images = numpy.arange(192, dtype=numpy.float32).reshape(1, 3, 8, 8)
         (outputs,) = session.run(list(graph_read.outputs), {graph_read.input: images})
-        if not (outputs == 2 * images).all():
-            raise RuntimeError(
-                f"{session.get_providers()[0]} multiplied wrongly in a trial: expected 2 x 191 = 382, got {outputs.max():g}"
-            )
+        check_doubled(outputs, images, session.get_providers()[0])
 
     @classmethod
     def prepare_to_build(cls) -> None:
@@ -179,6 +176,12 @@ class OnnxRuntime(Runtime):
             events = json.loads(Path(session.end_profiling()).read_text())
             provider = session.get_providers()[0]
         return _kernels(events, len(placed), provider)
+
+
+def check_doubled(outputs: Any, images: Any, who: str) -> None:
+    """Compare what came of the file that `doubling` writes. Raises RuntimeError where somebody multiplied wrongly."""
+    if not (outputs == 2 * images).all():
+        raise RuntimeError(f"{who} multiplied wrongly in a trial: expected 2 x 191 = 382, got {outputs.max():g}")
 
 
 def doubling(file: Path, opset: int, ir_version: int) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from plumbline.harness.session import shipping
-from plumbline.harness.session.places import BadPlace, Board, Place
+from plumbline.harness.session.places import IN_FOLDER, BadPlace, Board, Place
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.target import At
 
@@ -25,7 +25,6 @@ AGENT = Path(__file__).resolve().parents[2] / "agent" / "plumbline_agent.py"
 PYTHON = "python3"  # of a board
 MODELS = "models of the current folder"
 GIVEN = "/given"  # in a container: what the session has brought
-IN_FOLDER = 'cd "$1" && shift && exec "$@"'  # sh -c IN_FOLDER sh FOLDER COMMAND ...
 
 # What stderr says where nothing answers, and what that means; the first that fits. Of ssh itself, which ends with 255:
 SSH = {

@@ -19,13 +19,12 @@ import plumbline
 from plumbline import PlumblineError
 from plumbline.harness import messages
 from plumbline.harness.boot import BOOT
-from plumbline.harness.session.places import Here
+from plumbline.harness.session.places import IN_FOLDER, Here
 from plumbline.harness.session.selection import Selected, Selection
 
 WORKING = "."  # the files as they lie there, committed or not
 CHANGING = ("models", "harness/runtimes")  # of plumbline: what each side has of its own revision
 OURS = "src/plumbline/__init__.py"  # whose presence tells this repository from others
-IN_FOLDER = 'cd "$1" && shift && exec "$@"'  # sh -c IN_FOLDER sh FOLDER COMMAND ...
 SELECT = BOOT[2].partition("from ")[0] + "from plumbline.harness.session import selection; sys.exit(selection.main())"
 FILES = "files"  # in the folder of a side: those of its repository
 
@@ -56,7 +55,7 @@ class Tree(Here):
 
     def __init__(self, folder: Path, path: Sequence[Path], python: str, matrix: Path | None = None) -> None:
         super().__init__()
-        self.folder, self.matrix = folder, matrix
+        self.matrix = matrix
         search = os.pathsep.join([*map(str, path), *filter(None, [os.environ.get("PYTHONPATH", "")])])
         self._python = ("sh", "-c", IN_FOLDER, "sh", str(folder), "env", f"PYTHONPATH={search}", python)
         self.command = (*self._python, *BOOT[1:])

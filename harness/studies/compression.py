@@ -155,7 +155,7 @@ def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> tuple[list
             "sparse": partial(sparse, channel_major),
             "coo": partial(coo, row_major),
         }
-        times = timing.interleave_calls({name: (call, _nothing) for name, call in calls.items()}, rounds=ROUNDS)
+        times = timing.interleave_calls({name: (call, timing.nothing) for name, call in calls.items()}, rounds=ROUNDS)
     chosen_over_dense = paired_ratio(times["dense"], times["chosen"])
     assert chosen_over_dense.interval is not None, f"{ROUNDS} rounds have an interval"
     low, high = chosen_over_dense.interval
@@ -165,10 +165,6 @@ def _layer(inputs: int, outputs: int, batch: int, sparsity: float) -> tuple[list
     row = [shape, str(batch), f"{sparsity:.0%}", ms["dense"], "sparse" if won else "dense", f"{chosen_over_dense.median:.2f}x",
            f"{low:.2f}-{high:.2f}", ms["sparse"], ms["coo"], f"{faster:.1f}x"]  # fmt: skip
     return row, chosen_over_dense.median, faster
-
-
-def _nothing() -> None:
-    """Wait for nothing: a CPU is done when it returns."""
 
 
 def pruning(data: Path | None, seconds: float, style: str, progress: Progress) -> tuple[str, list[Limit]]:

@@ -187,11 +187,7 @@ def against_timer(seconds: float, rounds: int) -> tuple[float, float, float]:
 def _after_two(call: Callable[[], object]) -> float:
     call()
     call()
-    return timing.sample(call, _nothing, 1)[0]
-
-
-def _nothing() -> None:
-    pass
+    return timing.sample(call, timing.nothing, 1)[0]
 
 
 def _workload(seconds: float) -> Callable[[], object]:
@@ -202,7 +198,7 @@ def _workload(seconds: float) -> Callable[[], object]:
     while True:
         left = torch.randn(size, size)
         call = partial(torch.mm, left, left, out=torch.empty(size, size))
-        took = median(timing.sample(call, _nothing, 3))
+        took = median(timing.sample(call, timing.nothing, 3))
         if took >= seconds:
             return call
         size = max(size + 8, round(size * min(2.0, (seconds / took) ** (1 / 3))))

@@ -152,8 +152,8 @@ def pairs_to_confirm(effects: Sequence[float], suspects: int, spread: Spread) ->
 
 
 def judge(
-    evidence: Mapping[str, Evidence], spread: Spread, controls: Collection[str] = (), given_up: Collection[str] = ()
-) -> dict[str, Judgement]:
+    evidence: Mapping[Named, Evidence], spread: Spread, controls: Collection[Named] = (), given_up: Collection[Named] = ()
+) -> dict[Named, Judgement]:
     """Return the judgement of each cell. `given_up` are suspects that were not confirmed; controls are not of the family."""
     confirmed = {name: trimmed(seen.confirm) for name, seen in evidence.items() if len(seen.confirm) > 1}
     family = {name: mean for name, mean in confirmed.items() if name not in controls}
@@ -192,9 +192,7 @@ def judge_memory(effects: Mapping[Named, Sequence[float]]) -> dict[Named, Judgem
 
     One that cannot be told is within noise or inconclusive; a family of its own, by the same margin.
     """
-    timed = {str(number): Evidence(confirm=list(found)) for number, found in enumerate(effects.values())}
-    judged = judge(timed, Spread(0.0, 0.0))
-    return {name: judged[str(number)] for number, name in enumerate(effects)}
+    return judge({name: Evidence(confirm=list(found)) for name, found in effects.items()}, Spread(0.0, 0.0))
 
 
 def distrust(evidence: Mapping[str, Evidence], same: Collection[str], slowed: str) -> list[str]:
@@ -215,12 +213,12 @@ def upper(mean: Mean, confidence: float) -> float:
     return mean.value + student(confidence, mean.freedom) * mean.error
 
 
-def rejected(p: Mapping[str, float]) -> set[str]:
+def rejected(p: Mapping[Named, float]) -> set[Named]:
     """Return the hypotheses that Holm's procedure rejects at FAMILY.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
-    rejected: set[str] = set()
+    rejected: set[Named] = set()
     for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
         if p[name] > FAMILY / (len(p) - rank):
             break

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from plumbline.harness.studies.gate import BROKEN, COULD_NOT_TELL, FINE, SLOWER_CODE, Report, Row
 from plumbline.harness.verdicts.regression import INCOMPARABLE, INCONCLUSIVE, MISSING, REGRESSED, WITHIN_NOISE
-from plumbline.harness.views.table import NOTHING, tabulated
+from plumbline.harness.views.table import NOTHING, milliseconds, tabulated
 from plumbline.texts import duration
 
 HEADS = ["cell", "verdict", "base, ms", "head, ms", "change", "99 %", "pairs", "would show", "why"]
@@ -91,8 +91,8 @@ def _row(row: Row) -> list[str]:
     return [
         row.name,
         judged.verdict,
-        _ms(row.base_s),
-        _ms(row.head_s),
+        milliseconds(row.base_s),
+        milliseconds(row.head_s),
         _change(row) or NOTHING,
         NOTHING if judged.interval is None else f"{_percent(judged.interval[0])} to {_percent(judged.interval[1])}",
         str(judged.pairs) if judged.pairs else NOTHING,
@@ -108,7 +108,3 @@ def _change(row: Row) -> str:
 def _percent(share: float) -> str:
     """Return a change in percent; beyond tenfold it says nothing but that."""
     return ">+900%" if share > 9 else f"{share:+.1%}"
-
-
-def _ms(seconds: float | None) -> str:
-    return NOTHING if seconds is None else f"{1e3 * seconds:.3g}"

@@ -13,7 +13,7 @@ from msgspec import Struct
 from plumbline.harness.verdicts.changes import LEAST, Found, Series, changed_with, level
 from plumbline.harness.verdicts.comparison import CALLS, SESSIONS_DIFFER, Comparison, Measured, Pair
 from plumbline.harness.verdicts.regression import INCOMPARABLE
-from plumbline.harness.views.table import NOTHING, tabulated
+from plumbline.harness.views.table import NOTHING, milliseconds, tabulated
 
 COMPARED = ["cell", "call", "B / A", "95 %", "A, ms", "B, ms", "process MiB", "top-1 A", "top-1 B"]
 CHANGED = ["cell", "since", "revisions", "change", "95 %", "from, ms", "to, ms", "sessions", "what else changed"]
@@ -103,8 +103,8 @@ def _changes(series: Series, seen: Found) -> list[list[str]]:
             f"{before.revision} -> {after.revision}",
             _by(change.size),
             f"{_by(change.interval[0])} to {_by(change.interval[1])}",
-            _ms(level(series, ends[index], change.first)),
-            _ms(level(series, change.first, ends[index + 2])),
+            milliseconds(level(series, ends[index], change.first)),
+            milliseconds(level(series, change.first, ends[index + 2])),
             f"{change.first - ends[index]} -> {ends[index + 2] - change.first}",
             "; ".join(changed_with(series, change)) or NOTHING,
         ])  # fmt: skip
@@ -146,8 +146,8 @@ def _pair(pair: Pair) -> list[str]:
         pair.call + ("!" if pair.reason else ""),
         NOTHING if pair.ratio is None else f"{pair.ratio:.3f}",
         NOTHING if pair.interval is None else f"{pair.interval[0]:.3f} to {pair.interval[1]:.3f}",
-        _ms(a.median_s),
-        _ms(b.median_s),
+        milliseconds(a.median_s),
+        milliseconds(b.median_s),
         NOTHING if a.memory_bytes is None or b.memory_bytes is None else f"{_mib(a.memory_bytes)} -> {_mib(b.memory_bytes)}",
         _top1(a),
         _top1(b),
@@ -156,10 +156,6 @@ def _pair(pair: Pair) -> list[str]:
 
 def _listed(head: str, names: Sequence[str]) -> str:
     return f"{head} ({len(names)}):\n" + "\n".join(f"- {name}" for name in names)
-
-
-def _ms(seconds: float | None) -> str:
-    return NOTHING if seconds is None else f"{1e3 * seconds:.3g}"
 
 
 def _mib(count: float) -> str:

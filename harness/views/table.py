@@ -105,7 +105,7 @@ def line(record: Record) -> str:
     if record.outcome != OK:
         return f"{text}: {textwrap.shorten(record.reason or '', 120, placeholder=' ...')}"
     if record.latency is not None:
-        text += f"  {_milliseconds(record.latency.model.median_s)} ms {_doubt(record)}"
+        text += f"  {milliseconds(record.latency.model.median_s)} ms {_doubt(record)}"
         text += "".join(f"  ! {remark}" for remark in record.latency.remarks)
     elif record.counts is not None:
         text = f"{record.cell.model} at {record.cell.image_size} pixels  counted"
@@ -175,14 +175,15 @@ def _model(record: Record) -> Timing | None:
     return None if record.latency is None else record.latency.model
 
 
-def _milliseconds(seconds: float | None) -> str:
+def milliseconds(seconds: float | None) -> str:
+    """Return three digits of seconds, in ms; of a second and more all of them."""
     return NOTHING if seconds is None else f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
 
 
 def _median(record: Record) -> str:
     if record.latency is None:
         return NOTHING
-    return _milliseconds(record.latency.model.median_s) + ("!" if record.latency.remarks else "")
+    return milliseconds(record.latency.model.median_s) + ("!" if record.latency.remarks else "")
 
 
 def _doubt(record: Record) -> str:
@@ -199,7 +200,7 @@ def _bound(name: str) -> Callable[[Record], str]:
         if timing is None:
             return NOTHING
         bound = timing.percentiles[name].bound_s
-        return "few" if bound is None else "≤" + _milliseconds(bound)
+        return "few" if bound is None else "≤" + milliseconds(bound)
 
     return column
 
@@ -261,12 +262,12 @@ COLUMNS: dict[str, Callable[[Record], str]] = {
     "MAC\nM": _macs,
     "error": _error,
     "top-1": _top1,
-    "first\nms": lambda record: _milliseconds(record.latency.first_s if record.latency else None),
+    "first\nms": lambda record: milliseconds(record.latency.first_s if record.latency else None),
     "p50\nms": _median,
     "±": _doubt,
     "p90\nms": _bound("p90"),
     "p99\nms": _bound("p99"),
-    "e2e\nms": lambda record: _milliseconds(record.latency.with_transfer.median_s if record.latency else None),
+    "e2e\nms": lambda record: milliseconds(record.latency.with_transfer.median_s if record.latency else None),
     "image\n/s": _rate,
     "weights\nMiB": _mebibytes("weights"),
     "inference\nMiB": _mebibytes("inference"),

@@ -80,24 +80,26 @@ class Sides:
             self._connections[name] = connect(progress=self._forward, place=place, lock_s=lock_s, keep=keep)
             locked.add(place.name)
 
-    def start(self) -> None:
-        """Start them. Raises BrokenSide."""
-        for name, connection in self._connections.items():
+    def start(self, sides: Sequence[str] = (BASE, HEAD)) -> None:
+        """Start the probes of these sides, all at once. Raises BrokenSide."""
+        for side in sides:
+            self._connections[side].launch()
+        for side in sides:
             try:
-                connection.start()
+                self._connections[side].start()
             except CellEnded as end:
-                raise BrokenSide(name, end.reason) from end
+                raise BrokenSide(side, end.reason) from end
 
     def renew(self, sides: Sequence[str]) -> None:
-        """Start the probes of these sides anew, all at once; those of another machine go on.
+        """Start the probes of these sides anew; those of another machine go on. Raises BrokenSide.
 
         A cell's process is a fork of its probe, and has its memory where that has it, which makes all its pairs a little faster
         or slower.
         """
-        here = [self._connections[side] for side in sides if not self._connections[side].place.name]
-        for act in ("close", "launch", "start"):
-            for connection in here:
-                getattr(connection, act)()
+        here = [side for side in sides if not self._connections[side].place.name]
+        for side in here:
+            self._connections[side].close()
+        self.start(here)
 
     def probe(self, side: str, cell: Cell, settings: Settings) -> CellProbe:
         return CellProbe(self._connections[side], cell, settings)
@@ -176,7 +178,7 @@ class Processes:
 
     def medians(self, name: str) -> tuple[float, float] | tuple[None, None]:
         """Return the median inference of the base and of the head, in seconds, over all pairs."""
-        base, head = (self._taken.get((name, side)) for side in ("base", "head"))
+        base, head = (self._taken.get((name, side)) for side in (BASE, HEAD))
         return (median(base), median(head)) if base and head else (None, None)
 
     def clock(self) -> float:
@@ -193,10 +195,9 @@ class Processes:
     def take(self, name: str, stage: str) -> float | None:
         cell = self._controls.get(name, name)
         contestant, calls, began = self._cells[cell], self._calls[cell], self.clock()
-        sides = {"base": ("base", contestant.base), "head": ("head", contestant.head)}
-        if name in CONTROLS:
-            sides = {"base": ("twin", contestant.head), "head": ("head", contestant.head)}
-        slowed = {"head": SLOWED if name == SLOWER else self.slowed.get(name, 0.0), "base": 0.0}
+        base = (TWIN, contestant.head) if name in CONTROLS else (BASE, contestant.base)
+        sides = {BASE: base, HEAD: (HEAD, contestant.head)}
+        slowed = {HEAD: SLOWED if name == SLOWER else self.slowed.get(name, 0.0), BASE: 0.0}
         probes = {
             side: self._sides.probe(connection, cell_, replace(self._settings, slowed=slowed[side]))
             for side, (connection, cell_) in sides.items()
@@ -215,8 +216,8 @@ class Processes:
             for probe in probes.values():
                 probe.close()
         self._seconds.setdefault(cell, []).append(self.clock() - began)
-        both = {key: [memory["base"][key], memory["head"][key]] for key in memory["base"] if key in memory["head"]}
-        entry = Entry(name, stage=stage, base_s=taken["base"], head_s=taken["head"], memory=both)
+        both = {key: [memory[BASE][key], memory[HEAD][key]] for key in memory[BASE] if key in memory[HEAD]}
+        entry = Entry(name, stage=stage, base_s=taken[BASE], head_s=taken[HEAD], memory=both)
         self.write(entry)
         self.remember([entry])
         return regression.pair_effect(entry.base_s, entry.head_s)

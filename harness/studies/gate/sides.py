@@ -99,14 +99,13 @@ def _trees(
     for side, revision in ((BASE, base), (HEAD, head), (TWIN, head)):
         say(f"writing {revision.shown}")
         files[side] = written(repository, revision, scratch / side)
-    texts = {side: environments.needed(folder) for side, folder in files.items()}
+    same = environments.needed(files[BASE]) == environments.needed(files[HEAD])
     trees, wrong = {}, None
     for side in (HEAD, TWIN, BASE):
-        same = texts[BASE] == texts[HEAD]
-        files_of = files[side]
-        python = (
-            environments.running(more[side], cache, say) if same else environments.of_project(files_of, more[side], cache, say)
-        )
+        if same:
+            python = environments.running(more[side], cache, say)
+        else:
+            python = environments.of_project(files[side], more[side], cache, say)
         try:
             trees[side] = repository.tree({BASE: base}.get(side, head), scratch / side, python)
         except BadRevision as error:  # a base from before the face
