@@ -26,7 +26,7 @@ from plumbline.harness.session.session import Session, default_run_dir, known_sp
 from plumbline.harness.settings import Settings
 from plumbline.harness.views import table, terminal
 from plumbline.models.weights.weights import candidates, file_name
-from plumbline.texts import duration
+from plumbline.texts import duration, number_of
 
 MEASURED, COUNTED = "probe", "counter"  # the fixtures for a tier's cells, and for those that it only counts
 
@@ -204,7 +204,7 @@ class Bench:
                 self._write(remark)
             found = self.session.speed()
             self._estimate = plan.Estimate(*self._selected_cells(), self.settings, self.run_dir.parent, found)
-            self._write(f"{len(self._selected)} cells, about {duration(self._estimate.left())}")
+            self._write(f"{number_of(len(self._selected), 'cell')}, about {duration(self._estimate.left())}")
             if warned := plan.slow(possible, self._estimate, self.settings):
                 self._write(warned)
         except (Busy, RunError, CellEnded, places.BadPlace) as error:
@@ -312,7 +312,7 @@ class Bench:
         if slow:
             precisions = ", ".join(dict.fromkeys(cell.precision for cell in slow))
             self._write(
-                f"left out, as this processor has no arithmetic in {precisions}: {len(slow)} cells of more than "
+                f"left out, as this processor has no arithmetic in {precisions}: {number_of(len(slow), 'cell')} of more than "
                 f"{matrix.EMULATED_MACS / 1e6:g} M MACs (--model NAME --precision {slow[0].precision} measures one all the same)"
             )
 
@@ -336,7 +336,7 @@ class Bench:
             return
         terminalreporter.section("evaluation matrix")
         terminalreporter.write_line(table.matrix(list(self.session.records.values())))
-        terminalreporter.write_line(f"{len(self.session.records)} records in {self.run_dir}")
+        terminalreporter.write_line(f"{number_of(len(self.session.records), 'record')} in {self.run_dir}")
         if self._selected and not self.session.measured:
             terminalreporter.write_line("nothing was measured: no cell ended ok", red=True)
 

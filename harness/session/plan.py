@@ -28,7 +28,7 @@ from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed, guessed
 from plumbline.models import DENSE, variant
 from plumbline.models.weights.weights import AmbiguousWeights, Weights, WrongWeights, located
-from plumbline.texts import duration
+from plumbline.texts import duration, number_of
 
 START_S = 5.0  # the probe server: importing torch
 CELL_S = 0.3
@@ -291,7 +291,7 @@ def describe(
     known = len(estimate.known - set(reasons))
     seconds = estimate.left() + (START_S if possible else 0)
     basis = f"{known} from an earlier run, {len(possible) - known} guessed from their MACs and the speed of this machine"
-    lines = [f"tier {tier}: {len(possible)} cells to measure, about {duration(seconds)} ({basis})"]
+    lines = [f"tier {tier}: {number_of(len(possible), 'cell')} to measure, about {duration(seconds)} ({basis})"]
     lines += [f"  {cell.id}  {duration(estimate.of(cell))}" for cell in possible]
     if warned := slow(possible, estimate, settings):
         lines.insert(1, warned)
@@ -299,7 +299,7 @@ def describe(
         lines.append(f"only counted, as they are too large to be timed in this tier: {len(counted)}")
         lines += [f"  {cell.model} at {cell.image_size} pixels" for cell in counted]
     if reasons:
-        lines.append(f"impossible: {len(reasons)} cells")
+        lines.append(f"impossible: {number_of(len(reasons), 'cell')}")
         lines += [f"  {cell.id}  {reason.outcome}: {reason.reason}" for cell, reason in reasons.items()]
     return "\n".join(lines)
 

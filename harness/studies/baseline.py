@@ -24,6 +24,7 @@ from plumbline.harness.verdicts import baseline, regression
 from plumbline.harness.verdicts.baseline import Kept, Session
 from plumbline.harness.verdicts.comparison import differing, of_machine, of_settings
 from plumbline.harness.verdicts.regression import MISSING, REGRESSED, Judgement
+from plumbline.texts import number_of
 
 NO_CANARY = "none"
 
@@ -81,7 +82,9 @@ def update(folder: Path, run: Path) -> list[str]:
             words.append(f"{path.name} is stored already: nothing changed")
             continue
         path.write_bytes(msgspec.json.format(msgspec.json.encode(session), indent=1) + b"\n")
-        words.append(f"{path.name}: {len(session.cells)} cells, beside {len(same)} sessions of the same key")
+        words.append(
+            f"{path.name}: {number_of(len(session.cells), 'cell')}, beside {number_of(len(same), 'session')} of the same key"
+        )
         if stored and not same:
             words += [f"  a new key: {text}" for text in differing(stored[-1].key, session.key, baseline.KINDS).values()]
         for name, kept in session.cells.items():

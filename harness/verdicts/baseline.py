@@ -35,6 +35,7 @@ from plumbline.harness.verdicts.regression import (
     rejected,
     upper,
 )
+from plumbline.texts import number_of
 
 LEAST = 10  # stored sessions; their spread is known too badly from fewer
 SUSPECT = 0.2  # p of being slower, in one new session, below which a cell is confirmed
@@ -152,7 +153,7 @@ def undecided(stored: Sequence[Session], fresh: Session, cell: str, canary: str 
         return Judgement(INCOMPARABLE, "; ".join(differing(last.key, fresh.key, KINDS).values()))
     if not others and len(same) >= LEAST:
         return Judgement(NEW, "no stored session has it")
-    return Judgement(INCONCLUSIVE, f"{own} sessions stored, expected {LEAST} at least; {INSTEAD}")
+    return Judgement(INCONCLUSIVE, f"{number_of(own, 'session')} stored, expected {LEAST} at least; {INSTEAD}")
 
 
 def suspicious(known: Level, first: float) -> bool:

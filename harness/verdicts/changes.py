@@ -25,6 +25,7 @@ from plumbline.harness.machine import Machine
 from plumbline.harness.record import Record
 from plumbline.harness.statistics import student
 from plumbline.harness.verdicts.comparison import differing, measured
+from plumbline.texts import number_of
 
 Floats = NDArray[numpy.floating[Any]]
 
@@ -110,7 +111,7 @@ def changes(medians_s: Sequence[float], share: float = FALSE_POINTS) -> Found:
     """
     count = len(medians_s)
     if count < LEAST:
-        return Found(short=f"{count} sessions, expected {LEAST} at least")
+        return Found(short=f"{number_of(count, 'session')}, expected {LEAST} at least")
     logs = _without_spikes(numpy.log(numpy.asarray([medians_s])))[0]
     points: list[int] | None = []
     while points is not None:

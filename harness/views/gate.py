@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from plumbline.harness.studies.gate import BROKEN, COULD_NOT_TELL, FINE, SLOWER_CODE, Report, Row
 from plumbline.harness.verdicts.regression import INCOMPARABLE, INCONCLUSIVE, MISSING, REGRESSED, WITHIN_NOISE
 from plumbline.harness.views.table import NOTHING, milliseconds, tabulated
-from plumbline.texts import duration
+from plumbline.texts import duration, number_of
 
 HEADS = ["cell", "verdict", "base, ms", "head, ms", "change", "99 %", "pairs", "would show", "why"]
 LEFT = ["cell", "verdict", "why"]
@@ -31,7 +31,7 @@ def text(report: Report, style: str = "simple", whole: bool = False) -> str:
     if rows:
         parts.append(tabulated([_row(row) for row in rows], HEADS, LEFT, style))
     if len(rows) < len(report.rows):
-        parts.append(f"{len(fine)} more cells are within noise")
+        parts.append(f"{number_of(len(fine), 'more cell')} within noise")
     if report.controls:
         parts.append("Controls\n\n" + tabulated([_row(row) for row in report.controls], HEADS, LEFT, style))
     if report.skipped:

@@ -21,6 +21,7 @@ from plumbline.models.data.datasets import DATASETS
 from plumbline.models.layers import Layer, macs, parameters
 from plumbline.models.registry import REGISTRY
 from plumbline.models.sources.outside import GROUP, announced
+from plumbline.texts import number_of
 
 OTHERS = "others: timm:NAME, torchvision:NAME, package.module:CALLABLE, FILE.onnx; one in detail: plumbline show MODEL"
 
@@ -181,7 +182,7 @@ def _data(name: str, root: Path | None) -> str:
 
 def _tier(tier: matrix.Tier) -> str:
     cells, counted = len(matrix.expand(tier, {})), len(matrix.counted(tier, {}))
-    return f"{cells} cells" + (f", {counted} more counted only" if counted else "")
+    return number_of(cells, "cell") + (f", {counted} more counted only" if counted else "")
 
 
 def _lines(pairs: Iterable[tuple[str, str]]) -> str:

@@ -14,6 +14,7 @@ from plumbline.harness.verdicts.changes import LEAST, Found, Series, changed_wit
 from plumbline.harness.verdicts.comparison import CALLS, SESSIONS_DIFFER, Comparison, Measured, Pair
 from plumbline.harness.verdicts.regression import INCOMPARABLE
 from plumbline.harness.views.table import NOTHING, milliseconds, tabulated
+from plumbline.texts import number_of
 
 COMPARED = ["cell", "call", "B / A", "95 %", "A, ms", "B, ms", "process MiB", "top-1 A", "top-1 B"]
 CHANGED = ["cell", "since", "revisions", "change", "95 %", "from, ms", "to, ms", "sessions", "what else changed"]
@@ -60,7 +61,8 @@ def history(found: Sequence[tuple[Series, Found]], share: float, style: str = "s
     for machine in dict.fromkeys(series.machine for series, _ in found):
         own = [(series, seen) for series, seen in found if series.machine == machine]
         rows = [row for series, seen in own for row in _changes(series, seen)]
-        parts.append(f"{machine}: {len(own)} cells in up to {max(len(series.sessions) for series, _ in own)} sessions")
+        most = max(len(series.sessions) for series, _ in own)
+        parts.append(f"{machine}: {number_of(len(own), 'cell')} in up to {number_of(most, 'session')}")
         parts += [tabulated(rows, CHANGED, CHANGED_LEFT, style)] if rows else []
         drifts = [f"{series.cell}: {_drift(seen)}" for series, seen in own if seen.drift is not None]
         quiet = [f"{series.cell}: {_noise(seen)}" for series, seen in own if not (seen.changes or seen.drift or seen.short)]
@@ -130,7 +132,8 @@ def _side(name: str, side: Side) -> str:
     when = min((row.at for row in side.rows), default="")[:16]
     machines = ", ".join(dict.fromkeys(_machine(row) for row in side.rows))
     earlier = f", {side.earlier} earlier records of the same cells left out" if side.earlier else ""
-    return f"{name}: {side.name}: {len(side.rows)} rows{earlier}, {when}, revision {revisions}, on {machines or 'no machine'}"
+    rows = number_of(len(side.rows), "row")
+    return f"{name}: {side.name}: {rows}{earlier}, {when}, revision {revisions}, on {machines or 'no machine'}"
 
 
 def _machine(row: Measured) -> str:

@@ -53,6 +53,11 @@ def size(count: float) -> str:
     raise AssertionError("the last unit takes any size")
 
 
+def number_of(number: int, thing: str) -> str:
+    """Return a number of things: 1 cell, 2 cells."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A question after names that are nearly this one; empty where there are none."""
     close = difflib.get_close_matches(name, list(known), n=4, cutoff=0.6)

@@ -35,7 +35,7 @@ from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER, Outc
 from plumbline.harness.studies.gate.sides import BASE, HEAD, Side
 from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.regression import IMPROVED, INCOMPARABLE, INCONCLUSIVE, MISSING, NEW, REGRESSED, Judgement
-from plumbline.texts import duration
+from plumbline.texts import duration, number_of
 
 FINE, SLOWER_CODE, BROKEN, COULD_NOT_TELL = 0, 1, 2, 3  # exit codes
 JOURNAL, REPORT = "gate.jsonl", "gate.json"
@@ -113,7 +113,8 @@ def gate(
         sides = Sides(base.place, head.place, twin, partial(Connection, log), scratch, progress)
         stack.callback(sides.close)
         processes = Processes(sides, settings, able, journal)
-        say(f"base: {base.shown}\nhead: {head.shown}\n{here()}\n{len(able)} cells on both sides; each is built and checked first")
+        say(f"base: {base.shown}\nhead: {head.shown}\n{here()}")
+        say(f"{number_of(len(able), 'cell')} on both sides; each is built and checked first")
         for side in (base, head):
             if side.place.name:
                 side.place.prepare(needed(list(side.cells.values()), settings), progress)
@@ -130,7 +131,8 @@ def gate(
             planned_s = schedule.planned(timed, processes)
             within = "" if budget_s is None else f", within a budget of {duration(budget_s)}"
             spent = duration(time.monotonic() - began)
-            say(f"{len(timed)} cells to be timed: about {duration(planned_s)} after {spent} of getting ready{within}")
+            cells = number_of(len(timed), "cell")
+            say(f"{cells} to be timed: about {duration(planned_s)} after {spent} of getting ready{within}")
 
             def tell(text: str, left: float) -> None:
                 sides.said = f"about {duration(left)} left, {text}"

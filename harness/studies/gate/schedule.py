@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.regression import CONFIRMING, LOOKS, Evidence, Spread
+from plumbline.texts import number_of
 
 CONTROLS = ("same code 1", "same code 2", "slowed by 5 %")  # in every suite, beside its cells
 SAME, SLOWER = CONTROLS[:2], CONTROLS[2]
@@ -107,7 +108,7 @@ def _screened(
             for number, name in enumerate(wanted):
                 left = sum(map(pairs.cost, wanted[number:])) + reserve + (look - 1 - len(found[name].screen)) * pairs.renewal()
                 left += sum(pairs.cost(other) * (look - 1 - len(found[other].screen)) for other in wanted)
-                say(f"screening {len(active)} cells, pair {len(found[name].screen) + 1} of {look}", left)
+                say(f"screening {number_of(len(active), 'cell')}, pair {len(found[name].screen) + 1} of {look}", left)
                 if not _took(name, found[name].screen, SCREEN, pairs):
                     active.remove(name)
         spread = Spread.of([found[name].screen for name in names if len(found[name].screen) > 1])
@@ -141,7 +142,7 @@ def _confirm(
             if pairs.clock() + pairs.cost(name) > until:  # it became slower than it was
                 return [*given_up, *(other for other in unfinished if other not in CONTROLS)]
             seconds = sum(pairs.cost(other) * max(0, count - len(found[other].confirm)) for other, count in wanted.items())
-            say(f"confirming {len(wanted) - len(CONTROLS)} suspects and {len(CONTROLS)} controls", seconds)
+            say(f"confirming {number_of(len(wanted) - len(CONTROLS), 'suspect')} and {len(CONTROLS)} controls", seconds)
             if not _took(name, found[name].confirm, CONFIRM, pairs):
                 del wanted[name]
     return given_up

@@ -111,7 +111,7 @@ def test_what_is_only_counted_takes_hardly_any_time(tmp_path: Path) -> None:
     estimate = Estimate([cell()], [large], Settings(), tmp_path)
     assert 0 < estimate.of(large) < 1 < of(large, tmp_path)
     text = describe("t", [cell()], [large], Settings(), tmp_path)
-    assert "1 cells to measure" in text
+    assert "1 cell to measure" in text
     assert "vit_l_16 at 224 pixels" in text
 
 
