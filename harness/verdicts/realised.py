@@ -19,11 +19,16 @@ EXPLAINED = {
 
 
 def shortfalls(record: Record) -> list[str]:
-    """Return those of EXPLAINED that hold of a variant; none of a dense model, and of one that realises what it saves."""
+    """Return those of EXPLAINED that hold of a variant; none of a dense model, and of one that realises what it saves.
+
+    An emulator's times are of no processor, and say nothing about a gain.
+    """
     promise = record.promise
     if promise is None:
         return []
-    speedup, found = None if record.delivery is None else record.delivery.speedup, []
+    speedup, found = None, []
+    if record.delivery is not None and record.machine.emulator is None:
+        speedup = record.delivery.speedup
     gain = promise.speedup - 1
     if speedup is not None and (speedup < SLOWER or (gain > GAIN - 1 and speedup - 1 < gain * KEPT)):
         dense = record.options.get("sparse_layers") == 0  # chosen when the cell was built

@@ -46,3 +46,9 @@ def test_a_shortfall_is_told_in_plain_words() -> None:
     assert (shortfalls(coded), explained([coded])) == ([], [])
     assert shortfalls(shown(promise, None)) == ["no smaller"]
     assert shortfalls(record_of()) == []
+
+
+def test_the_times_of_an_emulator_call_no_variant_slow() -> None:
+    found = shown(Promise(100, 100, 5, 5, 1000, 1000, 50, 400, 20, None), 0.2)
+    assert shortfalls(found) == ["slower"]
+    assert shortfalls(replace(found, machine=replace(found.machine, emulator="qemu-aarch64-static"))) == []
