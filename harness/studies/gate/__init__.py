@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -39,6 +40,7 @@ from plumbline.texts import duration, number_of
 
 FINE, SLOWER_CODE, BROKEN, COULD_NOT_TELL = 0, 1, 2, 3  # exit codes
 JOURNAL, REPORT = "gate.jsonl", "gate.json"
+SPREAD, USUAL_SPREAD = Path("gate", "spread.json"), regression.Spread(0.015**2, 4.0)
 SETTINGS = {"accuracy_images": 0, "warmup_s": 0.0, "sampling_s": 0.0, "train_minutes": 0.0}
 
 
@@ -105,14 +107,7 @@ def gate(
     skipped = {name: head.impossible[name] for name in common if name in base.impossible and name in head.impossible}
     path, identity = folder / JOURNAL, f"{base.shown} | {head.shown} | {here()} | {settings.seed}"
     earlier = _resumed(path, identity) if resume else _begun(path, identity)
-    with ExitStack() as stack:
-        stack.callback(lock_machine(wait_s, holder()).release)
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-gate-")))
-        log = stack.enter_context((folder / "probe.log").open("ab"))
-        journal = stack.enter_context(path.open("ab"))
-        sides = Sides(base.place, head.place, twin, partial(Connection, log), scratch, progress)
-        stack.callback(sides.close)
-        processes = Processes(sides, settings, able, journal)
+    with ready((base, head, twin), settings, able, path, wait_s, progress) as (sides, processes):
         say(f"base: {base.shown}\nhead: {head.shown}\n{here()}")
         say(f"{number_of(len(able), 'cell')} on both sides; each is built and checked first")
         for side in (base, head):
@@ -128,20 +123,22 @@ def gate(
         outcome, planned_s = Outcome({}, regression.Spread(0.0, 0.0), []), 0.0
         if timed:
             processes.choose_controls(timed)
-            planned_s = schedule.planned(timed, processes)
+            until = math.inf if budget_s is None else began + budget_s
+            drawn = schedule.planned(timed, processes, _earlier_spread(settings.cache), until)
+            planned_s = median(drawn)
             within = "" if budget_s is None else f", within a budget of {duration(budget_s)}"
             spent = duration(time.monotonic() - began)
             cells = number_of(len(timed), "cell")
-            say(f"{cells} to be timed: about {duration(planned_s)} after {spent} of getting ready{within}")
+            say(f"{cells} to be timed: about {_between(drawn)} after {spent} of getting ready{within}")
 
             def tell(text: str, left: float) -> None:
                 sides.said = f"about {duration(left)} left, {text}"
                 progress(sides.said)
 
             started = time.monotonic()
-            until = math.inf if budget_s is None else began + budget_s
             outcome = schedule.run(timed, processes, until=until, evidence=processes.remember(earlier), say=tell)
             say(f"planned {duration(planned_s)}, took {duration(time.monotonic() - started)}")
+            _keep_spread(settings.cache, outcome.spread)
         progress("")
     judged = _judged(outcome, processes)
     memory = regression.judge_memory(processes.memory)
@@ -161,6 +158,48 @@ def gate(
     )
     (folder / REPORT).write_bytes(messages.encode(report))
     return report
+
+
+@contextmanager
+def ready(
+    sides: tuple[Side, Side, Place],
+    settings: Settings,
+    cells: Mapping[str, Contestant],
+    journal: Path,
+    wait_s: float,
+    progress: Callable[[str], None],
+) -> Iterator[tuple[Sides, Processes]]:
+    """Lock the machine, open the journal, and make what starts the probes and what takes pairs of them. Raises Busy."""
+    base, head, twin = sides
+    with ExitStack() as stack:
+        stack.callback(lock_machine(wait_s, holder()).release)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-gate-")))
+        log = stack.enter_context((journal.parent / "probe.log").open("ab"))
+        probes = Sides(base.place, head.place, twin, partial(Connection, log), scratch, progress)
+        stack.callback(probes.close)
+        yield probes, Processes(probes, settings, cells, stack.enter_context(journal.open("ab")))
+
+
+def _earlier_spread(cache: Path) -> regression.Spread:
+    """Return how the pairs of the last gate on this machine spread; before the first one a usual value."""
+    try:
+        return messages.decode((cache / SPREAD).read_bytes(), dict[str, regression.Spread])[here()]
+    except (OSError, KeyError, messages.BadMessage):
+        return USUAL_SPREAD
+
+
+def _keep_spread(cache: Path, spread: regression.Spread) -> None:
+    if spread.freedom:
+        (cache / SPREAD).parent.mkdir(parents=True, exist_ok=True)
+        (cache / SPREAD).write_bytes(messages.encode({here(): spread}))
+
+
+def _between(drawn: Sequence[float]) -> str:
+    """Say how long it takes: where it cannot be told within 15 %, as noise makes suspects by chance, from when to when."""
+    usual = median(drawn)
+    if drawn[0] >= 0.85 * usual and drawn[-1] <= 1.15 * usual:
+        return duration(usual)
+    return f"{duration(usual)} ({duration(drawn[0])} to {duration(drawn[-1])})"
 
 
 def _begun(path: Path, identity: str) -> list[Entry]:

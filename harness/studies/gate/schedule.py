@@ -10,12 +10,13 @@ from typing import Protocol
 from msgspec import Struct
 
 from plumbline.harness.verdicts import regression
-from plumbline.harness.verdicts.regression import CONFIRMING, LOOKS, Evidence, Spread
+from plumbline.harness.verdicts.regression import CONFIRMING, EFFECT, LOOKS, Evidence, Spread
 from plumbline.texts import number_of
 
 CONTROLS = ("same code 1", "same code 2", "slowed by 5 %")  # in every suite, beside its cells
 SAME, SLOWER = CONTROLS[:2], CONTROLS[2]
 SCREEN, CONFIRM = "screen", "confirm"  # stages
+DRAWN = 15  # suites, to say how long one takes
 Say = Callable[[str, float], None]
 
 
@@ -73,9 +74,35 @@ def run(
     return Outcome(found, spread, [*given_up, *(name for name in names if name not in affordable)])
 
 
-def planned(names: Sequence[str], pairs: Pairs) -> float:
-    """Return the seconds of a suite in which nothing is suspect: the first look, a few second ones, and the controls."""
-    return sum(map(pairs.cost, names)) * (LOOKS[0] + 0.3) + (LOOKS[0] + 1) * pairs.renewal() + _reserve(pairs)
+class _Supposed:
+    """Pairs of a suite in which nothing is slower, and whose spreads are like those of an earlier one; on a clock of its own."""
+
+    def __init__(self, names: Sequence[str], pairs: Pairs, spread: Spread, chance: random.Random) -> None:
+        self._pairs, self._chance, self._now = pairs, chance, pairs.clock()
+        self.cost, self.renewal, self.control = pairs.cost, pairs.renewal, pairs.control
+        half = max(1.0, spread.freedom) / 2
+        self._deviation = {name: math.sqrt(spread.variance * half / chance.gammavariate(half, 1.0)) for name in names}
+
+    def take(self, name: str, stage: str) -> float:
+        self._now += self._pairs.cost(name)
+        cell = self._pairs.control(name) if name in CONTROLS else name
+        return self._chance.gauss(EFFECT if name == SLOWER else 0.0, self._deviation[cell])
+
+    def renew(self, stage: str) -> None:
+        self._now += self._pairs.renewal()
+
+    def clock(self) -> float:
+        return self._now
+
+
+def planned(names: Sequence[str], pairs: Pairs, spread: Spread, until: float = math.inf) -> list[float]:
+    """Return the seconds of suites in which nothing is slower, the shortest first; they are drawn, with spreads like `spread`."""
+    chance, began, taken = random.Random(0), pairs.clock(), []
+    for _ in range(DRAWN):
+        supposed = _Supposed(names, pairs, spread, chance)
+        run(names, supposed, until=until, chance=chance)
+        taken.append(supposed.clock() - began)
+    return sorted(taken)
 
 
 def _reserve(pairs: Pairs) -> float:

@@ -10,23 +10,19 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from statistics import fmean, median, stdev
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import here
-from plumbline.harness.session.client import Connection
 from plumbline.harness.session.places import Place
 from plumbline.harness.settings import Settings
 from plumbline.harness.statistics import wilson_interval
-from plumbline.harness.studies.gate import SETTINGS, GateError, facts_of, read, schedule
-from plumbline.harness.studies.gate.processes import Contestant, Entry, Processes, Sides
+from plumbline.harness.studies.gate import SETTINGS, GateError, facts_of, read, ready, schedule
+from plumbline.harness.studies.gate.processes import Contestant, Entry
 from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER
 from plumbline.harness.studies.gate.sides import Side
 from plumbline.harness.verdicts import regression
@@ -141,7 +137,7 @@ def live(
 
     Returns what became of them, and the pairs of the cells that were not slowed down. Raises Busy, BrokenSide and GateError.
     """
-    base, head, twin = sides
+    base, head, _ = sides
     settings, cells = (
         replace(settings, **SETTINGS),
         {name: Contestant(cell, head.cells[name]) for name, cell in base.cells.items()},
@@ -150,12 +146,7 @@ def live(
     folder.mkdir(parents=True, exist_ok=True)
     tally, chance = Tally(), random.Random(0)
     kept: list[Entry] = []
-    with ExitStack() as stack:
-        stack.callback(lock_machine(0.0, holder()).release)
-        log = stack.enter_context((folder / "probe.log").open("ab"))
-        probes = Sides(base.place, head.place, twin, partial(Connection, log), folder / "prepared", progress)
-        stack.callback(probes.close)
-        processes = Processes(probes, settings, able, stack.enter_context((folder / "facts.jsonl").open("wb")))
+    with ready(sides, settings, able, folder / "facts.jsonl", 0.0, progress) as (probes, processes):
         probes.start()
         facts = facts_of(able, processes, (), probes)
         names = [name for name in able if all(one.reason is None for one in facts[name].values())]
