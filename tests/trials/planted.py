@@ -157,9 +157,9 @@ def run(folder: Path, kind: str, runs: int, options: list[str]) -> None:
     """Run `tox -e gate` so many times in the clone of a kind, which is made where it is not there."""
     at = folder / kind
     if not (at / "clone").exists():
-        at.mkdir(parents=True, exist_ok=True)
+        (at / "wheels").mkdir(parents=True, exist_ok=True)
         KINDS[kind][0](Clone(at / "clone"), known_s(folder))
-    first = 1 + len(list(at.glob("run-*")))
+    first = 1 + len(list(at.glob("run-*.txt")))
     environment = {**os.environ, "UV_FIND_LINKS": str(at / "wheels")}
     for number in range(first, first + runs):
         command = [str(Path(sys.executable).with_name("tox")), "-q", "-e", "gate", "--", "--base", "base"]
