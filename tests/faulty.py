@@ -178,6 +178,17 @@ UNNAMED_PAIR = _model(
 )
 
 
+def _build_inner(image_size: int, channels: int, classes: int) -> nn.Module:
+    class Inner(nn.ReLU):
+        """Another class each time that the net is built."""
+
+    first, second = nn.Conv2d(channels, 16, 3), nn.Conv2d(16, 16, 3)
+    return nn.Sequential(first, nn.BatchNorm2d(16), Inner(), second, Inner(), nn.Flatten(), nn.Linear(256, classes))
+
+
+INNER = _model("inner", lambda outputs: outputs, build=_build_inner, data=("imagenet",))
+
+
 def plain(num_classes: int) -> nn.Module:
     """What a stranger's callable looks like."""
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.ReLU(), nn.Linear(8, num_classes))

@@ -114,11 +114,11 @@ def _build(
     for number, chosen in enumerate(choices):
         place = made / str(number)
         place.mkdir()
-        net, file = reference.net(model, cell, settings.seed), place / artefact
+        net, file = reference.net(model, cell, settings), place / artefact
         parameters = sum(parameter.numel() for parameter in net.parameters())
         with torch.no_grad():
             facts = runtime.build(net, given, images, replace(config(cell, file, chosen), shared=folder), file)
-        runs = reference.net(model, cell, settings.seed) if runtime.runs == "net" else file
+        runs = reference.net(model, cell, settings) if runtime.runs == "net" else file
         executable, share = _proven(runs, cell, model.positional(reference.batch(cell.batch)), folder, file, chosen)
         about = {"parameters": parameters, "calibration": shown, "in_precision": share, **facts}
         built.append((executable, {**about, "chosen": dict(chosen)} if chosen else about))

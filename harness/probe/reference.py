@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 INPUTS = 8  # pictures on which outputs are compared
 STEP = 2.0**-10  # of the way from a picture to the next one: hardly a class changes, and 4,000 times what fp32 rounds
+STATISTICS = ("running_mean", "running_var")  # of batch norms: of a compressed net with seeded weights they are taken anew
+UNSAID = ("path", "sha256", "statistics", "layers")  # of a variant: no part of its promise
 ENOUGH = 0.1  # of a response: no precision has a tolerance for which that would be too little
 
 Progress = Callable[[str], None]
@@ -62,20 +64,26 @@ class Reference:
     def spread(self) -> float:
         return spread(self.outputs)
 
-    def net(self, model: models.Model, cell: Cell, seed: int) -> nn.Module:
+    def net(self, model: models.Model, cell: Cell, settings: Settings) -> nn.Module:
         """Return the cell's variant of a model, with these weights, in eval mode; of a compressed one the parent is not built."""
         import torch
+        from safetensors.torch import load_file
 
-        torch.manual_seed(seed)
-        if self.variant is not None and self.variant["path"] is not None:
+        torch.manual_seed(settings.seed)
+        if self.variant is None:
+            return model.weighted(cell.image_size, self.state)
+        if self.variant["path"] is not None:
             return model.compressed(cell.image_size, Path(self.variant["path"]))
-        return models.variant(cell.variant)(model.weighted(cell.image_size, self.state)).eval()
+        context = context_of(model, cell.image_size, settings, lambda text: None)
+        made = models.variant(cell.variant)(model.weighted(cell.image_size, self.state), context).eval()
+        made.load_state_dict(load_file(self.variant["statistics"]), strict=False)
+        return made
 
     def promise(self) -> dict[str, Any] | None:
         """Return the fields of `harness.facts.Promise`; None of a dense net."""
         if self.variant is None:
             return None
-        return {key: value for key, value in self.variant.items() if key not in ("path", "sha256", "layers")}
+        return {key: value for key, value in self.variant.items() if key not in UNSAID}
 
     def batch(self, count: int) -> Tensor:
         """Return that many of the pictures, the same ones again where there are not so many."""
@@ -151,8 +159,14 @@ def _compressed(net: nn.Module, context: Context, cell: Cell, folder: Path, seed
     except (Unfit, UnknownName) as reason:
         raise Unsupported(str(reason), axis="variant") from reason
     stored: dict[str, Any] = {"path": None, "sha256": None}
-    if made.file is not None:  # else another package's, which is made anew wherever it is needed
+    if made.file is not None:
         stored = {"path": str(made.file), "sha256": sha256(made.file)}
+    else:  # another package's, which is made anew wherever it is needed, with the statistics that were taken here
+        from safetensors.torch import save_file
+
+        statistics = {name: value for name, value in made.net.state_dict().items() if name.endswith(STATISTICS)}
+        save_file(statistics, folder / "statistics.safetensors")
+        stored["statistics"] = str(folder / "statistics.safetensors")
     return made.net, {**stored, **made.promise, "trainings": context.trainings}
 
 

@@ -91,7 +91,7 @@ class Subject:
             self._parameters, file = self._artefact["parameters"], Path(self._artefact.pop("path"))
             if self._runtime.runs == "file":
                 return file, file
-        net = self._reference.net(self._model, self._cell, self._settings.seed)
+        net = self._reference.net(self._model, self._cell, self._settings)
         self._parameters = sum(parameter.numel() for parameter in net.parameters())
         return net, file
 

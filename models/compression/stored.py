@@ -113,7 +113,7 @@ def _changes(net: nn.Module, parent: nn.Module) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for name, module in net.named_modules():
         same = before.get(name)
-        if same is not None and type(same) is type(module):
+        if same is not None and _alike(same, module):
             differing = _differing(module, same)
             if differing:
                 changes[name] = {"set": differing}
@@ -130,6 +130,12 @@ def _changes(net: nn.Module, parent: nn.Module) -> dict[str, Any]:
             made["stored"] = module.values.numel()
         changes[name] = {"kind": kind.__name__, "with": made}
     return changes
+
+
+def _alike(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two modules are of one class; one that is defined in a builder is another object each time, of the same name."""
+    one, other = type(first), type(second)
+    return one is other or (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 def _differing(module: nn.Module, parent: nn.Module) -> dict[str, Any]:

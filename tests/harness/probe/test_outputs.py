@@ -102,7 +102,7 @@ def prepared(name: str, folder: Path, data: str = "imagenet") -> tuple[nn.Module
     folder.mkdir(exist_ok=True)
     prepare(cell, Settings(cache=folder), folder, print)
     reference = Reference.load(folder)
-    return reference.net(model, cell, 0), reference
+    return reference.net(model, cell, Settings(cache=folder)), reference
 
 
 def judged(net: nn.Module, reference: Reference, precision: str) -> Agreement:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from plumbline import models
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
+from plumbline.harness.probe.reference import Reference, prepare
 from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.settings import Settings
 from plumbline.models.compression.variants import find
@@ -62,6 +65,25 @@ def test_sparse_layers_of_a_net_with_several_inputs_are_chosen_too(server: Conne
     assert "sparse_layers" in probe.prepared().options
     assert probe.agreement().same_function
     probe.close()
+
+
+@pytest.mark.parametrize("variant", ["filter50", "prune90+sparse", "filter25+prune50+by=random"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_net_of_a_class_that_its_builder_defines_is_compressed_too(
+    variant: str, stored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its file, or made anew where no file can hold it: the same net as the one that was made first."""
+    if not stored:
+        monkeypatch.setattr("plumbline.models.compression.stored._alike", lambda first, second: type(first) is type(second))
+    settings = Settings(cache=tmp_path, seed=7)
+    asked = Cell("tests.faulty:INNER", variant, "eager", "fp32", 2, 8, "cpu")
+    prepare(asked, settings, tmp_path, lambda text: None)
+    reference = Reference.load(tmp_path)
+    assert reference.variant is not None and (reference.variant["path"] is not None) == stored
+    torch.manual_seed(1)
+    with torch.no_grad():
+        again = reference.net(models.find(asked.model), asked, settings)(reference.inputs)
+    torch.testing.assert_close(again, reference.eager, rtol=1e-4, atol=1e-5)
 
 
 def test_the_dense_net_promises_nothing(server: Connection, cache: Path) -> None:

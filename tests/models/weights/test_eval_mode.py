@@ -95,7 +95,7 @@ def test_weights_are_loaded_before_eval_mode_wherever_a_net_is_built(name: str, 
     torch.testing.assert_close(reference.outputs.float(), expected, rtol=1e-4, atol=1e-4)
     assert reference.eager is not None
     torch.testing.assert_close(reference.eager, expected, rtol=1e-4, atol=1e-4)
-    measured = reference.net(model, cell, 0)
+    measured = reference.net(model, cell, settings)
     with torch.no_grad():
         torch.testing.assert_close(measured(reference.inputs), expected, rtol=1e-4, atol=1e-4)
     prepare_parent(cell, settings, tmp_path, print)
