@@ -244,8 +244,11 @@ class Subject:
         if watching := environment.watchers():
             raise CellEnded(FAILED, f"{self._cell.model} has itself watched by {', '.join(watching)}, and is slowed down by that")
         inputs, batch = self._reference.inputs, self._cell.batch
-        batches = [inputs[[(first + row) % len(inputs) for row in range(batch)]] for first in range(len(inputs))]
-        placed = [self._place(images) for images in batches]
+
+        def images(first: int) -> Tensor:
+            return inputs[[(first + row) % len(inputs) for row in range(batch)]]
+
+        placed = [self._place(images(first)) for first in range(len(inputs))]
         found = loads.run(
             scenario,
             lambda number: self._executable.run(placed[number % len(placed)]),
@@ -255,8 +258,8 @@ class Subject:
             self._settings.warmup_s,
             self._progress,
         )
-        for seen, images in zip(placed, batches, strict=True):
-            self._check_untouched(seen, images)
+        for first, seen in enumerate(placed):
+            self._check_untouched(seen, images(first))
         return found
 
     def outputs(self) -> Outputs:

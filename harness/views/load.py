@@ -14,7 +14,7 @@ HEADS = ["cell", "scenario", "result", "verdict", "switched", "waiting"]
 LEFT = ("cell", "scenario", "result", "verdict")
 NOTES = textwrap.wrap(
     "p50, p90, p99 ≤: upper bounds at 99 %. VALID, INVALID: LoadGen's own verdict under the durations asked for, which are no "
-    "submission's. switched: involuntary context switches; waiting: share of time in which a process had to wait for a processor.",
+    "submission's. switched: involuntary context switches; waiting: share of time in which a process waited for a processor.",
     width=130,
 )
 
