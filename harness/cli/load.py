@@ -9,6 +9,7 @@ from plumbline.harness.cell import AXES
 from plumbline.harness.cli import shared
 from plumbline.harness.load import CAMERA, LOADGEN, SCENARIOS, SOAK
 from plumbline.harness.views.terminal import Progress
+from plumbline.texts import counted, nearest, positive
 
 PARENTS = (shared.DATA, shared.STYLE)
 
@@ -23,18 +24,16 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
         option = f"--{axis.replace('_', '-')}"
         parser.add_argument(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
     words = f"of each scenario, or try of a search, at least (default: 20; {SOAK}: 600; MLPerf's rules: 600)"
-    parser.add_argument("--seconds", type=shared.positive, metavar="S", help=words)
+    parser.add_argument("--seconds", type=positive, metavar="S", help=words)
     words = f"of {', '.join(LOADGEN)} at least (default: what early stopping takes)"
-    parser.add_argument("--queries", type=int, metavar="N", help=words)
-    parser.add_argument("--limit-ms", type=shared.positive, metavar="MS", help="of server: what p99 is kept under")
+    parser.add_argument("--queries", type=counted, metavar="N", help=words)
+    parser.add_argument("--limit-ms", type=positive, metavar="MS", help="of server: what p99 is kept under")
+    parser.add_argument("--rate", type=positive, default=30.0, metavar="HZ", help=f"of {CAMERA}: frames a second (default: 30)")
     parser.add_argument(
-        "--rate", type=shared.positive, default=30.0, metavar="HZ", help=f"of {CAMERA}: frames a second (default: 30)"
+        "--deadline-ms", type=positive, metavar="MS", help=f"of {CAMERA}: from a frame's arrival (default: one period)"
     )
-    parser.add_argument(
-        "--deadline-ms", type=shared.positive, metavar="MS", help=f"of {CAMERA}: from a frame's arrival (default: one period)"
-    )
-    parser.add_argument("--max-missed", type=float, metavar="SHARE", help=f"of {CAMERA}: red unless shown at 99 %%, as 0.01")
-    parser.add_argument("--time-limit", type=shared.positive, metavar="S", help="of a cell's process with all its scenarios")
+    parser.add_argument("--max-missed", type=positive, metavar="SHARE", help=f"of {CAMERA}: red unless shown at 99 %%, as 0.01")
+    parser.add_argument("--time-limit", type=positive, metavar="S", help="of a cell's process with all its scenarios")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="keep the records here, a line of JSON each")
 
 
@@ -45,7 +44,6 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     from plumbline.harness.plugin.options import values
     from plumbline.harness.session import places
     from plumbline.harness.studies import load
-    from plumbline.texts import nearest
 
     places.load(places.FILE)
     names = [name for part in arguments.scenario for name in part.split(",")] or ["single-stream", CAMERA]

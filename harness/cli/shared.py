@@ -13,17 +13,6 @@ def _parent(option: str, **keywords: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def positive(text: str) -> float:
-    """Read an option that is a number above zero."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
-    return value
-
-
 DATA = _parent("--data", type=Path, metavar="ROOT", help="real images and weights (default: $PLUMBLINE_DATA)")
 PLACE = _parent("--target", metavar="PLACE", help="where: ssh:HOST, docker:IMAGE, ... (default: here)")
 # As `style`, a format of tabulate

@@ -17,6 +17,7 @@ from msgspec import Struct
 from plumbline.harness import messages, runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.facts import Agreement
+from plumbline.harness.journal import RunError
 from plumbline.harness.load import SERVER, Loaded, Scenario
 from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import Machine, described
@@ -106,6 +107,7 @@ def report(asked: Question, style: str, progress: Callable[[str], None]) -> int:
     settings, cells, session = asked.settings(), asked.cells(), uuid4().hex[:12]
     print(f"inputs: seed {settings.inputs_seed}", flush=True)
     records: list[LoadRecord] = []
+    _keep(records, asked.out)  # before anything is measured
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
         for target, group in itertools.groupby(sorted(cells, key=lambda cell: cell.place), key=lambda cell: cell.place):
             with lock_machine(0, holder()) if target == HERE else nullcontext():
@@ -121,8 +123,12 @@ def report(asked: Question, style: str, progress: Callable[[str], None]) -> int:
 
 
 def _keep(records: Iterable[LoadRecord], out: Path | None) -> None:
-    if out is not None:
+    if out is None:
+        return
+    try:
         out.write_bytes(b"".join(messages.encode(record) + b"\n" for record in records))
+    except OSError as error:
+        raise RunError(f"{str(out)!r} cannot hold the records: {error.strerror}; choose another file with -o") from error
 
 
 def _at(

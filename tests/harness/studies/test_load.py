@@ -131,10 +131,19 @@ def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path, python: str
     assert record["loads"][0]["camera"]["frames"] == 100
 
 
-def test_a_scenario_that_does_not_exist_is_named(tmp_path: Path, cache: Path, python: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--scenario", "offlin"), "no scenario 'offlin' (did you mean offline?)"),
+        (("--queries", "0"), "expected a whole number > 0, got '0'"),
+        (("--rate", "-30"), "expected a number > 0, got '-30'"),
+        (("-o", "no/such/folder/file"), "'no/such/folder/file' cannot hold the records: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(tmp_path: Path, cache: Path, python: str, options: tuple[str, ...], words: str) -> None:
     told = subprocess.run(
-        [python, "-m", "plumbline.harness", "load", "mlp", "--scenario", "offlin"],
-        capture_output=True, text=True, **where(tmp_path, cache),
-    )  # fmt: skip
+        [python, "-m", "plumbline.harness", "load", "mlp", *options], capture_output=True, text=True, **where(tmp_path, cache)
+    )
     assert told.returncode == 2
-    assert "no scenario 'offlin' (did you mean offline?)" in told.stderr
+    assert words in told.stderr
+    assert "Traceback" not in told.stderr
