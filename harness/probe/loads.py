@@ -20,6 +20,7 @@ from plumbline.texts import duration
 Progress = Callable[[str], None]
 ONE_BY_ONE = (SINGLE, CAMERA, BESIDE)  # which send one image after the other
 MINUTE_S = 60.0
+ALONE = 200  # inferences without a queue, before a search
 BESIDE_S, FEWEST, MOST = 0.25, 64, 2000  # of a turn of LoadGen's and of ours; 64 is what its early stopping takes of p90
 
 
@@ -64,7 +65,8 @@ def _server(scenario: Scenario, served: Served, progress: Progress) -> Loaded:
         return loadgen.run(SERVER, served, scenario.seconds, scenario.queries, rate_hz=rate_hz, limit_s=limit_s)
 
     capacity_hz = served.batch / served.expected_s
-    if limit_s <= served.expected_s:  # no rate keeps it: LoadGen says so of one of them
+    alone = sorted(timing.sample(partial(served.infer, 0), served.synchronize, ALONE))
+    if percentile(alone, 0.99) > limit_s:  # no rate keeps what is not kept without a queue: LoadGen says so of one of them
         return Loaded(scenario, [test(capacity_hz / 2)])
     return Loaded(scenario, loadgen.search(test, capacity_hz))
 

@@ -125,6 +125,19 @@ def test_the_search_ends_at_the_highest_rate_that_is_valid(true_hz: float) -> No
         assert Loaded(Scenario("server"), tried).run == next(run for run in tried if run.asked_hz == best)
 
 
+@pytest.mark.parametrize(("limit_s", "tries"), [(1e-12, 1), (3600.0, 5)])
+def test_where_the_limit_is_not_kept_without_a_queue_there_is_no_search(
+    monkeypatch: pytest.MonkeyPatch, limit_s: float, tries: int
+) -> None:
+    """LoadGen says VALID of every rate here: the search goes up to 5 % below what the object does."""
+    monkeypatch.setattr(loadgen, "run", lambda *given, rate_hz, limit_s: run_of(VALID, rate_hz))
+    found = loads._server(Scenario("server", limit_s=limit_s), served()[0], _unheard)
+    assert len(found.runs) == tries
+    assert found.run is not None
+    assert (found.run.asked_hz or 0.0) > (0.9e6 if tries > 1 else 0.0)
+    assert loads._server(Scenario("server"), served()[0], _unheard).unavailable is not None
+
+
 def test_where_loadgen_is_missing_the_scenario_says_so_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loadgen, "LIBRARY", "no_such_library")
     for name in ("single-stream", "multi-stream", "server", "offline", "side-by-side"):
