@@ -145,5 +145,7 @@ class Loaded(Struct, frozen=True):
             found = f"{self.camera.missed:.2%} of {self.camera.frames} frames missed, at most {self.camera.missed_at_most:.2%}"
             return f"expected at most {limit:.2%} of the deadlines missed (at 99 %), got {found}"
         if self.beside is not None and not self.beside.agrees:
-            return f"expected LoadGen's p90 within {AGREES:.0%} of ours for certain, got a ratio of {self.beside.ratio:.3f}"
+            between = "{:.3f} to {:.3f}".format(*self.beside.interval) if self.beside.interval else "too few rounds"
+            found = f"got a ratio of {self.beside.ratio:.3f} ({between})"
+            return f"expected LoadGen's p90 within {AGREES:.0%} of ours for certain, {found}; measure when the machine is quiet"
         return None

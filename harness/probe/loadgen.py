@@ -143,7 +143,7 @@ def _read(name: str, folder: Path, rate_hz: float) -> Run:
     found = {entry["key"]: entry["value"] for entry in entries}
     reasons = [words for key, words in UNMET.items() if found.get(key) is False]
     if found.get("early_stopping_met") is False:
-        reasons.append(" ".join(str(found.get("early_stopping_result", "")).replace("*", "").split()))
+        reasons.append(" ".join(str(found.get("early_stopping_result", "")).replace("*", "").split()).rstrip("."))
     reasons += [str(found["result_invalid_reason"]).strip()] if found.get("result_invalid_reason") else []
     per_query = "per_query_" if name == MULTI else ""
     latency = found.get(f"result_{100 * PERCENTILES[name]:.2f}_percentile_{per_query}latency_ns")

@@ -110,6 +110,7 @@ def test_the_table_says_what_was_found_and_why_it_is_no_pass() -> None:
         "offline: INVALID: too few",
         "camera: expected at most 1.00% of the deadlines missed (at 99 %), got 0.83% of 600 frames missed, at most 2.10%",
         "multi-stream: unavailable: not installed",
+        "expected LoadGen's p90 within 3% of ours for certain, got a ratio of 2.000 (1.900 to 2.100)",
     ):
         assert words in text
     github = view.table([(cell_of(), Loaded(SINGLE, [run_of()]))], "github")
