@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from msgspec import Struct
 
+from plumbline import PlumblineError
 from plumbline.harness import messages, runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.facts import Agreement
@@ -33,6 +34,10 @@ from plumbline.models.compression.variants import DENSE
 
 SCHEMA = 1
 PREPARATION_S, TRIES = 900.0, 12  # of a cell beside its loads, and of the search of `server` at most
+
+
+class LoadError(PlumblineError, ValueError):
+    """A load that cannot be asked for so."""
 
 
 class LoadRecord(Struct, frozen=True, kw_only=True):
@@ -103,7 +108,9 @@ def _allowed_s(scenario: Scenario) -> float:
 
 
 def report(asked: Question, style: str, progress: Callable[[str], None]) -> int:
-    """Load the cells one after the other, and print a table. Returns 1 where one is no pass. Raises `Busy`."""
+    """Load the cells one after the other, and print a table. Returns 1 where one is no pass. Raises `Busy` and `LoadError`."""
+    if any(scenario.name == SERVER and scenario.limit_s is None for scenario in asked.scenarios):
+        raise LoadError(f"{SERVER}: expected the latency that its p99 is kept under, got none; say --limit-ms MS")
     settings, cells, session = asked.settings(), asked.cells(), uuid4().hex[:12]
     print(f"inputs: seed {settings.inputs_seed}", flush=True)
     records: list[LoadRecord] = []

@@ -136,6 +136,7 @@ def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path, python: str
     ("options", "words"),
     [
         (("--scenario", "offlin"), "no scenario 'offlin' (did you mean offline?)"),
+        (("--scenario", "server"), "server: expected the latency that its p99 is kept under, got none; say --limit-ms MS"),
         (("--queries", "0"), "expected a whole number > 0, got '0'"),
         (("--rate", "-30"), "expected a number > 0, got '-30'"),
         (("-o", "no/such/folder/file"), "'no/such/folder/file' cannot hold the records: No such file or directory"),
