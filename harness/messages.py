@@ -4,7 +4,7 @@ A line is one JSON object, tagged by `type`. The session sends a request and wai
 
     session -> Count | Open | Race | MeasureSpeed | Train | Compress
     probe   -> Progress ..., then Answer, or Ended and Exited where it ended before
-    session -> Ask, Turn ...           after Open: what the test asks of the cell's process, one question at a time
+    session -> Ask, Turn, Load ...     after Open: what the test asks of the cell's process, one question at a time
     probe   -> Answer ...
     session -> Close                   the cell's process ends, and the server says how:
     probe   -> Exited
@@ -26,11 +26,12 @@ from msgspec import Raw, Struct
 
 from plumbline import PlumblineError
 from plumbline.harness.cell import Cell
+from plumbline.harness.load import Scenario
 from plumbline.harness.machine import Machine
 from plumbline.harness.readings import Readings
 from plumbline.harness.settings import Settings
 
-PROTOCOL = 3  # raised whenever an older session or probe would misread a line
+PROTOCOL = 4  # raised whenever an older session or probe would misread a line
 BEAT = b"\0"
 Found = TypeVar("Found")
 
@@ -68,6 +69,12 @@ class Turn(Message, frozen=True):
     """Ask the cell's process for one turn of so many timed inferences. Answered by their median, in seconds."""
 
     calls: int
+
+
+class Load(Message, frozen=True):
+    """Put the cell's process under a load. Answered by Loaded."""
+
+    scenario: Scenario
 
 
 class Close(Message, frozen=True):
@@ -114,7 +121,7 @@ class Compress(Message, frozen=True):
     out: str
 
 
-Request = Count | Open | Ask | Turn | Close | Race | MeasureSpeed | Train | Compress
+Request = Count | Open | Ask | Turn | Load | Close | Race | MeasureSpeed | Train | Compress
 
 
 class Hello(Message, frozen=True):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import NormalDist, median
 
 from msgspec import Struct
-from scipy.special import bdtr, bdtrik, polygamma, stdtr, stdtrit
+from scipy.special import bdtr, bdtri, bdtrik, polygamma, stdtr, stdtrit
 
 LOADGEN = "loadgen-early-stopping-99"
 
@@ -59,6 +59,35 @@ def loadgen_bound(ordered: Sequence[float], fraction: float, confidence: float =
     """
     allowed = _largest_with_cdf_below(1 - confidence, len(ordered), 1 - fraction)
     return ordered[len(ordered) - allowed] if allowed >= 1 else None
+
+
+def loadgen_percentile(ordered: Sequence[float], fraction: float) -> float:
+    """Percentile of samples in ascending order as MLPerf LoadGen has it, at most one rank above ours.
+
+    Source: loadgen/results.cc, PerformanceSummary::ProcessLatencies.
+    """
+    return ordered[int(len(ordered) * fraction)]
+
+
+def share_at_most(found: int, trials: int, confidence: float = 0.99) -> float:
+    """Exact upper confidence bound of a proportion. It holds for trials that are independent of each other.
+
+    Source: Clopper & Pearson 1934, "The use of confidence or fiducial limits", Biometrika 26.
+    """
+    return 1.0 if found >= trials else float(bdtri(found, trials, 1 - confidence))
+
+
+def ratio_of_medians(
+    base: Sequence[float], other: Sequence[float], confidence: float = 0.95
+) -> tuple[float, tuple[float, float] | None]:
+    """How many times the median of `base` that of `other` is, of samples that are no pairs, and its confidence interval.
+
+    The interval is that of both medians' own intervals, each of which fails with half the probability (Bonferroni): wider than
+    need be, and right for any distribution. None with fewer than seven samples of either.
+    """
+    ends = [median_interval(sorted(samples), (1 + confidence) / 2) for samples in (base, other)]
+    interval = None if ends[0] is None or ends[1] is None else (ends[1][0] / ends[0][1], ends[1][1] / ends[0][0])
+    return median(other) / median(base), interval
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, TypeVar
 
 from plumbline.harness.facts import Percentile, Timing
@@ -30,6 +30,7 @@ TOUCH_S = 0.003  # of untimed calls before a turn of a process that shares the m
 ROUNDS = 7  # at least: an interval of the median takes six
 SHORT: Mapping[str, Any] = {"untimed": 1, "untimed_s": 0.002, "timed": 1}  # a turn of a call that shares nothing with others
 SHORT_ROUNDS = 9
+SECOND_S = 1.0  # of one row of `endure`
 
 
 def sample(call: Callable[[], Any], synchronize: Callable[[], None], count: int, clock: Clock = perf_counter) -> list[float]:
@@ -170,6 +171,51 @@ def best(*calls: Call, clock: Clock = perf_counter) -> list[float]:
     turns = {number: partial(turn, *call, clock, **SHORT) for number, call in enumerate(calls)}
     taken = interleave(turns, rounds=SHORT_ROUNDS, clock=clock)
     return [min(taken[number]) for number in turns]
+
+
+def arrivals(
+    call: Callable[[], Any],
+    synchronize: Callable[[], None],
+    frames: int,
+    period_s: float,
+    clock: Clock = perf_counter,
+    rest: Callable[[float], None] = sleep,
+) -> list[float | None]:
+    """Let frames arrive one by one, `period_s` apart, and infer the newest that is there.
+
+    A frame that comes while another is inferred waits; when a newer one comes, it is dropped. Returns of each the seconds from
+    its arrival until its inference was done, with what waking up took; None where it was dropped.
+    """
+    found: list[float | None] = [None] * frames
+    synchronize()
+    start, frame = clock(), 0
+    while frame < frames:
+        arrival = start + frame * period_s
+        while (early := arrival - clock()) > 0:
+            rest(early)
+        call()
+        synchronize()
+        now = clock()
+        found[frame] = now - arrival
+        frame = max(frame + 1, min(int((now - start) / period_s), frames - 1))
+    return found
+
+
+def endure(
+    call: Callable[[], Any],
+    synchronize: Callable[[], None],
+    seconds: float,
+    each: Callable[[float, list[float]], None],
+    clock: Clock = perf_counter,
+) -> None:
+    """Sample for so long without a pause; after each second hand over when it began and its samples, both in seconds."""
+    start = began = clock()
+    while began - start < seconds:
+        window: list[float] = []
+        while clock() - began < SECOND_S:
+            window += sample(call, synchronize, 1, clock)
+        each(began - start, window)
+        began = clock()
 
 
 class Spans:

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from plumbline.harness import messages
 from plumbline.harness.facts import Accuracy, Agreement, Counts, Latency, Outputs, Prepared
+from plumbline.harness.load import Loaded
 from plumbline.harness.machine import Machine
-from plumbline.harness.messages import Ask, Close, Count, Exited, Message, Open, Response, Turn
+from plumbline.harness.messages import Ask, Close, Count, Exited, Load, Message, Open, Response, Turn
 from plumbline.harness.readings import Readings, read
 from plumbline.harness.session.client import Connection
 from tests.records import accuracy_of, counts_of, latency_of, prepared_of, replace
@@ -31,6 +32,7 @@ class FakeConnection(Connection):
         latency: Latency | None = None,
         outputs: Outputs | None = None,
         memory: Readings | None = None,
+        load: Loaded | None = None,
         turn: Callable[[], float] = lambda: 1e-3,
         dies_at: str | None = None,
         ending: Iterable[Response] = (),
@@ -44,6 +46,7 @@ class FakeConnection(Connection):
             "accuracy": accuracy or accuracy_of(None),
             "latency": latency or latency_of(),
             "outputs": outputs or Outputs([0.0], [0.0], 1.0),
+            "load": load,
             "memory": cast(Readings, {"weights": read("byte", "model", 400), **(memory or {})}),
         }
         self._turn, self._dies_at, self._ending = turn, dies_at, list(ending)
@@ -59,7 +62,7 @@ class FakeConnection(Connection):
 
     def send(self, message: Message) -> None:
         self.sent.append(message)
-        asked = {Open: "prepared", Count: "counts", Close: "close", Turn: "turn"}.get(type(message), "")
+        asked = {Open: "prepared", Count: "counts", Close: "close", Turn: "turn", Load: "load"}.get(type(message), "")
         asked = message.question if isinstance(message, Ask) else asked
         if isinstance(message, Open):
             self._slowed = message.settings.slowed

@@ -15,6 +15,7 @@ from plumbline.harness.cell import AXES
 from plumbline.harness.session import matrix
 from plumbline.harness.settings import NoFolder, Settings, folders
 from plumbline.models.model import split
+from plumbline.texts import positive
 
 NUMBERS = ("batch", "image_size")
 
@@ -36,12 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
     group.addoption("--weights", metavar="DIR", help="safetensors files (default: ROOT/weights, if any), or: pretrained")
     words = "train what has no weights if that takes no longer on two cores, instead of the tier's (default: 1)"
-    group.addoption("--train-minutes", type=_positive, metavar="MINUTES", help=words)
+    group.addoption("--train-minutes", type=positive, metavar="MINUTES", help=words)
     group.addoption("--layers", action="store_true", help="find out where the time goes: plumbline layers RUN shows it")
     group.addoption("--seed", type=int, default=0, help="of weights, inputs and subsets (default: 0)")
     words = "of the pictures on which outputs are compared (default: another one each time; it is printed)"
     group.addoption("--inputs-seed", type=int, metavar="N", help=words)
-    group.addoption("--time-limit", type=_positive, metavar="SECONDS", help="for one cell, instead of the tier's")
+    group.addoption("--time-limit", type=positive, metavar="SECONDS", help="for one cell, instead of the tier's")
     group.addoption("--memory-limit", type=_bytes, metavar="BYTES", help="for one cell's process, as 2GiB; torch included")
     group.addoption("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
 
@@ -80,16 +81,6 @@ def settings(config: pytest.Config) -> Settings:
     chosen = config.getoption("inputs_seed")
     fields["inputs_seed"] = secrets.randbelow(2**31) if chosen is None else chosen
     return Settings(seed=config.getoption("seed"), **fields, **paths)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
-    return value
 
 
 def _bytes(text: str) -> int:

@@ -16,7 +16,7 @@ from plumbline import models
 from plumbline.harness import runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.machine import allowed_cpus
-from plumbline.harness.messages import Ask, Compress, Count, Ended, MeasureSpeed, Open, Race, Train, Turn
+from plumbline.harness.messages import Ask, Compress, Count, Ended, Load, MeasureSpeed, Open, Race, Train, Turn
 from plumbline.harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded, first_line
 from plumbline.harness.probe import memory
 from plumbline.harness.probe.channel import Channel
@@ -68,9 +68,11 @@ def serve_cell(task: Task, channel: Channel) -> None:
     with torch.no_grad() if without_grad else torch.inference_mode():
         subject = Subject(task.cell, task.settings, task.folder, channel.progress)
         channel.answer(subject.prepared())
-        while isinstance(asked := channel.receive(), (Ask, Turn)):
+        while isinstance(asked := channel.receive(), (Ask, Turn, Load)):
             if isinstance(asked, Turn):
                 channel.answer(subject.turn(asked.calls))
+            elif isinstance(asked, Load):
+                channel.answer(subject.load(asked.scenario))
             else:
                 channel.answer(counts.load(task.folder) if asked.question == "counts" else QUESTIONS[asked.question](subject))
 

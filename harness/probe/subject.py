@@ -21,10 +21,11 @@ from plumbline import models
 from plumbline.harness import environment, messages, meters, runtimes, timing
 from plumbline.harness.cell import Cell, compares_with_parent
 from plumbline.harness.facts import Accuracy, Agreement, Latency, Layers, Outputs, Part, Prepared, Promise, WeightsUsed
+from plumbline.harness.load import Loaded, Scenario
 from plumbline.harness.machine import allowed_cpus, cpu_flags
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
-from plumbline.harness.probe import accuracy, agreement, artefacts, memory, threads
+from plumbline.harness.probe import accuracy, agreement, artefacts, loads, memory, threads
 from plumbline.harness.probe.disturbance import Disturbance
 from plumbline.harness.probe.reference import Reference, layers
 from plumbline.harness.readings import Readings, read
@@ -234,6 +235,32 @@ class Subject:
             self._turning = (timing.slowed(run, synchronize, slowed) if slowed else run, synchronize)
         with timing.quiet():
             return timing.turn(*self._turning, untimed=1, untimed_s=timing.TOUCH_S, timed=calls)
+
+    def load(self, scenario: Scenario) -> Loaded:
+        """Put the object that has qualified under a load; a placed batch begins with each of the reference's pictures."""
+        if self._runtime.elsewhere:
+            raise Unsupported(f"{self._cell.runtime} times itself on its board, and takes no load from here")
+        self.qualify()
+        if watching := environment.watchers():
+            raise CellEnded(FAILED, f"{self._cell.model} has itself watched by {', '.join(watching)}, and is slowed down by that")
+        inputs, batch = self._reference.inputs, self._cell.batch
+
+        def images(first: int) -> Tensor:
+            return inputs[[(first + row) % len(inputs) for row in range(batch)]]
+
+        placed = [self._place(images(first)) for first in range(len(inputs))]
+        found = loads.run(
+            scenario,
+            lambda number: self._executable.run(placed[number % len(placed)]),
+            self._executable.synchronize,
+            batch,
+            len(placed),
+            self._settings.warmup_s,
+            self._progress,
+        )
+        for first, seen in enumerate(placed):
+            self._check_untouched(seen, images(first))
+        return found
 
     def outputs(self) -> Outputs:
         """Return what it computes for the reference's pictures, and what float64 does; of a net that is large, the first ones."""

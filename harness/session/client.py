@@ -22,6 +22,7 @@ from plumbline.harness import environment, messages
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
 from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Outputs, Prepared, Promise
+from plumbline.harness.load import Loaded, Scenario
 from plumbline.harness.lock import Busy, of_session
 from plumbline.harness.machine import Machine
 from plumbline.harness.messages import (
@@ -36,6 +37,7 @@ from plumbline.harness.messages import (
     Ended,
     Exited,
     Hello,
+    Load,
     MeasureSpeed,
     Message,
     Open,
@@ -67,7 +69,7 @@ ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b|nothing was heard")  # 
 ANSWERS: dict[str, Any] = {
     "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "turn": float,
     "outputs": Outputs, "memory": Readings, "layers": Layers, "race": list[Contender], "speed": Speed, "train": Trained,
-    "compress": Promise,
+    "compress": Promise, "load": Loaded,
 }  # fmt: skip
 
 
@@ -365,6 +367,11 @@ class CellProbe:
     def outputs(self) -> Outputs:
         """Fetch what it computes for the reference's pictures, for a comparison with another revision."""
         return self._ask("outputs")
+
+    def load(self, scenario: Scenario) -> Loaded:
+        """Put the object that has qualified under a load; each time anew."""
+        self.prepared()
+        return self._await("load", Load(scenario))
 
     def memory(self) -> Readings:
         """Read `weights`, `inference`, `process_peak` and `process_base`, in bytes."""

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from plumbline.harness.statistics import loadgen_bound, median_interval, paired_difference_at_least, percentile, wilson_interval
+from plumbline.harness.statistics import (
+    loadgen_bound,
+    loadgen_percentile,
+    median_interval,
+    paired_difference_at_least,
+    percentile,
+    ratio_of_medians,
+    share_at_most,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("fraction", "least"), [(0.5, 11), (0.9, 64), (0.99, 662)])
@@ -139,3 +148,42 @@ def test_percentile_splits_the_samples(samples: list[float], fraction: float) ->
     value = percentile(sorted(samples), fraction)
     assert sum(sample <= value for sample in samples) >= fraction * len(samples)
     assert sum(sample < value for sample in samples) <= max(fraction, 0.5) * len(samples)
+
+
+@pytest.mark.parametrize(("found", "trials"), [(0, 1), (0, 459), (3, 100), (99, 100), (100, 100)])
+def test_the_bound_of_a_share_is_scipys(found: int, trials: int) -> None:
+    expected = stats.binomtest(found, trials, alternative="less").proportion_ci(0.99, method="exact").high
+    assert share_at_most(found, trials) == pytest.approx(expected)
+
+
+def test_one_missed_in_a_hundred_is_shown_by_459_without_one() -> None:
+    """Known: 0.99 ** 459 is the first power below 0.01."""
+    assert share_at_most(0, 458) > 0.01 > share_at_most(0, 459)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99]))
+def test_loadgens_percentile_is_at_most_one_rank_above_ours(samples: list[float], fraction: float) -> None:
+    ordered = sorted(samples)
+    if fraction != 0.5:  # of which ours is the mean of two
+        ranks = [ordered.index(percentile(ordered, fraction)), len(ordered) - 1]
+        assert percentile(ordered, fraction) <= loadgen_percentile(ordered, fraction) <= ordered[min(ranks[0] + 1, ranks[1])] or (
+            ordered.count(percentile(ordered, fraction)) > 1
+        )
+
+
+def test_a_ratio_of_medians_has_the_ends_of_both() -> None:
+    ratio, interval = ratio_of_medians([1.0] * 60, [1.5] * 60)
+    assert (ratio, interval) == (1.5, (1.5, 1.5))
+    assert ratio_of_medians([1.0] * 60, [1.0] * 6)[1] is None
+
+
+def test_a_ratio_of_medians_covers() -> None:
+    """Of samples with one median, the interval of the ratio holds 1 in 95 % of cases or more."""
+    source = random.Random(2)
+    held = 0
+    for _ in range(1000):
+        first, last = ([source.lognormvariate(0, 0.3) for _ in range(60)] for _ in range(2))
+        found = ratio_of_medians(first, last)[1]
+        assert found is not None
+        held += found[0] <= 1 <= found[1]
+    assert held >= 950

@@ -181,3 +181,49 @@ def test_no_garbage_is_collected_between_samples() -> None:
     with ruler.quiet():
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+def frames(durations: Iterable[float], count: int, period: float = 1.0) -> list[float | None]:
+    machine = Machine(durations)
+
+    def rest(seconds: float) -> None:
+        machine.now += seconds
+
+    return ruler.arrivals(machine.call, machine.synchronize, count, period, machine.clock, rest)
+
+
+def test_frames_that_are_done_in_time_wait_for_nobody() -> None:
+    assert frames(forever(0.5), 4) == [0.5] * 4
+
+
+def test_a_frame_that_comes_meanwhile_waits() -> None:
+    """The first takes one and a half periods: the second begins half a period late, the third in time."""
+    assert frames([1.5, 0.25, 0.25, 0.25], 4) == [1.5, 0.75, 0.25, 0.25]
+
+
+def test_the_newest_frame_takes_the_place_of_one_that_waits() -> None:
+    """During the first, which ends at 3.5, come 1, 2 and 3: the last one is inferred, half a period after it came."""
+    assert frames([3.5, 0.25, 0.25], 5) == [3.5, None, None, 0.75, 0.25]
+
+
+def test_frames_of_a_camera_that_is_too_fast_are_dropped_to_the_end() -> None:
+    """Two periods each: every second frame is dropped, and the last one that came is inferred."""
+    assert frames(forever(2.0), 6) == [2.0, None, 2.0, None, 2.0, 3.0]
+
+
+def test_a_sleep_that_ends_too_soon_is_gone_on_with() -> None:
+    machine, rests = Machine(forever(0.25)), [0]
+
+    def rest(seconds: float) -> None:
+        rests[0] += 1
+        machine.now += seconds / 2 if seconds > 0.1 else seconds
+
+    found = ruler.arrivals(machine.call, machine.synchronize, 2, 1.0, machine.clock, rest)
+    assert found == pytest.approx([0.25, 0.25])
+    assert rests[0] > 1
+
+
+def test_what_endures_is_handed_over_second_by_second() -> None:
+    machine, seen = Machine(cycle([0.25, 0.25, 0.5])), []
+    ruler.endure(machine.call, machine.synchronize, 3.0, lambda at, samples: seen.append((at, samples)), machine.clock)
+    assert seen == [(0.0, [0.25, 0.25, 0.5]), (1.0, [0.25, 0.25, 0.5]), (2.0, [0.25, 0.25, 0.5])]
