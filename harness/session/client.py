@@ -21,7 +21,7 @@ from plumbline import PlumblineError
 from plumbline.harness import devices, environment, messages, roofline, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
-from plumbline.harness.devices import BadDevices, Peaks, UnknownDevice
+from plumbline.harness.devices import Peaks, UnknownDevice
 from plumbline.harness.facts import (
     Accuracy,
     Agreement,
@@ -375,6 +375,7 @@ class CellProbe:
         """Return the least that its latency can be. What is timed in this machine's own processors is held to its measured peaks.
 
         Peaks that do not allow for the latency are measured again: they may have been disturbed. That takes memory: ask last.
+        Raises BadDevices where the user's file of devices is wrong.
         """
         if "bound" not in self.facts:
             self.facts["bound"] = self._bound(self.latency(), self._asked_once("work"))
@@ -390,7 +391,7 @@ class CellProbe:
                         f"a machine names its first GPU only, and this is {self.cell.device}; so no peak of it is known"
                     )
                 device = devices.matching(says, self.cell.device_kind, devices.known(devices.of_user()))
-            except (UnknownDevice, BadDevices) as reason:
+            except UnknownDevice as reason:
                 return Bound(work=work, missing=[str(reason)])
             return roofline.bound(work, device.peaks())
         found = roofline.bound(work, self._asked_once("peaks"))

@@ -1,0 +1,161 @@
+"""What this machine does at most, and a runtime that forgets to wait for its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from plumbline.harness import runtimes
+from plumbline.harness.cell import Cell
+from plumbline.harness.devices import Peaks
+from plumbline.harness.probe import peaks
+from plumbline.harness.session.client import PROBE, CellProbe, Connection
+from plumbline.harness.settings import Settings
+from plumbline.harness.verdicts.bound import possible
+from tests.conftest import announce
+
+SLOW = Peaks("here", "tests", {"fp32": 1e9}, 1e9, 1000)
+FAST = Peaks("here", "tests", {"fp32": 3e9}, 5e8, 1000)
+
+THEIRS = """
+from threading import Condition, Thread
+
+import torch
+
+from plumbline.harness.runtimes.eager import Eager
+
+
+class Later:
+    def __init__(self, work):
+        self.work, self.done = work, Condition()
+        self.outputs = None
+
+    def result(self):
+        with self.done, torch.inference_mode():
+            if self.outputs is None:
+                self.outputs = self.work()
+            return self.outputs
+
+
+class Hasty(Eager):
+    '''A device of its own: a thread computes what it was given last. Nobody waits for it until outputs are fetched.'''
+
+    def __init__(self, net, config):
+        super().__init__(net, config)
+        self.asked, self.last = Condition(), None
+        Thread(target=self.work, daemon=True).start()
+
+    def work(self):
+        while True:
+            with self.asked:
+                self.asked.wait_for(lambda: self.last is not None)
+                mine, self.last = self.last, None
+            mine.result()
+
+    def run(self, placed):
+        later = Later(lambda: super(Hasty, self).run(placed))
+        with self.asked:
+            self.last = later
+            self.asked.notify()
+        return later
+
+    def fetch(self, later):
+        return super().fetch(later.result())
+"""
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, python: str) -> Iterator[Connection]:
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    announce(tmp_path, "[plumbline.runtimes]\nhasty = theirs:Hasty\n")
+    with pytest.MonkeyPatch.context() as patch, (tmp_path / "probe.log").open("wb") as log:
+        patch.syspath_prepend(str(tmp_path))
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        server = Connection(log, command=[python, *PROBE[1:]])
+        yield server
+        server.close()
+
+
+@pytest.mark.slow
+def test_a_runtime_that_returns_before_the_work_is_done_is_red(theirs: Connection, settings: Settings) -> None:
+    """Its outputs are right, so all else is green; what waits for them is green altogether."""
+    for runtime, holds in (("hasty", False), ("eager", True)):
+        probe = CellProbe(theirs, Cell("resnet20", "dense", runtimes.find(runtime).name, "fp32", 64, 32, "cpu"), settings)
+        assert probe.agreement().wrong is None
+        claim = possible(probe.latency(), probe.bound())
+        probe.close()
+        assert claim.holds is holds, claim.found
+        assert ("the clock stopped before the work was done" in claim.found) is not holds
+
+
+def test_what_was_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, said = [SLOW, FAST], list[str]()
+    monkeypatch.setattr(peaks, "measure", lambda: found.pop(0))
+    assert peaks.known(tmp_path, said.append) == peaks.known(tmp_path, said.append) == SLOW
+    assert len(said) == 1
+    both = Peaks("here", "tests", {"fp32": 3e9}, 1e9, 1000)  # each the larger one of the two
+    assert peaks.known(tmp_path, said.append, anew=True) == peaks.known(tmp_path, said.append) == both
+
+
+def test_half_a_file_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "measure", lambda: SLOW)
+    peaks.known(tmp_path, lambda text: None)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:20])
+    assert peaks.known(tmp_path, lambda text: None) == SLOW
+
+
+@pytest.mark.parametrize("changed", ["cpu_model", "allowed_cpus", "cpu_flags"])
+def test_another_machine_has_peaks_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+    before = peaks._place(tmp_path)
+    monkeypatch.setattr(peaks, changed, lambda: ["other"] if changed == "cpu_flags" else "other")
+    assert peaks._place(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ({"avx2"}, {"fp32": 1, "bf16": 1, "fp16": 1, "int8": 4}),
+        ({"avx512f", "avx512_bf16", "avx512_vnni"}, {"fp32": 1, "bf16": 2, "fp16": 1, "int8": 4}),
+        ({"avx512_bf16", "amx_bf16", "amx_int8", "avx512_fp16"}, {"fp32": 1, "bf16": 16, "fp16": 2, "int8": 32}),
+        ({"asimd", "asimdhp", "i8mm", "bf16"}, {"fp32": 1, "bf16": 4, "fp16": 2, "int8": 8}),
+    ],
+)
+def test_other_formats_follow_from_the_instruction_set(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], found: dict[str, float]
+) -> None:
+    monkeypatch.setattr(peaks, "cpu_flags", lambda: frozenset(flags))
+    assert peaks.factors() == found
+
+
+def cache(folder: Path, cpu: int, index: int, level: int, kind: str, size: str, shared: str) -> None:
+    place = folder / f"cpu{cpu}" / "cache" / f"index{index}"
+    place.mkdir(parents=True)
+    for name, text in (("level", str(level)), ("type", kind), ("size", size), ("shared_cpu_list", shared)):
+        (place / name).write_text(text + "\n")
+
+
+def test_each_cache_counts_once_and_instructions_do_not(tmp_path: Path) -> None:
+    for cpu in (0, 1):
+        cache(tmp_path, cpu, 0, 1, "Data", "32K", str(cpu))
+        cache(tmp_path, cpu, 1, 1, "Instruction", "32K", str(cpu))
+        cache(tmp_path, cpu, 2, 3, "Unified", "8M", "0-1")
+    assert peaks.cache_bytes(tmp_path) == 2 * 32 * 1024 + 8 * 2**20
+    assert peaks.cache_bytes(tmp_path / "nothing") is None
+
+
+def test_a_small_machine_is_not_asked_for_more_than_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "memory_limit", lambda: 800 << 20)
+    assert peaks._buffer_bytes(64 << 20) <= 100 << 20
+
+
+@pytest.mark.slow
+def test_a_measurement_has_all_that_a_cell_needs() -> None:
+    found = peaks.measure()
+    assert set(found.macs_per_s) == {"fp32", "bf16", "fp16", "int8"}
+    assert all(rate > 0 for rate in found.macs_per_s.values())
+    assert found.bytes_per_s is not None
+    assert found.bytes_per_s > 0
+    assert found.headroom == peaks.HEADROOM
