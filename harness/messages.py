@@ -30,7 +30,7 @@ from plumbline.harness.machine import Machine
 from plumbline.harness.readings import Readings
 from plumbline.harness.settings import Settings
 
-PROTOCOL = 3  # raised whenever an older session or probe would misread a line
+PROTOCOL = 4  # raised whenever an older session or probe would misread a line
 BEAT = b"\0"
 Found = TypeVar("Found")
 
