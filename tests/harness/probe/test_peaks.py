@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from plumbline.harness import runtimes
-from plumbline.harness.cell import Cell
 from plumbline.harness.devices import Peaks
 from plumbline.harness.probe import peaks
-from plumbline.harness.session.client import PROBE, CellProbe, Connection
-from plumbline.harness.settings import Settings
-from plumbline.harness.verdicts.bound import possible
-from tests.conftest import announce
+from tests.conftest import Run, announce
 
 SLOW = Peaks("here", "tests", {"fp32": 1e9}, 1e9, 1000)
 FAST = Peaks("here", "tests", {"fp32": 3e9}, 5e8, 1000)
@@ -66,28 +61,21 @@ class Hasty(Eager):
 """
 
 
-@pytest.fixture
-def theirs(tmp_path: Path, python: str) -> Iterator[Connection]:
+@pytest.mark.slow
+def test_a_runtime_that_returns_before_the_work_is_done_is_red(
+    bench: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its outputs are right, so all else is green; what waits for them is green altogether."""
     (tmp_path / "theirs.py").write_text(THEIRS)
     announce(tmp_path, "[plumbline.runtimes]\nhasty = theirs:Hasty\n")
-    with pytest.MonkeyPatch.context() as patch, (tmp_path / "probe.log").open("wb") as log:
-        patch.syspath_prepend(str(tmp_path))
-        patch.setenv("PYTHONPATH", str(tmp_path))
-        server = Connection(log, command=[python, *PROBE[1:]])
-        yield server
-        server.close()
-
-
-@pytest.mark.slow
-def test_a_runtime_that_returns_before_the_work_is_done_is_red(theirs: Connection, settings: Settings) -> None:
-    """Its outputs are right, so all else is green; what waits for them is green altogether."""
-    for runtime, holds in (("hasty", False), ("eager", True)):
-        probe = CellProbe(theirs, Cell("resnet20", "dense", runtimes.find(runtime).name, "fp32", 64, 32, "cpu"), settings)
-        assert probe.agreement().wrong is None
-        claim = possible(probe.latency(), probe.bound())
-        probe.close()
-        assert claim.holds is holds, claim.found
-        assert ("the clock stopped before the work was done" in claim.found) is not holds
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    cells = ("--model", "resnet20", "--precision", "fp32", "--batch", "64", "--image-size", "32", "--target", "cpu")
+    run = bench(*cells, "--runtime", "hasty,eager")
+    assert run.code == 1, run.output
+    hasty, eager = (run.records[f"resnet20-dense-{runtime}-fp32-b64-32px-cpu"] for runtime in ("hasty", "eager"))
+    assert (eager.outcome, eager.bound.measured_again) == ("ok", False)
+    assert (hasty.outcome, hasty.bound.measured_again, hasty.agreement.wrong) == ("failed", True, None)
+    assert "the clock stopped before the work was done" in hasty.reason
 
 
 def test_what_was_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +128,7 @@ def cache(folder: Path, cpu: int, index: int, level: int, kind: str, size: str, 
 def test_each_cache_counts_once_and_instructions_do_not(tmp_path: Path) -> None:
     for cpu in (0, 1):
         cache(tmp_path, cpu, 0, 1, "Data", "32K", str(cpu))
-        cache(tmp_path, cpu, 1, 1, "Instruction", "32K", str(cpu))
+        cache(tmp_path, cpu, 1, 1, "Instruction", "64K", str(cpu))
         cache(tmp_path, cpu, 2, 3, "Unified", "8M", "0-1")
     assert peaks.cache_bytes(tmp_path) == 2 * 32 * 1024 + 8 * 2**20
     assert peaks.cache_bytes(tmp_path / "nothing") is None
