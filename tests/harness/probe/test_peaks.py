@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from plumbline.harness.cell import Cell
 from plumbline.harness.devices import Peaks
 from plumbline.harness.probe import peaks
+from plumbline.harness.probe.subject import Subject
+from plumbline.harness.runtimes import Runtime
+from plumbline.harness.runtimes.torch_net import TorchRuntime
 from tests.conftest import Run, announce
 
 SLOW = Peaks("here", "tests", {"fp32": 1e9}, 1e9, 1000)
@@ -147,3 +151,40 @@ def test_a_measurement_has_all_that_a_cell_needs() -> None:
     assert found.bytes_per_s is not None
     assert found.bytes_per_s > 0
     assert found.headroom == peaks.HEADROOM
+
+
+class Event:
+    """A CUDA event on a device that takes 2 s for each inference, whatever the host's clock says."""
+
+    seconds = 0.0
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing, "an event that keeps no time has none"
+
+    def record(self) -> None:
+        self.at = Event.seconds
+
+    def elapsed_time(self, other: Event) -> float:
+        """In milliseconds, as torch has it."""
+        return (other.at - self.at) * 1e3
+
+
+@pytest.mark.parametrize("torchs", [True, False])
+def test_what_a_gpu_shows_is_kept_beside_the_host_s_clock(monkeypatch: pytest.MonkeyPatch, torchs: bool) -> None:
+    import torch
+
+    def run(self: object, placed: object) -> None:
+        Event.seconds += 2
+
+    kind = type("Fake", (TorchRuntime if torchs else Runtime,), {"run": run})
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    subject = object.__new__(Subject)
+    subject._executable, subject._cell = object.__new__(kind), Cell("mlp", "dense", "eager", "fp32", 4, 8, "cuda")
+    found = subject._on_device(None, latency_s=0.05)
+    assert (found.calls, len(found.pipelined_s)) == (2, 5)
+    if torchs:
+        assert found.events is not None
+        assert found.events.samples_s == pytest.approx([2.0] * len(found.events.samples_s))
+        assert found.unavailable is None
+    else:
+        assert (found.events, found.unavailable) == (None, "eager has a queue of its own, in which torch puts no events")
