@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plumbline.harness.session.client import CellProbe
-from plumbline.harness.verdicts import qualification
+from plumbline.harness.verdicts import bound, qualification
 
 
 def test_counts(counter: CellProbe) -> None:
@@ -13,11 +13,17 @@ def test_counts(counter: CellProbe) -> None:
 
 
 def test_cell(probe: CellProbe) -> None:
-    """Counts, size, outputs and accuracy first (harness/verdicts/qualification.py); the probe times nothing that fails."""
+    """Counts, size, outputs and accuracy first (harness/verdicts/qualification.py); the probe times nothing that fails.
+
+    No figure may be below what the cell's own work takes (harness/roofline.py).
+    """
     for claim in qualification.claims(probe):
         assert claim.holds, claim.found
 
-    probe.latency()
+    latency = probe.latency()
     probe.memory()
     probe.layers()
+    claim = bound.possible(latency, probe.bound())
+    assert claim.holds, claim.found
+
     probe.delivery()

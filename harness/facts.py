@@ -348,11 +348,27 @@ class Timing(Struct, frozen=True):
     images_per_s: float
 
 
+class OnDevice(Struct, frozen=True):
+    """What an accelerator with a queue shows beside the host's clock.
+
+    `events` are single inferences by the device's own clock, between two events in its queue; `unavailable` says why there are
+    none. `pipelined_s` are seconds an inference in rounds of `calls` inferences that were queued without waiting; the device was
+    waited for at the end of each round.
+    """
+
+    events: Timing | None
+    pipelined_s: list[float]
+    calls: int
+    images_per_s: float
+    unavailable: str | None = None
+
+
 class Latency(Struct, frozen=True):
     """`first_s` is the process's very first inference. `model`: input on the device; `with_transfer`: host to host.
 
     `disturbance` is what else happened while samples were taken, `telemetry` what each meter read meanwhile, warm-up included.
-    `remarks` say in words why the figure is not that of the net alone, with all the threads that it may have.
+    `remarks` say in words why the figure is not that of the net alone, with all the threads that it may have. `on_device` is
+    there on accelerators only.
     """
 
     first_s: float
@@ -363,6 +379,76 @@ class Latency(Struct, frozen=True):
     disturbance: Readings
     telemetry: Readings = {}
     remarks: list[str] = []
+    on_device: OnDevice | None = None
+
+    @property
+    def least(self) -> tuple[str, float]:
+        """The shortest time that it reports for an inference, in seconds, and which one that is."""
+        found = {
+            "the fastest inference": min(self.model.samples_s, default=self.model.median_s),
+            "the fastest inference with transfer": min(self.with_transfer.samples_s, default=self.with_transfer.median_s),
+        }
+        if self.on_device is not None:
+            if (events := self.on_device.events) is not None:
+                found["the fastest inference by the device's clock"] = min(events.samples_s, default=events.median_s)
+            found["an inference in the fastest pipelined round"] = min(self.on_device.pipelined_s)
+        name = min(found, key=lambda name: found[name])
+        return name, found[name]
+
+
+class Work(Struct, frozen=True):
+    """What an inference of a cell's batch has to do, whoever executes it.
+
+    `macs` are those by what is not zero, `least_macs` the multiplications that the best algorithm leaves of them,
+    `weights_bytes` the weights that multiply, in the cell's precision, once.
+    """
+
+    precision: str
+    macs: int
+    least_macs: float
+    weights_bytes: int
+
+
+class Bound(Struct, frozen=True):
+    """The least `seconds` that an inference takes (harness/roofline.py); None where nothing is known of the device.
+
+    It is the larger one of `compute_s` and `bandwidth_s`, by the peaks `macs_per_s` (in the cell's precision) and `bytes_per_s`,
+    which include a `headroom`, a factor. `missing` says why a term is not there, `measured_again` that the peaks of this machine
+    were, as the first ones did not allow for the latency.
+    """
+
+    seconds: float | None = None
+    compute_s: float | None = None
+    bandwidth_s: float | None = None
+    work: Work | None = None
+    macs_per_s: float | None = None
+    bytes_per_s: float | None = None
+    cache_bytes: int | None = None
+    headroom: float = 1.0
+    device: str | None = None
+    source: str | None = None
+    missing: list[str] = []
+    measured_again: bool = False
+
+    def allows(self, latency: Latency) -> bool:
+        """Whether nothing that was timed is shorter. Where there is no bound, nothing can be said against it."""
+        return self.seconds is None or latency.least[1] >= self.seconds
+
+    def explained(self, latency: Latency) -> str:
+        """Put the shortest time beside the bound."""
+        if self.seconds is None:
+            return f"no bound: {'; '.join(self.missing)}"
+        name, least_s = latency.least
+        text = (
+            f"{name} took {least_s:.3g} s, {least_s / self.seconds:.2g} times the bound of {self.seconds:.3g} s on {self.device}"
+        )
+        if self.allows(latency):
+            return text
+        again = ", whose peaks were measured again" if self.measured_again else ""
+        return (
+            f"{text}{again}: expected no less than what its own multiplications and weights take; the clock stopped before "
+            "the work was done, so let synchronize wait for the device, or correct the peaks of the device"
+        )
 
 
 class Part(Struct, frozen=True):

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from plumbline.harness import messages
 from plumbline.harness.cell import Cell
-from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Prepared, Promise, WeightsUsed
+from plumbline.harness.facts import Accuracy, Agreement, Bound, Counts, Delivery, Latency, Layers, Prepared, Promise, WeightsUsed
 from plumbline.harness.machine import Machine
 from plumbline.harness.readings import Readings, value_of
 from plumbline.harness.settings import Settings
@@ -42,6 +42,7 @@ class Record(Struct, frozen=True, kw_only=True):
     memory: Readings = {}
     layers: Layers | None = None
     delivery: Delivery | None = None
+    bound: Bound | None = None
     machine: Machine
     state_before: Readings = {}
     state_after: Readings = {}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from statistics import median
 from time import perf_counter, sleep
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from plumbline.harness.facts import Percentile, Timing
 from plumbline.harness.settings import Settings
@@ -31,6 +31,15 @@ ROUNDS = 7  # at least: an interval of the median takes six
 SHORT: Mapping[str, Any] = {"untimed": 1, "untimed_s": 0.002, "timed": 1}  # a turn of a call that shares nothing with others
 SHORT_ROUNDS = 9
 SECOND_S = 1.0  # of one row of `endure`
+PIPELINED_S, PIPELINED_ROUNDS, PIPELINED_MOST = 0.1, 5, 1000  # how long a round of queued calls lasts, how many, its most calls
+Mark = TypeVar("Mark")
+
+
+class Pipelined(NamedTuple):
+    """Rounds of `calls` calls that were queued, each in seconds a call."""
+
+    calls: int
+    rounds_s: list[float]
 
 
 def sample(call: Callable[[], Any], synchronize: Callable[[], None], count: int, clock: Clock = perf_counter) -> list[float]:
@@ -46,6 +55,47 @@ def sample(call: Callable[[], Any], synchronize: Callable[[], None], count: int,
         synchronize()
         durations.append(clock() - start)
     return durations
+
+
+def sample_by_events(
+    call: Callable[[], Any],
+    synchronize: Callable[[], None],
+    mark: Callable[[], Mark],
+    between: Callable[[Mark, Mark], float],
+    count: int,
+) -> list[float]:
+    """Time `count` calls one by one by the clock of a device, in seconds: between marks in its queue before and after each.
+
+    `mark` puts one into the queue, `between` says how many seconds lie between two that the device has passed.
+    """
+    durations = []
+    synchronize()
+    for _ in range(count):
+        before = mark()
+        call()
+        after = mark()
+        synchronize()
+        durations.append(between(before, after))
+    return durations
+
+
+def pipelined(
+    call: Callable[[], Any], synchronize: Callable[[], None], latency_s: float, clock: Clock = perf_counter
+) -> Pipelined:
+    """Queue many calls and wait once, in each of a few rounds of a tenth of a second; `latency_s` is that of one call.
+
+    Returns the calls of a round, and for each round its duration by them, in seconds a call.
+    """
+    calls = max(2, min(PIPELINED_MOST, round(PIPELINED_S / latency_s) if latency_s > 0 else PIPELINED_MOST))
+    rounds = []
+    for _ in range(PIPELINED_ROUNDS):
+        synchronize()
+        start = clock()
+        for _ in range(calls):
+            call()
+        synchronize()
+        rounds.append((clock() - start) / calls)
+    return Pipelined(calls, rounds)
 
 
 def warm_up(

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from plumbline.harness import messages
-from plumbline.harness.facts import Accuracy, Agreement, Counts, Latency, Outputs, Prepared
+from plumbline.harness.devices import Peaks
+from plumbline.harness.facts import Accuracy, Agreement, Counts, Latency, Outputs, Prepared, Work
 from plumbline.harness.load import Loaded
 from plumbline.harness.machine import Machine
 from plumbline.harness.messages import Ask, Close, Count, Exited, Load, Message, Open, Response, Turn
@@ -17,6 +18,10 @@ from tests.records import accuracy_of, counts_of, latency_of, prepared_of, repla
 
 AGREEMENT = Agreement("float64", 8, "digits", 1.0, 0.0, 0.0, 0.0, 1e-6, 8e-6, 1e-6, 1.0)
 WRONG = replace(AGREEMENT, error=1.0)
+
+
+PEAKS = Peaks("a machine", "tests", {"fp32": 1e9, "bf16": 1e9, "fp16": 1e9, "int8": 4e9}, 1e9, 1_000_000)
+MACHINE = Machine(id="fake", cpu_model="a processor", torch="2")
 
 
 class FakeConnection(Connection):
@@ -33,6 +38,10 @@ class FakeConnection(Connection):
         outputs: Outputs | None = None,
         memory: Readings | None = None,
         load: Loaded | None = None,
+        work: Work | None = None,
+        peaks: Peaks = PEAKS,
+        peaks_anew: Peaks | None = None,
+        machine: Machine = MACHINE,
         turn: Callable[[], float] = lambda: 1e-3,
         dies_at: str | None = None,
         ending: Iterable[Response] = (),
@@ -47,14 +56,18 @@ class FakeConnection(Connection):
             "latency": latency or latency_of(),
             "outputs": outputs or Outputs([0.0], [0.0], 1.0),
             "load": load,
+            "work": work or Work("fp32", 1000, 1000.0, 400),
+            "peaks": peaks,
+            "peaks_anew": peaks_anew or peaks,
             "memory": cast(Readings, {"weights": read("byte", "model", 400), **(memory or {})}),
         }
+        self._machine = machine
         self._turn, self._dies_at, self._ending = turn, dies_at, list(ending)
         self._slowed = 0.0
         self._lines: list[Response] = []
 
     def start(self) -> Machine:
-        self.machine = Machine(id="fake", cpu_model="a processor", torch="2")
+        self.machine = self._machine
         return self.machine
 
     def launch(self) -> None:

@@ -1,9 +1,10 @@
-"""`plumbline show`: a model: layers, parameters, MACs, shapes, data, floors, source."""
+"""`plumbline show`: a model: layers, parameters, MACs, shapes, data, floors, source. Or a cell of a run: latencies and bound."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plumbline.harness.views.terminal import Progress
@@ -14,14 +15,25 @@ if TYPE_CHECKING:
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("model", help="a name of the list, with +option=value; or timm:NAME, torchvision:NAME, ...")
+    parser.add_argument(
+        "model", help="a name of the list, with +option=value; or timm:NAME, torchvision:NAME, ...; or a run directory"
+    )
+    parser.add_argument("cell", nargs="?", help="of a run directory: the cell's id, or words of it, if the run has several")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: its usual one")
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     from plumbline import UnknownName, models
+    from plumbline.harness.journal import NAME
     from plumbline.harness.session.matrix import MatrixError
 
+    if arguments.cell is not None or (Path(arguments.model) / NAME).exists():
+        from plumbline.harness import journal
+        from plumbline.harness.views import cells
+
+        records = [record for record in journal.read(Path(arguments.model)) if record.latency is not None]
+        print(cells.one(cells.select(records, arguments.cell)))
+        return 0
     try:
         print(_shown(models.find(arguments.model), arguments.image_size))
     except (MatrixError, UnknownName, BrokenPipeError):

@@ -18,14 +18,27 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from plumbline import models
-from plumbline.harness import environment, messages, meters, runtimes, timing
+from plumbline.harness import environment, messages, meters, roofline, runtimes, timing
 from plumbline.harness.cell import Cell, compares_with_parent
-from plumbline.harness.facts import Accuracy, Agreement, Latency, Layers, Outputs, Part, Prepared, Promise, WeightsUsed
+from plumbline.harness.devices import Peaks
+from plumbline.harness.facts import (
+    Accuracy,
+    Agreement,
+    Latency,
+    Layers,
+    OnDevice,
+    Outputs,
+    Part,
+    Prepared,
+    Promise,
+    WeightsUsed,
+    Work,
+)
 from plumbline.harness.load import Loaded, Scenario
 from plumbline.harness.machine import allowed_cpus, cpu_flags
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
-from plumbline.harness.probe import accuracy, agreement, artefacts, loads, memory, threads
+from plumbline.harness.probe import accuracy, agreement, artefacts, loads, memory, peaks, threads
 from plumbline.harness.probe.disturbance import Disturbance
 from plumbline.harness.probe.reference import Reference, layers
 from plumbline.harness.readings import Readings, read
@@ -41,6 +54,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNSAID = ("usual", "newest")  # values of options that leave the choice to the runtime
+EVENTS = 64  # inferences that are timed by a GPU's own clock
 PROFILED = 20  # inferences that are looked into
 OUTPUTS = 20_000  # numbers that are compared with those of another revision
 
@@ -208,7 +222,29 @@ class Subject:
             remarks.append(f"it prints while it is timed, {more} bytes")
         if isinstance(self._executable, TorchRuntime) and (used := threads.used(allowed_cpus())) < allowed_cpus():
             remarks.append(f"{used} of {allowed_cpus()} threads work")
-        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks)
+        on_device = self._on_device(placed, model.median_s) if self._device.type == "cuda" else None
+        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks, on_device)
+
+    def _on_device(self, placed: Any, latency_s: float) -> OnDevice:
+        """Time inferences by the GPU's own clock, and many that are queued; after the host's samples, which no event delays."""
+        import torch
+
+        call, synchronize, batch = partial(self._executable.run, placed), self._executable.synchronize, self._cell.batch
+        events, unavailable = None, f"{self._cell.runtime} has a queue of its own, in which torch puts no events"
+        with timing.quiet():
+            if isinstance(self._executable, TorchRuntime):
+
+                def mark() -> torch.cuda.Event:
+                    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+                    event.record()
+                    return event
+
+                samples = timing.sample_by_events(
+                    call, synchronize, mark, lambda one, other: one.elapsed_time(other) / 1e3, EVENTS
+                )
+                events, unavailable = timing.summarise(samples, batch, 0, 0.0, True), ""
+            found = timing.pipelined(call, synchronize, latency_s)
+        return OnDevice(events, found.rounds_s, found.calls, batch / median(found.rounds_s), unavailable or None)
 
     def _timed_elsewhere(self) -> Latency:
         """Take the samples that the runtime has taken on its device, of the batch that it was checked with."""
@@ -219,6 +255,19 @@ class Subject:
         )
         first_s = self._executable.first_s()
         return Latency(first_s, model, whole, False, LOADGEN, found.disturbance, found.telemetry, found.remarks)
+
+    def work(self) -> Work:
+        """Return what an inference has to do, by the layers of what is executed."""
+        promise = self.prepared().promise
+        return roofline.work(self._layers, promise, self._cell.precision, self._cell.batch)
+
+    def peaks(self) -> Peaks:
+        """Return what this machine's processors do at most; measured where no session has."""
+        return peaks.known(self._settings.cache, self._progress)
+
+    def peaks_anew(self) -> Peaks:
+        """Measure that once more; what an earlier measurement found beyond it stays."""
+        return peaks.known(self._settings.cache, self._progress, anew=True)
 
     def call(self) -> tuple[Callable[[], Any], Callable[[], None]]:
         """Return one inference, its input on the device, and what waits until it is done; of an object that has qualified."""
@@ -390,6 +439,9 @@ QUESTIONS: Mapping[str, Callable[[Subject], Any]] = {
     "agreement": Subject.agreement,
     "accuracy": Subject.accuracy,
     "latency": Subject.latency,
+    "work": Subject.work,
+    "peaks": Subject.peaks,
+    "peaks_anew": Subject.peaks_anew,
     "outputs": Subject.outputs,
     "memory": Subject.memory,
     "layers": Subject.layers,

@@ -18,10 +18,23 @@ from typing import IO, Any, TypeVar
 from msgspec.structs import replace
 
 from plumbline import PlumblineError
-from plumbline.harness import environment, messages
+from plumbline.harness import devices, environment, messages, roofline, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
-from plumbline.harness.facts import Accuracy, Agreement, Counts, Delivery, Latency, Layers, Outputs, Prepared, Promise
+from plumbline.harness.devices import Peaks, UnknownDevice
+from plumbline.harness.facts import (
+    Accuracy,
+    Agreement,
+    Bound,
+    Counts,
+    Delivery,
+    Latency,
+    Layers,
+    Outputs,
+    Prepared,
+    Promise,
+    Work,
+)
 from plumbline.harness.load import Loaded, Scenario
 from plumbline.harness.lock import Busy, of_session
 from plumbline.harness.machine import Machine
@@ -67,7 +80,8 @@ Found = TypeVar("Found")
 ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b|nothing was heard")  # the last line of a traceback, or of a listener
 # The type of the answer to each question.
 ANSWERS: dict[str, Any] = {
-    "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "turn": float,
+    "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "work": Work,
+    "peaks": Peaks, "peaks_anew": Peaks, "turn": float,
     "outputs": Outputs, "memory": Readings, "layers": Layers, "race": list[Contender], "speed": Speed, "train": Trained,
     "compress": Promise, "load": Loaded,
 }  # fmt: skip
@@ -359,6 +373,34 @@ class CellProbe:
         """Measured by `harness.probe.subject.Subject.latency`, by way of its QUESTIONS."""
         return self._ask("latency")
 
+    def bound(self) -> Bound:
+        """Return the least that its latency can be. What is timed in this machine's own processors is held to its measured peaks.
+
+        Peaks that do not allow for the latency are measured again: they may have been disturbed. That takes memory: ask last.
+        Raises BadDevices where the user's file of devices is wrong.
+        """
+        if "bound" not in self.facts:
+            self.facts["bound"] = self._bound(self.latency(), self._asked_once("work"))
+        return self.facts["bound"]
+
+    def _bound(self, latency: Latency, work: Work) -> Bound:
+        elsewhere = runtimes.find(self.cell.runtime).adapter.elsewhere
+        if self.cell.device_kind != "cpu" or elsewhere:
+            says = self._connection.machine.accelerator
+            try:
+                if self.cell.device not in ("cpu", "cuda", "cuda:0"):
+                    raise UnknownDevice(
+                        f"a machine names its first GPU only, and this is {self.cell.device}; so no peak of it is known"
+                    )
+                device = devices.matching(says, self.cell.device_kind, devices.known(devices.of_user()))
+            except UnknownDevice as reason:
+                return Bound(work=work, missing=[str(reason)])
+            return roofline.bound(work, device.peaks())
+        found = roofline.bound(work, self._asked_once("peaks"))
+        if found.allows(latency):
+            return found
+        return replace(roofline.bound(work, self._asked_once("peaks_anew")), measured_again=True)
+
     def turn(self, calls: int) -> float:
         """Take one turn of `harness.timing.interleave` in this resident process: the median of so many inferences, in seconds."""
         self.prepared()
@@ -431,6 +473,11 @@ class CellProbe:
         answer = self._await(fact, request)
         self._open = False
         return answer
+
+    def _asked_once(self, question: str) -> Any:
+        """Ask what is no fact of its own in the record."""
+        self.prepared()
+        return self._await(question, Ask(question))
 
     def _ask(self, question: str) -> Any:
         if question not in self.facts:

@@ -104,6 +104,7 @@ class Estimate:
     def ran(self, cell: Cell, seconds: float, steps_s: Mapping[str, float] | None = None) -> None:
         """Learn from what a cell took, and its steps as they stand in the record."""
         parts, steps = self._parts[cell], dict(steps_s or {})
+        seconds -= steps.pop("peaks", 0.0) + steps.pop("peaks_anew", 0.0)  # of the machine, once
         for kind, planned in parts.items():
             self._left[kind] = max(0.0, self._left[kind] - planned)
         if "accuracy" in steps or "agreement" in steps:

@@ -150,6 +150,7 @@ class Session:
             memory=facts.get("memory") or peak_of(ended),
             layers=facts.get("layers"),
             delivery=facts.get("delivery"),
+            bound=facts.get("bound"),
             machine=here,
             state_before={**(ended.state_before if ended else {}), **({"clock_ahead": read("s", "machine", off)} if off else {})},
             state_after=ended.state_after if ended else {},

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from plumbline.harness.facts import Layers
 from plumbline.harness.journal import RunError
 from plumbline.harness.record import Record
+from plumbline.harness.views import cells
 from plumbline.harness.views.table import NOTHING, tabulated
 
 LEFT = ("layer", "operator", "format")
@@ -17,12 +18,7 @@ def select(records: Iterable[Record], words: str | None) -> Record:
     with_layers = [record for record in records if record.layers]
     if not with_layers:
         raise RunError("no cell of this run says where its time goes; measure with pytest benchmarks --layers")
-    exact = [record for record in with_layers if record.id == words]
-    found = exact or [record for record in with_layers if words is None or words in record.id]
-    if len(found) != 1:
-        ids = "\n  ".join(record.id for record in found or with_layers)
-        raise RunError(f"expected one cell{f' with {words!r} in its id' if words else ''}, got {len(found)}; known:\n  {ids}")
-    return found[0]
+    return cells.select(with_layers, words)
 
 
 def table(record: Record, style: str = "simple") -> str:

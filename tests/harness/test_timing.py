@@ -227,3 +227,57 @@ def test_what_endures_is_handed_over_second_by_second() -> None:
     machine, seen = Machine(cycle([0.25, 0.25, 0.5])), []
     ruler.endure(machine.call, machine.synchronize, 3.0, lambda at, samples: seen.append((at, samples)), machine.clock)
     assert seen == [(0.0, [0.25, 0.25, 0.5]), (1.0, [0.25, 0.25, 0.5]), (2.0, [0.25, 0.25, 0.5])]
+
+
+class Gpu(Machine):
+    """A device with a clock of its own, which runs ten times as fast as the host's says, and marks in its queue."""
+
+    def mark(self) -> list[float]:
+        """A mark is passed when the device has done what was queued before it."""
+        marked: list[float] = []
+        self.marks.append((self.calls, marked))
+        return marked
+
+    def __init__(self, durations: Iterable[float]) -> None:
+        super().__init__(durations)
+        self.marks: list[tuple[int, list[float]]] = []
+
+    def synchronize(self) -> None:
+        done, queued = 0, self.calls
+        while True:
+            for mark in [marked for after, marked in self.marks if after == done]:
+                mark.append(10 * self.now)
+            if done == queued:
+                break
+            self.calls, done = 1, done + 1
+            super().synchronize()
+        self.marks.clear()
+
+
+def test_events_are_read_on_the_device_s_own_clock() -> None:
+    gpu = Gpu([0.1, 0.2, 0.3])
+    samples = ruler.sample_by_events(gpu.call, gpu.synchronize, gpu.mark, lambda one, other: other[0] - one[0], 3)
+    assert samples == pytest.approx([1, 2, 3])
+
+
+def test_calls_that_are_queued_are_waited_for_once_a_round() -> None:
+    """A device that takes 10 ms for a call, and 2 ms where the next one is queued already."""
+    now, queued, waited = 0.0, 0, 0
+
+    def call() -> None:
+        nonlocal queued
+        queued += 1
+
+    def synchronize() -> None:
+        nonlocal now, queued, waited
+        now, queued, waited = now + (0.008 + 0.002 * queued if queued else 0), 0, waited + 1
+
+    found = ruler.pipelined(call, synchronize, 0.01, lambda: now)
+    assert found.calls == 10
+    assert found.rounds_s == pytest.approx([0.0028] * ruler.PIPELINED_ROUNDS)
+    assert waited == 2 * ruler.PIPELINED_ROUNDS
+
+
+@pytest.mark.parametrize(("latency_s", "calls"), [(1.0, 2), (1e-6, ruler.PIPELINED_MOST), (0.0, ruler.PIPELINED_MOST)])
+def test_a_round_has_neither_one_call_nor_too_many(latency_s: float, calls: int) -> None:
+    assert ruler.pipelined(lambda: None, lambda: None, latency_s, lambda: 0.0).calls == calls

@@ -42,6 +42,9 @@ def test_a_session_measures_records_and_shows(bench: Bench, tmp_path: Path) -> N
     assert kept.outcome == "ok"
     assert kept.accuracy.seed == 5
     assert kept.counts.macs == 337_536
+    assert 0 < kept.bound.seconds < kept.latency.model.median_s
+    assert kept.bound.device.startswith("this machine")
+    assert kept.latency.on_device is None, "which only an accelerator has"
     assert kept.weights.training["recipe"]["epochs"] == len(kept.weights.training["curves"]) == 20
     assert "[3/3] small_cnn-dense-eager-fp16-b1-8px-cpu  ok" in run.output
     assert "evaluation matrix" in run.output

@@ -62,6 +62,7 @@ def test_a_cell_is_checked_and_measured(
     assert prepared.options["in_precision"] > 0.5
     assert agreement.wrong is None
     assert len(latency.model.samples_s) >= 6
+    assert (latency.on_device is not None) == (target == "cuda")
     assert (memory["weights"].value or 0) > 0
     if runtimes.find(runtime).adapter.keeps_memory is not None:
         assert memory["inference"].value is None

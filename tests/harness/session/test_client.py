@@ -9,14 +9,16 @@ import pytest
 from msgspec import Raw
 
 from plumbline.harness import timing
+from plumbline.harness.devices import BadDevices, Peaks
+from plumbline.harness.machine import Machine
 from plumbline.harness.messages import Answer, Ended, Exited, Open, Response, Train
 from plumbline.harness.outcomes import CellEnded
 from plumbline.harness.session.client import CellProbe, ahead, trained
 from plumbline.harness.session.places import Place
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.statistics import paired_ratio
-from tests.fake import FakeConnection
-from tests.records import accuracy_of, cell_of
+from tests.fake import PEAKS, FakeConnection
+from tests.records import accuracy_of, cell_of, latency_of, replace
 
 KILLED = Exited("cell", None, "SIGKILL", process_peak_bytes=7)
 
@@ -110,3 +112,49 @@ def test_a_training_elsewhere_gets_the_folders_of_that_place() -> None:
     (request,) = connection.sent
     assert isinstance(request, Train)
     assert (request.settings.data, request.settings.cache) == (Path("/theirs"), UNKNOWN)
+
+
+FAST = replace(PEAKS, macs_per_s={"fp32": 1e12})
+
+
+def test_a_bound_comes_from_the_peaks_of_the_machine() -> None:
+    connection = FakeConnection()
+    bound = probe_of(connection).bound()
+    assert (bound.seconds, bound.measured_again, bound.device) == (1e-6, False, "a machine")
+    assert connection.asked() == ["latency", "work", "peaks"]
+
+
+@pytest.mark.parametrize(("again", "holds"), [(FAST, True), (PEAKS, False)])
+def test_peaks_that_do_not_allow_for_a_latency_are_measured_again(again: Peaks, holds: bool) -> None:
+    connection = FakeConnection(latency=latency_of(1e-7), peaks_anew=again)
+    probe = probe_of(connection)
+    bound = probe.bound()
+    assert bound.measured_again
+    assert bound.allows(probe.latency()) is holds
+    assert connection.asked()[-1] == "peaks_anew"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "target", "says"),
+    [
+        (None, "cuda", "nothing says which device this is"),
+        ("a new GPU, driver 1", "cuda", "no peaks of 'a new GPU, driver 1'"),
+        ("NVIDIA Jetson Nano Developer Kit", "cuda:1", "its first GPU only"),
+    ],
+)
+def test_a_device_that_is_not_described_has_no_bound_and_says_why(accelerator: str | None, target: str, says: str) -> None:
+    connection = FakeConnection(machine=Machine(accelerator=accelerator))
+    bound = CellProbe(connection, cell_of(target=target), Settings()).bound()
+    assert bound.seconds is None
+    assert says in bound.missing[0]
+    assert connection.asked() == ["latency", "work"]
+
+
+def test_a_device_of_the_file_is_held_to_its_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = FakeConnection(machine=Machine(accelerator="NVIDIA Jetson Nano Developer Kit"))
+    bound = CellProbe(connection, cell_of(target="cuda"), Settings()).bound()
+    assert bound.seconds == 1000 / (236e9 / 2)
+    assert "the size of the last cache" in bound.missing[0]
+    monkeypatch.setenv("PLUMBLINE_DEVICES", str(tmp_path / "mine.toml"))
+    with pytest.raises(BadDevices, match=r"mine.toml: cannot be read"):
+        CellProbe(connection, cell_of(target="cuda"), Settings()).bound()
