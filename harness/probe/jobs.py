@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from plumbline import models
-from plumbline.harness import runtimes
+from plumbline.harness import meters, runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.machine import allowed_cpus
 from plumbline.harness.messages import Ask, Compress, Count, Ended, MeasureSpeed, Open, Race, Train, Turn
@@ -64,9 +64,11 @@ def serve_cell(task: Task, channel: Channel) -> None:
 
     if task.settings.memory_limit_bytes is not None:
         memory.limit(task.settings.memory_limit_bytes)
+    elsewhere = runtimes.find(task.cell.runtime).adapter.elsewhere  # a board has meters of its own
+    watch = None if elsewhere else meters.Watch(task.settings.energy_s, task.cell.device)
     without_grad = runtimes.find(task.cell.runtime).options.get("mode") == "no_grad"
     with torch.no_grad() if without_grad else torch.inference_mode():
-        subject = Subject(task.cell, task.settings, task.folder, channel.progress)
+        subject = Subject(task.cell, task.settings, task.folder, channel.progress, watch)
         channel.answer(subject.prepared())
         while isinstance(asked := channel.receive(), (Ask, Turn)):
             if isinstance(asked, Turn):

@@ -47,14 +47,21 @@ OUTPUTS = 20_000  # numbers that are compared with those of another revision
 class Subject:
     """The object of a cell. Each method is one step; it returns a fact, or raises what ends the cell."""
 
-    def __init__(self, cell: Cell, settings: Settings, folder: Path, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        settings: Settings,
+        folder: Path,
+        progress: Callable[[str], None],
+        watch: meters.Watch | None = None,
+    ) -> None:
         import torch
 
         started = time.perf_counter()
         self._state = ProcessState()
         self._base_bytes = memory.resident_bytes()
         self._peak_bytes = 0
-        self._cell, self._settings, self._progress = cell, settings, progress
+        self._cell, self._settings, self._progress, self._watch = cell, settings, progress, watch
         self._runtime = runtimes.find(cell.runtime).adapter
         self._device = torch.device(cell.device)
         if cell.device_kind == "cuda" and not self._runtime.elsewhere:
@@ -207,7 +214,9 @@ class Subject:
             remarks.append(f"it prints while it is timed, {more} bytes")
         if isinstance(self._executable, TorchRuntime) and (used := threads.used(allowed_cpus())) < allowed_cpus():
             remarks.append(f"{used} of {allowed_cpus()} threads work")
-        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks)
+        run = partial(self._executable.run, placed)
+        energy = {} if self._watch is None else self._watch.run(run, self._executable.synchronize)
+        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks, energy)
 
     def _timed_elsewhere(self) -> Latency:
         """Take the samples that the runtime has taken on its device, of the batch that it was checked with."""

@@ -181,3 +181,12 @@ def test_no_garbage_is_collected_between_samples() -> None:
     with ruler.quiet():
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+def test_calls_are_repeated_to_the_end_of_the_last_one() -> None:
+    machine, between = Machine(cycle([0.3])), list[float]()
+    calls, seconds = ruler.repeat(
+        machine.call, machine.synchronize, 1.0, lambda: between.append(round(machine.now, 9)), machine.clock
+    )
+    assert (calls, round(seconds, 9)) == (4, 1.2)
+    assert between == [0.0, 0.3, 0.6, 0.9, 1.2], "before the first call, and after each"
