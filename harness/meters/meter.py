@@ -99,7 +99,7 @@ class Counter:
         if last is None:
             return self._total
         step = value - last
-        if step < 0 and self._wraps_at is not None and value >= 0:
+        if step < 0 and self._wraps_at is not None:
             step += self._wraps_at
         if step < 0:
             raise Unavailable(f"the counter {self._name} went backwards, from {last:g} to {value:g} J: it was reset meanwhile")

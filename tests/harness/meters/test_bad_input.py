@@ -11,6 +11,7 @@ import pytest
 from plumbline.harness import timing
 from plumbline.harness.facts import Energy
 from plumbline.harness.meters import METERS, EnergyMeter, Rail, Unavailable, Watch
+from plumbline.harness.meters.energy import Series, power
 from plumbline.harness.meters.meter import Counter, number, text_of
 from plumbline.harness.meters.power_csv import FILE, OFFSET_S, PowerCsv
 from plumbline.harness.meters.rapl import Rapl
@@ -84,6 +85,13 @@ def test_the_interval_of_a_power_follows_its_spread(monkeypatch: pytest.MonkeyPa
     swinging = by(monkeypatch, lambda now: steps(now) + (5.0 if int(now * 2.5) % 2 else -5.0))
     assert calm.running_within_w == pytest.approx(0.0, abs=1e-9)
     assert (swinging.running_within_w or 0.0) > 1.0
+
+
+def test_the_energy_of_a_power_that_rises_is_the_area_below_it() -> None:
+    """From 0 to 10 W in a second: 5 J, whenever it was read."""
+    times = [0.0, 0.05, 0.1, 0.2, 0.25, *(n / 20 for n in range(6, 21))]
+    found = power(Series(0.0, 1.0, times, [10 * time for time in times]), Fake.rail)
+    assert found.watts == pytest.approx(5.0)
 
 
 def test_a_meter_that_fails_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
