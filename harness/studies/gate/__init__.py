@@ -39,7 +39,7 @@ from plumbline.texts import duration
 
 FINE, SLOWER_CODE, BROKEN, COULD_NOT_TELL = 0, 1, 2, 3  # exit codes
 JOURNAL, REPORT = "gate.jsonl", "gate.json"
-SETTINGS = {"accuracy_images": 0, "warmup_s": 0.0, "sampling_s": 0.0, "train_minutes": 0.0}
+SETTINGS = {"accuracy_images": 0, "warmup_s": 0.0, "sampling_s": 0.0, "energy_s": 0.0, "train_minutes": 0.0}
 
 
 class GateError(PlumblineError, ValueError):
