@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from plumbline import models
-from plumbline.harness import environment, messages, meters, runtimes, timing
+from plumbline.harness import environment, messages, runtimes, timing
 from plumbline.harness.cell import Cell, compares_with_parent
 from plumbline.harness.facts import Accuracy, Agreement, Latency, Layers, Outputs, Part, Prepared, Promise, WeightsUsed
 from plumbline.harness.machine import allowed_cpus, cpu_flags
+from plumbline.harness.meters.running import Running, Watch
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe import accuracy, agreement, artefacts, memory, threads
@@ -53,7 +54,7 @@ class Subject:
         settings: Settings,
         folder: Path,
         progress: Callable[[str], None],
-        watch: meters.Watch | None = None,
+        watch: Watch | None = None,
     ) -> None:
         import torch
 
@@ -201,7 +202,7 @@ class Subject:
         timed = partial(timing.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
         if watching := environment.watchers():
             raise CellEnded(FAILED, f"{self._cell.model} has itself watched by {', '.join(watching)}, and is slowed down by that")
-        disturbance, reading, workers, written = Disturbance(), meters.Running(), threads.Workers(), _written_bytes()
+        disturbance, reading, workers, written = Disturbance(), Running(), threads.Workers(), _written_bytes()
         model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
         telemetry = reading.read(model.warmup + len(model.samples_s))
         with_transfer = timed(partial(self._host_to_host, host), budget_s=settings.sampling_s / 2)

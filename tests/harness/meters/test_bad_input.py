@@ -10,12 +10,12 @@ import pytest
 
 from plumbline.harness import timing
 from plumbline.harness.facts import Energy
-from plumbline.harness.meters import METERS, EnergyMeter, Rail, Unavailable, Watch
+from plumbline.harness.meters import METERS, EnergyMeter, Rail, Unavailable
 from plumbline.harness.meters.energy import Series, power
 from plumbline.harness.meters.meter import Counter, number, text_of
 from plumbline.harness.meters.power_csv import FILE, OFFSET_S, PowerCsv
 from plumbline.harness.meters.rapl import Rapl
-from plumbline.harness.meters.running import in_background
+from plumbline.harness.meters.running import Watch, in_background
 from tests.box import Box, Clock, box
 from tests.harness.meters.test_devices import BUSY_S, INFERENCE_S, measured
 

@@ -8,7 +8,7 @@ import pytest
 
 from plumbline.harness import timing
 from plumbline.harness.facts import Energy
-from plumbline.harness.meters import Watch
+from plumbline.harness.meters.running import Watch
 from tests.box import DEVICES, Box, box
 
 INFERENCE_S, BUSY_S = 0.005, 10.0
