@@ -363,10 +363,53 @@ class OnDevice(Struct, frozen=True):
     unavailable: str | None = None
 
 
+class Energy(Struct, frozen=True):
+    """Joules of one inference, by one meter: power while inferences run without a pause, less that at rest, times their duration.
+
+    `rail`, `unit`, `update_s`, `resolution` and `about` are what the meter declares (harness/meters/meter.py); None and empty
+    where it could not be opened. `estimate`: it does not measure, but multiplies assumptions. `running_w` and `idle_w` are mean
+    powers over `seconds` with `inferences`, and over `idle_s` before the cell; `_within` are half widths of their 95 % intervals.
+    `joules` of an inference has a 95 % `interval` (docs/measuring.md). `updates` is how many values the meter had in the window.
+    `samples` are what it read: watts, or joules since the start of the window. `unavailable` says why there are no joules,
+    `remarks` what was odd.
+    """
+
+    rail: str | None = None
+    scope: str = "machine"
+    unit: str | None = None
+    update_s: float | None = None
+    resolution: float | None = None
+    about: str = ""
+    estimate: bool = False
+    joules: float | None = None
+    interval: tuple[float, float] | None = None
+    running_w: float | None = None
+    running_within_w: float | None = None
+    idle_w: float | None = None
+    idle_within_w: float | None = None
+    seconds: float | None = None
+    idle_s: float | None = None
+    inferences: int | None = None
+    updates: int | None = None
+    samples: list[float] = []
+    unavailable: str | None = None
+    remarks: list[str] = []
+
+    @property
+    def inferences_per_joule(self) -> float | None:
+        return 1 / self.joules if self.joules else None
+
+    @property
+    def per_joule_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of inferences a joule."""
+        return None if self.interval is None else (1 / self.interval[1], 1 / self.interval[0])
+
+
 class Latency(Struct, frozen=True):
     """`first_s` is the process's very first inference. `model`: input on the device; `with_transfer`: host to host.
 
     `disturbance` is what else happened while samples were taken, `telemetry` what each meter read meanwhile, warm-up included.
+    `energy` is what each meter of energy says of further inferences, that were not timed; empty where none was asked.
     `remarks` say in words why the figure is not that of the net alone, with all the threads that it may have. `on_device` is
     there on accelerators only.
     """
@@ -379,6 +422,7 @@ class Latency(Struct, frozen=True):
     disturbance: Readings
     telemetry: Readings = {}
     remarks: list[str] = []
+    energy: dict[str, Energy] = {}
     on_device: OnDevice | None = None
 
     @property

@@ -152,16 +152,56 @@ def differences(here: Machine, then: Machine) -> list[str]:
 
 
 def state() -> Readings:
-    """Read clock, hottest temperature and load of this machine."""
+    """Read clock, hottest temperature and load of this machine, and what only some boards show."""
     clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
-    sensors = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
-    hottest = max((sensor.current for group in sensors.values() for sensor in group), default=None)
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {
         "clock": read("Hz", "machine", round(clock.current * 1e6) if clock and clock.current else None),
-        "temperature": read("°C", "machine", hottest, "no sensor"),
+        "temperature": read("°C", "machine", hottest(), "no sensor"),
         "load_1min": read("1", "machine", load),
+        **board_state(),
     }
+
+
+def hottest(root: Path = Path("/")) -> float | None:
+    """Return the highest temperature of Linux' sensors below a root, in °C; None where there is none.
+
+    psutil takes no root, so that no recorded device could be replayed, and takes JetPack 4's PMIC-Die for a sensor: it says
+    100 °C always (NVIDIA's tegrastats shows it as PMIC@100C). A sensor of a part that is off shows garbage, as -256 °C.
+    """
+    zones = [zone for zone in root.glob("sys/class/thermal/thermal_zone*") if _read(str(zone / "type")) != "PMIC-Die"]
+    files = [*(zone / "temp" for zone in zones), *root.glob("sys/class/hwmon/hwmon*/temp*_input")]
+    found = [value / 1e3 for file in files if (value := _number(file)) is not None]
+    return max((celsius for celsius in found if -100 < celsius < 200), default=None)
+
+
+# Where a Jetson's GPU is among the devices that scale their clock, by generation: Nano, TX2, Xavier, Orin, Thor.
+_GPU_CLOCKS = ("*.gpu", "*.gp10b", "*.gv11b", "*.ga10b", "gpu-gpc-*")
+
+
+def board_state(root: Path = Path("/")) -> Readings:
+    """Read what only some boards show, and only that which is there.
+
+    `gpu_clock` of a Jetson; `power_mode`, the number of its mode by nvpmodel; `throttled`, the bits by which a Raspberry Pi's
+    firmware says what limits it: now 1 under-voltage, 2 a capped clock, 4 throttled, 8 too hot; times 65536: since it started
+    (Raspberry Pi documentation, `vcgencmd get_throttled`).
+    """
+    clocks = (_number(file) for name in _GPU_CLOCKS for file in sorted(root.glob(f"sys/class/devfreq/{name}/cur_freq")))
+    mode = re.fullmatch(r"pmode:(\d+)", _read(str(root / "var/lib/nvpmodel/status")) or "")
+    throttled = _read(str(root / "sys/devices/platform/soc/soc:firmware/get_throttled")) or ""
+    found = {
+        "gpu_clock": ("Hz", next((clock for clock in clocks if clock is not None), None)),
+        "power_mode": ("1", int(mode[1]) if mode else None),
+        "throttled": ("1", int(throttled, 16) if re.fullmatch("[0-9a-fA-F]+", throttled) else None),
+    }
+    return {name: read(unit, "machine", value) for name, (unit, value) in found.items() if value is not None}
+
+
+def _number(file: Path) -> float | None:
+    try:
+        return float(_read(str(file)) or "")
+    except ValueError:
+        return None
 
 
 class Capabilities(Struct, frozen=True):

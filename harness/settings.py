@@ -55,6 +55,9 @@ class Settings(Struct, frozen=True):
 
     Sampling ends when the median's 95 % interval is within `median_within` of it and there are `min_samples`, or
     when `sampling_s` is spent; the second latency, with transfers, gets half of that.
+
+    `energy_s` is the most that a meter of energy may take for each of its two windows, at rest and while inferences run; 0 asks
+    none.
     """
 
     seed: int = 0
@@ -68,6 +71,7 @@ class Settings(Struct, frozen=True):
     min_samples: int = 64
     max_samples: int = 10_000
     median_within: float = 0.01
+    energy_s: float = 5.0
     emulated_samples: int = 6  # the fewest that have an interval
     accuracy_images: int | None = 500
     layers: bool = False

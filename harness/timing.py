@@ -146,6 +146,28 @@ def measure(
     return summarise(samples, batch, warmed, warmed_s, steady)
 
 
+def repeat(
+    call: Callable[[], Any],
+    synchronize: Callable[[], None],
+    seconds: float,
+    between: Callable[[], Any],
+    clock: Clock = perf_counter,
+) -> tuple[int, float]:
+    """Call for so many seconds, to the end of the last call; `between` two calls something else is done.
+
+    Returns the number of calls, and how long they took in seconds. These are for what meters read; nothing is said of one call.
+    """
+    synchronize()
+    between()
+    begun, calls = clock(), 0
+    while (spent := clock() - begun) < seconds:
+        call()
+        synchronize()
+        calls += 1
+        between()
+    return calls, spent
+
+
 def turn(
     call: Callable[[], Any],
     synchronize: Callable[[], None],

@@ -45,12 +45,12 @@ def of_page() -> tuple[dict[str, str], str]:
 @pytest.mark.slow
 def test_the_page_is_a_package_that_keeps_to_every_contract(tmp_path: Path, cache: Path, python: str) -> None:
     files, entries = of_page()
-    assert len(files) == 5
+    assert len(files) == 6
     assert all(len(text.splitlines()) < MOST_LINES for text in files.values())
     environment = package(tmp_path, cache, files, entries)
     code, told = check(python, environment)
     assert code == 0, told
-    for plugin in ("runtime fx", "meter page_faults", "model tiny", "variant rounded", "variant penalised"):
+    for plugin in ("runtime fx", "meter page_faults", "meter battery", "model tiny", "variant rounded", "variant penalised"):
         assert plugin in told
     assert told.count("  ok ") > 15
     assert "\nevery claim holds\n" in told

@@ -19,6 +19,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 # Wall time of a step or a limit, and what is no duration of an inference.
 OTHER_CLOCKS = {
+    "harness/meters/running.py": "the windows of energy, of which no duration is reported",
     "harness/probe/disturbance.py": "the window of its shares",
     "harness/probe/artefacts.py": "what building took",
     "harness/probe/subject.py": "what building took",

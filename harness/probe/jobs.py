@@ -17,6 +17,7 @@ from plumbline.harness import runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.machine import allowed_cpus
 from plumbline.harness.messages import Ask, Compress, Count, Ended, Load, MeasureSpeed, Open, Race, Train, Turn
+from plumbline.harness.meters.running import Watch
 from plumbline.harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded, first_line
 from plumbline.harness.probe import memory
 from plumbline.harness.probe.channel import Channel
@@ -64,9 +65,11 @@ def serve_cell(task: Task, channel: Channel) -> None:
 
     if task.settings.memory_limit_bytes is not None:
         memory.limit(task.settings.memory_limit_bytes)
+    elsewhere = runtimes.find(task.cell.runtime).adapter.elsewhere  # a board has meters of its own
+    watch = None if elsewhere else Watch(task.settings.energy_s, task.cell.device)
     without_grad = runtimes.find(task.cell.runtime).options.get("mode") == "no_grad"
     with torch.no_grad() if without_grad else torch.inference_mode():
-        subject = Subject(task.cell, task.settings, task.folder, channel.progress)
+        subject = Subject(task.cell, task.settings, task.folder, channel.progress, watch)
         channel.answer(subject.prepared())
         while isinstance(asked := channel.receive(), (Ask, Turn, Load)):
             if isinstance(asked, Turn):

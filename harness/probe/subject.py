@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from plumbline import models
-from plumbline.harness import environment, messages, meters, roofline, runtimes, timing
+from plumbline.harness import environment, messages, roofline, runtimes, timing
 from plumbline.harness.cell import Cell, compares_with_parent
 from plumbline.harness.devices import Peaks
 from plumbline.harness.facts import (
@@ -36,6 +36,7 @@ from plumbline.harness.facts import (
 )
 from plumbline.harness.load import Loaded, Scenario
 from plumbline.harness.machine import allowed_cpus, cpu_flags
+from plumbline.harness.meters.running import Running, Watch
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe import accuracy, agreement, artefacts, loads, memory, peaks, threads
@@ -62,14 +63,21 @@ OUTPUTS = 20_000  # numbers that are compared with those of another revision
 class Subject:
     """The object of a cell. Each method is one step; it returns a fact, or raises what ends the cell."""
 
-    def __init__(self, cell: Cell, settings: Settings, folder: Path, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        settings: Settings,
+        folder: Path,
+        progress: Callable[[str], None],
+        watch: Watch | None = None,
+    ) -> None:
         import torch
 
         started = time.perf_counter()
         self._state = ProcessState()
         self._base_bytes = memory.resident_bytes()
         self._peak_bytes = 0
-        self._cell, self._settings, self._progress = cell, settings, progress
+        self._cell, self._settings, self._progress, self._watch = cell, settings, progress, watch
         self._runtime = runtimes.find(cell.runtime).adapter
         self._device = torch.device(cell.device)
         if cell.device_kind == "cuda" and not self._runtime.elsewhere:
@@ -209,7 +217,7 @@ class Subject:
         timed = partial(timing.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
         if watching := environment.watchers():
             raise CellEnded(FAILED, f"{self._cell.model} has itself watched by {', '.join(watching)}, and is slowed down by that")
-        disturbance, reading, workers, written = Disturbance(), meters.Running(), threads.Workers(), _written_bytes()
+        disturbance, reading, workers, written = Disturbance(), Running(), threads.Workers(), _written_bytes()
         model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
         telemetry = reading.read(model.warmup + len(model.samples_s))
         with_transfer = timed(partial(self._host_to_host, host), budget_s=settings.sampling_s / 2)
@@ -223,7 +231,10 @@ class Subject:
         if isinstance(self._executable, TorchRuntime) and (used := threads.used(allowed_cpus())) < allowed_cpus():
             remarks.append(f"{used} of {allowed_cpus()} threads work")
         on_device = self._on_device(placed, model.median_s) if self._device.type == "cuda" else None
-        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks, on_device)
+        energy = (
+            {} if self._watch is None else self._watch.run(partial(self._executable.run, placed), self._executable.synchronize)
+        )
+        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks, energy, on_device)
 
     def _on_device(self, placed: Any, latency_s: float) -> OnDevice:
         """Time inferences by the GPU's own clock, and many that are queued; after the host's samples, which no event delays."""

@@ -54,6 +54,7 @@ UNKNOWN_MACS = 2e9 / 224**2  # a pixel, of a model without a formula
 TIER_KEYS: dict[str, tuple[Any, ...]] = {
     "warmup_s": (int, float),
     "sampling_s": (int, float),
+    "energy_s": (int, float),
     "min_samples": (int,),
     "accuracy_images": (int, str),
     "train_minutes": (int, float),

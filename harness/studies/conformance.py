@@ -204,11 +204,14 @@ def _wrong(probe: CellProbe, meter: str | None) -> Iterator[str]:
     if probe.prepared().parameters < 1:
         yield "it has no parameters"
     yield from (f"not so: {claim.text}: {claim.found}" for claim in claims(probe) if not claim.holds)
-    telemetry, weights = probe.latency().telemetry, value_of(probe.memory(), "weights") or 0
+    latency, weights = probe.latency(), value_of(probe.memory(), "weights") or 0
     if weights < 1:
         yield f"its weights take {weights} bytes"
-    if meter is not None and telemetry[meter].value is None:
-        yield f"in a cell it read nothing: {telemetry[meter]}"
+    if meter in latency.energy:
+        if not latency.energy[meter].samples:
+            yield f"in a cell it read nothing: {latency.energy[meter].unavailable}"
+    elif meter is not None and latency.telemetry[meter].value is None:
+        yield f"in a cell it read nothing: {latency.telemetry[meter]}"
 
 
 def _imports(adapter: type[Runtime]) -> str | None:

@@ -77,7 +77,8 @@ class Question:
 
     def settings(self) -> Settings:
         """Return the settings of the race. Raises NoFolder where there is no such folder of data."""
-        return Settings.here(self.data, inputs_seed=secrets.randbelow(2**31), sampling_s=self.seconds, time_limit_s=900)
+        seed = secrets.randbelow(2**31)
+        return Settings.here(self.data, inputs_seed=seed, sampling_s=self.seconds, energy_s=0.0, time_limit_s=900)
 
     def candidates(self, model: str) -> Iterator[Cell]:
         """Yield the baseline first, then each runtime in each precision that can be tried here and is no emulation."""

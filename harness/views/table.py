@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from tabulate import tabulate
 
 from plumbline.harness.cell import AXES
-from plumbline.harness.facts import Timing
+from plumbline.harness.facts import Energy, Timing
 from plumbline.harness.machine import described
+from plumbline.harness.meters import METERS
 from plumbline.harness.outcomes import OK
 from plumbline.harness.readings import value_of
 from plumbline.harness.record import Record
@@ -24,11 +25,14 @@ GET_THEM = (
 )
 
 
-def matrix(records: Sequence[Record], style: str = "simple") -> str:
-    """Return a table of the records with its notes, and below it the models that were counted only."""
+def matrix(records: Sequence[Record], style: str = "simple", per_joule: bool = False) -> str:
+    """Return a table of the records with its notes, and below it the models that were counted only.
+
+    Energy is in mJ an inference, or in inferences a joule.
+    """
     counted = [record for record in records if record.outcome == OK and record.latency is None]
     measured = [record for record in records if record not in counted]
-    parts = [_measured(measured, style), "", *notes(measured)] if measured else []
+    parts = [_measured(measured, style, per_joule), "", *notes(measured)] if measured else []
     if variants := [record for record in measured if record.promise]:
         words = "compressed: theoretical gain, and the gain realised in turns with the dense net"
         broken = explained(variants)
@@ -39,13 +43,14 @@ def matrix(records: Sequence[Record], style: str = "simple") -> str:
     return "\n".join(parts)
 
 
-def _measured(records: Sequence[Record], style: str) -> str:
+def _measured(records: Sequence[Record], style: str, per_joule: bool) -> str:
     """Tabulate the cells that were timed; an axis on which all agree is named above instead of in each row."""
     cells = [record.cell for record in records]
     same = [axis for axis in ("variant", "runtime", "target") if len({getattr(cell, axis) for cell in cells}) == 1]
     machines = dict.fromkeys(described(record.machine) for record in records if record.machine.cpu_model)
     head = "; ".join([*machines, *(f"{axis} {getattr(cells[0], axis)}" for axis in same)])
-    table = _of_records(records, [axis for axis in AXES if axis not in same], list(COLUMNS), style)
+    columns = [name for name in COLUMNS if name != (MILLIJOULES if per_joule else PER_JOULE)]
+    table = _of_records(records, [axis for axis in AXES if axis not in same], columns, style)
     return f"{head}\n\n{table}" if head else table
 
 
@@ -131,7 +136,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         )
     if any(_top1(record).endswith("'") for record in records):
         lines.append("': top-1 of the same model in another batch.")
-    lines += mixed(records)
+    lines += mixed(records) + _of_energy(records)
     missing: dict[str, list[str]] = {}
     without = [record for record in records if _lacks_pictures_or_weights(record)]
     if without:
@@ -150,6 +155,20 @@ def notes(records: Sequence[Record]) -> list[str]:
         else:
             lines.append(f"{ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {reason}")
     return lines
+
+
+def _of_energy(records: Sequence[Record]) -> list[str]:
+    """Say whose energy it is, and where a meter that is there found none."""
+    meters = dict.fromkeys(f"{name}, {one.rail}" for name, one in filter(None, map(energy_of, records)))
+    lines = [f"energy: of an inference (a batch) beyond the power at rest, 95 % interval; {'; '.join(meters)}"] if meters else []
+    lost: dict[str, list[str]] = {}
+    for record in records:
+        for name, one in record.latency.energy.items() if record.latency else ():
+            if one.rail is not None and (reason := one.unavailable):
+                lost.setdefault(f"no energy by {name}: {reason}", []).append(record.id)
+            for remark in one.remarks:
+                lost.setdefault(f"energy by {name}: {remark}", []).append(record.id)
+    return lines + [f"{ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {text}" for text, ids in lost.items()]
 
 
 def _lacks_pictures_or_weights(record: Record) -> bool:
@@ -253,6 +272,31 @@ def _disturbance(quantity: str, shown: str) -> Callable[[Record], str]:
     return column
 
 
+def energy_of(record: Record) -> tuple[str, Energy] | None:
+    """Return the meter whose energy stands in the table, and what it found: the first of METERS that has a value, or another."""
+    found = {} if record.latency is None else {name: one for name, one in record.latency.energy.items() if one.joules is not None}
+    first = next((name for name in METERS if name in found and not found[name].estimate), next(iter(found), None))
+    return None if first is None else (first, found[first])
+
+
+def _energy(shown: Callable[[Energy], tuple[float | None, tuple[float, float] | None]]) -> Callable[[Record], str]:
+    def column(record: Record) -> str:
+        found = energy_of(record)
+        value, interval = (None, None) if found is None else shown(found[1])
+        if found is None or value is None or interval is None:
+            return NOTHING
+        return f"{'≈' if found[1].estimate else ''}{value:.3g} ({interval[0]:.3g}-{interval[1]:.3g})"
+
+    return column
+
+
+def _milli(energy: Energy) -> tuple[float | None, tuple[float, float] | None]:
+    if energy.joules is None or energy.interval is None:
+        return None, None
+    return energy.joules * 1e3, (energy.interval[0] * 1e3, energy.interval[1] * 1e3)
+
+
+MILLIJOULES, PER_JOULE = "inference\nmJ", "inferences\n/J"
 LEFT = ("model", "variant", "runtime", "precision", "target", "outcome", "verdict")
 _HEADERS = {"image_size": "px"}
 # A line break in a heading keeps the column narrow on a terminal.
@@ -269,6 +313,8 @@ COLUMNS: dict[str, Callable[[Record], str]] = {
     "p99\nms": _bound("p99"),
     "e2e\nms": lambda record: milliseconds(record.latency.with_transfer.median_s if record.latency else None),
     "image\n/s": _rate,
+    MILLIJOULES: _energy(_milli),
+    PER_JOULE: _energy(lambda energy: (energy.inferences_per_joule, energy.per_joule_interval)),
     "weights\nMiB": _mebibytes("weights"),
     "inference\nMiB": _mebibytes("inference"),
     "process\nMiB": _mebibytes("process_peak"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from plumbline.harness import machine
+from tests.box import box
 
 
 @pytest.mark.parametrize(
@@ -87,3 +89,32 @@ def test_an_emulator_is_told_by_the_program_that_really_runs(monkeypatch: pytest
     assert "emulated" not in machine.described(own)
     assert own.id != emulated.id
     assert machine.identified(replace(emulated, emulator=None)).id == own.id
+
+
+@pytest.mark.parametrize(
+    ("name", "hottest", "shown"),
+    [
+        ("jetson_nano", (41.5, 44.5), [{"gpu_clock": 76.8e6, "power_mode": 0}, {"gpu_clock": 921.6e6, "power_mode": 0}]),
+        ("orin_nano", (47.0, 56.0), [{"gpu_clock": 306e6, "power_mode": 0}, {"gpu_clock": 1020e6, "power_mode": 0}]),
+        ("agx_orin", (None, None), [{"power_mode": 3}] * 2),
+        ("raspberry_pi_5", (52.65, 84.15), [{"throttled": 0}, {"throttled": 0xE000E}]),
+        ("x86_laptop", (45.0, 82.0), [{}, {}]),
+    ],
+)
+def test_the_state_of_devices_that_are_not_here(
+    name: str, hottest: tuple[float | None, float | None], shown: list[dict[str, float]], tmp_path: Path
+) -> None:
+    """At rest and busy; a sensor that is none (PMIC-Die) and one of a part that is off (-256 °C) do not count."""
+    device = box(name, tmp_path)
+    for temperature, others in zip(hottest, shown, strict=True):
+        assert machine.hottest(device.root) == temperature
+        assert {quantity: reading.value for quantity, reading in machine.board_state(device.root).items()} == others
+        device.clock.advance(10.0)
+
+
+def test_what_a_sensor_shows_that_is_no_number_does_not_count(tmp_path: Path) -> None:
+    device = box("orin_nano", tmp_path)
+    device.changes = {"sys/class/thermal/thermal_zone0/temp": "", "var/lib/nvpmodel/status": "pmode:x"}
+    device.clock.advance(0.0)
+    assert machine.hottest(device.root) is None
+    assert set(machine.board_state(device.root)) == {"gpu_clock"}

@@ -281,3 +281,12 @@ def test_calls_that_are_queued_are_waited_for_once_a_round() -> None:
 @pytest.mark.parametrize(("latency_s", "calls"), [(1.0, 2), (1e-6, ruler.PIPELINED_MOST), (0.0, ruler.PIPELINED_MOST)])
 def test_a_round_has_neither_one_call_nor_too_many(latency_s: float, calls: int) -> None:
     assert ruler.pipelined(lambda: None, lambda: None, latency_s, lambda: 0.0).calls == calls
+
+
+def test_calls_are_repeated_to_the_end_of_the_last_one() -> None:
+    machine, between = Machine(cycle([0.3])), list[float]()
+    calls, seconds = ruler.repeat(
+        machine.call, machine.synchronize, 1.0, lambda: between.append(round(machine.now, 9)), machine.clock
+    )
+    assert (calls, round(seconds, 9)) == (4, 1.2)
+    assert between == [0.0, 0.3, 0.6, 0.9, 1.2], "before the first call, and after each"

@@ -41,7 +41,7 @@ from plumbline.texts import duration, number_of
 FINE, SLOWER_CODE, BROKEN, COULD_NOT_TELL = 0, 1, 2, 3  # exit codes
 JOURNAL, REPORT = "gate.jsonl", "gate.json"
 SPREAD, USUAL_SPREAD = Path("gate", "spread.json"), regression.Spread(0.015**2, 4.0)
-SETTINGS = {"accuracy_images": 0, "warmup_s": 0.0, "sampling_s": 0.0, "train_minutes": 0.0}
+SETTINGS = {"accuracy_images": 0, "warmup_s": 0.0, "sampling_s": 0.0, "energy_s": 0.0, "train_minutes": 0.0}
 
 
 class GateError(PlumblineError, ValueError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from plumbline.harness.cli import main
-from plumbline.harness.facts import Accuracy, Promise
+from plumbline.harness.facts import Accuracy, Energy, Promise
 from plumbline.harness.journal import Journal
 from plumbline.harness.machine import Machine
 from plumbline.harness.record import Record, schema
@@ -87,3 +87,26 @@ def test_the_matrix_has_a_table_of_its_own_for_what_is_compressed() -> None:
     assert row[8:] == ["100.0%", "25.0%", "0.4", "1.0x", "4.00x", "no", "smaller", "3.0", "s"]
     assert "no smaller: its zeros take as much on disk" in below
     assert "compressed" not in matrix([dense])
+
+
+def test_energy_stands_in_the_table_where_there_is_some_and_says_whose_it_is() -> None:
+    found = Energy("VDD_IN", joules=0.0625, interval=(0.05, 0.1))
+    without = Energy(unavailable="no power monitor")
+    latency = replace(latency_of(), energy={"nvml": replace(found, rail="GPU", joules=0.01), "rails": found, "rapl": without})
+    other = replace(latency_of(), energy={"rapl": replace(found, joules=None, interval=None, rail="psys", unavailable="it hung")})
+    bare = record_of(latency=latency_of())
+    table = matrix([record_of(latency=latency), record_of(cell_of(batch=8), latency=other), bare])
+    assert "62.5 (50-100)" in table
+    assert "rails, VDD_IN" in table, "the whole board comes before its GPU"
+    assert "no energy by rapl: it hung" in table
+    assert "no power monitor" not in table, "a meter that is not there is no news"
+    assert "16 (10-20)" in matrix([record_of(latency=latency)], per_joule=True)
+    assert "mJ" not in matrix([record_of(latency=latency)], per_joule=True)
+    assert "mJ" not in matrix([bare])
+
+
+def test_an_estimate_of_energy_is_marked_and_comes_last() -> None:
+    guess = Energy("a guess", estimate=True, joules=0.5, interval=(0.4, 0.6))
+    told = Energy("psys", joules=0.25, interval=(0.2, 0.3))
+    assert "≈500 (400-600)" in matrix([record_of(latency=replace(latency_of(), energy={"theirs": guess}))])
+    assert " 250 (200-300)" in matrix([record_of(latency=replace(latency_of(), energy={"theirs": guess, "rapl": told}))])
