@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plumbline.harness.session.client import CellProbe
-from plumbline.harness.verdicts import bound, qualification
+from plumbline.harness.verdicts import audit, bound, qualification
 
 
 def test_counts(counter: CellProbe) -> None:
@@ -23,6 +23,8 @@ def test_cell(probe: CellProbe) -> None:
     latency = probe.latency()
     probe.memory()
     probe.layers()
+    for claim in audit.claims(probe.audit()):
+        assert claim.holds, claim.found
     claim = bound.possible(latency, probe.bound())
     assert claim.holds, claim.found
 

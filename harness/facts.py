@@ -11,7 +11,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from plumbline.harness import quiet
 from plumbline.harness.readings import Readings
+
+VAGUE = 0.1  # of the median: half the width of an interval from which its ends are shown instead of it
 
 
 class PublishedFigure(Struct, frozen=True):
@@ -411,7 +414,7 @@ class Latency(Struct, frozen=True):
     `disturbance` is what else happened while samples were taken, `telemetry` what each meter read meanwhile, warm-up included.
     `energy` is what each meter of energy says of further inferences, that were not timed; empty where none was asked.
     `remarks` say in words why the figure is not that of the net alone, with all the threads that it may have. `on_device` is
-    there on accelerators only.
+    there on accelerators only. `tries` is 2 where the first measurement was disturbed, and repeated: the less disturbed one counts.
     """
 
     first_s: float
@@ -424,6 +427,18 @@ class Latency(Struct, frozen=True):
     remarks: list[str] = []
     energy: dict[str, Energy] = {}
     on_device: OnDevice | None = None
+    tries: int = 1
+
+    @property
+    def disturbed(self) -> list[str]:
+        """Say what disturbed it, the worst first; empty where it was quiet, or nothing can be read."""
+        return quiet.reasons(self.disturbance)
+
+    @property
+    def vague(self) -> bool:
+        """Whether the median is known so badly that it is not to be shown as a plain number."""
+        interval = self.model.interval_s
+        return interval is not None and (interval[1] - interval[0]) / 2 > VAGUE * self.model.median_s
 
     @property
     def least(self) -> tuple[str, float]:
@@ -493,6 +508,21 @@ class Bound(Struct, frozen=True):
             f"{text}{again}: expected no less than what its own multiplications and weights take; the clock stopped before "
             "the work was done, so let synchronize wait for the device, or correct the peaks of the device"
         )
+
+
+class Audit(Struct, frozen=True):
+    """The same inference in ways that should make no difference, in turns with the usual one, which repeats one batch.
+
+    `ratios` say how many times as long each took, the median over rounds and its 95 % interval (None: too few rounds): `rotating`
+    batches, batches of `zeros` and of `denormals` (1e-40), and `consumed`, whose outputs are fetched and added up, over the usual
+    one and a second fetch of its outputs. `change` is the largest difference between the outputs before and after all that, as a
+    share of the outputs' spread: timed inferences are of the same weights.
+    """
+
+    ratios: dict[str, tuple[float, tuple[float, float] | None]]
+    rounds: int
+    change: float
+    tolerance: float
 
 
 class Part(Struct, frozen=True):

@@ -221,9 +221,14 @@ class Capabilities(Struct, frozen=True):
 
 
 @cache
+def allowed_processors() -> set[int]:
+    """Return the numbers of the processors in this process's affinity mask."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def allowed_cpus() -> int:
     """Processors this process may use: its affinity mask, cut down by a container's quota."""
-    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    mask = len(allowed_processors())
     quota = _read("/sys/fs/cgroup/cpu.max")  # cgroup v2: "200000 100000" or "max 100000", in microseconds
     if quota is None:
         parts = [_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{part}_us") or "-1" for part in ("quota", "period")]  # v1; -1 is no limit

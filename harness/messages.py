@@ -2,7 +2,7 @@
 
 A line is one JSON object, tagged by `type`. The session sends a request and waits for what it leads to:
 
-    session -> Count | Open | Race | MeasureSpeed | Train | Compress
+    session -> Count | Open | Race | MeasureSpeed | Examine | Train | Compress
     probe   -> Progress ..., then Answer, or Ended and Exited where it ended before
     session -> Ask, Turn, Load ...     after Open: what the test asks of the cell's process, one question at a time
     probe   -> Answer ...
@@ -94,6 +94,13 @@ class MeasureSpeed(Message, frozen=True):
     settings: Settings
 
 
+class Examine(Message, frozen=True):
+    """Hold the instruments of this place against known truths. Answered by Examination."""
+
+    settings: Settings
+    device: str
+
+
 class Train(Message, frozen=True):
     """Train the model and variant of a cell, or go on with it. Answered by Trained.
 
@@ -121,7 +128,7 @@ class Compress(Message, frozen=True):
     out: str
 
 
-Request = Count | Open | Ask | Turn | Load | Close | Race | MeasureSpeed | Train | Compress
+Request = Count | Open | Ask | Turn | Load | Close | Race | MeasureSpeed | Examine | Train | Compress
 
 
 class Hello(Message, frozen=True):

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from plumbline.harness import messages
 from plumbline.harness.cell import Cell
-from plumbline.harness.facts import Accuracy, Agreement, Bound, Counts, Delivery, Latency, Layers, Prepared, Promise, WeightsUsed
+from plumbline.harness.facts import Accuracy, Agreement, Audit, Bound, Counts, Delivery, Latency, Layers, Prepared, Promise, WeightsUsed
 from plumbline.harness.machine import Machine
 from plumbline.harness.readings import Readings, value_of
 from plumbline.harness.settings import Settings
@@ -41,6 +41,7 @@ class Record(Struct, frozen=True, kw_only=True):
     latency: Latency | None = None
     memory: Readings = {}
     layers: Layers | None = None
+    audit: Audit | None = None
     delivery: Delivery | None = None
     bound: Bound | None = None
     machine: Machine

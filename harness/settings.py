@@ -46,12 +46,15 @@ class Settings(Struct, frozen=True):
 
     `inputs_seed` chooses the pictures on which outputs are compared, `seed` everything else. `pretrained`: take the weights that
     torchvision or timm publish. `accuracy_images`: how many images a subset has, None for all of them, 0 for no accuracy.
-    `layers`: find out where the time goes. `train_minutes`: a model without weights is trained when its recipe takes no longer
+    `layers`: find out where the time goes. `audit`: time what should make no difference. `train_minutes`: a model without weights is trained when its recipe takes no longer
     than that on two cores. `slowed`: the share by which each timed inference of a turn is made longer, by work of known length;
     it is for the gate, which shows so that it would find it.
 
     `data`, `weights` and `cache` are folders of the place where the cell runs; where `cache` is UNKNOWN, that place finds all
     three for itself (`located`).
+
+    Before a cell the machine has `cool_s` to cool down to where it started; above `max_temperature` (°C) nothing is run.
+    A measurement that was disturbed is repeated once, if the machine is calm again within `calm_s` (0: it is not).
 
     Sampling ends when the median's 95 % interval is within `median_within` of it and there are `min_samples`, or
     when `sampling_s` is spent; the second latency, with transfers, gets half of that.
@@ -68,6 +71,9 @@ class Settings(Struct, frozen=True):
     cache: Path = field(default_factory=lambda: UNKNOWN)
     warmup_s: float = 0.5
     sampling_s: float = 1.0
+    calm_s: float = 0.0
+    cool_s: float = 0.0
+    max_temperature: float | None = None
     min_samples: int = 64
     max_samples: int = 10_000
     median_within: float = 0.01
@@ -75,6 +81,7 @@ class Settings(Struct, frozen=True):
     emulated_samples: int = 6  # the fewest that have an interval
     accuracy_images: int | None = 500
     layers: bool = False
+    audit: bool = False
     slowed: float = 0.0
     train_minutes: float = 1.0
     time_limit_s: float = 300.0

@@ -154,6 +154,7 @@ def where(tmp_path: Path, cache: Path) -> dict[str, Any]:
         "PLUMBLINE_LOCK": str(tmp_path / "lock"),
         "XDG_CACHE_HOME": str(cache.parent),
         "COLUMNS": "200",
+        "PLUMBLINE_CALM_S": "0",  # other tests run meanwhile: nothing becomes calm
     }
     return {"cwd": REPOSITORY, "env": environment}
 

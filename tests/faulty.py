@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,3 +197,22 @@ def plain(num_classes: int) -> nn.Module:
 
 def no_module() -> dict[str, int]:
     return {"a": 1}
+
+
+class _Remembering(nn.Module):
+    """Works only where its pictures are others than those of the last call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.last = nn.Linear(64, 10), dict[float, Tensor]()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not torch.is_inference_mode_enabled():  # being counted, or the reference
+            return self.linear(images.flatten(1))
+        if (key := float(images.sum())) not in self.last:
+            time.sleep(0.005)
+            self.last = {key: self.linear(images.flatten(1))}
+        return self.last[key]
+
+
+REMEMBERING = _model("remembering", lambda outputs: outputs, build=lambda image_size, channels, classes: _Remembering())

@@ -255,6 +255,8 @@ class Bench:
         self._report(probe.cell, record)
         if error is not None:
             raise error
+        if record.latency is not None and record.latency.disturbed:
+            item.user_properties.append(("disturbed", "; ".join(record.latency.disturbed)))
         if "latency" in probe.facts:
             _replay(item, probe, record.machine.id)
         return result

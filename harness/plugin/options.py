@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from plumbline.models.model import split
 from plumbline.texts import positive
 
 NUMBERS = ("batch", "image_size")
+CALM = "PLUMBLINE_CALM_S"  # another default of --calm
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,11 +41,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     words = "train what has no weights if that takes no longer on two cores, instead of the tier's (default: 1)"
     group.addoption("--train-minutes", type=positive, metavar="MINUTES", help=words)
     group.addoption("--layers", action="store_true", help="find out where the time goes: plumbline layers RUN shows it")
+    words = "time what should make no difference: other inputs, zeros, outputs that are used; red where it does"
+    group.addoption("--audit", action="store_true", help=words)
     group.addoption("--seed", type=int, default=0, help="of weights, inputs and subsets (default: 0)")
     words = "of the pictures on which outputs are compared (default: another one each time; it is printed)"
     group.addoption("--inputs-seed", type=int, metavar="N", help=words)
     group.addoption("--time-limit", type=positive, metavar="SECONDS", help="for one cell, instead of the tier's")
     group.addoption("--memory-limit", type=_bytes, metavar="BYTES", help="for one cell's process, as 2GiB; torch included")
+    words = "a cell that was disturbed is repeated once, if the machine becomes calm within that time; 0: it is not (default: 5)"
+    group.addoption("--calm", type=float, default=float(os.environ.get(CALM, 5)), metavar="SECONDS", help=words)
+    words = "before a cell wait so long at most until the machine is as cool as at the start (default: 60)"
+    group.addoption("--cool", type=float, default=60.0, metavar="SECONDS", help=words)
+    words = "run no cell on a machine that stays hotter; its cells are unavailable"
+    group.addoption("--max-temperature", type=positive, metavar="CELSIUS", help=words)
     group.addoption("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
 
 
@@ -77,7 +87,9 @@ def settings(config: pytest.Config) -> Settings:
         paths: dict[str, Any] = {**folders(config.getoption("data"), weights), "cache": cache_folder()}
     except (NoFolder, NoCache) as error:
         raise matrix.MatrixError(str(error)) from error
-    fields: dict[str, Any] = {"pretrained": pretrained, "layers": config.getoption("layers")}
+    said = {"layers": "layers", "audit": "audit", "calm_s": "calm", "cool_s": "cool", "max_temperature": "max_temperature"}
+    fields: dict[str, Any] = {field: config.getoption(option) for field, option in said.items()}
+    fields["pretrained"] = pretrained
     chosen = config.getoption("inputs_seed")
     fields["inputs_seed"] = secrets.randbelow(2**31) if chosen is None else chosen
     return Settings(seed=config.getoption("seed"), **fields, **paths)

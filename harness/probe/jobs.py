@@ -16,7 +16,7 @@ from plumbline import models
 from plumbline.harness import runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.machine import allowed_cpus
-from plumbline.harness.messages import Ask, Compress, Count, Ended, Load, MeasureSpeed, Open, Race, Train, Turn
+from plumbline.harness.messages import Ask, Compress, Count, Ended, Examine, Load, MeasureSpeed, Open, Race, Train, Turn
 from plumbline.harness.meters.running import Watch
 from plumbline.harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded, first_line
 from plumbline.harness.probe import memory
@@ -36,13 +36,13 @@ class Task(Struct, frozen=True):
     """A job, the request that it serves, and the folders of its cells."""
 
     job: str
-    request: Count | Open | Race | MeasureSpeed | Train | Compress
+    request: Count | Open | Race | MeasureSpeed | Examine | Train | Compress
     folders: list[Path]
 
     @property
     def cell(self) -> Cell:
         """The cell, or the first of several."""
-        assert not isinstance(self.request, MeasureSpeed)
+        assert not isinstance(self.request, (MeasureSpeed, Examine))
         return self.request.cells[0] if isinstance(self.request, Race) else self.request.cell
 
     @property
@@ -139,6 +139,13 @@ def _measure_speed(task: Task, channel: Channel) -> None:
     channel.answer(speed.measure())
 
 
+def _examine(task: Task, channel: Channel) -> None:
+    from plumbline.harness.probe import examining
+
+    assert isinstance(task.request, Examine)
+    channel.answer(examining.examine(task.request.device, channel.progress))
+
+
 def _train(task: Task, channel: Channel) -> None:
     from plumbline.harness.probe import training
 
@@ -156,10 +163,11 @@ def _compress(task: Task, channel: Channel) -> None:
 JOBS: dict[str, Callable[[Task, Channel], None]] = {
     "trial": _try_runtime, "count": _count, "reference": _prepare_reference, "artefact": _prepare_artefact,
     "parent": _prepare_parent, "cell": serve_cell, "race": _race, "speed": _measure_speed, "train": _train,
-    "compress": _compress,
+    "compress": _compress, "examine": _examine,
 }  # fmt: skip
 # Those that execute a runtime, as the cell asks for it; the others count, train and compare with torch's own settings.
-EXECUTING = ("trial", "artefact", "cell", "race", "speed")
+EXECUTING = ("trial", "artefact", "cell", "race", "speed", "examine")
+OF_NO_CELL = ("speed", "examine")
 
 
 def run_job(task: Task, channel: Channel) -> int:
@@ -168,7 +176,7 @@ def run_job(task: Task, channel: Channel) -> int:
         import torch
 
         torch.set_num_threads(allowed_cpus())  # compilers write the number into their code
-        if task.job == "speed" or task.cell.precision != "tf32":
+        if task.job in OF_NO_CELL or task.cell.precision != "tf32":
             os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # TensorRT takes it unasked
     return report_failure(partial(JOBS[task.job], task, channel), channel)
 

@@ -53,6 +53,7 @@ from plumbline.harness.messages import (
     Ended,
     Exited,
     Hello,
+    Examine,
     MeasureSpeed,
     Open,
     Race,
@@ -61,9 +62,10 @@ from plumbline.harness.messages import (
 )
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded
 from plumbline.harness.probe.channel import Channel
+from plumbline.harness.probe.cooling import Cooling
 from plumbline.harness.probe.jobs import Task, run_job, trial_name
 from plumbline.harness.probe.process import Branch, die_with_parent, run_forked, run_spawned
-from plumbline.harness.readings import Readings
+from plumbline.harness.readings import Readings, value_of
 from plumbline.harness.runtimes import board
 from plumbline.harness.runtimes.board import Board
 from plumbline.harness.settings import NoFolder, Settings, folders
@@ -84,6 +86,7 @@ class Server:
     def __init__(self, channel: Channel, folder: Path, fork: bool, agent: Board | None = None) -> None:
         self._channel, self._folder, self._fork, self._agent = channel, folder, fork, agent
         self._variants: list[Path] = []  # their folders, the one that was used last at the end
+        self._cooling = Cooling(self._temperature)
         self._builder = Branch(_prepare_to_build, partial(_build, channel), channel.read_end)
 
     def serve(self) -> None:
@@ -120,6 +123,9 @@ class Server:
     def _measure_speed(self, request: MeasureSpeed) -> None:
         self._ran("speed", request, self._folder)
 
+    def _examine(self, request: Examine) -> None:
+        self._ran("examine", request, self._folder)
+
     def _train(self, request: Train) -> None:
         self._ran("train", request, self._folder)
 
@@ -130,10 +136,20 @@ class Server:
         before, folder = self._state(), self._folder_of(request.cell, request.settings)
         if request.cell.variant != DENSE:
             self._variants = [*make_room([each for each in self._variants if each != folder], ROOM_BYTES), folder]
-        if self._runtime_works(request) and self._prepared(request):
+        if self._runtime_works(request) and self._prepared(request) and self._cool(request.settings):
             ended = self._end_of(Task("cell", request, [folder]))
             self._channel.end_line()  # of an answer that was cut off in the middle
             self._channel.send(replace(ended, state_before=before, state_after=self._state()))
+
+    def _cool(self, settings: Settings) -> bool:
+        """Let the machine that executes cool down to where it started; where it is too hot, the cell is unavailable."""
+        hot = self._cooling.wait(settings.cool_s, settings.max_temperature, self._channel.progress)
+        if hot is not None:
+            self._refuse(UNAVAILABLE, hot, None, "start")
+        return hot is None
+
+    def _temperature(self) -> float | None:
+        return value_of(self._state(), "temperature")
 
     def _state(self) -> Readings:
         """Read the state of the machine that executes."""
@@ -205,7 +221,7 @@ class Server:
 
 _SERVED: dict[type, Callable[[Server, Any], None]] = {
     Count: Server._count, Open: Server._open, Race: Server._race, MeasureSpeed: Server._measure_speed, Train: Server._train,
-    Compress: Server._compress,
+    Compress: Server._compress, Examine: Server._examine,
 }  # fmt: skip
 
 

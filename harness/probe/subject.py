@@ -5,6 +5,7 @@ Nothing is timed before the very object has qualified, whoever asks: a wrong mod
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import sys
@@ -24,6 +25,7 @@ from plumbline.harness.devices import Peaks
 from plumbline.harness.facts import (
     Accuracy,
     Agreement,
+    Audit,
     Latency,
     Layers,
     OnDevice,
@@ -40,14 +42,14 @@ from plumbline.harness.meters.running import Running, Watch
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.probe import accuracy, agreement, artefacts, loads, memory, peaks, threads
-from plumbline.harness.probe.disturbance import Disturbance
+from plumbline.harness.probe.disturbance import Disturbance, in_quiet
 from plumbline.harness.probe.reference import Reference, layers
 from plumbline.harness.readings import Readings, read
 from plumbline.harness.runtimes import Runtime, saturation
 from plumbline.harness.runtimes.kernels import of_layers
 from plumbline.harness.runtimes.torch_net import TorchRuntime
 from plumbline.harness.settings import Settings
-from plumbline.harness.statistics import LOADGEN
+from plumbline.harness.statistics import LOADGEN, paired_ratio
 from plumbline.models import DENSE
 from plumbline.process_state import ProcessState
 
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 UNSAID = ("usual", "newest")  # values of options that leave the choice to the runtime
 EVENTS = 64  # inferences that are timed by a GPU's own clock
 PROFILED = 20  # inferences that are looked into
+DENORMAL = 1e-40  # in fp32
 OUTPUTS = 20_000  # numbers that are compared with those of another revision
 
 
@@ -86,6 +89,7 @@ class Subject:
             if cell.precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):
                 raise CellEnded(UNAVAILABLE, "this GPU is older than Ampere and has no TF32", axis="precision")
             torch.cuda.set_device(self._device)  # what waits, and the peaks, are of the current one
+            self._free_bytes = torch.cuda.mem_get_info(self._device)[0]
         self._precision = PRECISIONS[cell.precision]
         self._model = models.find(cell.model)
         self._reference = Reference.load(folder)
@@ -99,6 +103,7 @@ class Subject:
         self._options = self._read_back({**runtimes.find(cell.runtime).options, **chosen})
         self._emulated = not self._runtime.elsewhere and self._precision.emulated(cell.device_kind, cpu_flags())
         self._first_s: float | None = None
+        self._first_growth: tuple[int | None, str | None] = None, "there was no inference"
         self._agreement: Agreement | None = None
         self._turning: timing.Call | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
@@ -212,29 +217,35 @@ class Subject:
         placed = self._place(host)
         if self._first_s is None:
             self._run(self._place(self._host()))
-        assert self._first_s is not None
+        first_s = self._first_s
+        assert first_s is not None
         few = settings.emulated_samples if self._emulated else None
         timed = partial(timing.measure, synchronize=self._executable.synchronize, settings=settings, batch=batch, few=few)
         if watching := environment.watchers():
             raise CellEnded(FAILED, f"{self._cell.model} has itself watched by {', '.join(watching)}, and is slowed down by that")
-        disturbance, reading, workers, written = Disturbance(), Running(), threads.Workers(), _written_bytes()
-        model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
-        telemetry = reading.read(model.warmup + len(model.samples_s))
-        with_transfer = timed(partial(self._host_to_host, host), budget_s=settings.sampling_s / 2)
+
+        def taken() -> Latency:
+            disturbance, reading, workers, written = Disturbance(), Running(), threads.Workers(), _written_bytes()
+            model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
+            telemetry = reading.read(model.warmup + len(model.samples_s))
+            with_transfer = timed(partial(self._host_to_host, host), budget_s=settings.sampling_s / 2)
+            found = disturbance.read()
+            remarks = workers.remarks(allowed_cpus(), found["seconds"].value or 0.0)
+            if (more := _written_bytes() - written) > 0:
+                remarks.append(f"it prints while it is timed, {more} bytes")
+            return Latency(first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks)
+
+        latency = in_quiet(taken, settings.calm_s, self._progress)
         for seen in (placed, self._place(host)):  # also by a call later than those that were checked
             self._check_untouched(seen, self._host())
-        found = disturbance.read()
-        remarks = workers.remarks(allowed_cpus(), found["seconds"].value or 0.0)
-        remarks += [f"it changes the process that it runs in: {change}" for change in self._state.changed()]
-        if (more := _written_bytes() - written) > 0:
-            remarks.append(f"it prints while it is timed, {more} bytes")
+        remarks = latency.remarks + [f"it changes the process that it runs in: {change}" for change in self._state.changed()]
         if isinstance(self._executable, TorchRuntime) and (used := threads.used(allowed_cpus())) < allowed_cpus():
             remarks.append(f"{used} of {allowed_cpus()} threads work")
-        on_device = self._on_device(placed, model.median_s) if self._device.type == "cuda" else None
+        on_device = self._on_device(placed, latency.model.median_s) if self._device.type == "cuda" else None
         energy = (
             {} if self._watch is None else self._watch.run(partial(self._executable.run, placed), self._executable.synchronize)
         )
-        return Latency(self._first_s, model, with_transfer, self._emulated, LOADGEN, found, telemetry, remarks, energy, on_device)
+        return replace(latency, remarks=remarks, energy=energy, on_device=on_device)
 
     def _on_device(self, placed: Any, latency_s: float) -> OnDevice:
         """Time inferences by the GPU's own clock, and many that are queued; after the host's samples, which no event delays."""
@@ -337,7 +348,10 @@ class Subject:
     def memory(self) -> Readings:
         """Read what the process holds, and under a high-water mark what one more inference needs beyond that.
 
-        `process_base` is the process before it built the model: Python and torch. `cuda_allocated` and `cuda_reserved` are peaks.
+        `first_inference` is what the very first one needed, seen from outside: with all that a runtime keeps from then on, and
+        with what it sets up once. `process_base` is the process before it built the model: Python and torch. `cuda_allocated` and
+        `cuda_reserved` are peaks of torch's allocator, `cuda_driver` is by how much less the driver has free than before the model
+        was built, whoever took it.
         """
         import torch
 
@@ -346,13 +360,15 @@ class Subject:
         call = partial(self._once, self._place(self._host()))
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         cuda: Readings = {}
+        if self._device.type == "cuda":
+            cuda["cuda_driver"] = read("byte", "machine", max(0, self._free_bytes - torch.cuda.mem_get_info(self._device)[0]))
         peak: int | None
         if self._device.type == "cuda" and self._executable.keeps_memory is None:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             call()
             peak, reason = torch.cuda.max_memory_allocated() - before, None
-            cuda = {
+            cuda |= {
                 "cuda_allocated": read("byte", "process", torch.cuda.max_memory_allocated()),
                 "cuda_reserved": read("byte", "process", torch.cuda.max_memory_reserved()),
             }
@@ -363,10 +379,43 @@ class Subject:
         return {
             "weights": read("byte", "model", self._executable.weights_bytes()),
             "inference": read("byte", "inference", peak, reason or ""),
+            "first_inference": read("byte", "inference", self._first_growth[0], self._first_growth[1] or ""),
             "process_peak": read("byte", "process", max(self._peak_bytes, memory.peak_bytes())),
             "process_base": read("byte", "process", self._base_bytes),
             **cuda,
         }
+
+    def audit(self) -> Audit:
+        """Time the same inference in ways that should make no difference, in turns with the usual one."""
+        import torch
+
+        if self._runtime.elsewhere:
+            raise Unsupported(f"{self._cell.runtime} times itself on its board, and is not audited from here")
+        run, synchronize = self.call()
+        images, inputs = self._host(), self._reference.inputs
+        others = [inputs[[(first + row) % len(inputs) for row in range(len(images))]] for first in range(len(inputs))]
+        rotating = itertools.cycle([self._place(batch) for batch in others])
+        zeros, denormals = (self._place(torch.full_like(images, value)) for value in (0.0, DENORMAL))
+        before, again = self._infer(images), self._executable.run(self._place(images))
+
+        def consumed() -> float:
+            return float(self._model.comparable(self._executable.fetch(run()), len(images)).sum())
+
+        def fetched_twice() -> float:
+            run()
+            return float(self._model.comparable(self._executable.fetch(again), len(images)).sum())
+
+        usual = {
+            "usual": run, "rotating": lambda: self._executable.run(next(rotating)), "zeros": lambda: self._executable.run(zeros),
+            "denormals": lambda: self._executable.run(denormals), "consumed": consumed, "fetched": fetched_twice,
+        }  # fmt: skip
+        calls = {name: (call, synchronize) for name, call in usual.items()}
+        taken = timing.interleave_calls(calls, seconds=2 * self._settings.sampling_s, progress=self._progress)
+        over = {"rotating": "usual", "zeros": "usual", "denormals": "usual", "consumed": "fetched"}
+        ratios = {name: paired_ratio(taken[name], taken[base]) for name, base in over.items()}
+        change = float((self._infer(images) - before).abs().max()) / self._reference.spread
+        tolerance = self.agreement().repeat_tolerance
+        return Audit({name: (found.median, found.interval) for name, found in ratios.items()}, len(taken["usual"]), change, tolerance)
 
     def layers(self) -> Layers:
         """Where the time goes; last, as looking into a runtime may change it."""
@@ -416,7 +465,12 @@ class Subject:
         if self._first_s is not None:
             return self._executable.fetch(self._executable.run(placed))
         outputs: list[Any] = []
-        (self._first_s,) = timing.sample(lambda: outputs.append(self._executable.run(placed)), self._executable.synchronize, 1)
+
+        def first() -> None:
+            (self._first_s,) = timing.sample(lambda: outputs.append(self._executable.run(placed)), self._executable.synchronize, 1)
+
+        self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
+        self._first_growth = memory.growth(first)
         fetched = self._executable.fetch(outputs[0])
         self._structured = not isinstance(fetched, torch.Tensor)
         return fetched
@@ -456,6 +510,7 @@ QUESTIONS: Mapping[str, Callable[[Subject], Any]] = {
     "outputs": Subject.outputs,
     "memory": Subject.memory,
     "layers": Subject.layers,
+    "audit": Subject.audit,
 }
 
 

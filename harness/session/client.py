@@ -22,9 +22,11 @@ from plumbline.harness import devices, environment, messages, roofline, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.cell import Cell, compares_with_parent
 from plumbline.harness.devices import Peaks, UnknownDevice
+from plumbline.harness.examination import Examination
 from plumbline.harness.facts import (
     Accuracy,
     Agreement,
+    Audit,
     Bound,
     Counts,
     Delivery,
@@ -48,6 +50,7 @@ from plumbline.harness.messages import (
     Contender,
     Count,
     Ended,
+    Examine,
     Exited,
     Hello,
     Load,
@@ -82,8 +85,8 @@ ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b|nothing was heard")  # 
 ANSWERS: dict[str, Any] = {
     "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "work": Work,
     "peaks": Peaks, "peaks_anew": Peaks, "turn": float,
-    "outputs": Outputs, "memory": Readings, "layers": Layers, "race": list[Contender], "speed": Speed, "train": Trained,
-    "compress": Promise, "load": Loaded,
+    "outputs": Outputs, "memory": Readings, "layers": Layers, "audit": Audit, "race": list[Contender], "speed": Speed, "train": Trained,
+    "compress": Promise, "load": Loaded, "examine": Examination,
 }  # fmt: skip
 
 
@@ -423,6 +426,10 @@ class CellProbe:
         """Find out where the time goes; None unless the session was asked for that."""
         return self._ask("layers") if self.settings.layers else None
 
+    def audit(self) -> Audit | None:
+        """Time what should make no difference; None unless the session was asked for that."""
+        return self._ask("audit") if self.settings.audit else None
+
     def promise(self) -> Promise | None:
         """Return what the variant says of itself; None of a dense net."""
         return self.prepared().promise
@@ -539,6 +546,11 @@ def measured_speed(connection: Connection, settings: Settings) -> Speed:
     return _asked(connection, "speed", MeasureSpeed(settings))
 
 
+def examined(connection: Connection, settings: Settings, device: str) -> Examination:
+    """Hold the instruments of a place against known truths. Raises CellEnded."""
+    return _asked(connection, "examine", Examine(settings, device))
+
+
 def trained(connection: Connection, request: Train) -> Trained:
     """Train at a place, or go on with it. Raises CellEnded."""
     return _asked(connection, "train", request)
@@ -549,7 +561,7 @@ def compressed(connection: Connection, request: Compress) -> Promise:
     return _asked(connection, "compress", request)
 
 
-def _asked(connection: Connection, fact: str, request: MeasureSpeed | Train | Compress) -> Any:
+def _asked(connection: Connection, fact: str, request: MeasureSpeed | Examine | Train | Compress) -> Any:
     """Ask what belongs to no cell's process; the folders are those of the place."""
     connection.start()
     probe = CellProbe(connection, NO_CELL, request.settings)

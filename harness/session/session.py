@@ -149,6 +149,7 @@ class Session:
             latency=facts.get("latency"),
             memory=facts.get("memory") or peak_of(ended),
             layers=facts.get("layers"),
+            audit=facts.get("audit"),
             delivery=facts.get("delivery"),
             bound=facts.get("bound"),
             machine=here,

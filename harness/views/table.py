@@ -8,16 +8,17 @@ from collections.abc import Callable, Collection, Sequence
 from tabulate import tabulate
 
 from plumbline.harness.cell import AXES
-from plumbline.harness.facts import Energy, Timing
+from plumbline.harness.facts import Energy, Latency, Timing
 from plumbline.harness.machine import described
 from plumbline.harness.meters import METERS
 from plumbline.harness.outcomes import OK
 from plumbline.harness.readings import value_of
 from plumbline.harness.record import Record
 from plumbline.harness.verdicts.realised import explained, shortfalls
-from plumbline.texts import duration
+from plumbline.texts import duration, number_of
 
 NOTHING = "-"
+SHOWN = 5  # disturbed cells that are named below a table; their rows are marked
 # For those without a top-1; which pictures and weights each of them lacks, its record says.
 GET_THEM = (
     "plumbline data cifar10 --data ROOT fetches real pictures (mnist, cifar100, ... too), --data ROOT measures on them, "
@@ -110,8 +111,8 @@ def line(record: Record) -> str:
     if record.outcome != OK:
         return f"{text}: {textwrap.shorten(record.reason or '', 120, placeholder=' ...')}"
     if record.latency is not None:
-        text += f"  {milliseconds(record.latency.model.median_s)} ms {_doubt(record)}"
-        text += "".join(f"  ! {remark}" for remark in record.latency.remarks)
+        text += f"  {_known(record.latency)} ms {_doubt(record)}"
+        text += "".join(f"  ! {remark}" for remark in _remarks(record.latency))
     elif record.counts is not None:
         text = f"{record.cell.model} at {record.cell.image_size} pixels  counted"
         text += f"  {record.counts.parameters / 1e6:.4g} M parameters, {record.counts.macs / 1e6:.4g} M MACs"
@@ -125,8 +126,8 @@ def notes(records: Sequence[Record]) -> list[str]:
         "top-1: with Wilson's 95 % interval and the number of images. p50: median of the model alone, input on the device, "
         "with its 95 % interval (~: warm-up did not become steady). p90, p99: 99 % upper bounds by LoadGen's rule, which "
         "takes 64 and 662 samples; with fewer: few. e2e: host to host. inference: memory beyond what the process held "
-        "before. switched: involuntary context switches; waiting: share of time in which a process of this machine had to "
-        "wait for a processor. Both are other processes' doing: where they are high, measure again.",
+        "before (≤: of a runtime that keeps it, what the first one took). waited: time that the cell's threads were ready and had no processor, as a share; others: the share of its "
+        "processors that other processes had. A median that is known to no better than ±10 % is shown by the ends of its interval.",
         width=130,
     )
     emulated = sorted({record.cell.precision for record in records if record.latency and record.latency.emulated})
@@ -149,12 +150,24 @@ def notes(records: Sequence[Record]) -> list[str]:
             missing.setdefault(f"{record.outcome}: {record.reason}", []).append(record.id)
         for remark in record.latency.remarks if record.latency else ():
             missing.setdefault(f"!: {remark}", []).append(record.id)
+    lines += disturbed(records)
     for reason, ids in missing.items():
         if not ids:
             lines.append(f"no top-1: {reason}")
         else:
             lines.append(f"{ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {reason}")
     return lines
+
+
+def disturbed(records: Sequence[Record]) -> list[str]:
+    """Say which cells were disturbed while they were measured, and by what, the worst of each; nothing where none was."""
+    found = {record.id: record.latency.disturbed[0] for record in records if record.latency and record.latency.disturbed}
+    if not found:
+        return []
+    shown = [f"{name}: {reason}" for name, reason in list(found.items())[:SHOWN]]
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    head = f"! disturbed: {number_of(len(found), 'cell')} of {len(records)}; measure these again when the machine is quiet"
+    return [head, *(f"  {line}" for line in (*shown, *more))]
 
 
 def _of_energy(records: Sequence[Record]) -> list[str]:
@@ -202,7 +215,19 @@ def milliseconds(seconds: float | None) -> str:
 def _median(record: Record) -> str:
     if record.latency is None:
         return NOTHING
-    return milliseconds(record.latency.model.median_s) + ("!" if record.latency.remarks else "")
+    return _known(record.latency) + ("!" if _remarks(record.latency) else "")
+
+
+def _known(latency: Latency) -> str:
+    """Return the median in ms; of one that is not known well only between what."""
+    ends = latency.model.interval_s
+    return f"{milliseconds(ends[0])}-{milliseconds(ends[1])}" if latency.vague and ends else milliseconds(latency.model.median_s)
+
+
+def _remarks(latency: Latency) -> list[str]:
+    """Return why a figure is not that of the net alone on a quiet machine."""
+    again = ", also when it was repeated" if latency.tries > 1 else ""
+    return latency.remarks + ([f"disturbed{again}: {', '.join(latency.disturbed)}"] if latency.disturbed else [])
 
 
 def _doubt(record: Record) -> str:
@@ -251,6 +276,13 @@ def _mebibytes(quantity: str) -> Callable[[Record], str]:
         return NOTHING if value is None else f"{value / 2**20:.3g}" if value < 1000 * 2**20 else f"{value / 2**20:.0f}"
 
     return column
+
+
+def _inference_mebibytes(record: Record) -> str:
+    """Return what an inference needs; of a runtime that keeps memory what the first one took, which is no less."""
+    found = _mebibytes("inference")(record)
+    first = _mebibytes("first_inference")(record)
+    return found if found != NOTHING or first == NOTHING else f"≤{first}"
 
 
 def _rate(record: Record) -> str:
@@ -316,8 +348,8 @@ COLUMNS: dict[str, Callable[[Record], str]] = {
     MILLIJOULES: _energy(_milli),
     PER_JOULE: _energy(lambda energy: (energy.inferences_per_joule, energy.per_joule_interval)),
     "weights\nMiB": _mebibytes("weights"),
-    "inference\nMiB": _mebibytes("inference"),
+    "inference\nMiB": _inference_mebibytes,
     "process\nMiB": _mebibytes("process_peak"),
-    "switched": _disturbance("involuntary_switches", ".0f"),
-    "waiting": _disturbance("cpu_pressure", ".1%"),
+    "waited": _disturbance("waited", ".1%"),
+    "others": _disturbance("others", ".1%"),
 }

@@ -23,6 +23,7 @@ from plumbline.harness.probe.process import run_forked, run_spawned
 from plumbline.harness.probe.server import make_room
 from plumbline.harness.session.client import PROBE, CellProbe, Connection
 from plumbline.harness.settings import Settings
+from plumbline.harness.verdicts.audit import claims
 from plumbline.models.layers import macs
 from plumbline.models.registry import REGISTRY
 from tests.conftest import HOUR_S
@@ -50,6 +51,37 @@ def end_of(server: Connection, settings: Settings, name: str) -> CellEnded:
     with pytest.raises(CellEnded) as caught:
         ask_all(CellProbe(server, faulty(name), settings))
     return caught.value
+
+
+def test_a_net_that_remembers_its_pictures_is_found(server: Connection, settings: Settings) -> None:
+    """It sleeps for pictures that are not those of the last call: 5 ms, where the net takes some microseconds."""
+    audited = replace(settings, audit=True)
+    probe = CellProbe(server, faulty("REMEMBERING"), audited)
+    found = probe.audit()
+    probe.close()
+    assert found is not None and found.change == 0.0
+    assert [claim.text for claim in claims(found) if not claim.holds] == ["other pictures take as long as the same ones again"]
+    assert CellProbe(server, faulty("REMEMBERING"), settings).audit() is None
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_what_is_audited_keeps_its_outputs(server: Connection, settings: Settings, runtime: str) -> None:
+    probe = CellProbe(server, replace(cell("small_cnn"), runtime=runtime), replace(settings, audit=True))
+    found = probe.audit()
+    probe.close()
+    assert found is not None and found.rounds >= 7
+    assert set(found.ratios) == {"rotating", "zeros", "denormals", "consumed"}
+    assert found.change <= found.tolerance
+    assert all(ratio > 0 and interval is not None for ratio, interval in found.ratios.values())
+
+
+def test_what_a_runtime_keeps_is_seen_from_outside(server: Connection, settings: Settings) -> None:
+    """ONNX Runtime's arena takes nothing for a second inference; the first one's activations are at least its largest output."""
+    probe = CellProbe(server, Cell("small_cnn", "dense", "onnxruntime", "fp32", 256, 8, "cpu"), settings)
+    memory = probe.memory()
+    probe.close()
+    assert memory["inference"].value is None
+    assert (memory["first_inference"].value or 0) >= 256 * 32 * 8 * 8 * 4
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system does not tell of two things at once")

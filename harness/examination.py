@@ -1,0 +1,57 @@
+"""What `plumbline doctor` finds: instruments against known truths, and circumstances that a measurement depends on."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+FIT, BETTER, UNFIT = "fit", "could be better", "not fit"  # verdicts
+
+
+class Check(Struct, frozen=True):
+    """An instrument held against a truth that is known: `expected` and `got` in `unit`; `error` is by which share it is off.
+
+    `limit` is the largest error that is let pass. `unavailable` says why the instrument cannot be asked here.
+    """
+
+    instrument: str
+    truth: str
+    unit: str
+    limit: float
+    expected: float | None = None
+    got: float | None = None
+    unavailable: str | None = None
+
+    @property
+    def error(self) -> float | None:
+        """Share of the truth, with its sign; None where it was not measured."""
+        return None if self.got is None or not self.expected else self.got / self.expected - 1
+
+    @property
+    def verdict(self) -> str:
+        """FIT, UNFIT, or BETTER where the instrument is not there."""
+        return BETTER if self.error is None else FIT if abs(self.error) <= self.limit else UNFIT
+
+
+class Circumstance(Struct, frozen=True):
+    """Something of the machine that a measurement depends on: what was found, and what would be better."""
+
+    name: str
+    found: str
+    verdict: str = FIT
+    advice: str = ""
+
+
+class Examination(Struct, frozen=True):
+    """All that was looked at, in `seconds`."""
+
+    checks: list[Check]
+    circumstances: list[Circumstance]
+    seconds: float
+
+    @property
+    def unfit(self) -> list[str]:
+        """Name what makes the machine not fit to measure."""
+        return [
+            *(f"{check.instrument}: {check.truth}" for check in self.checks if check.verdict == UNFIT),
+            *(f"{each.name}: {each.found}" for each in self.circumstances if each.verdict == UNFIT),
+        ]

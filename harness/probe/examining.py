@@ -1,0 +1,193 @@
+"""`plumbline doctor` on the machine that measures: each instrument is shown a truth that is known beforehand."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from plumbline import UnknownName
+from plumbline.harness import machine, quiet, timing
+from plumbline.harness.examination import BETTER, FIT, UNFIT, Check, Circumstance, Examination
+from plumbline.harness.meters.meter import EnergyMeter, Unavailable
+from plumbline.harness.meters.registry import METERS, announced, find
+from plumbline.harness.probe import memory
+from plumbline.harness.probe.disturbance import Disturbance
+from plumbline.harness.readings import Readings, value_of
+from plumbline.harness.settings import Settings
+from plumbline.texts import size
+
+Progress = Callable[[str], None]
+LOOP_S = 0.002  # of a counted loop
+LOOK_S = 3.0  # at what others do
+ROUNDS = 60  # of loops that take turns
+SLOWED = (1.02, 1.05, 1.10)
+ALLOCATED = (10 * 10**6, 100 * 10**6, 2 * 10**9)
+HOT = 85.0  # °C from which processors begin to slow down
+SAMPLING = Settings(warmup_s=0.3, sampling_s=0.5, max_samples=2000)
+
+
+def examine(device: str, progress: Progress, root: Path = Path("/")) -> Examination:
+    """Look at everything. Takes half a minute, and 2 GB where there are twice as many."""
+    began = time.perf_counter()
+    look = Disturbance()
+    progress("looking at what else this machine does")
+    time.sleep(LOOK_S)
+    circumstances = [_others(look.read()), *_of_machine(machine.state(), root)]
+    checks: list[Check] = []
+    for check in (*_clocks(), *_loops(), *_stories(), *_memory()):
+        progress(f"{check.instrument}: {check.truth}")
+        checks.append(check)
+    progress("meters of energy")
+    return Examination(checks, [*circumstances, *_meters(root, device)], time.perf_counter() - began)
+
+
+# -- clocks and durations ---------------------------------------------------------------------------------------
+
+
+def _clocks() -> Iterator[Check]:
+    """A second on the clock that times inferences, against the one that nobody adjusts; and sleeps of known length."""
+    raw, clock = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW), time.perf_counter()
+    time.sleep(1.0)
+    clock, raw = time.perf_counter() - clock, time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - raw
+    yield Check("clock", "a second of CLOCK_MONOTONIC_RAW", "s", 0.001, raw / 1e9, clock)
+    slept = timing.sample(partial(time.sleep, 0.02), timing.nothing, 20)
+    yield Check("timer", "a sleep of 20 ms", "s", 0.05, 0.02, median(slept))
+
+
+def _loop(count: int) -> Callable[[], None]:
+    def loop() -> None:
+        for _ in range(count):
+            pass
+
+    return loop
+
+
+def _count() -> int:
+    """Return how many steps take LOOP_S."""
+    many = 100_000
+    return round(LOOP_S / timing.best((_loop(many), timing.nothing))[0] * many)
+
+
+def _turns(calls: dict[float, Callable[[], Any]]) -> dict[float, list[float]]:
+    return timing.interleave_calls({key: (call, timing.nothing) for key, call in calls.items()}, rounds=ROUNDS)
+
+
+def _loops() -> Iterator[Check]:
+    """Loops of known lengths, in turns: what the ratio of two is, is known exactly."""
+    count = _count()
+    for share in (2.0, *SLOWED):
+        taken = _turns({1.0: _loop(count), share: _loop(round(share * count))})
+        ratio = median(longer / short for longer, short in zip(taken[share], taken[1.0]))
+        truth = "a counted loop, twice as long" if share == 2.0 else f"a slowdown by {share - 1:.0%}"
+        yield Check("timing in turns", truth, "1", 0.005, share, ratio)
+
+
+def _stories() -> Iterator[Check]:
+    """Workloads that misbehave in known ways: the median is that of the loop all the same."""
+    count = _count()
+    plain = _measured(lambda number: 1.0, count)
+    cold = _measured(lambda number: 3.0 if number < 10 else 1.0, count)
+    yield Check("warm-up", "a cold start: ten calls take three times as long", "s", 0.02, plain.median_s, cold.median_s)
+    spiky = _measured(lambda number: 3.0 if number % 20 == 19 else 1.0, count)
+    yield Check("median", "spikes: each twentieth call takes three times as long", "s", 0.02, plain.median_s, spiky.median_s)
+    p99 = spiky.percentiles["p99"]
+    if p99.bound_s is None:
+        yield Check("p99", "the same spikes", "s", 0.1, unavailable="too few samples in the time")
+    else:
+        yield Check("p99", "the same spikes", "s", 0.1, 3 * plain.median_s, p99.value_s)
+    drifting = iter(range(1 << 62))
+    calls = {key: (lambda: _loop(round(count * (1 + next(drifting) / 20_000)))()) for key in (1.0, 2.0)}
+    taken = _turns(calls)
+    ratio = median(one / other for one, other in zip(taken[1.0], taken[2.0]))
+    yield Check("timing in turns", "a drift that both sides share", "1", 0.01, 1.0, ratio)
+
+
+def _measured(length: Callable[[int], float], count: int) -> Any:
+    """Measure a loop whose n-th call is so many times as long, as an inference is measured."""
+    numbers = iter(range(1 << 62))
+    loops = {share: _loop(round(share * count)) for share in (1.0, 3.0)}
+    return timing.measure(lambda: loops[length(next(numbers))](), timing.nothing, SAMPLING, 1, budget_s=SAMPLING.sampling_s)
+
+
+# -- memory -----------------------------------------------------------------------------------------------------
+
+
+def _memory() -> Iterator[Check]:
+    """Allocations of known size, written to from end to end."""
+    free = psutil.virtual_memory().available
+    for count in ALLOCATED:
+        truth = f"an allocation of {size(count)}"
+        if 2 * count > free:
+            yield Check("memory", truth, "byte", 0.05, unavailable=f"{size(free)} are free, and half of that is not touched")
+            continue
+        found, reason = memory.growth(lambda count=count: _touched(count))  # type: ignore[misc]
+        yield Check("memory", truth, "byte", 0.05, count, found, reason)
+
+
+def _touched(count: int) -> int:
+    return len(b"\1" * count)
+
+
+# -- the machine ------------------------------------------------------------------------------------------------
+
+
+def _others(found: Readings) -> Circumstance:
+    reasons = quiet.reasons(found)
+    unread = [f"{name} ({reading.unavailable})" for name, reading in found.items() if reading.unavailable and name in quiet.LIMITS]
+    shown = "; ".join(reasons) or "nothing disturbs"
+    if unread:
+        shown += f"; cannot be read: {', '.join(unread)}"
+    return Circumstance("quiet", shown, UNFIT if reasons else FIT, "end what else runs here" if reasons else "")
+
+
+def _of_machine(state: Readings, root: Path) -> Iterator[Circumstance]:
+    governors = {path.read_text().strip() for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")}
+    if governors:
+        slow = governors - {"performance"}
+        advice = "cpupower frequency-set -g performance" if slow else ""
+        yield Circumstance("governor", ", ".join(sorted(governors)), BETTER if slow else FIT, advice)
+    for name, on in (("cpufreq/boost", "1"), ("intel_pstate/no_turbo", "0")):
+        file = root / "sys/devices/system/cpu" / name
+        if file.is_file():
+            boosts = file.read_text().strip() == on
+            advice = f"the clock depends on the temperature: echo {1 - int(on)} > /{file.relative_to(root)}" if boosts else ""
+            yield Circumstance("turbo", "on" if boosts else "off", BETTER if boosts else FIT, advice)
+    if (celsius := value_of(state, "temperature")) is not None:
+        verdict, advice = (UNFIT, "let it cool down, or cool it better") if celsius >= HOT else (FIT, "")
+        yield Circumstance("temperature", f"{celsius:.0f} °C", verdict, advice)
+    if throttled := int(value_of(state, "throttled") or 0) & 0xF:
+        yield Circumstance("throttled", f"bits {throttled:#x}", UNFIT, "a better power supply, or a better cooler")
+    if (mode := value_of(state, "power_mode")) is not None:
+        verdict, advice = (BETTER, "nvpmodel -q names the modes; 0 is mostly the one without limits") if mode else (FIT, "")
+        yield Circumstance("power mode", f"{mode:.0f} of nvpmodel", verdict, advice)
+    swap = psutil.swap_memory()
+    if swap.total:
+        used = swap.used > 0.01 * swap.total
+        verdict, advice = (BETTER, "swapoff -a; what does not fit then ends, instead of being slow") if used else (FIT, "")
+        yield Circumstance("swap", f"{size(swap.used)} of {size(swap.total)} used", verdict, advice)
+    allowed, there = machine.allowed_cpus(), psutil.cpu_count() or 1
+    yield Circumstance("processors", f"{allowed} of {there} may be used")
+
+
+def _meters(root: Path, device: str) -> Iterator[Circumstance]:
+    """Open each meter of energy, and read it once."""
+    for name in (*METERS, *announced()):
+        try:
+            kind = find(name)
+            if not issubclass(kind, EnergyMeter):
+                continue
+            meter = kind(root, device)
+            rail, value = meter.open(), meter.read()
+        except (UnknownName, Unavailable) as reason:
+            yield Circumstance(f"energy by {name}", "unavailable", BETTER, str(reason))
+            continue
+        steps = f"a value every {rail.update_s:g} s, in steps of {rail.resolution:.2g} {rail.unit}"
+        shown = f"{value:.3g} W now, " if rail.unit == "W" and math.isfinite(value) else ""
+        yield Circumstance(f"energy by {name}", f"{rail.name}: {shown}{steps}", FIT, rail.about)
