@@ -16,6 +16,7 @@ from plumbline.texts import number_of
 CONTROLS = ("same code 1", "same code 2", "slowed by 5 %")  # in every suite, beside its cells
 SAME, SLOWER = CONTROLS[:2], CONTROLS[2]
 SCREEN, CONFIRM = "screen", "confirm"  # stages
+TOGETHER = 2  # confirming pairs of a cell before the probes are started anew: the few pairs of a pass cost less than that
 DRAWN = 15  # suites, to say how long one takes
 Say = Callable[[str, float], None]
 
@@ -107,7 +108,7 @@ def planned(names: Sequence[str], pairs: Pairs, spread: Spread, until: float = m
 
 def _reserve(pairs: Pairs) -> float:
     """Return the seconds that the controls take."""
-    return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * CONFIRMING[0]
+    return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal() / TOGETHER) * CONFIRMING[0]
 
 
 def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
@@ -165,7 +166,9 @@ def _confirm(
     while unfinished := [name for name, count in wanted.items() if len(found[name].confirm) < count]:
         pairs.renew(CONFIRM)
         chance.shuffle(unfinished)
-        for name in unfinished:
+        for name in (name for _ in range(TOGETHER) for name in unfinished):
+            if name not in wanted or len(found[name].confirm) >= wanted[name]:
+                continue
             if pairs.clock() + pairs.cost(name) > until:  # it became slower than it was
                 return [*given_up, *(other for other in unfinished if other not in CONTROLS)]
             seconds = sum(pairs.cost(other) * max(0, count - len(found[other].confirm)) for other, count in wanted.items())
