@@ -113,7 +113,7 @@ def _reserve(pairs: Pairs) -> float:
 
 def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
     """Return the cells whose first look the budget pays for; those whose pairs are the longest are given up first."""
-    left = until - pairs.clock() - _reserve(pairs) - LOOKS[0] * pairs.renewal()
+    left = until - pairs.clock() - _reserve(pairs)
     kept = set()
     for name in sorted(names, key=pairs.cost):
         left -= pairs.cost(name) * max(0, LOOKS[0] - len(found[name].screen))
@@ -131,10 +131,11 @@ def _screened(
         while wanted := [name for name in active if len(found[name].screen) < look]:
             if look > LOOKS[0] and pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + reserve > until:
                 return active, spread
-            pairs.renew(SCREEN)
+            if look > LOOKS[0]:  # the first two pairs are of the probes that were started for the checks
+                pairs.renew(SCREEN)
             chance.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
             for number, name in enumerate(wanted):
-                left = sum(map(pairs.cost, wanted[number:])) + reserve + (look - 1 - len(found[name].screen)) * pairs.renewal()
+                left = sum(map(pairs.cost, wanted[number:])) + reserve
                 left += sum(pairs.cost(other) * (look - 1 - len(found[other].screen)) for other in wanted)
                 say(f"screening {number_of(len(active), 'cell')}, pair {len(found[name].screen) + 1} of {look}", left)
                 if not _took(name, found[name].screen, SCREEN, pairs):
