@@ -16,7 +16,7 @@ from plumbline.texts import number_of
 CONTROLS = ("same code 1", "same code 2", "slowed by 5 %")  # in every suite, beside its cells
 SAME, SLOWER = CONTROLS[:2], CONTROLS[2]
 SCREEN, CONFIRM = "screen", "confirm"  # stages
-TOGETHER = 2  # confirming pairs of a cell before the probes are started anew: the few pairs of a pass cost less than that
+TOGETHER = 4  # confirming pairs of a cell before the probes are started anew, which takes as long as four pairs do
 DRAWN = 15  # suites, to say how long one takes
 Say = Callable[[str, float], None]
 
