@@ -71,6 +71,18 @@ def export(net: nn.Module, images: Tensor, path: Path, opset: int | None = None)
             raise Unsupported(f"torch {torch.__version__} cannot export it to ONNX: {_reason(error)}") from error
     assert program is not None
     program.save(str(path), external_data=_large(net))
+    _forget_sources(path)
+
+
+def _forget_sources(path: Path) -> None:
+    """Leave out from which lines of which files each node comes: paths of this machine, and other bytes for the same net."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph):
+        del part.metadata_props[:]
+    onnx.save(model, path)
 
 
 def _export_traced(net: nn.Module, images: Tensor, path: Path, opset: int) -> None:

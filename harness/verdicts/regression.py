@@ -24,7 +24,7 @@ MARGIN = math.log(1.01)  # a slowdown below that is none: two identical sides ma
 EFFECT = math.log(1.05)  # the slowdown that is promised to be found
 FAMILY = 0.01  # the chance that a suite without a slowdown is called regressed
 CLEARED = 0.002  # the chance, at each look, that a cell which is slower by EFFECT is cleared
-LOOKS = (3, 4, 5, 6, 8)  # pairs after which screening looks at a cell
+LOOKS = (2, 3, 4, 5, 6, 8)  # pairs after which screening looks at a cell
 CONFIRMING = (8, 25)  # fresh pairs: at least, at most
 POWER = 0.99  # with which the number of fresh pairs is to find EFFECT
 TRIMMED = 0.15  # of the fresh pairs, at each end: a pair during which something else woke up says little
@@ -73,7 +73,11 @@ class Spread(Struct, frozen=True):
 
     @classmethod
     def of(cls, screens: Iterable[Sequence[float]]) -> Spread:
-        """Fit it to the effects of the cells of a suite. With fewer than three cells it says nothing (`freedom` 0)."""
+        """Fit it to the effects of the cells of a suite. With fewer than three cells it says nothing (`freedom` 0).
+
+        Few pairs of few cells say little about the common spread itself, so that its `freedom` is no larger than what it was
+        estimated from (not in Smyth, who has thousands of genes).
+        """
         known = [(variance(effects), len(effects) - 1) for effects in screens if len(effects) > 1]
         known = [(found, freedom) for found, freedom in known if found > 0]
         if len(known) < 3:
@@ -81,11 +85,14 @@ class Spread(Struct, frozen=True):
         # what is left of log variances without the part that few pairs add to them
         logs = [math.log(found) - float(psi(freedom / 2)) + math.log(freedom / 2) for found, freedom in known]
         centre = fmean(logs)
-        excess = variance(logs) - fmean(float(polygamma(1, freedom / 2)) for _, freedom in known)
+        expected = fmean(float(polygamma(1, freedom / 2)) for _, freedom in known)
+        excess = variance(logs) - expected
+        # the common spread is an estimate, too: of a log variance with f degrees of freedom the variance is about 2 / f
+        most = 2 * len(known) / max(expected, variance(logs))
         if excess <= 0:  # all cells are alike
-            return cls(math.exp(centre), 1000.0)
+            return cls(math.exp(centre), most)
         half = trigamma_inverse(excess)
-        return cls(math.exp(centre + float(psi(half)) - math.log(half)), 2 * half)
+        return cls(math.exp(centre + float(psi(half)) - math.log(half)), min(2 * half, most))
 
     def mean(self, effects: Sequence[float]) -> Mean:
         """Return the mean of the few pairs that screen a cell, whose spread alone says little."""

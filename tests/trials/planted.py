@@ -194,7 +194,7 @@ class Trial(NamedTuple):
     def row(self, *first: object) -> list[str]:
         effect = self.planted.effect if self.planted else None
         unsure = sum(row.judgement.verdict == INCONCLUSIVE for row in self.report.rows)
-        minutes = [f"{seconds / 60:.1f}" for seconds in (self.report.planned_s, self.report.seconds)]
+        minutes = [f"{seconds / 60:.1f}" for seconds in (self.report.planned_s, self.report.timed_s, self.report.seconds)]
         return [
             *map(str, (*first, self.report.code)),
             self.planted.verdict if self.planted else NOTHING,
@@ -215,7 +215,8 @@ HEADS = [
     "inconclusive",
     "red by mistake",
     "planned, min",
-    "took, min",
+    "took",
+    "in all",
     "distrust",
 ]
 

@@ -59,7 +59,10 @@ class Row(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What a gate found. `distrust` says why it is not to be trusted; `skipped` which cells run on neither side, and why."""
+    """What a gate found. `distrust` says why it is not to be trusted; `skipped` which cells run on neither side, and why.
+
+    It took `seconds`, of which pairs took `timed_s` where `planned_s` were expected.
+    """
 
     base: str
     head: str
@@ -70,6 +73,7 @@ class Report(Struct, frozen=True):
     distrust: list[str]
     seconds: float
     planned_s: float
+    timed_s: float = 0.0
     budget_s: float | None = None
 
     @property
@@ -120,7 +124,7 @@ def gate(
         timed = [name for name in able if all(facts[name][side].reason is None for side in (BASE, HEAD))]
         for name in timed:
             processes.know(name, facts[name][BASE], facts[name][HEAD])
-        outcome, planned_s = Outcome({}, regression.Spread(0.0, 0.0), []), 0.0
+        outcome, planned_s, timed_s = Outcome({}, regression.Spread(0.0, 0.0), []), 0.0, 0.0
         if timed:
             processes.choose_controls(timed)
             until = math.inf if budget_s is None else began + budget_s
@@ -137,7 +141,8 @@ def gate(
 
             started = time.monotonic()
             outcome = schedule.run(timed, processes, until=until, evidence=processes.remember(earlier), say=tell)
-            say(f"planned {duration(planned_s)}, took {duration(time.monotonic() - started)}")
+            timed_s = time.monotonic() - started
+            say(f"planned {duration(planned_s)}, took {duration(timed_s)}")
             _keep_spread(settings.cache, outcome.spread)
         progress("")
     judged = _judged(outcome, processes)
@@ -154,6 +159,7 @@ def gate(
         distrust=regression.distrust(outcome.evidence, SAME, SLOWER) if timed else [],
         seconds=time.monotonic() - began,
         planned_s=planned_s,
+        timed_s=timed_s,
         budget_s=budget_s,
     )
     (folder / REPORT).write_bytes(messages.encode(report))

@@ -31,10 +31,17 @@ class Facts(Struct):
             if (promise := self.prepared.promise) is not None:
                 found |= {"parameters stored": promise.parameters_stored, "effective MACs": promise.macs_effective}
                 found |= {} if promise.bytes is None else {"bytes of the net": promise.bytes}
-            artefact = self.prepared.artefact or {}
+            artefact = {} if self.raced else self.prepared.artefact or {}
             named = {"bytes": "bytes of the file", "nodes": "nodes of its graph"}
             found |= {words: artefact[key] for key, words in named.items() if key in artefact}
-        return found if self.weights_bytes is None else {**found, "bytes of the weights": self.weights_bytes}
+        if self.weights_bytes is not None and not self.raced:
+            found["bytes of the weights"] = self.weights_bytes
+        return found
+
+    @property
+    def raced(self) -> bool:
+        """Whether a race has chosen which layers are sparse: another one may choose otherwise, and with that other bytes."""
+        return self.prepared is not None and "sparse_layers" in self.prepared.options
 
 
 def function_changed(base: Facts, head: Facts) -> str | None:

@@ -16,6 +16,7 @@ from plumbline.texts import number_of
 CONTROLS = ("same code 1", "same code 2", "slowed by 5 %")  # in every suite, beside its cells
 SAME, SLOWER = CONTROLS[:2], CONTROLS[2]
 SCREEN, CONFIRM = "screen", "confirm"  # stages
+TOGETHER = 4  # confirming pairs of a cell before the probes are started anew, which takes as long as four pairs do
 DRAWN = 15  # suites, to say how long one takes
 Say = Callable[[str, float], None]
 
@@ -107,12 +108,12 @@ def planned(names: Sequence[str], pairs: Pairs, spread: Spread, until: float = m
 
 def _reserve(pairs: Pairs) -> float:
     """Return the seconds that the controls take."""
-    return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * CONFIRMING[0]
+    return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal() / TOGETHER) * CONFIRMING[0]
 
 
 def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
     """Return the cells whose first look the budget pays for; those whose pairs are the longest are given up first."""
-    left = until - pairs.clock() - _reserve(pairs) - LOOKS[0] * pairs.renewal()
+    left = until - pairs.clock() - _reserve(pairs)
     kept = set()
     for name in sorted(names, key=pairs.cost):
         left -= pairs.cost(name) * max(0, LOOKS[0] - len(found[name].screen))
@@ -130,10 +131,11 @@ def _screened(
         while wanted := [name for name in active if len(found[name].screen) < look]:
             if look > LOOKS[0] and pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + reserve > until:
                 return active, spread
-            pairs.renew(SCREEN)
+            if look > LOOKS[0]:  # the first two pairs are of the probes that were started for the checks
+                pairs.renew(SCREEN)
             chance.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
             for number, name in enumerate(wanted):
-                left = sum(map(pairs.cost, wanted[number:])) + reserve + (look - 1 - len(found[name].screen)) * pairs.renewal()
+                left = sum(map(pairs.cost, wanted[number:])) + reserve
                 left += sum(pairs.cost(other) * (look - 1 - len(found[other].screen)) for other in wanted)
                 say(f"screening {number_of(len(active), 'cell')}, pair {len(found[name].screen) + 1} of {look}", left)
                 if not _took(name, found[name].screen, SCREEN, pairs):
@@ -165,7 +167,9 @@ def _confirm(
     while unfinished := [name for name, count in wanted.items() if len(found[name].confirm) < count]:
         pairs.renew(CONFIRM)
         chance.shuffle(unfinished)
-        for name in unfinished:
+        for name in (name for _ in range(TOGETHER) for name in unfinished):
+            if name not in wanted or len(found[name].confirm) >= wanted[name]:
+                continue
             if pairs.clock() + pairs.cost(name) > until:  # it became slower than it was
                 return [*given_up, *(other for other in unfinished if other not in CONTROLS)]
             seconds = sum(pairs.cost(other) * max(0, count - len(found[other].confirm)) for other, count in wanted.items())

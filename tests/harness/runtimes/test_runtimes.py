@@ -407,3 +407,14 @@ def test_no_install_is_hinted_at_where_there_is_no_wheel(monkeypatch: pytest.Mon
         monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
         assert runtimes.missing(runtimes.find("litert").adapter) == litert
         assert "pip install" in (runtimes.missing(runtimes.find("openvino").adapter) or "")
+
+
+def test_an_exported_file_does_not_say_from_which_lines_it_comes(tmp_path: Path) -> None:
+    """Else it holds paths of this machine, and a comment above a net changes the bytes of its file."""
+    import onnx
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten())
+    export(net.eval(), torch.rand(2, 1, 8, 8), tmp_path / "net.onnx")
+    assert b"site-packages" not in (tmp_path / "net.onnx").read_bytes()
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    assert graph.node and not any(part.metadata_props for part in (*graph.node, *graph.value_info, *graph.initializer))

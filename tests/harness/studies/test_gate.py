@@ -193,6 +193,17 @@ def test_exact_changes() -> None:
     assert len(grew) == len(shrank) == 1 and "MACs" in grew[0] and "parameters" in shrank[0]
 
 
+def test_what_a_race_has_chosen_is_no_exact_size() -> None:
+    """Which layers are sparse is a matter of time, and of chance where it is close: mlp had other bytes from race to race."""
+    few, many = (
+        Facts(prepared=prepared_of(options={"sparse_layers": layers}, artefact={"bytes": size, "nodes": 3}), weights_bytes=size)
+        for layers, size in ((1, 90.0), (2, 108.0))
+    )
+    assert exact.changes(few, many) == ([], [])
+    chosen = Facts(prepared=prepared_of(artefact={"bytes": 90}), weights_bytes=90.0)
+    assert exact.changes(chosen, replace(chosen, weights_bytes=108.0))[0] == ["bytes of the weights 90 -> 108"]
+
+
 def test_sums_in_another_order_are_the_same_function() -> None:
     near = Outputs([1.0, 2.0], [1.0 + 1e-12, 2.0], 0.5)
     assert exact.function_changed(Facts(outputs=SAME), Facts(outputs=near)) is None

@@ -92,7 +92,7 @@ def test_a_cell_that_dies_is_left_alone() -> None:
 
     pairs = Dying(pool(0.01), 5, {}, random.Random(0))
     outcome = schedule.run(pairs.names, pairs, chance=random.Random(0))
-    assert outcome.evidence["cell 2"] == Evidence() and len(outcome.evidence["cell 1"].screen) >= 3
+    assert outcome.evidence["cell 2"] == Evidence() and len(outcome.evidence["cell 1"].screen) >= 2
 
 
 def test_what_is_said_to_be_left_comes_to_nothing() -> None:
@@ -104,7 +104,7 @@ def test_what_is_said_to_be_left_comes_to_nothing() -> None:
 
 
 @pytest.mark.parametrize("until", [math.inf, 250.0])
-@pytest.mark.parametrize("deviation", [0.005, 0.015])
+@pytest.mark.parametrize("deviation", [0.005, 0.01])
 def test_the_time_planned_is_kept_where_pairs_spread_as_before(deviation: float, until: float) -> None:
     planned, taken = _planned(deviation, until)
     usual = median(planned)

@@ -158,3 +158,12 @@ def test_a_cell_never_regresses_and_improves(effects: Sequence[float]) -> None:
         assert found.effect is not None and found.effect > 0.01
     if found.verdict == IMPROVED:
         assert found.effect is not None and found.effect < -0.0099
+
+
+@pytest.mark.parametrize(("pairs", "most"), [(2, 8.2), (3, 24.4)])
+def test_few_pairs_say_little_of_the_common_spread(pairs: int, most: float) -> None:
+    """20 cells that are alike: 2 n / trigamma(f / 2) degrees of freedom, and no more."""
+    chance = random.Random(1)
+    spread = Spread.of([[chance.gauss(0, 0.01) for _ in range(pairs)] for _ in range(20)])
+    assert spread.freedom <= most
+    assert 0.003 < math.sqrt(spread.variance) < 0.03
