@@ -10,7 +10,8 @@ FIT, BETTER, UNFIT = "fit", "could be better", "not fit"  # verdicts
 class Check(Struct, frozen=True):
     """An instrument held against a truth that is known: `expected` and `got` in `unit`; `error` is by which share it is off.
 
-    `limit` is the largest error that is let pass. `unavailable` says why the instrument cannot be asked here.
+    `limit` is the largest error that is let pass. Of what has an `interval`, that as a whole has to be beyond it: noise is no
+    fault of an instrument. `unavailable` says why the instrument cannot be asked here.
     """
 
     instrument: str
@@ -19,6 +20,7 @@ class Check(Struct, frozen=True):
     limit: float
     expected: float | None = None
     got: float | None = None
+    interval: tuple[float, float] | None = None
     unavailable: str | None = None
 
     @property
@@ -29,7 +31,11 @@ class Check(Struct, frozen=True):
     @property
     def verdict(self) -> str:
         """FIT, UNFIT, or BETTER where the instrument is not there."""
-        return BETTER if self.error is None else FIT if abs(self.error) <= self.limit else UNFIT
+        if self.error is None or self.got is None or self.expected is None:
+            return BETTER
+        low, high = self.interval or (self.got, self.got)
+        within = self.expected * (1 - self.limit), self.expected * (1 + self.limit)
+        return FIT if low <= within[1] and high >= within[0] else UNFIT
 
 
 class Circumstance(Struct, frozen=True):

@@ -414,7 +414,7 @@ class Latency(Struct, frozen=True):
     `disturbance` is what else happened while samples were taken, `telemetry` what each meter read meanwhile, warm-up included.
     `energy` is what each meter of energy says of further inferences, that were not timed; empty where none was asked.
     `remarks` say in words why the figure is not that of the net alone, with all the threads that it may have. `on_device` is
-    there on accelerators only. `tries` is 2 where the first measurement was disturbed, and repeated: the less disturbed one counts.
+    there on accelerators only. `tries` is 2 where a first measurement was disturbed and repeated; the less disturbed one counts.
     """
 
     first_s: float

@@ -11,7 +11,19 @@ from msgspec import Struct
 
 from plumbline.harness import messages
 from plumbline.harness.cell import Cell
-from plumbline.harness.facts import Accuracy, Agreement, Audit, Bound, Counts, Delivery, Latency, Layers, Prepared, Promise, WeightsUsed
+from plumbline.harness.facts import (
+    Accuracy,
+    Agreement,
+    Audit,
+    Bound,
+    Counts,
+    Delivery,
+    Latency,
+    Layers,
+    Prepared,
+    Promise,
+    WeightsUsed,
+)
 from plumbline.harness.machine import Machine
 from plumbline.harness.readings import Readings, value_of
 from plumbline.harness.settings import Settings

@@ -46,9 +46,9 @@ class Settings(Struct, frozen=True):
 
     `inputs_seed` chooses the pictures on which outputs are compared, `seed` everything else. `pretrained`: take the weights that
     torchvision or timm publish. `accuracy_images`: how many images a subset has, None for all of them, 0 for no accuracy.
-    `layers`: find out where the time goes. `audit`: time what should make no difference. `train_minutes`: a model without weights is trained when its recipe takes no longer
-    than that on two cores. `slowed`: the share by which each timed inference of a turn is made longer, by work of known length;
-    it is for the gate, which shows so that it would find it.
+    `layers`: find out where the time goes. `audit`: time what should make no difference. `train_minutes`: a model without weights
+    is trained when its recipe takes no longer than that on two cores. `slowed`: the share by which each timed inference of a turn
+    is made longer, by work of known length; it is for the gate, which shows so that it would find it.
 
     `data`, `weights` and `cache` are folders of the place where the cell runs; where `cache` is UNKNOWN, that place finds all
     three for itself (`located`).

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OTHER_CLOCKS = {
     "harness/meters/running.py": "the windows of energy, of which no duration is reported",
     "harness/probe/disturbance.py": "the window of its shares",
+    "harness/probe/examining.py": "the clock itself, beside another one",
     "harness/probe/artefacts.py": "what building took",
     "harness/probe/subject.py": "what building took",
     "harness/probe/speed.py": "a third of a second for an estimate",

@@ -38,5 +38,7 @@ class Cooling:
             seen = self._read()
             now = now if seen is None else seen
         if most is not None and now > most:
-            return f"{now:.0f} °C, and at most {most:g} °C are allowed (--max-temperature); it did not cool down in {within_s:g} s"
+            return (
+                f"{now:.0f} °C, and at most {most:g} °C are allowed (--max-temperature); it did not cool down in {within_s:g} s"
+            )
         return None

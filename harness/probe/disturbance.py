@@ -109,7 +109,7 @@ def in_quiet(
     progress: Callable[[str], None],
     becomes_calm: Callable[[float], bool] | None = None,
 ) -> Latency:
-    """Take a measurement, and once more if it was disturbed and the machine becomes calm; the one with less disturbance counts."""
+    """Take a measurement, and once more if it was disturbed and the machine becomes calm; the less disturbed one counts."""
     first = taken()
     if not first.disturbed or not calm_s:
         return first

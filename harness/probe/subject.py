@@ -350,8 +350,8 @@ class Subject:
 
         `first_inference` is what the very first one needed, seen from outside: with all that a runtime keeps from then on, and
         with what it sets up once. `process_base` is the process before it built the model: Python and torch. `cuda_allocated` and
-        `cuda_reserved` are peaks of torch's allocator, `cuda_driver` is by how much less the driver has free than before the model
-        was built, whoever took it.
+        `cuda_reserved` are peaks of torch's allocator. `cuda_driver` is by how much less the driver has free than before the
+        model was built, whoever took it.
         """
         import torch
 
@@ -415,7 +415,9 @@ class Subject:
         ratios = {name: paired_ratio(taken[name], taken[base]) for name, base in over.items()}
         change = float((self._infer(images) - before).abs().max()) / self._reference.spread
         tolerance = self.agreement().repeat_tolerance
-        return Audit({name: (found.median, found.interval) for name, found in ratios.items()}, len(taken["usual"]), change, tolerance)
+        return Audit(
+            {name: (found.median, found.interval) for name, found in ratios.items()}, len(taken["usual"]), change, tolerance
+        )
 
     def layers(self) -> Layers:
         """Where the time goes; last, as looking into a runtime may change it."""
@@ -467,7 +469,9 @@ class Subject:
         outputs: list[Any] = []
 
         def first() -> None:
-            (self._first_s,) = timing.sample(lambda: outputs.append(self._executable.run(placed)), self._executable.synchronize, 1)
+            (self._first_s,) = timing.sample(
+                lambda: outputs.append(self._executable.run(placed)), self._executable.synchronize, 1
+            )
 
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         self._first_growth = memory.growth(first)

@@ -85,7 +85,8 @@ ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b|nothing was heard")  # 
 ANSWERS: dict[str, Any] = {
     "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "work": Work,
     "peaks": Peaks, "peaks_anew": Peaks, "turn": float,
-    "outputs": Outputs, "memory": Readings, "layers": Layers, "audit": Audit, "race": list[Contender], "speed": Speed, "train": Trained,
+    "outputs": Outputs, "memory": Readings, "layers": Layers, "audit": Audit, "race": list[Contender], "speed": Speed,
+    "train": Trained,
     "compress": Promise, "load": Loaded, "examine": Examination,
 }  # fmt: skip
 

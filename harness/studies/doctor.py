@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from plumbline.harness.examination import Examination
@@ -12,6 +12,7 @@ from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import Machine
 from plumbline.harness.session import places
 from plumbline.harness.session.client import Connection, examined
+from plumbline.harness.session.shipping import Needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.target import HERE, BadTarget, Target, with_agent
 
@@ -20,15 +21,18 @@ def examine(target: str, progress: Callable[[str], None]) -> tuple[Machine, Exam
     """Examine the machine of a target. Raises Busy, BadPlace, BadTarget and CellEnded."""
     asked = Target.parse(target)
     if with_agent(asked.place):
-        raise BadTarget(f"{target}: an agent answers cells alone, and its board cannot be examined; expected a place with plumbline")
+        raise BadTarget(
+            f"{target}: an agent answers cells alone, and its board cannot be examined; expected a place with plumbline"
+        )
     place = places.of(target)
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
-        with lock_machine(0, holder()) if place.name == HERE else nullcontext():
-            server = Connection(log, progress=progress, place=place, lock_s=None if place.name == HERE else 0.0)
-            try:
-                place.prepare([], progress, server.holding)
-                found = examined(server, Settings.here(None), asked.device)
-                return server.machine, found
-            finally:
-                server.close()
-                progress("")
+    with ExitStack() as stack:
+        if place.name == HERE:
+            stack.callback(lock_machine(0, holder()).release)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        log = stack.enter_context((folder / "probe.log").open("wb"))
+        server = Connection(log, progress=progress, place=place, lock_s=None if place.name == HERE else 0.0)
+        stack.callback(server.close)
+        place.prepare(Needed(), progress, server.holding)
+        found = examined(server, Settings.here(None), asked.device)
+        progress("")
+        return server.machine, found

@@ -34,7 +34,15 @@ _GROUPS = {
     "threads": ("threads",),
 }
 _OWN = {field: group for group, fields in _GROUPS.items() for field in fields}
-_NO_CONDITION = ("inputs_seed", "time_limit_s", "energy_s", "calm_s", "cool_s", "max_temperature", "audit")  # others each time, or no latency depends on them
+_NO_CONDITION = (
+    "inputs_seed",
+    "time_limit_s",
+    "energy_s",
+    "calm_s",
+    "cool_s",
+    "max_temperature",
+    "audit",
+)  # others each time, or no latency depends on them
 # What differs, and has to, where cells differ in an axis.
 _FOLLOWS = {
     "target": {"machine", "power mode", "torch", "library versions", "threads"},

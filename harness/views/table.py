@@ -126,8 +126,9 @@ def notes(records: Sequence[Record]) -> list[str]:
         "top-1: with Wilson's 95 % interval and the number of images. p50: median of the model alone, input on the device, "
         "with its 95 % interval (~: warm-up did not become steady). p90, p99: 99 % upper bounds by LoadGen's rule, which "
         "takes 64 and 662 samples; with fewer: few. e2e: host to host. inference: memory beyond what the process held "
-        "before (≤: of a runtime that keeps it, what the first one took). waited: time that the cell's threads were ready and had no processor, as a share; others: the share of its "
-        "processors that other processes had. A median that is known to no better than ±10 % is shown by the ends of its interval.",
+        "before (≤: of a runtime that keeps it, what the first one took). waited: time that the cell's threads were ready and "
+        "had no processor, as a share; others: the share of its processors that other processes had. A median that is known "
+        "to no better than ±10 % is shown by the ends of its interval.",
         width=130,
     )
     emulated = sorted({record.cell.precision for record in records if record.latency and record.latency.emulated})

@@ -83,7 +83,9 @@ def table(folder: Path, style: str) -> str:
         marked = sum(bool(latency.disturbed) for _, latency in cells)
         repeated = sum(latency.tries > 1 for _, latency in cells)
         unmarked = [(record, latency) for record, latency in cells if not latency.disturbed and record.id in between]
-        outside = sum(not between[record.id][0] <= latency.model.median_s <= between[record.id][1] for record, latency in unmarked)
+        outside = sum(
+            not between[record.id][0] <= latency.model.median_s <= between[record.id][1] for record, latency in unmarked
+        )
         hidden = [(record, latency) for record, latency in cells if latency.disturbed and record.id in between]
         caught = sum(not between[record.id][0] <= latency.model.median_s <= between[record.id][1] for record, latency in hidden)
         counts = {

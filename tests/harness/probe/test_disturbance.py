@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from plumbline.harness import machine
 from plumbline.harness.facts import Latency
 from plumbline.harness.machine import allowed_processors
 from plumbline.harness.probe import disturbance
 from plumbline.harness.probe.disturbance import Disturbance
+from plumbline.harness.readings import read
 from tests.records import latency_of, replace
 
 CPU = min(allowed_processors())
@@ -19,7 +22,7 @@ CPU = min(allowed_processors())
 
 @pytest.fixture(autouse=True)
 def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disturbance.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
     monkeypatch.setattr(disturbance, "allowed_processors", lambda: {CPU})
 
 
@@ -80,7 +83,7 @@ def test_a_process_alone_is_disturbed_by_nobody(kernel: Kernel) -> None:
 
 def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disturbance, "resource", None)
-    monkeypatch.setattr(disturbance.machine, "state", dict)
+    monkeypatch.setattr(machine, "state", dict)
     found = Disturbance(iter([10.0, 14.0]).__next__, tmp_path).read()
     unread = {quantity: reading.unavailable for quantity, reading in found.items() if reading.value is None}
     assert set(unread) == set(found) - {"seconds"}
@@ -98,7 +101,7 @@ def test_switches_and_faults_are_those_since_it_began(monkeypatch: pytest.Monkey
 
 def test_a_clock_that_falls_is_seen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     clocks = iter([2e9, 1.5e9])
-    monkeypatch.setattr(disturbance.machine, "state", lambda: {"clock": disturbance.read("Hz", "machine", next(clocks))})
+    monkeypatch.setattr(machine, "state", lambda: {"clock": read("Hz", "machine", next(clocks))})
     begun = kernel.begin()
     kernel.now = 1.0
     assert values(begun)["clock_drop"] == 0.25
@@ -114,7 +117,7 @@ def test_a_raspberry_pi_that_is_throttled_says_so(kernel: Kernel, bits: str, thr
 
 
 def latency(median_s: float, others: float) -> Latency:
-    found = {"others": disturbance.read("1", "machine", others)}
+    found = {"others": read("1", "machine", others)}
     return replace(latency_of(), first_s=median_s, disturbance=found)
 
 

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from plumbline.harness import timing
 from plumbline.harness.examination import BETTER, FIT, UNFIT, Check, Circumstance, Examination
-from plumbline.harness.probe import examining
+from plumbline.harness.probe import examining, memory
 from plumbline.harness.readings import read
+from plumbline.harness.settings import Settings
 
 
 class Processor:
@@ -20,7 +21,7 @@ class Processor:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        for name in ("sample", "measure", "interleave_calls", "best"):
+        for name in ("measure", "interleave_calls", "best"):
             self._on_own_clock(monkeypatch, name)
         monkeypatch.setattr(examining, "_loop", lambda count: lambda: self.work(count * 1e-6))
 
@@ -32,11 +33,11 @@ class Processor:
 
         def on_own_clock(*arguments: Any, **options: Any) -> Any:
             if name == "interleave_calls":
-                turns = {key: partial(timing.turn, *call, self.clock) for key, call in arguments[0].items()}
+                turns = {key: partial(timing.turn, call, wait, self.clock) for key, (call, wait) in arguments[0].items()}
                 return timing.interleave(turns, clock=self.clock, **options)
             return usual(*arguments, clock=self.clock, **options)
 
-        monkeypatch.setattr(examining.timing, name, on_own_clock)
+        monkeypatch.setattr(timing, name, on_own_clock)
 
     def clock(self) -> float:
         return self.now
@@ -60,24 +61,24 @@ def test_an_instrument_that_is_right_passes_all(processor: Processor) -> None:
 def test_a_clock_that_counts_something_else_is_off(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
     """What each turn adds makes a loop that is twice as long less than twice as long."""
     usual = timing.turn
-    monkeypatch.setattr(timing, "turn", lambda *how: usual(*how) + 5e-5)
+    monkeypatch.setattr(timing, "turn", lambda *how, **options: usual(*how, **options) + 5e-5)
     assert "a counted loop, twice as long" in off(list(examining._loops()))
 
 
 def test_a_mean_in_place_of_the_median_is_off(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = examining.timing.measure
+    usual = timing.measure
 
     def by_the_mean(*arguments: Any, **options: Any) -> Any:
         found = usual(*arguments, **options)
         return replace(found, median_s=sum(found.samples_s) / len(found.samples_s))
 
-    monkeypatch.setattr(examining.timing, "measure", by_the_mean)
+    monkeypatch.setattr(timing, "measure", by_the_mean)
     assert "spikes: each twentieth call takes three times as long" in off(list(examining._stories()))
 
 
 def test_samples_without_warm_up_are_off(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examining.timing, "warm_up", lambda *how: (0, 0.0, False))
-    monkeypatch.setattr(examining, "SAMPLING", examining.Settings(warmup_s=0.0, sampling_s=0.06, min_samples=8, max_samples=16))
+    monkeypatch.setattr(timing, "warm_up", lambda *how: (0, 0.0, False))
+    monkeypatch.setattr(examining, "SAMPLING", Settings(warmup_s=0.0, sampling_s=0.06, min_samples=8, max_samples=16))
     assert "a cold start: ten calls take three times as long" in off(list(examining._stories()))
 
 
@@ -86,8 +87,8 @@ def test_memory_of_known_size_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = list(examining._memory())
     assert [check.verdict for check in checks] == [FIT, FIT, BETTER], checks
     assert checks[2].unavailable is not None and "are free" in checks[2].unavailable
-    usual = examining.memory.growth
-    monkeypatch.setattr(examining.memory, "growth", lambda call: (int(1.1 * (usual(call)[0] or 0)), None))
+    usual = memory.growth
+    monkeypatch.setattr(memory, "growth", lambda call: (int(1.1 * (usual(call)[0] or 0)), None))
     assert off(list(examining._memory()))[:2] == ["an allocation of 10 MB", "an allocation of 100 MB"]
 
 

@@ -15,7 +15,7 @@ TURBO = Circumstance("turbo", "on", BETTER, "turn it off")
 def test_each_instrument_stands_beside_its_truth() -> None:
     shown = text(record_of().machine, Examination([RIGHT, WRONG, MISSING], [TURBO], 31.0))
     rows = {line.split()[0]: line for line in shown.splitlines() if line}
-    assert rows["timer"].split() == "timer a sleep of 20 ms 20 ms 20.1 ms +0.50% 5.0% fit".split()
+    assert rows["timer"].split() == ["timer", "a", "sleep", "of", "20", "ms", "20", "ms", "20.1", "ms", "+0.50%", "5.0%", "fit"]
     assert "+20.00%" in shown and "not fit" in shown
     assert "- memory, an allocation of 2.0 GB: too little is free" in shown
     assert shown.endswith("not fit to measure (31 s): memory: an allocation of 10 MB")
