@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-FIT, BETTER, UNFIT = "fit", "could be better", "not fit"  # verdicts
+FIT, BETTER, UNFIT, MISSING = "fit", "could be better", "not fit", "not here"  # verdicts
 
 
 class Check(Struct, frozen=True):
@@ -30,9 +30,9 @@ class Check(Struct, frozen=True):
 
     @property
     def verdict(self) -> str:
-        """FIT, UNFIT, or BETTER where the instrument is not there."""
+        """FIT, UNFIT, or MISSING where it was not measured."""
         if self.error is None or self.got is None or self.expected is None:
-            return BETTER
+            return MISSING
         low, high = self.interval or (self.got, self.got)
         within = self.expected * (1 - self.limit), self.expected * (1 + self.limit)
         return FIT if low <= within[1] and high >= within[0] else UNFIT

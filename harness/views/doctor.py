@@ -40,7 +40,7 @@ def _check(check: Check) -> list[str]:
         _quantity(check.got, check.unit),
         NOTHING if error is None else f"{error:+.2%}",
         f"{check.limit:.1%}",
-        check.verdict if error is not None else NOTHING,
+        check.verdict,
     ]
 
 

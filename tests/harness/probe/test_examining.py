@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from plumbline.harness import timing
-from plumbline.harness.examination import BETTER, FIT, UNFIT, Check, Circumstance, Examination
+from plumbline.harness.examination import BETTER, FIT, MISSING, UNFIT, Check, Circumstance, Examination
 from plumbline.harness.probe import examining, memory
 from plumbline.harness.readings import read
 from plumbline.harness.settings import Settings
@@ -85,7 +85,7 @@ def test_samples_without_warm_up_are_off(processor: Processor, monkeypatch: pyte
 def test_memory_of_known_size_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examining, "ALLOCATED", (10 * 10**6, 100 * 10**6, 10**15))
     checks = list(examining._memory())
-    assert [check.verdict for check in checks] == [FIT, FIT, BETTER], checks
+    assert [check.verdict for check in checks] == [FIT, FIT, MISSING], checks
     assert checks[2].unavailable is not None and "are free" in checks[2].unavailable
     usual = memory.growth
     monkeypatch.setattr(memory, "growth", lambda call: (int(1.1 * (usual(call)[0] or 0)), None))
@@ -151,4 +151,4 @@ def test_what_makes_a_machine_unfit_is_named() -> None:
     missing = Check("memory", "an allocation of 2 GB", "byte", 0.05, unavailable="too little")
     found = Examination([wrong, missing], [Circumstance("quiet", "somebody", UNFIT), Circumstance("turbo", "on", BETTER)], 1.0)
     assert found.unfit == ["memory: an allocation of 10 MB", "quiet: somebody"]
-    assert wrong.error == pytest.approx(0.2) and missing.verdict == BETTER
+    assert wrong.error == pytest.approx(0.2) and missing.verdict == MISSING
