@@ -498,6 +498,8 @@ class Bound(Struct, frozen=True):
         if self.seconds is None:
             return f"no bound: {'; '.join(self.missing)}"
         name, least_s = latency.least
+        if self.seconds == 0:
+            return f"{name} took {least_s:.3g} s; it multiplies nothing, and has no bound"
         text = (
             f"{name} took {least_s:.3g} s, {least_s / self.seconds:.2g} times the bound of {self.seconds:.3g} s on {self.device}"
         )

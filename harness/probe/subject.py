@@ -357,6 +357,8 @@ class Subject:
 
         if self._runtime.elsewhere:
             return {"weights": read("byte", "model", self._executable.weights_bytes()), **self._executable.held()}
+        if self._first_s is None:
+            self._run(self._place(self._host()))
         call = partial(self._once, self._place(self._host()))
         self._peak_bytes = max(self._peak_bytes, memory.peak_bytes())
         cuda: Readings = {}

@@ -43,3 +43,8 @@ def test_no_bound_is_no_word_against_it_and_says_why(reason: str) -> None:
     claim = possible(latency_of(1e-9, samples=3), Bound(missing=[reason]))
     assert claim.holds
     assert claim.found == f"no bound: {reason}"
+
+
+def test_what_multiplies_nothing_has_no_bound() -> None:
+    claim = possible(latency_of(1e-5, samples=3), replace(BOUND, seconds=0.0, compute_s=0.0))
+    assert claim.holds and claim.found.endswith("it multiplies nothing, and has no bound")
