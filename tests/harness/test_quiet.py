@@ -20,8 +20,8 @@ def test_what_is_at_its_limit_is_quiet_and_above_it_not(name: str) -> None:
 
 
 def test_the_worst_comes_first() -> None:
-    found = quiet.reasons(readings(waited=0.04, others=0.5, cpu_steal=0.0))
-    assert found == ["other processes had 50.0% of its processors", "its threads waited for a processor for 4.0% of the time"]
+    found = quiet.reasons(readings(waited=0.06, others=0.6, cpu_steal=0.0))
+    assert found == ["other processes had 60.0% of its processors", "its threads waited for a processor for 6.0% of the time"]
 
 
 def test_what_cannot_be_read_says_nothing() -> None:
@@ -30,4 +30,4 @@ def test_what_cannot_be_read_says_nothing() -> None:
 
 
 def test_of_two_the_one_with_the_smaller_excess_is_the_quieter() -> None:
-    assert quiet.severity(readings(waited=0.03, others=0.01)) < quiet.severity(readings(waited=0.01, others=0.2))
+    assert quiet.severity(readings(waited=0.06, others=0.01)) < quiet.severity(readings(waited=0.01, others=0.2))
