@@ -10,10 +10,10 @@ from tabulate import tabulate
 from plumbline.harness.cell import AXES
 from plumbline.harness.facts import Energy, Latency, Timing
 from plumbline.harness.machine import described
-from plumbline.harness.meters import METERS
 from plumbline.harness.outcomes import OK
 from plumbline.harness.readings import value_of
 from plumbline.harness.record import Record
+from plumbline.harness.rows import energy_of
 from plumbline.harness.verdicts.realised import explained, shortfalls
 from plumbline.texts import duration, number_of
 
@@ -303,13 +303,6 @@ def _disturbance(quantity: str, shown: str) -> Callable[[Record], str]:
         return NOTHING if value is None else format(value, shown)
 
     return column
-
-
-def energy_of(record: Record) -> tuple[str, Energy] | None:
-    """Return the meter whose energy stands in the table, and what it found: the first of METERS that has a value, or another."""
-    found = {} if record.latency is None else {name: one for name, one in record.latency.energy.items() if one.joules is not None}
-    first = next((name for name in METERS if name in found and not found[name].estimate), next(iter(found), None))
-    return None if first is None else (first, found[first])
 
 
 def _energy(shown: Callable[[Energy], tuple[float | None, tuple[float, float] | None]]) -> Callable[[Record], str]:
