@@ -17,8 +17,8 @@ class Evidence(Struct, frozen=True):
     """What a report is made of.
 
     `rows` are all records of all runs, `problems` what could not be read, in words. `records` are whole records by the key of
-    their row: of all rows, or where there are more than MOST of those that are shown; `shown` are the rows of these. `history` has the
-    series of cells that several sessions measured, `gates` what gates found.
+    their row: of all rows, or where there are more than MOST of those that are shown; `shown` are the rows of these. `history`
+    has the series of cells that several sessions measured, `gates` what gates found.
     """
 
     rows: list[Row]
