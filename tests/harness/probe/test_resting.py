@@ -41,6 +41,7 @@ class Asker:
         for _ in range(2):
             rest()
             codes += os.read(self.read_end, 1)
+            self.file.with_suffix(f".{len(codes)}").touch()
         return codes[0] + codes[1]
 
     def state(self) -> tuple[str, int]:
@@ -85,7 +86,7 @@ def test_it_works_on_nothing_until_the_next_request(asker: Asker) -> None:
             time.sleep(0.1)  # in which a busy thread would have ten ticks
             ticks.append(asker.state()[1])
             os.write(asker.write_end, code)
-            while code == b"\x03" and asker.state()[0] == STOPPED:
+            while not asker.file.with_suffix(f".{len(ticks) // 2}").exists():
                 time.sleep(0.001)
 
     asking = beside(ask)
@@ -172,7 +173,7 @@ def test_a_turn_waits_for_the_threads_of_the_one_before() -> None:
     thread = beside(busy)
     while not (done.is_set() or threads._runs(threads.TASKS / str(thread.native_id))):
         time.sleep(0.001)
-    assert threads.settle()
+    assert threads.settle(lambda: 0.0), "however long that takes on a busy machine"
     assert done.is_set()
     thread.join()
 
