@@ -184,7 +184,6 @@ def _record(cell: Cell, number: int, session: str, chance: numpy.random.Generato
         return Record(**usual, outcome=FAILED, reason=f"RMS error {chance.random():.2g} (tolerance 0.01)")
     rate, cold = WAYS[cell.runtime, cell.precision]
     median_s = slower * (4e-5 + cell.batch * macs * share**0.7 / (rate * FASTER[cell.target])) * float(chance.lognormal(0, 0.05))
-    latency = _latency(median_s, cold, cell.batch, chance, samples)
     weights = WeightsUsed("file", f"{cell.model}.safetensors", "0" * 64)
     variant = cell.variant != "dense"
     return Record(
