@@ -116,14 +116,17 @@ def parsed(folder: Path, line: Line, kind: type[Found]) -> Found:
 
     Raises NotRead where it is damaged, and where it has another schema.
     """
-    where = f"{folder / NAME}, line {line.number}"
+    why, schema = "", SCHEMA
     try:
-        if not line.text.startswith(_BEGINS) and (schema := messages.decode(line.text, _Header).schema) != SCHEMA:
-            advice = "read it with the plumbline that wrote it (its line names the revision), or measure anew"
-            raise NotRead(where, f"expected a record of schema {SCHEMA}, got {schema}; {advice}", schema)
-        return messages.decode(line.text, kind)
+        if not line.text.startswith(_BEGINS):
+            schema = messages.decode(line.text, _Header).schema
+        if schema == SCHEMA:
+            return messages.decode(line.text, kind)
+        advice = "read it with the plumbline that wrote it (its line names the revision), or measure anew"
+        why = f"expected a record of schema {SCHEMA}, got {schema}; {advice}"
     except messages.BadMessage as error:
-        raise NotRead(where, f"not a record ({error}); was it edited by hand?") from error
+        why = f"not a record ({error}); was it edited by hand?"
+    raise NotRead(f"{folder / NAME}, line {line.number}", why, None if schema == SCHEMA else schema)
 
 
 def read(folder: Path) -> list[Record]:
