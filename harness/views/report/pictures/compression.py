@@ -30,6 +30,7 @@ from plumbline.harness.views.report.pictures.drawing import (
     of_cells,
     or_unavailable,
     picture,
+    sentence,
     styles_of,
     told,
     told_apart,
@@ -65,11 +66,16 @@ def _speedups(evidence: Evidence) -> Iterator[Picture]:
     least, most = min(1.0, *promised) * 0.9, max(2.0, *promised) * 1.1
     x = alt.X("theoretical_speedup:Q", title="theoretical speed-up (MACs of the dense net / effective MACs)",
               scale=alt.Scale(type="log", domain=[least, most], nice=False))  # fmt: skip
-    y = alt.Y("speedup:Q", title="realised speed-up over the dense net",
-              scale=alt.Scale(type="log", domain=[min(0.9, *realised) * 0.95, max(1.5, *realised) * 1.1], nice=False))  # fmt: skip
+    y = alt.Y(
+        "speedup:Q",
+        title="realised speed-up over the dense net",
+        scale=alt.Scale(type="log", domain=[min(0.9, *realised) * 0.95, max(1.5, *realised) * 1.1], nice=False),
+    )
     apart = told_apart("verdict", {word: place for word, place in STYLES.items() if word in _all(more, "verdict")}, "verdict")
     lines = alt.Chart(inline("speedup_lines", _lines(least, most))).mark_line(color=GREY, clip=True)
-    intervals = alt.Chart().mark_rule(opacity=0.6).encode(x=x, y=alt.Y("speedup_low:Q"), y2="speedup_high:Q", color=apart["color"])
+    intervals = (
+        alt.Chart().mark_rule(opacity=0.6).encode(x=x, y=alt.Y("speedup_low:Q"), y2="speedup_high:Q", color=apart["color"])
+    )
     points = alt.Chart().mark_point(filled=True, size=70, opacity=0.8)
     tip = told(
         ("id", "cell", ""), ("words", "verdict", ""), ("theoretical_speedup", "theoretical speed-up", ".3g"),
@@ -93,9 +99,9 @@ def _speedups(evidence: Evidence) -> Iterator[Picture]:
         "Each point is a variant that was timed in turns with its dense parent, on the same runtime in one process; the bar is "
         f"its 95 % interval. Both axes are logarithmic. Below the dashed line it realises less than {KEPT:.0%} of its "
         "theoretical gain.",
-        *(f"{words[0].upper()}{words[1:]}" for words in explained(records) if not words.startswith(SIZE)),
+        *(sentence(words) for words in explained(records) if not words.startswith(SIZE)),
         _without_speedup([evidence.records[row.key] for row in variants_shown if row.speedup is None]),
-        elsewhere(sum(row.theoretical_speedup is not None for row in evidence.rows) - len(variants_shown), "variants are"),
+        elsewhere(sum(row.theoretical_speedup is not None for row in evidence.rows) - len(variants_shown), "variant"),
     )
 
 
@@ -119,7 +125,8 @@ def _verdict(record: Record) -> str:
 def _without_speedup(records: Sequence[Record]) -> str:
     if not records:
         return ""
-    reasons = (record.delivery and record.delivery.unavailable or f"not timed: {record.reason or record.outcome}" for record in records)
+    said = [record.delivery.unavailable if record.delivery else None for record in records]
+    reasons = (why or f"not timed: {record.reason or record.outcome}" for why, record in zip(said, records))
     return f"Left out are {len(records)} without a realised speed-up: {counted(reasons)}."
 
 
@@ -142,7 +149,9 @@ def _sparsities(evidence: Evidence) -> Iterator[Picture]:
         }
         for row in drawn
     }
-    apart = told_apart("technique", styles_of(sorted(techniques.values(), key=_position)), "technique, the first of a chain", columns=4)
+    apart = told_apart(
+        "technique", styles_of(sorted(techniques.values(), key=_position)), "technique, the first of a chain", columns=4
+    )
     fill = alt.Fill(field="technique", type="nominal", scale=apart["color"]["scale"], legend=None)
     filled = {TRAINED[True]: 0.85, TRAINED[False]: 0.0, TRAINED[None]: 0.4}
     filled = {words: share for words, share in filled.items() if words in _all(more, "trained")}
@@ -169,7 +178,7 @@ def _sparsities(evidence: Evidence) -> Iterator[Picture]:
         f"{len(able) - len(nothing_left) - len(rows)} cells of the same variants in other precisions, batches, runtimes and "
         "sessions are left out." if len(able) - len(nothing_left) > len(rows) else "",
         f"{len(nothing_left)} with no parameter left cannot be drawn." if nothing_left else "",
-        elsewhere(len(rows) - len(drawn), "variants, of other models, are"),
+        elsewhere(len(rows) - len(drawn), "variant", "of other models"),
     )  # fmt: skip
 
 
@@ -224,8 +233,8 @@ def _sweep(evidence: Evidence, technique: str, drawn: Mapping[str, Any], panels:
         f"Which {swept} of {technique} costs accuracy, and how many zeros does it bring?",
         of_cells(chart, f"{technique}_{swept}", drawn).transform_calculate(ends=ENDS),
         rows,
-        f"Each point is a net that was trained with {technique} alone, once; bars are Wilson's 95 % intervals, and the dashed line "
-        "is the dense net on the same images. Logarithmic from left to right.",
+        f"Each point is a net that was trained with {technique} alone, once; bars are Wilson's 95 % intervals, and the dashed "
+        "line is the dense net on the same images. Logarithmic from left to right.",
         f"{left_out} more are left out, of models with one {swept} only or beyond {PANELS} panels." if left_out else "",
     )
 

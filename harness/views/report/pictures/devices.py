@@ -15,7 +15,7 @@ from plumbline.harness.rows import Row
 from plumbline.harness.studies.report import Evidence
 from plumbline.harness.verdicts.changes import hardware
 from plumbline.harness.verdicts.comparison import ratio_of_medians
-from plumbline.harness.views.report.picture import Picture
+from plumbline.harness.views.report.picture import COLOURS, Picture
 from plumbline.harness.views.report.pictures.drawing import (
     GREY,
     HREF,
@@ -47,10 +47,10 @@ def pictures(evidence: Evidence) -> list[Picture]:
 
 def _side_by_side(evidence: Evidence) -> Iterator[Picture]:
     able = [row for row in evidence.shown if row.measured]
-    emulated = [row for row in able if evidence.records[row.key].machine.emulator is not None]
+    emulated = {row.key for row in able if evidence.records[row.key].machine.emulator is not None}
     found: dict[Same, dict[str, Row]] = {}
     devices: dict[str, int] = {}
-    for row in sorted((row for row in able if row not in emulated), key=lambda row: row.started_at):
+    for row in sorted((row for row in able if row.key not in emulated), key=lambda row: row.started_at):
         device = _device(evidence, row)
         devices[device] = devices.get(device, 0) + 1
         found.setdefault(tuple(getattr(row, axis) for axis in REST), {})[device] = row  # the last one that it has measured
@@ -64,7 +64,7 @@ def _side_by_side(evidence: Evidence) -> Iterator[Picture]:
     names = kept(device for of in common.values() for device in of)
     names[first] = first
     yield _picture(evidence, first, chosen, names, _summary(first, common), [
-        elsewhere(len(common) - len(chosen), "cells, whose ratios differ least, are") if len(common) > len(chosen) else "",
+        elsewhere(len(common) - len(chosen), "cell", "whose ratios differ least"),
         f"{number_of(len(found) - len(common), 'cell')} of one device alone left out." if len(found) > len(common) else "",
         f"{number_of(len(emulated), 'cell')} of an emulator left out, as its times are of no processor." if emulated else "",
     ])  # fmt: skip
@@ -121,8 +121,8 @@ def _picture(
         chart,
         rows,
         f"Each row is one cell, with one precision, batch and image size; the first device is {first}. Logarithmic; bars are the "
-        "95 % intervals of the ratio of medians (Zou and Donner 2008). A name of a target may be several machines, so that a device "
-        "is a machine's hardware and its target; of each the last session counts.",
+        "95 % intervals of the ratio of medians (Zou and Donner 2008). One name of a target may be several machines, so "
+        "that a device is a machine's hardware and its target; of each the last session counts.",
         summary,
         in_common([_anywhere(row) for row in of_first]),
         *left_out,
@@ -152,5 +152,6 @@ def _summary(first: str, common: Mapping[Same, Mapping[str, Row]]) -> str:
         for device, row in of.items():
             if device != first:
                 ratios.setdefault(device, []).append(_ratio(of[first], row)[0])
-    told = [f"{device}: {median(found):.3g} times, in the median of {number_of(len(found), 'cell')}" for device, found in ratios.items()]
+    most = sorted(ratios.items(), key=lambda item: -len(item[1]))[: len(COLOURS) - 1]
+    told = [f"{device}: {median(found):.3g} times, in the median of {number_of(len(found), 'cell')}" for device, found in most]
     return f"{'; '.join(told)}."

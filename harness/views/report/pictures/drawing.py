@@ -12,6 +12,7 @@ import altair as alt
 from plumbline.harness.cell import AXES, id_of, shown_model
 from plumbline.harness.rows import Row
 from plumbline.harness.views.report.picture import CELLS, COLOURS, SHAPES, Picture, where_and_when
+from plumbline.texts import number_of
 
 WIDTH, PANEL, STEP = 560, 250, 26  # pixels: of a chart, of one of several beside each other, of a row with two lines of label
 GREY = COLOURS[6]
@@ -33,7 +34,7 @@ def inline(name: str, rows: Iterable[Values]) -> Any:
 
 
 def of_cells(chart: Any, name: str, more: Mapping[str, Values]) -> Any:
-    """Give a chart the rows of those cells that are keys of `more`, with these values beside their own; the first is never None."""
+    """Give a chart the rows of the cells that are keys of `more`, with those values beside their own; the first is never None."""
     fields = list(next(iter(more.values())))
     found = inline(name, ({"key": key, **values} for key, values in more.items()))
     chart.data = alt.NamedData(name=CELLS)
@@ -88,7 +89,7 @@ def dashes(names: Sequence[str], field: str = "line") -> Any:
 
 
 def kept(names: Iterable[str], most: int = len(COLOURS)) -> dict[str, str]:
-    """Return what each name is shown as: itself, or OTHER where there are more than can be told apart and others are more frequent."""
+    """Return what each name is shown as: itself, or OTHER where there are more than can be told apart, for the rare ones."""
     counts = Counter(names)
     if len(counts) <= most:
         return {name: name for name in counts}
@@ -147,9 +148,15 @@ def counted(reasons: Iterable[str], most: int = 3) -> str:
     return "; ".join([*said, *([f"other reasons ({rest})"] if rest else [])])
 
 
-def elsewhere(left_out: int, what: str) -> str:
-    """Say how many are not drawn."""
-    return f"{left_out} more {what} not drawn here: the table and the CSV have them." if left_out else ""
+def elsewhere(left_out: int, thing: str, which: str = "") -> str:
+    """Say how many things are not drawn, and which."""
+    more = f"{number_of(left_out, f'more {thing}')}{which and f', {which}'}"
+    return f"Not drawn: {more}; the table and the CSV have them." if left_out > 0 else ""
+
+
+def sentence(words: str) -> str:
+    """Return words as a sentence."""
+    return f"{words[0].upper()}{words[1:]}{'' if words.endswith('.') else '.'}"
 
 
 def _differing(rows: Sequence[Row]) -> list[str]:

@@ -33,11 +33,12 @@ from plumbline.harness.views.report.pictures.drawing import (
     inline,
     named,
     picture,
+    sentence,
     told,
     told_apart,
     wrapped,
 )
-from plumbline.texts import duration, number_of
+from plumbline.texts import number_of
 
 STYLES = {REGRESSED: 5, IMPROVED: 2, WITHIN_NOISE: 0, INCONCLUSIVE: 1, INCOMPARABLE: 3, MISSING: 6, NEW: 4}
 WIDTH = 420
@@ -60,7 +61,7 @@ def _forest(evidence: Evidence, report: Report, number: int) -> Iterator[Picture
     links = {row.id: f"#{row.key}" for row in evidence.shown}
     rows = [_plain(row, links) for row in shown]
     controls = [_plain(row, links) for row in report.controls if row.judgement.interval is not None]
-    domain = _domain([*rows, *controls])
+    domain = reach([*rows, *controls])
     verdicts = {word: place for word, place in STYLES.items() if word in {row["verdict"] for row in [*rows, *controls]}}
     parts = [_part(f"gate_{number}_{name}", own, domain, verdicts, title) for name, own, title in
              (("cells", rows, "cells"), ("controls", controls, "controls")) if own]  # fmt: skip
@@ -70,24 +71,24 @@ def _forest(evidence: Evidence, report: Report, number: int) -> Iterator[Picture
         f"Is {report.head} slower than {report.base}?",
         alt.vconcat(*parts).resolve_scale(color="shared", shape="shared", strokeDash="shared"),
         [],
-        f"{verdict[0].upper()}{verdict[1:]}. Measured on {report.machine}; precision and batch are in the name of each cell.",
-        "Points are effects of the head over the base on the median inference, of pairs of processes that take turns, bars their 99 % "
-        "intervals; one that is wider than the axis is cut off. Logarithmic.",
+        f"{sentence(verdict)} Measured on {report.machine}; precision and batch are in the name of each cell.",
+        "Points are effects of the head over the base on the median inference, of pairs of processes that take turns, bars their "
+        "99 % intervals; one that is wider than the axis is cut off. Logarithmic.",
         f"Not to be trusted: {'; '.join(report.distrust)}." if report.distrust else "",
         f"{number_of(len(timed) - len(shown), 'more cell')} within noise left out." if len(timed) > len(shown) else "",
         f"Without an effect: {counted(_reason(row) for row in untimed)}." if untimed else "",
         f"On neither side: {counted(report.skipped.values())}." if report.skipped else "",
         "" if controls else "No control was timed.",
-    )  # fmt: skip
+    )
 
 
 def _shown(timed: Sequence[Judged]) -> list[Judged]:
-    """Leave out what is within noise where there are many, as views/gate.py does, and keep the surest to show how sure they are."""
+    """Leave out what is within noise where there is much of it, as views/gate.py does: what is known best."""
     fine = [row for row in timed if row.judgement.verdict == WITHIN_NOISE and not row.changes]
     if len(fine) <= words.MANY:
         return list(timed)
-    widest = sorted(fine, key=lambda row: -_width(row))[: words.MANY]
-    return [row for row in timed if row in widest or row not in fine]
+    surest = {row.name for row in sorted(fine, key=_width)[: len(fine) - words.MANY]}
+    return [row for row in timed if row.name not in surest]
 
 
 def _width(row: Judged) -> float:
@@ -103,23 +104,35 @@ def _plain(row: Judged, links: dict[str, str]) -> dict[str, Any]:
     judged = row.judgement
     low, high = judged.interval or (None, None)
     return {
-        "label": wrapped(row.name), "name": row.name, "verdict": judged.verdict, "effect": judged.effect, "low": low, "high": high,
-        "pairs": judged.pairs, "detectable": judged.detectable, "base_s": row.base_s, "head_s": row.head_s,
-        "why": "; ".join(dict.fromkeys(filter(None, [judged.reason, *row.changes]))) or "nothing to add", "link": links.get(row.name),
-    }  # fmt: skip
+        "label": wrapped(row.name),
+        "name": row.name,
+        "verdict": judged.verdict,
+        "effect": judged.effect,
+        "low": low,
+        "high": high,
+        "pairs": judged.pairs,
+        "detectable": judged.detectable,
+        "base_s": row.base_s,
+        "head_s": row.head_s,
+        "why": "; ".join(dict.fromkeys(filter(None, [judged.reason, *row.changes]))) or "nothing to add",
+        "link": links.get(row.name),
+    }
 
 
-def _domain(rows: Sequence[dict[str, Any]]) -> list[float]:
+def reach(rows: Sequence[dict[str, Any]]) -> list[float]:
     """Return the ends of the axis: all effects, what is promised, and intervals as far as three times the largest of these."""
-    reach = max(EFFECT * 1.5, *(abs(math.log1p(row["effect"])) for row in rows))
+    most = max(EFFECT * 1.5, *(abs(math.log1p(row["effect"])) for row in rows))
     low = min(math.log1p(row["low"]) for row in rows)
     high = max(math.log1p(row["high"]) for row in rows)
-    return [math.exp(max(-3 * reach, min(low, -EFFECT))) * 0.995, math.exp(min(3 * reach, max(high, 1.2 * EFFECT))) * 1.005]
+    return [math.exp(max(-3 * most, min(low, -EFFECT))) * 0.995, math.exp(min(3 * most, max(high, 1.2 * EFFECT))) * 1.005]
 
 
 def _part(name: str, rows: Sequence[dict[str, Any]], domain: Sequence[float], verdicts: dict[str, int], title: str) -> Any:
-    axis = alt.Axis(values=[tick for tick in TICKS if domain[0] <= tick <= domain[1]], labelExpr="format(datum.value - 1, '+.0%')",
-                    labelOverlap="greedy")  # fmt: skip
+    axis = alt.Axis(
+        values=[tick for tick in TICKS if domain[0] <= tick <= domain[1]],
+        labelExpr="format(datum.value - 1, '+.0%')",
+        labelOverlap="greedy",
+    )
     x = alt.X("times:Q", title="head beside base (slower to the right)", axis=axis,
               scale=alt.Scale(type="log", domain=list(domain), nice=False))  # fmt: skip
     y = named("label", [row["label"] for row in rows])

@@ -47,18 +47,20 @@ def _history(evidence: Evidence) -> Iterator[Picture]:
     names = _names([series for series, _ in chosen], several)
     rows = [one for (series, found), name in zip(chosen, names) for one in _drawn(series, found, name, links)]
     sessions = {session.session for series, _ in chosen for session in series.sessions}
+    shown = [row for row in evidence.shown if row.session in sessions and row.id in {series.cell for series, _ in chosen}]
     others = Counter(_quiet(found) for _, found in evidence.history if not (found.changes or found.drift is not None))
     yield picture(
         "history",
         "Which cells became slower or faster from session to session?",
         _chart(rows, names),
-        [row for row in evidence.shown if row.session in sessions and row.id in {series.cell for series, _ in chosen}],
+        shown,
+        "" if shown else f"On {'; '.join(dict.fromkeys(series.machine for series, _ in chosen))}.",
         "Each panel is a cell on one machine, each point the median of a session; lines are levels, a dashed one is a drift. "
         "At a point of change stands its size. Vertical axes differ, and do not begin at zero.",
-        f"Of series without a change at most {FALSE_POINTS:.0%} have a point, by simulation of noise like theirs. This is a listing, "
-        "and no gate: what many cells have in common at one session, the machine did.",
+        f"Of series without a change at most {FALSE_POINTS:.0%} have a point, by simulation of noise like theirs. This is a "
+        "listing, and no gate: what many cells have in common at one session, the machine did.",
         *(f"{number_of(count, 'cell')} {words}." for words, count in others.items()),
-        elsewhere(len(changed) - len(chosen), "cells, that changed less, are") if len(changed) > len(chosen) else "",
+        elsewhere(len(changed) - len(chosen), "cell", "that changed less"),
     )
 
 
@@ -80,14 +82,27 @@ def _drawn(series: Series, found: Found, name: str, links: Mapping[tuple[str, st
     count = len(series.sessions)
     for number, session in enumerate(series.sessions, 1):
         yield {
-            "panel": name, "what": "session", "number": number, "seconds": session.median_s, "at": session.at[:16],
-            "revision": session.revision or "unknown", "session": session.session, "link": links.get((series.cell, session.session)),
-        }  # fmt: skip
+            "panel": name,
+            "what": "session",
+            "number": number,
+            "seconds": session.median_s,
+            "at": session.at[:16],
+            "revision": session.revision or "unknown",
+            "session": session.session,
+            "link": links.get((series.cell, session.session)),
+        }
     ends = [0, *(change.first for change in found.changes), count]
     if found.drift is None:
         for first, last in zip(ends, ends[1:]):
             seconds = level(series, first, last)
-            yield {"panel": name, "what": "level", "number": first + 0.5, "until": last + 0.5, "seconds": seconds, "to_s": seconds}
+            yield {
+                "panel": name,
+                "what": "level",
+                "number": first + 0.5,
+                "until": last + 0.5,
+                "seconds": seconds,
+                "to_s": seconds,
+            }
     else:
         middle, half = level(series, 0, count), math.log1p(found.drift) / 2
         yield {"panel": name, "what": "drift", "number": 1, "until": count, "seconds": middle * math.exp(-half),
@@ -99,11 +114,17 @@ def _drawn(series: Series, found: Found, name: str, links: Mapping[tuple[str, st
 def _change(series: Series, change: Change) -> dict[str, Any]:
     after, before = series.sessions[change.first], series.sessions[change.first - 1]
     return {
-        "what": "change", "number": change.first + 0.5, "seconds": after.median_s, "size": change.size, "shown": f"{change.size:+.1%}",
-        "kind": "slower" if change.size > 0 else "faster", "at": after.at[:16],
-        "revision": f"{before.revision} -> {after.revision}", "ends": f"{change.interval[0]:+.1%} to {change.interval[1]:+.1%}",
+        "what": "change",
+        "number": change.first + 0.5,
+        "seconds": after.median_s,
+        "size": change.size,
+        "shown": f"{change.size:+.1%}",
+        "kind": "slower" if change.size > 0 else "faster",
+        "at": after.at[:16],
+        "revision": f"{before.revision} -> {after.revision}",
+        "ends": f"{change.interval[0]:+.1%} to {change.interval[1]:+.1%}",
         "else": "; ".join(changed_with(series, change)) or "nothing that is recorded",
-    }  # fmt: skip
+    }
 
 
 def _chart(rows: list[dict[str, Any]], names: list[str]) -> Any:
@@ -128,6 +149,10 @@ def _chart(rows: list[dict[str, Any]], names: list[str]) -> Any:
         .mark_text(align="left", dx=6, baseline="middle")
         .encode(x=x, y=alt.value(6), text="shown:N"),
     ).properties(width=PANEL, height=130)
-    facet = alt.Facet(field="panel", type="nominal", sort=names, header=alt.Header(title=None, labelExpr=LINES, labelLimit=PANEL + 40))
-    chart = alt.FacetChart(spec=layers, facet=facet, columns=2, data=inline("history", rows)).resolve_scale(x="independent", y="independent")
+    facet = alt.Facet(
+        field="panel", type="nominal", sort=names, header=alt.Header(title=None, labelExpr=LINES, labelLimit=PANEL + 40)
+    )
+    chart = alt.FacetChart(spec=layers, facet=facet, columns=2, data=inline("history", rows)).resolve_scale(
+        x="independent", y="independent"
+    )
     return chart.transform_calculate(ms="datum.seconds * 1000", to_ms="datum.to_s * 1000")

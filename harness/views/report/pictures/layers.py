@@ -22,6 +22,7 @@ from plumbline.harness.views.report.pictures.drawing import (
     named,
     or_unavailable,
     picture,
+    sentence,
     told,
     told_apart,
 )
@@ -49,7 +50,7 @@ def _spent(evidence: Evidence, known: Sequence[Row], silent: str) -> Iterator[Pi
         fastest.setdefault(row.model, row)
     chosen = sorted(fastest.values(), key=lambda row: -(row.latency_s or 0.0))[:CELLS_SHOWN]
     others = len(known) - len(chosen)
-    left_out = "plumbline layers prints them of each cell." if others else ""
+    left_out = f"Drawn is the fastest cell of each model, of {CELLS_SHOWN} models at most; plumbline layers has {others} more."
     for row in chosen:
         record = evidence.records[row.key]
         rows, rest = _largest(_layers(record, link(row)))
@@ -59,14 +60,13 @@ def _spent(evidence: Evidence, known: Sequence[Row], silent: str) -> Iterator[Pi
             f"Where does the time of {row.id} go?",
             _bars(f"layers_{row.key}", rows),
             [row],
-            "One inference by the runtime's own account, in the order in which the layers ran. What belongs to no layer of the model "
-            "stands under its operator, in brackets.",
+            "One inference by the runtime's own account, in the order in which the layers ran. What belongs to no layer of the "
+            "model stands under its operator, in brackets.",
             rest,
-            f"{summary(record.layers)[0].upper()}{summary(record.layers)[1:]}.",
-            f"Chosen is the fastest cell of each model, of the {CELLS_SHOWN} slowest models; {others} more cells were looked into: "
-            f"{left_out}" if others else "",
+            sentence(summary(record.layers)),
+            left_out if others else "",
             silent,
-        )  # fmt: skip
+        )
 
 
 def _layers(record: Record, where: str | None) -> list[dict[str, Any]]:
@@ -96,7 +96,9 @@ def _largest(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     large = sorted(rows, key=lambda one: -one["seconds"])[:ROWS]
     rest = [one for one in rows if one not in large]
     seconds = sum(one["seconds"] for one in rest)
-    return [one for one in rows if one in large], f"{len(rest)} more layers take {seconds * 1e3:.3g} ms together, and are left out."
+    return [
+        one for one in rows if one in large
+    ], f"{len(rest)} more layers take {seconds * 1e3:.3g} ms together, and are left out."
 
 
 def _bars(name: str, rows: Sequence[dict[str, Any]]) -> Any:
@@ -107,11 +109,18 @@ def _bars(name: str, rows: Sequence[dict[str, Any]]) -> Any:
     time = bars.mark_bar(color=COLOURS[0]).encode(
         x=alt.X("ms:Q", title="time (ms)"), y=named("layer", order, labelLimit=200), tooltip=tip, **HREF
     )
-    macs = bars.mark_bar(color=COLOURS[1]).transform_filter("isValid(datum.macs)").encode(
-        x=alt.X("mmac:Q", title="MACs of an image (M)"),
-        y=alt.Y(field="layer", type="nominal", scale=alt.Scale(domain=order), axis=alt.Axis(labels=False, ticks=False, title=None)),
-        tooltip=tip, **HREF,
-    )  # fmt: skip
+    macs = (
+        bars.mark_bar(color=COLOURS[1])
+        .transform_filter("isValid(datum.macs)")
+        .encode(
+            x=alt.X("mmac:Q", title="MACs of an image (M)"),
+            y=alt.Y(
+                field="layer", type="nominal", scale=alt.Scale(domain=order), axis=alt.Axis(labels=False, ticks=False, title=None)
+            ),
+            tooltip=tip,
+            **HREF,
+        )
+    )
     sides = [time.properties(width=260), macs.properties(width=160)] if any(one["macs"] for one in rows) else [time]
     return alt.hconcat(*sides, data=inline(name, rows)).transform_calculate(
         ms="datum.seconds * 1000", mmac="datum.macs / 1000000", mac=or_unavailable("macs", ".3s"),
@@ -137,7 +146,9 @@ def _differences(evidence: Evidence, known: Sequence[Row]) -> Iterator[Picture]:
             f"Both by the account of one runtime. “{EVERYTHING_ELSE}” belongs to no layer of both.",
             sums,
             f"{len(rows) - len(shown)} layers that differ less are left out." if len(rows) > len(shown) else "",
-            f"{len(pairs) - PAIRS_SHOWN} more variants were looked into, whose sums differ less." if len(pairs) > PAIRS_SHOWN else "",
+            f"{len(pairs) - PAIRS_SHOWN} more variants were looked into, whose sums differ less."
+            if len(pairs) > PAIRS_SHOWN
+            else "",
         )
 
 

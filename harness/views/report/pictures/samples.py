@@ -39,7 +39,12 @@ QUANTILES = 64
 SHOWN, IN_ORDER = 12, 4  # cells
 BINS = 300  # of samples that follow each other
 DISTURBED, VAGUE, UNSTEADY, TAILS = "disturbed", "median not well known", "warm-up not steady", "widest tails"
-PARTS = {"a 64th of the samples": 0, "median, with its 95 % interval": 5, "p90, upper bound (99 %)": 2, "p99, upper bound (99 %)": 3}
+PARTS = {
+    "a 64th of the samples": 0,
+    "median, with its 95 % interval": 5,
+    "p90, upper bound (99 %)": 2,
+    "p99, upper bound (99 %)": 3,
+}
 SAMPLES, MEDIAN, P90, P99 = PARTS
 SHAPES = {SAMPLES: "M-0.2,-1h0.4v2h-0.4z", MEDIAN: "diamond", P90: "triangle-right", P99: "cross"}  # the first is a tick
 # What is read in units of which people see others: the scale, and the unit that is seen.
@@ -101,13 +106,21 @@ def _distributions(evidence: Evidence) -> Iterator[Picture]:
     strips, marks = [], []
     for row, latency, reason in chosen:
         cell = {"label": names[row.key], "id": row.id, "why": reason.words, "link": link(row), "median_s": latency.model.median_s}
-        strips += [{**cell, "part": SAMPLES, "share": share, "seconds": seconds} for share, seconds in quantiles(latency.model.samples_s)]
+        strips += [
+            {**cell, "part": SAMPLES, "share": share, "seconds": seconds} for share, seconds in quantiles(latency.model.samples_s)
+        ]
         marks += [{**cell, **mark} for mark in _marks(latency)]
     shown = {part: place for part, place in PARTS.items() if part == SAMPLES or any(mark["part"] == part for mark in marks)}
     apart = told_apart("part", shown, "marks", columns=2, shapes=SHAPES)
     y = named("label", [names[row.key] for row in rows])
     x = alt.X("times:Q", title="duration of an inference, times the cell's median", scale=alt.Scale(type="log"))
-    tip = [("id", "cell", ""), ("part", "what", ""), ("ms", "ms", ".4~g"), ("times", "times the median", ".3~f"), ("why", "chosen as", "")]
+    tip = [
+        ("id", "cell", ""),
+        ("part", "what", ""),
+        ("ms", "ms", ".4~g"),
+        ("times", "times the median", ".3~f"),
+        ("why", "chosen as", ""),
+    ]
     calculated = {"ms": "datum.seconds * 1000", "times": "datum.seconds / datum.median_s"}
     ticks = alt.Chart(inline("quantiles", strips)).mark_tick(thickness=1, size=14, opacity=0.7).transform_calculate(**calculated)
     ticks = ticks.encode(x=x, y=y, color=apart["color"], tooltip=told(("share", "quantile", ".3~%"), *tip), **HREF)
@@ -126,13 +139,15 @@ def _distributions(evidence: Evidence) -> Iterator[Picture]:
         "How far do single inferences lie from the median?",
         chart,
         rows,
-        f"Each row is a cell; each tick stands for a 64th of its samples. Logarithmic. Drawn are {len(chosen)} of {len(able)} cells, "
-        f"the odd ones first: {counted((reason.kind for _, _, reason in chosen), most=4)}. The record of each cell has its quantiles.",
+        f"Each row is a cell; each tick stands for a 64th of its samples. Logarithmic. Drawn are {len(chosen)} of {len(able)} "
+        f"cells, the odd ones first: {counted((reason.kind for _, _, reason in chosen), most=4)}. The record of each cell has its "
+        "quantiles.",
         "A percentile without a bound had too few samples (64 for p90, 662 for p99).",
         in_common(rows),
         f"{number_of(len(without), 'cell')} that {'was' if len(without) == 1 else 'were'} timed without samples cannot be drawn."
-        if without else "",
-    )  # fmt: skip
+        if without
+        else "",
+    )
 
 
 def _marks(latency: Latency) -> Iterator[dict[str, Any]]:
@@ -149,7 +164,7 @@ def _in_order(evidence: Evidence) -> Iterator[Picture]:
     """One picture for each cell: its samples in time, and below them what meters read at a rate that is known."""
     able = _looked_at(evidence)
     odd = [each for each in able if each[2].kind != TAILS]
-    metered = [each for each in able if each not in odd and (_rated(each[1]) or _powers(each[1]))]
+    metered = [each for each in able if each[2].kind == TAILS and (_rated(each[1]) or _powers(each[1]))]
     chosen = [*odd, *metered][:IN_ORDER]
     for row, latency, reason in chosen:
         record = evidence.records[row.key]
@@ -157,19 +172,21 @@ def _in_order(evidence: Evidence) -> Iterator[Picture]:
         panels = [_timeline(row, latency, ends_s)]
         panels += [_reading(row, name, reading, ends_s) for name, reading in _rated(latency).items()]
         panels += [_power(row, name, energy) for name, energy in _powers(latency).items()]
-        later = "Energy was read in a window of further inferences, after these: its time begins anew." if _powers(latency) else ""
+        later = (
+            "Energy was read in a window of further inferences, after these: its time begins anew." if _powers(latency) else ""
+        )
         yield picture(
             f"samples-{row.key}",
             f"What happened while {row.id} was timed?",
             alt.vconcat(*panels),
             [row],
-            f"Looked at, as {reason.words if reason.kind != TAILS else 'meters were read beside it'}. Samples in the order in which "
-            f"they were taken, one after another from the end of warm-up; each point is the median of "
+            f"Looked at, as {reason.words if reason.kind != TAILS else 'meters were read beside it'}. Samples in the order in "
+            f"which they were taken, one after another from the end of warm-up; each point is the median of "
             f"{number_of(_bin(latency.model.samples_s), 'sample')}, and its bar reaches from the shortest to the longest of them.",
             _before_and_after(record),
             _unread(latency),
             later,
-            elsewhere(len(odd) - IN_ORDER, "disturbed or vague cells are") if len(odd) > IN_ORDER else "",
+            elsewhere(len(odd) - IN_ORDER, "odd cell", "disturbed, vague or not steady"),
         )
 
 
@@ -241,13 +258,17 @@ def power(energy: Energy) -> list[dict[str, float]]:
 
 
 def _power(row: Row, name: str, energy: Energy) -> Any:
-    line = alt.Chart(inline(f"power_{name}_{row.key}", power(energy))).mark_line(color=COLOURS[3], point={"size": 16, "color": COLOURS[3]})
+    line = alt.Chart(inline(f"power_{name}_{row.key}", power(energy))).mark_line(
+        color=COLOURS[3], point={"size": 16, "color": COLOURS[3]}
+    )
     estimate = "estimated " if energy.estimate else ""
     return line.encode(
-        x=alt.X("at_s:Q", title="seconds since the window of energy began", scale=alt.Scale(domain=[0, energy.seconds], nice=False)),
+        x=alt.X(
+            "at_s:Q", title="seconds since the window of energy began", scale=alt.Scale(domain=[0, energy.seconds], nice=False)
+        ),
         y=alt.Y("watts:Q", title=[f"{estimate}power (W)", f"by {name}"], scale=alt.Scale(zero=False)),
         tooltip=told(("at_s", "s", ".3~f"), ("watts", "W", ".4~g")),
-    ).properties(width=WIDTH, height=90)  # fmt: skip
+    ).properties(width=WIDTH, height=90)
 
 
 def seen(reading: Reading | None, shown: str = ".4g") -> str | None:
@@ -267,5 +288,7 @@ def _before_and_after(record: Record) -> str:
 
 def _unread(latency: Latency) -> str:
     silent = [f"{name}: {reading.unavailable}" for name, reading in latency.telemetry.items() if reading.unavailable]
-    silent += [f"{name}: {energy.unavailable}" for name, energy in latency.energy.items() if not energy.samples and energy.unavailable]
+    silent += [
+        f"{name}: {energy.unavailable}" for name, energy in latency.energy.items() if not energy.samples and energy.unavailable
+    ]
     return f"Not read: {'; '.join(silent)}." if silent else ""

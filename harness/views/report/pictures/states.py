@@ -72,9 +72,16 @@ def _points(evidence: Evidence, rows: Sequence[Row]) -> Iterator[dict[str, Any]]
         for name, energy in record.latency.energy.items() if record.latency else ():
             if energy.running_w is not None and not energy.estimate:
                 yield {
-                    "quantity": f"power by {name}", "when": AFTER, "at_s": at_s + row.seconds, "value": energy.running_w, "unit": "W",
-                    "seen": f"{energy.running_w:.4g} W", "id": row.id, "disturbed": row.disturbed or "not disturbed", "link": link(row),
-                }  # fmt: skip
+                    "quantity": f"power by {name}",
+                    "when": AFTER,
+                    "at_s": at_s + row.seconds,
+                    "value": energy.running_w,
+                    "unit": "W",
+                    "seen": f"{energy.running_w:.4g} W",
+                    "id": row.id,
+                    "disturbed": row.disturbed or "not disturbed",
+                    "link": link(row),
+                }
 
 
 def _panel(quantity: str, points: Sequence[dict[str, Any]]) -> Any:

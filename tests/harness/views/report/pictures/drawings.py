@@ -34,7 +34,9 @@ def data_of(picture: Picture, name: str) -> Values:
 
 def held(picture: Picture) -> int:
     """Count the rows of data that a picture holds itself."""
-    return sum(len(each["values"]) for each in _dicts(picture.specification) if isinstance(each.get("values"), list) and "name" in each)
+    return sum(
+        len(each["values"]) for each in _dicts(picture.specification) if isinstance(each.get("values"), list) and "name" in each
+    )
 
 
 def check(picture: Picture) -> None:
@@ -57,12 +59,12 @@ def drawn(picture: Picture, evidence: Evidence) -> str:
 
 def marks(svg: str) -> list[tuple[str, str]]:
     """Return of each point that is a link, where it leads to and what it says of itself."""
-    return re.findall(r'<a [^>]*href="(#[^"]+)"[^>]*><path aria-label="([^"]*)"', svg)
+    return re.findall(r'<a [^>]*href="[^"#]*(#[^"]+)"[^>]*><path aria-label="([^"]*)"', svg)
 
 
 def links(svg: str) -> set[str]:
     """Return where the marks of a drawing lead to."""
-    return set(re.findall(r'href="(#[^"]+)"', svg))
+    return set(re.findall(r'href="[^"#]*(#[^"]+)"', svg))
 
 
 def _dicts(value: Any) -> Iterator[dict[str, Any]]:

@@ -29,8 +29,13 @@ def variant(
     options = {"machine": Machine(id="m", cpu_model="a processor"), **fields}
     accuracy = accuracy_of(top1, parent_top1=0.95, loss=0.95 - top1, interval=(top1 - 0.01, top1 + 0.01)) if top1 else None
     return record_of(
-        cell_of(variant=name, **axes), prepared=prepared_of(promise), delivery=delivery, latency=latency_of(), accuracy=accuracy, **options
-    )  # fmt: skip
+        cell_of(variant=name, **axes),
+        prepared=prepared_of(promise),
+        delivery=delivery,
+        latency=latency_of(),
+        accuracy=accuracy,
+        **options,
+    )
 
 
 def named(pictures: list[Picture], name: str) -> Picture:

@@ -64,7 +64,9 @@ def test_nothing_where_one_device_measured() -> None:
 def test_many_cells_and_many_devices() -> None:
     machines = [replace(A, id=str(number), cpu_model=f"processor {number}") for number in range(12)]
     records = [
-        record(machine, 1e-3 * (1 + place * batch), batch=batch) for place, machine in enumerate(machines) for batch in range(1, 100)
+        record(machine, 1e-3 * (1 + place * batch), batch=batch)
+        for place, machine in enumerate(machines)
+        for batch in range(1, 100)
     ]
     (picture,) = devices.pictures(evidence_of(*records))
     check(picture)

@@ -19,9 +19,15 @@ from plumbline.harness.views.report.pictures import history
 
 def series(medians_s: list[float], cell: str = "mlp-dense", machine: str = "m") -> Series:
     sessions = [
-        Session(f"2026-01-{number:02}T10:00:00+00:00", median_s, f"rev{number}", f"s{number}", {"torch": {"torch": "2" if number < 11 else "3"}})
+        Session(
+            f"2026-01-{number:02}T10:00:00+00:00",
+            median_s,
+            f"rev{number}",
+            f"s{number}",
+            {"torch": {"torch": "2" if number < 11 else "3"}},
+        )
         for number, median_s in enumerate(medians_s, 1)
-    ]  # fmt: skip
+    ]
     return Series(cell, machine, sessions)
 
 
@@ -57,7 +63,12 @@ def test_a_step_is_drawn_where_it_was_found() -> None:
 def test_cells_without_a_change_are_counted() -> None:
     steady, short = Found(), Found(short="3 sessions, expected 10 at least")
     drifting = Found(drift=0.5, drift_steps=2)
-    told = [(series(stepped(0.0)), steady), (series([1e-3] * 3, "b"), short), (series(stepped(0.5), "c"), drifting), (series(stepped(0.0), "d"), steady)]
+    told = [
+        (series(stepped(0.0)), steady),
+        (series([1e-3] * 3, "b"), short),
+        (series(stepped(0.5), "c"), drifting),
+        (series(stepped(0.0), "d"), steady),
+    ]
     (picture,) = history.pictures(evidence_of(history=told))
     assert "2 cells without a change." in picture.caption
     assert "1 cell with fewer than 10 sessions, of which nothing is said." in picture.caption
@@ -68,7 +79,8 @@ def test_cells_without_a_change_are_counted() -> None:
 
 def test_faster_is_told_from_slower_and_the_largest_changes_are_drawn() -> None:
     told = [
-        (series(stepped(0.0, seed=number), f"cell{number}"), Found([Change(10, -0.02 * (number + 1), (-0.5, 0.0))])) for number in range(20)
+        (series(stepped(0.0, seed=number), f"cell{number}"), Found([Change(10, -0.02 * (number + 1), (-0.5, 0.0))]))
+        for number in range(20)
     ]
     (picture,) = history.pictures(evidence_of(history=told))
     check(picture)

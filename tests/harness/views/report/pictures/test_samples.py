@@ -80,7 +80,10 @@ def test_odd_cells_come_first_and_the_caption_says_which() -> None:
 
 def test_cells_without_samples_are_counted() -> None:
     assert samples.pictures(evidence_of(record_of(), record_of(latency=latency_of()))) == []
-    assert "1 cell that was timed without samples cannot be drawn" in distribution(record(noisy()), record_of(latency=latency_of())).caption
+    assert (
+        "1 cell that was timed without samples cannot be drawn"
+        in distribution(record(noisy()), record_of(latency=latency_of())).caption
+    )
 
 
 def in_order(whole: Record) -> Any:
@@ -115,7 +118,11 @@ def test_meters_with_a_rate_share_the_axis_and_others_are_told_before_and_after(
     }
     states_of = {"before": {"temperature": read("°C", "machine", 40.0)}, "after": {"temperature": read("°C", "machine", 71.5)}}
     whole = record(
-        noisy(), {"clock_drop": 0.4}, latency={"telemetry": telemetry}, state_before=states_of["before"], state_after=states_of["after"]
+        noisy(),
+        {"clock_drop": 0.4},
+        latency={"telemetry": telemetry},
+        state_before=states_of["before"],
+        state_after=states_of["after"],
     )
     picture = in_order(whole)
     check(picture)
@@ -128,8 +135,11 @@ def test_meters_with_a_rate_share_the_axis_and_others_are_told_before_and_after(
 
 @pytest.mark.parametrize(
     ("unit", "values", "watts", "at"),
-    [("J", [0.0, 1.0, 3.0, 4.0], [2.0, 4.0, 2.0], [0.25, 0.75, 1.25]), ("W", [5.0, 6.0, 7.0, 6.0], [5.0, 6.0, 7.0, 6.0], [0, 0.5, 1, 1.5])],
-)  # fmt: skip
+    [
+        ("J", [0.0, 1.0, 3.0, 4.0], [2.0, 4.0, 2.0], [0.25, 0.75, 1.25]),
+        ("W", [5.0, 6.0, 7.0, 6.0], [5.0, 6.0, 7.0, 6.0], [0, 0.5, 1, 1.5]),
+    ],
+)
 def test_power_is_drawn_of_counters_and_of_powers(unit: str, values: list[float], watts: list[float], at: list[float]) -> None:
     energy = Energy("rail", "machine", unit, seconds=2.0, samples=values, joules=1.0, running_w=6.0)
     whole = record(noisy(), latency={"energy": {"rails": energy}})
@@ -181,7 +191,8 @@ def test_the_machine_during_the_session() -> None:
 
 def test_of_a_long_session_every_nth_cell_is_drawn() -> None:
     records = [
-        record_of(cell_of(batch=1 + number), state_before={"load_1min": read("1", "machine", float(number))}) for number in range(1000)
+        record_of(cell_of(batch=1 + number), state_before={"load_1min": read("1", "machine", float(number))})
+        for number in range(1000)
     ]
     (picture,) = states.pictures(evidence_of(*records))
     assert len(data_of(picture, "state_load_1min")) == 334
