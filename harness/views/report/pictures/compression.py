@@ -24,9 +24,11 @@ from plumbline.harness.views.report.pictures.drawing import (
     WIDTH,
     counted,
     dashes,
+    decades,
     elsewhere,
     inline,
     kept,
+    logarithmic,
     of_cells,
     or_unavailable,
     picture,
@@ -46,6 +48,11 @@ PANELS = 6
 # Of techniques that push weights to zero while they train: the option that is swept, and the one that tells lines apart.
 SWEPT = {"l1": ("penalty", "decimals"), "serene": ("decay", "threshold")}
 TRAINED = {True: "trained with it, or after it", False: "not trained", None: "not known"}
+RINGS = {
+    TRAINED[True]: "filled: trained with it, or after it",
+    TRAINED[False]: "ring: not trained",
+    TRAINED[None]: "pale: not known",
+}
 
 
 def pictures(evidence: Evidence) -> list[Picture]:
@@ -149,18 +156,14 @@ def _sparsities(evidence: Evidence) -> Iterator[Picture]:
         }
         for row in drawn
     }
-    apart = told_apart(
-        "technique", styles_of(sorted(techniques.values(), key=_position)), "technique, the first of a chain", columns=4
-    )
+    legend = ["technique, the first of a chain", *(words for kind, words in RINGS.items() if kind in _all(more, "trained"))]
+    apart = told_apart("technique", styles_of(sorted(techniques.values(), key=_position)), legend, columns=4)
     fill = alt.Fill(field="technique", type="nominal", scale=apart["color"]["scale"], legend=None)
-    filled = {TRAINED[True]: 0.85, TRAINED[False]: 0.0, TRAINED[None]: 0.4}
-    filled = {words: share for words, share in filled.items() if words in _all(more, "trained")}
-    trained = alt.FillOpacity(
-        field="trained", type="nominal", scale=alt.Scale(domain=list(filled), range=list(filled.values())),
-        legend=alt.Legend(title="filled, or a ring", orient="bottom", columns=2, labelLimit=320),
-    )  # fmt: skip
-    x = alt.X("nonzero_share:Q", title="parameters that are not zero (share of the dense net's)", axis=alt.Axis(format="~%"),
-              scale=alt.Scale(type="log"))  # fmt: skip
+    shares = alt.Scale(domain=list(TRAINED.values()), range=[0.85, 0.0, 0.4])
+    trained = alt.FillOpacity(field="trained", type="nominal", scale=shares, legend=None)  # of which Vega draws no legend
+    left = [_known(row.nonzero_share) for row in drawn]
+    axis = alt.Axis(format="~%", values=decades(left), labelOverlap=True)
+    x = alt.X("nonzero_share:Q", title="parameters not zero", axis=axis, scale=logarithmic(left, 1.1))
     y = alt.Y("top1:Q", title="top-1 accuracy", axis=alt.Axis(format="~%"), scale=alt.Scale(zero=False))
     tip = told(
         ("id", "cell", ""), ("top1", "top-1", ".2%"), ("ends", "95 % interval", ""), ("nonzero_share", "not zero", ".3~%"),
@@ -211,7 +214,9 @@ def _sweep(evidence: Evidence, technique: str, drawn: Mapping[str, Any], panels:
     styles = styles_of(kept(lines).values())
     drawn = {key: {**each, "line": kept(lines)[each["line"]]} for key, each in drawn.items()}
     apart = told_apart("line", styles, other, columns=4)
-    x = alt.X("amount:Q", title=f"{swept} of {technique}", axis=alt.Axis(format="~e"), scale=alt.Scale(type="log"))
+    amounts = sorted({each["amount"] for each in drawn.values()})
+    axis = alt.Axis(format="~e", values=amounts, labelOverlap=True)
+    x = alt.X("amount:Q", title=f"{swept} of {technique}", axis=axis, scale=logarithmic(amounts, 1.2))
     tip = told(
         ("id", "cell", ""), ("amount", swept, "~g"), ("line", other, ""), ("top1", "top-1", ".2%"), ("ends", "95 % interval", ""),
         ("nonzero_share", "not zero", ".3~%"),

@@ -25,10 +25,12 @@ from plumbline.harness.views.report.pictures.drawing import (
     in_common,
     kept,
     labels,
+    logarithmic,
     named,
     of_cells,
     or_unavailable,
     picture,
+    ratio_axis,
     styles_of,
     told,
     told_apart,
@@ -99,7 +101,8 @@ def _picture(
                              "label": texts[of[first].key]}  # fmt: skip
     apart = told_apart("device", styles_of([first, *names.values()]), "device", columns=1)
     y = named("label", [texts[row.key] for row in of_first])
-    x = alt.X("ratio:Q", title="latency, times the first device's", scale=alt.Scale(type="log"))
+    ends = [end for each in more.values() for end in (each["low"], each["ratio"], each["high"]) if end is not None]
+    x = alt.X("ratio:Q", title="latency, times the first device's", scale=logarithmic(ends), axis=ratio_axis(ends))
     one = alt.Chart(alt.InlineData(values=[{"one": 1}], name="one")).mark_rule(color=GREY).encode(x=alt.X("one:Q"))
     tip = told(("id", "cell", ""), ("full", "device", ""), ("ms", "latency, ms", ""), ("ratio", "times the first", ".3~g"),
                ("ends", "95 % interval", ""))  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,7 +68,7 @@ def or_unavailable(field: str, shown: str, times: str = "1") -> str:
 
 
 def told_apart(
-    field: str, styles: Mapping[str, int], title: str, columns: int = 3, shapes: Mapping[str, str] | None = None
+    field: str, styles: Mapping[str, int], title: str | list[str], columns: int = 3, shapes: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Return colour and shape of a category, by the place of each name among COLOURS and SHAPES, or by `shapes`."""
     legend = alt.Legend(title=title, orient="bottom", columns=columns, labelLimit=320, titleLimit=WIDTH)
@@ -84,7 +85,7 @@ def told_apart(
 def dashes(names: Sequence[str], field: str = "line") -> Any:
     """Return dashes of lines that have a name, with their legend."""
     patterns = ([1, 0], [6, 4], [2, 3])[: len(names)]
-    legend = alt.Legend(title=None, orient="bottom", columns=len(names), labelLimit=320, symbolType="stroke", symbolSize=400)
+    legend = alt.Legend(title=None, orient="top", columns=len(names), labelLimit=320, symbolType="stroke", symbolSize=400)
     return alt.StrokeDash(field=field, type="nominal", scale=alt.Scale(domain=list(names), range=patterns), legend=legend)
 
 
@@ -122,16 +123,44 @@ def in_common(rows: Sequence[Row]) -> str:
     """Say on which axes all rows agree, of those that neither a label nor `where_and_when` names."""
     differing = {*_differing(rows), *([] if len({row.variant for row in rows}) == 1 else ["variant"])}
     alike = {"variant": "variant {}", "runtime": "runtime {}", "image_size": "{} pixels", "target": "target {}"}
-    found = [words.format(getattr(rows[0], axis)) for axis, words in alike.items() if axis not in differing]
+    same = {axis: getattr(rows[0], axis) for axis in alike if axis not in differing}
+    found = [alike[axis].format(value) for axis, value in same.items() if value]
     return f"All of them: {', '.join(found)}." if found and rows else ""
 
 
-def wrapped(name: str, width: int = 40) -> str:
-    """Return a cell's id in lines."""
-    return "\n".join(textwrap.wrap(name, width, break_on_hyphens=True, break_long_words=True))
+def wrapped(name: str, width: int = 44) -> str:
+    """Return a cell's id in as few lines as it takes, which are about as long as each other."""
+    if len(name) <= width:
+        return name
+    least = len(textwrap.wrap(name, width))
+    tried = (textwrap.wrap(name, narrow) for narrow in range(len(name) // least, width + 1))
+    return "\n".join(next(lines for lines in tried if len(lines) == least))
 
 
 LINES = "split(datum.label, '\\n')"  # a label in lines
+LOG_LABELS = "format(datum.value, '~g')"  # Vega leaves many labels of a logarithmic axis empty
+RATIOS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000]
+
+
+def logarithmic(values: Iterable[float], room: float = 1.03, **scale: Any) -> Any:
+    """Return a logarithmic scale that just holds the values; whole powers of ten at its ends would leave most of it empty."""
+    found = list(values)
+    return alt.Scale(type="log", domain=[min(found) / room, max(found) * room], nice=False, **scale)
+
+
+def ratio_axis(values: Iterable[float]) -> Any:
+    """Return the axis of ratios, whose ticks are as near to each other above one as below."""
+    found = list(values)
+    ticks = [tick for tick in RATIOS if min(found) <= tick <= max(found)]
+    return alt.Axis(values=ticks, labelExpr=LOG_LABELS, labelOverlap="greedy")
+
+
+def decades(values: Iterable[float]) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten between the least and the largest value, for the ticks of a logarithmic axis."""
+    found = list(values)
+    least, most = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
+    steps = [float(f"{step}e{power}") for power in range(least, most + 1) for step in (1, 2, 5)]
+    return [step for step in steps if min(found) <= step * 1.0001 and step <= max(found) * 1.0001]
 
 
 def named(field: str, order: Sequence[str], **axis: Any) -> Any:

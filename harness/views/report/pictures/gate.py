@@ -130,7 +130,7 @@ def reach(rows: Sequence[dict[str, Any]]) -> list[float]:
 def _part(name: str, rows: Sequence[dict[str, Any]], domain: Sequence[float], verdicts: dict[str, int], title: str) -> Any:
     axis = alt.Axis(
         values=[tick for tick in TICKS if domain[0] <= tick <= domain[1]],
-        labelExpr="format(datum.value - 1, '+.0%')",
+        labelExpr="datum.value == 1 ? '0%' : format(datum.value - 1, '+.0%')",
         labelOverlap="greedy",
     )
     x = alt.X("times:Q", title="head beside base (slower to the right)", axis=axis,

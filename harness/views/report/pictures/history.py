@@ -104,9 +104,11 @@ def _drawn(series: Series, found: Found, name: str, links: Mapping[tuple[str, st
                 "to_s": seconds,
             }
     else:
-        middle, half = level(series, 0, count), math.log1p(found.drift) / 2
-        yield {"panel": name, "what": "drift", "number": 1, "until": count, "seconds": middle * math.exp(-half),
-               "to_s": middle * math.exp(half), "size": found.drift, "shown": f"{found.drift:+.1%}"}  # fmt: skip
+        middle, growth = level(series, 0, count), math.log1p(found.drift)
+        for number in range(count):
+            share = number / (count - 1) - 0.5
+            yield {"panel": name, "what": "drift", "number": number + 1, "seconds": middle * math.exp(share * growth)}
+        yield {"panel": name, "what": "drift's size", "number": 1, "size": found.drift, "shown": f"{found.drift:+.1%}"}
     for change in found.changes:
         yield {"panel": name, **_change(series, change)}
 
@@ -130,7 +132,7 @@ def _change(series: Series, change: Change) -> dict[str, Any]:
 def _chart(rows: list[dict[str, Any]], names: list[str]) -> Any:
     apart = told_apart("kind", STYLES, "change of level", shapes=SHAPES)
     x = alt.X("number:Q", title="session", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
-    y = alt.Y("ms:Q", title="median latency (ms)", scale=alt.Scale(zero=False))
+    y = alt.Y("ms:Q", title="median latency (ms)", scale=alt.Scale(zero=False, padding=16))
     base = alt.Chart()
 
     def of(what: str) -> Any:
@@ -142,10 +144,10 @@ def _chart(rows: list[dict[str, Any]], names: list[str]) -> Any:
     layers = alt.layer(
         of("session").mark_point(filled=True, size=22, color=COLOURS[0], opacity=0.9).encode(x=x, y=y, tooltip=session, **HREF),
         of("level").mark_rule(strokeWidth=2, color=GREY).encode(x=x, x2="until:Q", y=y),
-        of("drift").mark_rule(strokeWidth=2, color=GREY, strokeDash=[6, 4]).encode(x=x, x2="until:Q", y=y, y2="to_ms:Q"),
+        of("drift").mark_line(strokeWidth=2, color=GREY, strokeDash=[6, 4]).encode(x=x, y=y),
         of("change").mark_rule(strokeDash=[2, 2]).encode(x=x, color=apart["color"], tooltip=change),
         of("change").mark_point(filled=True, size=70).encode(x=x, y=alt.value(6), tooltip=change, **apart),
-        base.transform_filter("datum.what == 'change' || datum.what == 'drift'")
+        base.transform_filter("isValid(datum.shown)")
         .mark_text(align="left", dx=6, baseline="middle")
         .encode(x=x, y=alt.value(6), text="shown:N"),
     ).properties(width=PANEL, height=130)
@@ -155,4 +157,4 @@ def _chart(rows: list[dict[str, Any]], names: list[str]) -> Any:
     chart = alt.FacetChart(spec=layers, facet=facet, columns=2, data=inline("history", rows)).resolve_scale(
         x="independent", y="independent"
     )
-    return chart.transform_calculate(ms="datum.seconds * 1000", to_ms="datum.to_s * 1000")
+    return chart.transform_calculate(ms="datum.seconds * 1000")

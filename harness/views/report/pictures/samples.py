@@ -20,6 +20,7 @@ from plumbline.harness.studies.report import Evidence
 from plumbline.harness.views.report.picture import COLOURS, Picture
 from plumbline.harness.views.report.pictures.drawing import (
     HREF,
+    LOG_LABELS,
     STEP,
     WIDTH,
     counted,
@@ -28,8 +29,10 @@ from plumbline.harness.views.report.pictures.drawing import (
     inline,
     labels,
     link,
+    logarithmic,
     named,
     picture,
+    ratio_axis,
     told,
     told_apart,
 )
@@ -113,7 +116,9 @@ def _distributions(evidence: Evidence) -> Iterator[Picture]:
     shown = {part: place for part, place in PARTS.items() if part == SAMPLES or any(mark["part"] == part for mark in marks)}
     apart = told_apart("part", shown, "marks", columns=2, shapes=SHAPES)
     y = named("label", [names[row.key] for row in rows])
-    x = alt.X("times:Q", title="duration of an inference, times the cell's median", scale=alt.Scale(type="log"))
+    ends = [each[end] / each["median_s"] for each in [*strips, *marks] for end in ("seconds", "low_s", "high_s") if each.get(end)]
+    title = "duration of an inference, times the cell's median"
+    x = alt.X("times:Q", title=title, scale=logarithmic(ends), axis=ratio_axis(ends))
     tip = [
         ("id", "cell", ""),
         ("part", "what", ""),
@@ -139,9 +144,8 @@ def _distributions(evidence: Evidence) -> Iterator[Picture]:
         "How far do single inferences lie from the median?",
         chart,
         rows,
-        f"Each row is a cell; each tick stands for a 64th of its samples. Logarithmic. Drawn are {len(chosen)} of {len(able)} "
-        f"cells, the odd ones first: {counted((reason.kind for _, _, reason in chosen), most=4)}. The record of each cell has its "
-        "quantiles.",
+        f"Each row is a cell; each tick stands for a 64th of its samples. Drawn are {len(chosen)} of {len(able)} "
+        f"cells, the odd ones first: {counted((reason.kind for _, _, reason in chosen), most=4)}. Each record has its quantiles.",
         "A percentile without a bound had too few samples (64 for p90, 662 for p99).",
         in_common(rows),
         f"{number_of(len(without), 'cell')} that {'was' if len(without) == 1 else 'were'} timed without samples cannot be drawn."
@@ -180,9 +184,9 @@ def _in_order(evidence: Evidence) -> Iterator[Picture]:
             f"What happened while {row.id} was timed?",
             alt.vconcat(*panels),
             [row],
-            f"Looked at, as {reason.words if reason.kind != TAILS else 'meters were read beside it'}. Samples in the order in "
-            f"which they were taken, one after another from the end of warm-up; each point is the median of "
-            f"{number_of(_bin(latency.model.samples_s), 'sample')}, and its bar reaches from the shortest to the longest of them.",
+            f"Looked at, as {reason.words if reason.kind != TAILS else 'meters were read beside it'}. Samples in their order, "
+            f"one after another from the end of warm-up, on a logarithmic axis; each point is the median of "
+            f"{number_of(_bin(latency.model.samples_s), 'sample')}, its bar reaches from the shortest to the longest of them.",
             _before_and_after(record),
             _unread(latency),
             later,
@@ -210,7 +214,8 @@ def _timeline(row: Row, latency: Latency, ends_s: float) -> Any:
     base = alt.Chart(inline(f"order_{row.key}", rows)).transform_calculate(
         ms="datum.median_s * 1000", low="datum.least_s * 1000", high="datum.most_s * 1000"
     )
-    x, y = _time(ends_s), alt.Y("ms:Q", title="latency (ms)", scale=alt.Scale(zero=False))
+    ms = [1e3 * each[end] for each in rows for end in ("least_s", "most_s")]
+    x, y = _time(ends_s), alt.Y("ms:Q", title="latency (ms)", scale=logarithmic(ms), axis=alt.Axis(labelExpr=LOG_LABELS))
     tip = told(("first", "sample", "d"), ("at_s", "s", ".3~f"), ("ms", "median, ms", ".4~g"), ("low", "shortest, ms", ".4~g"),
                ("high", "longest, ms", ".4~g"))  # fmt: skip
     return alt.layer(

@@ -72,8 +72,10 @@ def test_cells_without_a_change_are_counted() -> None:
     (picture,) = history.pictures(evidence_of(history=told))
     assert "2 cells without a change." in picture.caption
     assert "1 cell with fewer than 10 sessions, of which nothing is said." in picture.caption
-    (drift,) = [row for row in data_of(picture, "history") if row["what"] == "drift"]
-    assert drift["to_s"] / drift["seconds"] == pytest.approx(1.5)
+    drift = [row["seconds"] for row in data_of(picture, "history") if row["what"] == "drift"]
+    assert len(drift) == 20
+    assert drift[-1] / drift[0] == pytest.approx(1.5)
+    assert drift[1] / drift[0] == pytest.approx(1.5 ** (1 / 19)), "the same growth from session to session"
     assert history.pictures(evidence_of(history=told[:2])) == history.pictures(evidence_of()) == []
 
 
