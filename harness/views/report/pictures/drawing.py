@@ -139,7 +139,8 @@ def wrapped(name: str, width: int = 44) -> str:
 
 LINES = "split(datum.label, '\\n')"  # a label in lines
 LOG_LABELS = "format(datum.value, '~g')"  # Vega leaves many labels of a logarithmic axis empty
-RATIOS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000]
+FINE = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 2, 2.5, 3, 4]
+COARSE = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 30]
 
 
 def logarithmic(values: Iterable[float], room: float = 1.03, **scale: Any) -> Any:
@@ -149,9 +150,11 @@ def logarithmic(values: Iterable[float], room: float = 1.03, **scale: Any) -> An
 
 
 def ratio_axis(values: Iterable[float]) -> Any:
-    """Return the axis of ratios, whose ticks are as near to each other above one as below."""
+    """Return the axis of ratios, with the more ticks around 1 the less far they reach."""
     found = list(values)
-    ticks = [tick for tick in RATIOS if min(found) <= tick <= max(found)]
+    reach = max(found) / min(found)
+    wanted = decades(found) if reach > 30 else COARSE if reach > 4 else FINE
+    ticks = [tick for tick in wanted if min(found) <= tick <= max(found)]
     return alt.Axis(values=ticks, labelExpr=LOG_LABELS, labelOverlap="greedy")
 
 

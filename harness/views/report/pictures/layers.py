@@ -50,7 +50,7 @@ def _spent(evidence: Evidence, known: Sequence[Row], silent: str) -> Iterator[Pi
         fastest.setdefault(row.model, row)
     chosen = sorted(fastest.values(), key=lambda row: -(row.latency_s or 0.0))[:CELLS_SHOWN]
     others = len(known) - len(chosen)
-    left_out = f"Drawn is the fastest cell of each model, of {CELLS_SHOWN} models at most; plumbline layers has {others} more."
+    left_out = f"Drawn is the fastest cell of each model, of {CELLS_SHOWN} models at most; plumbline layers prints {others} more."
     for row in chosen:
         record = evidence.records[row.key]
         rows, rest = _largest(_layers(record, link(row)))

@@ -40,7 +40,7 @@ from plumbline.texts import number_of
 
 QUANTILES = 64
 SHOWN, IN_ORDER = 12, 4  # cells
-BINS = 300  # of samples that follow each other
+FEW, BINS = 10, 300  # samples that have an order to look at, at least; points that stand for them, at most
 DISTURBED, VAGUE, UNSTEADY, TAILS = "disturbed", "median not well known", "warm-up not steady", "widest tails"
 PARTS = {
     "a 64th of the samples": 0,
@@ -167,8 +167,9 @@ def _marks(latency: Latency) -> Iterator[dict[str, Any]]:
 def _in_order(evidence: Evidence) -> Iterator[Picture]:
     """One picture for each cell: its samples in time, and below them what meters read at a rate that is known."""
     able = _looked_at(evidence)
-    odd = [each for each in able if each[2].kind != TAILS]
-    metered = [each for each in able if each[2].kind == TAILS and (_rated(each[1]) or _powers(each[1]))]
+    long = [each for each in able if len(each[1].model.samples_s) >= FEW]
+    odd = [each for each in long if each[2].kind != TAILS]
+    metered = [each for each in long if each[2].kind == TAILS and (_rated(each[1]) or _powers(each[1]))]
     chosen = [*odd, *metered][:IN_ORDER]
     for row, latency, reason in chosen:
         record = evidence.records[row.key]
@@ -184,7 +185,7 @@ def _in_order(evidence: Evidence) -> Iterator[Picture]:
             f"What happened while {row.id} was timed?",
             alt.vconcat(*panels),
             [row],
-            f"Looked at, as {reason.words if reason.kind != TAILS else 'meters were read beside it'}. Samples in their order, "
+            f"Why this cell: {reason.words if reason.kind != TAILS else 'meters were read beside it'}. Samples in their order, "
             f"one after another from the end of warm-up, on a logarithmic axis; each point is the median of "
             f"{number_of(_bin(latency.model.samples_s), 'sample')}, its bar reaches from the shortest to the longest of them.",
             _before_and_after(record),
@@ -292,8 +293,6 @@ def _before_and_after(record: Record) -> str:
 
 
 def _unread(latency: Latency) -> str:
-    silent = [f"{name}: {reading.unavailable}" for name, reading in latency.telemetry.items() if reading.unavailable]
-    silent += [
-        f"{name}: {energy.unavailable}" for name, energy in latency.energy.items() if not energy.samples and energy.unavailable
-    ]
-    return f"Not read: {'; '.join(silent)}." if silent else ""
+    silent = [name for name, reading in latency.telemetry.items() if reading.unavailable]
+    silent += [name for name, energy in latency.energy.items() if not energy.samples and energy.unavailable]
+    return f"Meters that read nothing: {', '.join(silent)}; the record says why." if silent else ""

@@ -49,7 +49,7 @@ def _states(evidence: Evidence) -> Iterator[Picture]:
         "Did the machine change while the session ran?",
         alt.vconcat(*panels).resolve_scale(color="shared", shape="shared"),
         rows,
-        "Read before and after each cell, by the time of day.",
+        "Read before each cell, and after it.",
         f"The same all the time: {'; '.join(constant)}." if constant else "",
         _unread(evidence, rows),
         f"{len(rows)} of {len(session)} cells are drawn, evenly spaced." if len(rows) < len(session) else "",
@@ -90,7 +90,7 @@ def _panel(quantity: str, points: Sequence[dict[str, Any]]) -> Any:
     base = alt.Chart(inline(f"state_{quantity}", points)).transform_calculate(
         shown=f"datum.value * {scale!r}", minutes="datum.at_s / 60"
     )
-    return base.mark_point(filled=True, size=30, opacity=0.8).encode(
+    return base.mark_point(size=40, opacity=1).encode(
         x=alt.X("minutes:Q", title="minutes since the session began"),
         y=alt.Y("shown:Q", title=title, scale=alt.Scale(zero=False)),
         tooltip=told(("id", "cell", ""), ("when", "read", ""), ("seen", quantity, ""), ("minutes", "minutes", ".3~f"),

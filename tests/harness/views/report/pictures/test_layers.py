@@ -36,7 +36,7 @@ def test_the_bars_are_what_the_record_says() -> None:
     assert sum(row["share"] for row in found) == pytest.approx(1)
     assert found[0]["macs_per_s"] == pytest.approx(2 * 10**6 / 2e-3), "of a batch of two"
     assert "Sum 6.000 ms of 10.000 ms" in picture.caption
-    assert "plumbline layers has 1 more." in picture.caption
+    assert "plumbline layers prints 1 more." in picture.caption
     assert links(drawn(picture, evidence)) == {"#c0"}
 
 

@@ -95,6 +95,11 @@ def test_a_quiet_cell_has_no_picture_of_its_own() -> None:
     assert in_order(record(noisy())) is None
 
 
+def test_a_handful_of_samples_has_no_order_to_look_at() -> None:
+    assert in_order(record(noisy(samples.FEW), {"waited": 0.2})) is not None
+    assert in_order(record(noisy(samples.FEW - 1), {"waited": 0.2})) is None
+
+
 def test_samples_stand_in_their_order() -> None:
     durations = noisy(1000)
     durations[700] = 1.0
@@ -128,7 +133,7 @@ def test_meters_with_a_rate_share_the_axis_and_others_are_told_before_and_after(
     check(picture)
     assert [(row["at_s"], row["value"]) for row in data_of(picture, "clock_c0")] == [(0.0, 2e9), (0.5, 1.9e9), (1.0, 1.2e9)]
     assert "temperature 40 °C, then 71.5 °C" in picture.caption
-    assert "absent: no sensor" in picture.caption
+    assert "Meters that read nothing: absent" in picture.caption
     assert "once" not in str(picture.specification)
     drawn(picture, evidence_of(whole))
 
