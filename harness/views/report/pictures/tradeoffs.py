@@ -111,8 +111,8 @@ def _latency(place: str, rows: Sequence[Row]) -> Iterator[Picture]:
         drawn,
         in_common(drawn),
         "Both axes are logarithmic.",
-        "The line is a least-squares fit of the logarithms, through dense nets in eager fp32; the band is its 95 % interval, and not "
-        "that of single nets."
+        "The line is a least-squares fit of the logarithms, through dense nets in eager fp32; the band is its 95 % interval, and "
+        "not that of single nets."
         if fits
         else "Dense nets in eager fp32 are too few for a line.",
         *said,
