@@ -34,6 +34,7 @@ from plumbline.texts import number_of
 PLACES = 3  # machines and targets, or sets of pictures, that get pictures of their own
 BATCHES = 3  # panels
 STEPS = 40  # points of a line
+STEPS_SHOWN = 30  # wedges from dense nets to variants; of more those to the frontier alone
 # Quantities that are traded, by the name of the picture; the first one on the horizontal axis.
 TRADED = {
     "latency-accuracy": ("image_s", "top1", "What does accuracy cost in time?"),
@@ -212,7 +213,11 @@ def _points(name: str, title: str, quantities: tuple[str, str], drawn: Sequence[
                 for row in frontier(drawn, *quantities)]  # fmt: skip
         line = alt.Chart(inline(f"{name}_frontier", edge)).mark_line(color=GREY, interpolate="step-after", strokeDash=[5, 4])
         layers.append(line.encode(x=alt.X("x:Q", title=across), y=alt.Y("y:Q", title=up)))
-    if steps := list(_steps(drawn, quantities, (first.scale, second.scale))):
+    steps = list(_steps(drawn, quantities, (first.scale, second.scale)))
+    if len(steps) > 2 * STEPS_SHOWN:
+        on_edge = {row.key for row in frontier(drawn, *quantities)}
+        steps = [step for step in steps if step["step"] in on_edge]
+    if steps:
         trail = alt.Chart(inline(f"{name}_steps", steps)).mark_trail(opacity=0.45, color=GREY)
         layers.append(
             trail.encode(x=alt.X("x:Q", title=across), y=alt.Y("y:Q", title=up), detail="step:N",
