@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from operator import attrgetter
 from typing import TYPE_CHECKING, get_type_hints
 
 from plumbline.harness.cell import AXES
@@ -49,8 +50,7 @@ def _frame(rows: Sequence[Row]) -> polars.DataFrame:
     columns = []
     for name in Row.__struct_fields__:
         kind = next(kind for kind in types if kind is hints[name] or kind in getattr(hints[name], "__args__", ()))
-        values = (getattr(row, name) for row in rows)
-        columns.append(polars.Series(name, [None if value is None else kind(value) for value in values], types[kind]))
+        columns.append(polars.Series(name, list(map(attrgetter(name), rows)), types[kind]))
     return polars.DataFrame(columns)
 
 
