@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -166,7 +165,8 @@ def _listed(title: str, lines: Sequence[str], most: int) -> str:
 
 def _code(text: str) -> str:
     """Return text as code in a line, whatever is in it: as references to characters where a backtick or a bar would end it."""
-    short = textwrap.shorten(text, TEXT, placeholder=" ...")
+    line = " ".join(text.split())
+    short = line if len(line) <= TEXT else f"{line[: TEXT - 4]} ..."
     if not short:
         return ""
     if not any(letter in short for letter in "`|\\"):
