@@ -32,7 +32,7 @@ OWN_PICTURE = picture({"values": [{"latency_s": 1, "model": "own", "link": "#c1"
 
 
 def marks(svg: str) -> list[str]:
-    return re.findall(r'aria-label="latency_s: [^"]*; model: ([^";]*)', svg)
+    return re.findall(r'aria-label="latency_s: [^"]*; model: ([^"]*)"', svg)
 
 
 def test_cells_are_filled_in() -> None:
