@@ -83,7 +83,12 @@ def test_the_browser_opens_the_page(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], found: bool
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or found)
+
+    def browser(address: str) -> bool:
+        opened.append(address)
+        return found
+
+    monkeypatch.setattr("webbrowser.open", browser)
     assert plumbline("report", run, "-o", tmp_path / "a.csv", "-o", tmp_path / "b.html", "--open") == 0
     assert opened == [(tmp_path / "b.html").resolve().as_uri()]
     assert ("no browser was found here" in capsys.readouterr().err) == (not found)

@@ -12,6 +12,7 @@ import pytest
 
 from plumbline.harness.plugin.report import Report
 from plumbline.harness.views.report import files
+from plumbline.texts import size
 from tests.conftest import Run, command, where
 from tests.harness.studies.test_report import add
 from tests.harness.studies.test_stored import run_of
@@ -53,7 +54,7 @@ def test_a_report_is_written_whatever_became_of_the_cells(run: Path, tmp_path: P
     out = tmp_path / "new" / "out.md"
     code, ((words, red),) = finish(Report(out, run), exitstatus=1)
     assert (code, red) == (1, False)
-    assert words == f"report: {out}: {files.size(out.stat().st_size)}, 2 cells"
+    assert words == f"report: {out}: {size(out.stat().st_size)}, 2 cells"
     assert "1 of 2 cells passed" in out.read_text()
 
 
