@@ -23,6 +23,7 @@ from plumbline.harness.views.report.pictures.drawing import (
     WIDTH,
     elsewhere,
     in_common,
+    inline,
     kept,
     labels,
     logarithmic,
@@ -103,7 +104,7 @@ def _picture(
     y = named("label", [texts[row.key] for row in of_first])
     ends = [end for each in more.values() for end in (each["low"], each["ratio"], each["high"]) if end is not None]
     x = alt.X("ratio:Q", title="latency, times the first device's", scale=logarithmic(ends), axis=ratio_axis(ends))
-    one = alt.Chart(alt.InlineData(values=[{"one": 1}], name="one")).mark_rule(color=GREY).encode(x=alt.X("one:Q"))
+    one = alt.Chart(inline("one", [{"one": 1}])).mark_rule(color=GREY).encode(x=alt.X("one:Q"))
     tip = told(("id", "cell", ""), ("full", "device", ""), ("ms", "latency, ms", ""), ("ratio", "times the first", ".3~g"),
                ("ends", "95 % interval", ""))  # fmt: skip
     layers = alt.layer(

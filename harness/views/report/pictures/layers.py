@@ -134,7 +134,9 @@ def _differences(evidence: Evidence, known: Sequence[Row]) -> Iterator[Picture]:
     pairs.sort(key=lambda pair: -_relative(found[pair[0].key][-1]))
     for row, parent in pairs[:PAIRS_SHOWN]:
         *layers, whole = found[row.key]
-        rows = [{"layer": name, "seconds": own, "against": against, "link": link(row)} for name, own, against in layers]
+        rows: list[dict[str, Any]] = [
+            {"layer": name, "seconds": own, "against": against, "link": link(row)} for name, own, against in layers
+        ]
         large = sorted(rows, key=lambda one: -abs(one["seconds"] - one["against"]))[:ROWS]
         shown = [one for one in rows if one in large]
         sums = f"The sum is {whole[1] * 1e3:.3g} ms, and {whole[2] * 1e3:.3g} ms of the parent."

@@ -211,7 +211,7 @@ def binned(samples_s: Sequence[float], begin_s: float) -> Iterator[dict[str, flo
 
 def _timeline(row: Row, latency: Latency, ends_s: float) -> Any:
     model = latency.model
-    rows = [{**each, "link": link(row)} for each in binned(model.samples_s, model.warmup_s)]
+    rows: list[dict[str, Any]] = [{**each, "link": link(row)} for each in binned(model.samples_s, model.warmup_s)]
     base = alt.Chart(inline(f"order_{row.key}", rows)).transform_calculate(
         ms="datum.median_s * 1000", low="datum.least_s * 1000", high="datum.most_s * 1000"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from plumbline.harness.facts import Delivery, Promise
@@ -19,7 +21,7 @@ from plumbline.harness.views.report.pictures import compression
 
 
 def variant(
-    name: str, effective: int = 100, speedup: float | None = 5.0, top1: float | None = 0.9, nonzero: int = 10, **fields: object
+    name: str, effective: int = 100, speedup: float | None = 5.0, top1: float | None = 0.9, nonzero: int = 10, **fields: Any
 ) -> Record:
     """Make the record of a variant of a net of 100 parameters and 1,000 MACs."""
     axes = {axis: fields.pop(axis) for axis in ("model", "precision", "batch", "runtime") if axis in fields}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from plumbline.harness.facts import Layers, Part
@@ -16,7 +18,7 @@ pytest.importorskip("vl_convert")
 from plumbline.harness.views.report.pictures import layers
 
 
-def record(parts: dict[str, float], latency_s: float = 10e-3, **axes: object) -> Record:
+def record(parts: dict[str, float], latency_s: float = 10e-3, **axes: Any) -> Record:
     """Make a record whose layers take that long, beside an addition of a millisecond."""
     told = [Part(f"node_{name}", "Conv", seconds, "float32", name, 10**6) for name, seconds in parts.items()]
     told.append(Part("add", "Add", 1e-3))
@@ -68,7 +70,7 @@ def test_the_difference_to_the_parent_is_that_of_the_table() -> None:
     *expected, whole = compared(pruned, dense)
     assert [(row["layer"], row["seconds"], row["against"]) for row in data_of(picture, "difference_c1")] == expected
     assert "The sum is 6 ms, and 9 ms of the parent" in picture.caption
-    assert whole[1:] == (pytest.approx(6e-3), pytest.approx(9e-3))
+    assert list(whole[1:]) == pytest.approx([6e-3, 9e-3])
     assert "#c1" in links(drawn(picture, evidence))
 
 
