@@ -295,9 +295,14 @@ def cpu_class(flags: Collection[str]) -> str:
     return f"{vectors} with {words}" if more else vectors
 
 
+@cache
+def _class_of(flags: str) -> str:
+    return cpu_class(flags.split())
+
+
 def described(machine: Machine) -> str:
     """Return a fingerprint in a few words, for the head of a table."""
-    parts = [f"{machine.cpu_model} ({cpu_class(machine.cpu_flags.split())})", f"{machine.cores_allowed} cores"]
+    parts = [f"{machine.cpu_model} ({_class_of(machine.cpu_flags)})", f"{machine.cores_allowed} cores"]
     if machine.emulator:
         parts.append(f"emulated by {machine.emulator}, so the times are of no processor")
     return ", ".join([*parts, *([f"torch {machine.torch}"] if machine.torch else [])])

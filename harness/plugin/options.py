@@ -35,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME, or $PLUMBLINE_RUNS/TIME)"
     )
+    words = "write a report of the run there when it has ended: .html, .md, .csv or .parquet"
+    group.addoption("--report", type=Path, metavar="FILE", help=words)
     group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
     group.addoption("--weights", metavar="DIR", help="safetensors files (default: ROOT/weights, if any), or: pretrained")

@@ -19,7 +19,7 @@ from plumbline.harness.machine import allowed_cpus
 from plumbline.harness.messages import Ask, Compress, Count, Ended, Examine, Load, MeasureSpeed, Open, Race, Train, Turn
 from plumbline.harness.meters.running import Watch
 from plumbline.harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded, first_line
-from plumbline.harness.probe import memory
+from plumbline.harness.probe import memory, process
 from plumbline.harness.probe.channel import Channel
 from plumbline.harness.settings import Settings
 
@@ -74,6 +74,7 @@ def serve_cell(task: Task, channel: Channel) -> None:
         while isinstance(asked := channel.receive(), (Ask, Turn, Load)):
             if isinstance(asked, Turn):
                 channel.answer(subject.turn(asked.calls))
+                process.rest()  # it is another one's turn
             elif isinstance(asked, Load):
                 channel.answer(subject.load(asked.scenario))
             else:

@@ -105,6 +105,7 @@ class Subject:
         self._first_s: float | None = None
         self._first_growth: tuple[int | None, str | None] = None, "there was no inference"
         self._agreement: Agreement | None = None
+        self._turns = 0
         self._turning: timing.Call | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
         self._seconds = time.perf_counter() - started
@@ -304,6 +305,8 @@ class Subject:
             run, synchronize = self.call()
             slowed = self._settings.slowed
             self._turning = (timing.slowed(run, synchronize, slowed) if slowed else run, synchronize)
+        threads.place(self._turns)
+        self._turns += 1
         with timing.quiet():
             return timing.turn(*self._turning, untimed=1, untimed_s=timing.TOUCH_S, timed=calls)
 

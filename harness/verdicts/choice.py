@@ -1,0 +1,71 @@
+"""Which rows stand for all where there are too many to look at: the best ones, what went wrong, and some of the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from plumbline.harness.outcomes import OK
+from plumbline.harness.rows import QUANTITIES, Row
+
+# What is weighed against each other, on one machine and target, and with one set of pictures.
+TRADED = (
+    ("image_s", "top1"), ("inference_bytes", "top1"), ("joules", "top1"), ("stored_bytes", "top1"),
+    ("image_s", "inference_bytes"), ("image_s", "joules"),
+)  # fmt: skip
+BEST, WRONG = 0.5, 0.25  # of the rows that are chosen, at most
+Some = TypeVar("Some")
+
+
+def chosen(rows: Sequence[Row], most: int) -> list[Row]:
+    """Return `most` rows at most, in their order, and always the same ones.
+
+    First those that no other row beats in two quantities at once, with their dense parents; then those that did not end ok; then
+    every n-th of the others.
+    """
+    if len(rows) <= most:
+        return list(rows)
+    best = evenly(best_of(rows), math.ceil(BEST * most))
+    wrong = evenly([row for row in rows if row.outcome != OK], math.ceil(WRONG * most))
+    kept = {row.key for row in (*best, *wrong)}
+    others = evenly([row for row in rows if row.key not in kept], most - len(kept))
+    kept |= {row.key for row in others}
+    return [row for row in rows if row.key in kept]
+
+
+def best_of(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that are on a frontier of two quantities, and the dense parents of those that are variants."""
+    groups: dict[tuple[str, str, str | None], list[Row]] = {}
+    for row in rows:
+        if row.measured:
+            groups.setdefault((row.machine_id, row.target, row.data), []).append(row)
+    best = {row.key for group in groups.values() for pair in TRADED for row in frontier(group, *pair)}
+    parents = {(row.machine_id, row.session, row.parent) for row in rows if row.key in best and row.parent}
+    return [row for row in rows if row.key in best or (row.machine_id, row.session, row.id) in parents]
+
+
+def frontier(rows: Iterable[Row], first: str, second: str) -> list[Row]:
+    """Return the rows that no other one equals or beats in both quantities, the best by the first one first."""
+    costs = [(_cost(row, first), _cost(row, second), row) for row in rows]
+    found, best = [], math.inf
+    for _, cost, row in sorted((each for each in costs if each[0] < math.inf), key=lambda each: each[:2]):
+        if cost < best:
+            best = cost
+            found.append(row)
+    return found
+
+
+def evenly(some: Sequence[Some], most: int) -> list[Some]:
+    """Return `most` of a sequence at most, the first one and others at even distances."""
+    if len(some) <= most:
+        return list(some)
+    return [some[number * len(some) // most] for number in range(most)]
+
+
+def _cost(row: Row, quantity: str) -> float:
+    """Return a quantity so that less of it is better; infinite where it was not measured."""
+    value = getattr(row, quantity)
+    if value is None:
+        return math.inf
+    return -value if QUANTITIES[quantity].better == "higher" else float(value)
