@@ -21,6 +21,7 @@ from plumbline.harness.views.report.pictures.drawing import (
     HREF,
     STEP,
     WIDTH,
+    beyond,
     elsewhere,
     in_common,
     inline,
@@ -109,10 +110,10 @@ def _picture(
                ("ends", "95 % interval", ""))  # fmt: skip
     layers = alt.layer(
         one,
-        alt.Chart().mark_rule(strokeWidth=2, opacity=0.6).transform_filter("isValid(datum.low)").encode(
+        alt.Chart().mark_rule(strokeWidth=2, opacity=0.8).transform_filter("isValid(datum.low)").encode(
             x=alt.X("low:Q"), x2="high:Q", y=y, color=apart["color"]
         ),
-        alt.Chart().mark_point(filled=True, size=70).encode(x=x, y=y, tooltip=tip, **apart, **HREF),
+        alt.Chart().mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, tooltip=tip, **apart, **HREF),
     ).properties(width=WIDTH, height=alt.Step(STEP))  # fmt: skip
     chart = of_cells(layers, "devices", more).transform_calculate(
         ms=or_unavailable("latency_s", ".4~g", "1000"),
@@ -128,6 +129,7 @@ def _picture(
         "95 % intervals of the ratio of medians (Zou and Donner 2008). One name of a target may be several machines, so "
         "that a device is a machine's hardware and its target; of each the last session counts.",
         summary,
+        beyond(evidence),
         in_common([_anywhere(row) for row in of_first]),
         *left_out,
     )

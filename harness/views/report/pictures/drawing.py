@@ -13,6 +13,7 @@ from msgspec import json
 
 from plumbline.harness.cell import AXES, id_of, shown_model
 from plumbline.harness.rows import Row
+from plumbline.harness.studies.report import Evidence
 from plumbline.harness.views.report.picture import CELLS, COLOURS, SHAPES, Picture, where_and_when
 from plumbline.texts import number_of
 
@@ -199,6 +200,12 @@ def elsewhere(left_out: int, thing: str, which: str = "") -> str:
     """Say how many things are not drawn, and which."""
     more = f"{number_of(left_out, f'more {thing}')}{which and f', {which}'}"
     return f"Not drawn: {more}; the table and the CSV have them." if left_out > 0 else ""
+
+
+def beyond(evidence: Evidence) -> str:
+    """Say that a page holds a choice of the records, where it does."""
+    shown, rows = len(evidence.shown), len(evidence.rows)
+    return f"Looked at are the {shown} records of {rows} that this page holds." if shown < rows else ""
 
 
 def sentence(words: str) -> str:

@@ -49,6 +49,13 @@ def test_a_layer_in_two_parts_has_its_macs_once() -> None:
     assert (row["seconds"], row["macs"], row["parts"]) == (3e-3, 500, 2)
 
 
+def test_what_belongs_to_no_layer_or_to_the_model_itself_is_in_the_sum() -> None:
+    told = [Part("one", "Conv", 1e-3, None, "a", 500), Part("all", "Sequential", 2e-3, None, ""), Part("x", "Relu", 3e-3)]
+    whole = record_of(layers=Layers(None, told, 9, 6e-3, 6e-3), latency=latency_of())
+    rows = data_of(layers.pictures(evidence_of(whole))[0], "layers_c0")
+    assert [(row["layer"], row["seconds"]) for row in rows] == [("a", 1e-3), ("(Sequential)", 2e-3), ("(Relu)", 3e-3)]
+
+
 def test_many_layers_are_cut_to_those_that_take_most() -> None:
     evidence = evidence_of(record({f"layer{number}": 1e-3 * (1 + number % 50) for number in range(200)}))
     (picture,) = layers.pictures(evidence)
