@@ -22,6 +22,7 @@ from plumbline.harness.views.report.pictures.drawing import (
     HREF,
     PANEL,
     WIDTH,
+    beyond,
     counted,
     dashes,
     decades,
@@ -81,9 +82,9 @@ def _speedups(evidence: Evidence) -> Iterator[Picture]:
     apart = told_apart("verdict", {word: place for word, place in STYLES.items() if word in _all(more, "verdict")}, "verdict")
     lines = alt.Chart(inline("speedup_lines", _lines(least, most))).mark_line(color=GREY, clip=True)
     intervals = (
-        alt.Chart().mark_rule(opacity=0.6).encode(x=x, y=alt.Y("speedup_low:Q"), y2="speedup_high:Q", color=apart["color"])
+        alt.Chart().mark_rule(opacity=0.8).encode(x=x, y=alt.Y("speedup_low:Q"), y2="speedup_high:Q", color=apart["color"])
     )
-    points = alt.Chart().mark_point(filled=True, size=70, opacity=0.8)
+    points = alt.Chart().mark_point(filled=True, size=70, opacity=0.9)
     tip = told(
         ("id", "cell", ""), ("words", "verdict", ""), ("theoretical_speedup", "theoretical speed-up", ".3g"),
         ("speedup", "realised speed-up", ".3g"), ("interval", "95 % interval", ""), ("loss", "points of top-1 lost", ""),
@@ -108,7 +109,7 @@ def _speedups(evidence: Evidence) -> Iterator[Picture]:
         "theoretical gain.",
         *(sentence(words) for words in explained(records) if not words.startswith(SIZE)),
         _without_speedup([evidence.records[row.key] for row in variants_shown if row.speedup is None]),
-        elsewhere(sum(row.theoretical_speedup is not None for row in evidence.rows) - len(variants_shown), "variant"),
+        beyond(evidence),
     )
 
 
@@ -158,9 +159,11 @@ def _sparsities(evidence: Evidence) -> Iterator[Picture]:
     }
     legend = ["technique, the first of a chain", *(words for kind, words in RINGS.items() if kind in _all(more, "trained"))]
     apart = told_apart("technique", styles_of(sorted(techniques.values(), key=_position)), legend, columns=4)
-    fill = alt.Fill(field="technique", type="nominal", scale=apart["color"]["scale"], legend=None)
-    shares = alt.Scale(domain=list(TRAINED.values()), range=[0.85, 0.0, 0.4])
-    trained = alt.FillOpacity(field="trained", type="nominal", scale=shares, legend=None)  # of which Vega draws no legend
+    fill = alt.Fill(field="technique", type="nominal", scale=apart["color"]["scale"], legend=apart["color"]["legend"])
+    shares = alt.Scale(type="ordinal", domain=list(TRAINED.values()), range=[0.85, 0.0, 0.4])
+    trained = alt.FillOpacity(
+        field="trained", type="ordinal", sort=list(TRAINED.values()), scale=shares, legend=None
+    )  # of which Vega draws no legend
     left = [_known(row.nonzero_share) for row in drawn]
     axis = alt.Axis(format="~%", values=decades(left), labelOverlap=True)
     x = alt.X("nonzero_share:Q", title="parameters not zero", axis=axis, scale=logarithmic(left, 1.1))
@@ -169,7 +172,9 @@ def _sparsities(evidence: Evidence) -> Iterator[Picture]:
         ("id", "cell", ""), ("top1", "top-1", ".2%"), ("ends", "95 % interval", ""), ("nonzero_share", "not zero", ".3~%"),
         ("trained", "training", ""),
     )  # fmt: skip
-    points = alt.Chart().mark_point(size=70).encode(x=x, y=y, fill=fill, fillOpacity=trained, tooltip=tip, **apart, **HREF)
+    points = (
+        alt.Chart().mark_point(size=70, opacity=1).encode(x=x, y=y, fill=fill, fillOpacity=trained, tooltip=tip, **apart, **HREF)
+    )
     layers = alt.layer(_dense(), _intervals(x, apart["color"]), points).properties(**_size(panels))
     yield picture(
         "accuracy-by-sparsity",
@@ -182,6 +187,7 @@ def _sparsities(evidence: Evidence) -> Iterator[Picture]:
         "sessions are left out." if len(able) - len(nothing_left) > len(rows) else "",
         f"{len(nothing_left)} with no parameter left cannot be drawn." if nothing_left else "",
         elsewhere(len(rows) - len(drawn), "variant", "of other models"),
+        beyond(evidence),
     )  # fmt: skip
 
 
@@ -224,8 +230,8 @@ def _sweep(evidence: Evidence, technique: str, drawn: Mapping[str, Any], panels:
 
     def quantity(field: str, title: str, *below: Any) -> Any:
         y = alt.Y(f"{field}:Q", title=title, axis=alt.Axis(format="~%"), scale=alt.Scale(zero=field != "top1"))
-        line = alt.Chart().mark_line(opacity=0.7).encode(x=x, y=y, color=apart["color"])
-        point = alt.Chart().mark_point(filled=True, size=70).encode(x=x, y=y, tooltip=tip, **apart, **HREF)
+        line = alt.Chart().mark_line().encode(x=x, y=y, color=apart["color"])
+        point = alt.Chart().mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, tooltip=tip, **apart, **HREF)
         return _facets(alt.layer(*below, line, point).properties(**_size(panels, 150)), panels)
 
     chart = alt.vconcat(
@@ -241,6 +247,7 @@ def _sweep(evidence: Evidence, technique: str, drawn: Mapping[str, Any], panels:
         f"Each point is a net that was trained with {technique} alone, once; bars are Wilson's 95 % intervals, and the dashed "
         "line is the dense net on the same images. Logarithmic from left to right.",
         f"{left_out} more are left out, of models with one {swept} only or beyond {PANELS} panels." if left_out else "",
+        beyond(evidence),
     )
 
 
@@ -255,7 +262,7 @@ def _dense() -> Any:
 
 
 def _intervals(x: Any, color: Any) -> Any:
-    rule = alt.Chart().mark_rule(opacity=0.5).transform_filter("isValid(datum.top1_low)")
+    rule = alt.Chart().mark_rule(opacity=0.8).transform_filter("isValid(datum.top1_low)")
     return rule.encode(x=x, y=alt.Y("top1_low:Q"), y2="top1_high:Q", color=color)
 
 

@@ -21,8 +21,10 @@ from plumbline.harness.views.report.pictures.drawing import (
     HREF,
     STEP,
     WIDTH,
+    beyond,
     elsewhere,
     in_common,
+    inline,
     kept,
     labels,
     logarithmic,
@@ -103,15 +105,15 @@ def _picture(
     y = named("label", [texts[row.key] for row in of_first])
     ends = [end for each in more.values() for end in (each["low"], each["ratio"], each["high"]) if end is not None]
     x = alt.X("ratio:Q", title="latency, times the first device's", scale=logarithmic(ends), axis=ratio_axis(ends))
-    one = alt.Chart(alt.InlineData(values=[{"one": 1}], name="one")).mark_rule(color=GREY).encode(x=alt.X("one:Q"))
+    one = alt.Chart(inline("one", [{"one": 1}])).mark_rule(color=GREY).encode(x=alt.X("one:Q"))
     tip = told(("id", "cell", ""), ("full", "device", ""), ("ms", "latency, ms", ""), ("ratio", "times the first", ".3~g"),
                ("ends", "95 % interval", ""))  # fmt: skip
     layers = alt.layer(
         one,
-        alt.Chart().mark_rule(strokeWidth=2, opacity=0.6).transform_filter("isValid(datum.low)").encode(
+        alt.Chart().mark_rule(strokeWidth=2, opacity=0.8).transform_filter("isValid(datum.low)").encode(
             x=alt.X("low:Q"), x2="high:Q", y=y, color=apart["color"]
         ),
-        alt.Chart().mark_point(filled=True, size=70).encode(x=x, y=y, tooltip=tip, **apart, **HREF),
+        alt.Chart().mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, tooltip=tip, **apart, **HREF),
     ).properties(width=WIDTH, height=alt.Step(STEP))  # fmt: skip
     chart = of_cells(layers, "devices", more).transform_calculate(
         ms=or_unavailable("latency_s", ".4~g", "1000"),
@@ -127,6 +129,7 @@ def _picture(
         "95 % intervals of the ratio of medians (Zou and Donner 2008). One name of a target may be several machines, so "
         "that a device is a machine's hardware and its target; of each the last session counts.",
         summary,
+        beyond(evidence),
         in_common([_anywhere(row) for row in of_first]),
         *left_out,
     )

@@ -146,7 +146,7 @@ def _chart(rows: list[dict[str, Any]], names: list[str]) -> Any:
         of("level").mark_rule(strokeWidth=2, color=GREY).encode(x=x, x2="until:Q", y=y),
         of("drift").mark_line(strokeWidth=2, color=GREY, strokeDash=[6, 4]).encode(x=x, y=y),
         of("change").mark_rule(strokeDash=[2, 2]).encode(x=x, color=apart["color"], tooltip=change),
-        of("change").mark_point(filled=True, size=70).encode(x=x, y=alt.value(6), tooltip=change, **apart),
+        of("change").mark_point(filled=True, size=70, opacity=1).encode(x=x, y=alt.value(6), tooltip=change, **apart),
         base.transform_filter("isValid(datum.shown)")
         .mark_text(align="left", dx=6, baseline="middle")
         .encode(x=x, y=alt.value(6), text="shown:N"),

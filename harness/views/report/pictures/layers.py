@@ -16,6 +16,7 @@ from plumbline.harness.views.report.picture import COLOURS, Picture
 from plumbline.harness.views.report.pictures.drawing import (
     GREY,
     HREF,
+    beyond,
     counted,
     inline,
     link,
@@ -30,6 +31,7 @@ from plumbline.texts import number_of
 
 CELLS_SHOWN, PAIRS_SHOWN, ROWS = 4, 4, 30
 OWN, PARENT = "this cell", "its dense parent"
+WHOLE = "(the model itself)"  # a layer without a name
 
 
 def pictures(evidence: Evidence) -> list[Picture]:
@@ -65,6 +67,7 @@ def _spent(evidence: Evidence, known: Sequence[Row], silent: str) -> Iterator[Pi
             rest,
             sentence(summary(record.layers)),
             left_out if others else "",
+            beyond(evidence),
             silent,
         )
 
@@ -78,7 +81,7 @@ def _layers(record: Record, where: str | None) -> list[dict[str, Any]]:
         name = part.layer or f"({part.operator})"
         one = found.setdefault(name, {"layer": name, "seconds": seconds.get(name, 0.0), "macs": None, "parts": 0, "link": where})
         one["parts"] += 1
-        if part.layer is None:
+        if not part.layer:  # of none, or the model itself
             one["seconds"] += part.seconds
         elif part.macs:
             one["macs"] = max(one["macs"] or 0, part.macs)  # a layer in several parts: each of them has all of its MACs
@@ -134,7 +137,9 @@ def _differences(evidence: Evidence, known: Sequence[Row]) -> Iterator[Picture]:
     pairs.sort(key=lambda pair: -_relative(found[pair[0].key][-1]))
     for row, parent in pairs[:PAIRS_SHOWN]:
         *layers, whole = found[row.key]
-        rows = [{"layer": name, "seconds": own, "against": against, "link": link(row)} for name, own, against in layers]
+        rows: list[dict[str, Any]] = [
+            {"layer": name or WHOLE, "seconds": own, "against": against, "link": link(row)} for name, own, against in layers
+        ]
         large = sorted(rows, key=lambda one: -abs(one["seconds"] - one["against"]))[:ROWS]
         shown = [one for one in rows if one in large]
         sums = f"The sum is {whole[1] * 1e3:.3g} ms, and {whole[2] * 1e3:.3g} ms of the parent."
@@ -169,7 +174,7 @@ def _dumbbells(name: str, rows: Sequence[dict[str, Any]]) -> Any:
     y = named("layer", order, labelLimit=200)
     apart = told_apart("which", {OWN: 0, PARENT: 1}, "time of the layer in")
     between = alt.Chart().mark_rule(color=GREY, strokeWidth=2).encode(x=alt.X("ms:Q", title="time (ms)"), x2="other_ms:Q", y=y)
-    ends = alt.Chart().mark_point(filled=True, size=70).transform_fold(["ms", "other_ms"], as_=["end", "time"])
+    ends = alt.Chart().mark_point(filled=True, size=70, opacity=1).transform_fold(["ms", "other_ms"], as_=["end", "time"])
     ends = ends.transform_calculate(which=f"datum.end == 'ms' ? '{OWN}' : '{PARENT}'")
     chart = alt.layer(
         between, ends.encode(x=alt.X("time:Q"), y=y, tooltip=tip, **apart, **HREF), data=inline(name, rows)

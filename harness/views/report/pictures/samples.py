@@ -23,6 +23,7 @@ from plumbline.harness.views.report.pictures.drawing import (
     LOG_LABELS,
     STEP,
     WIDTH,
+    beyond,
     counted,
     elsewhere,
     in_common,
@@ -136,7 +137,7 @@ def _distributions(evidence: Evidence) -> Iterator[Picture]:
     chart = alt.layer(
         ticks,
         interval.encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=apart["color"]),
-        bounds.mark_point(filled=True, size=70).encode(x=x, y=y, tooltip=told(*tip), **apart, **HREF),
+        bounds.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, tooltip=told(*tip), **apart, **HREF),
     ).properties(width=WIDTH, height=alt.Step(STEP))
     without = [row for row in evidence.shown if row.latency_s is not None and row.key not in {row.key for row, _, _ in able}]
     yield picture(
@@ -148,6 +149,7 @@ def _distributions(evidence: Evidence) -> Iterator[Picture]:
         f"cells, the odd ones first: {counted((reason.kind for _, _, reason in chosen), most=4)}. Each record has its quantiles.",
         "A percentile without a bound had too few samples (64 for p90, 662 for p99).",
         in_common(rows),
+        beyond(evidence),
         f"{number_of(len(without), 'cell')} that {'was' if len(without) == 1 else 'were'} timed without samples cannot be drawn."
         if without
         else "",
@@ -211,7 +213,7 @@ def binned(samples_s: Sequence[float], begin_s: float) -> Iterator[dict[str, flo
 
 def _timeline(row: Row, latency: Latency, ends_s: float) -> Any:
     model = latency.model
-    rows = [{**each, "link": link(row)} for each in binned(model.samples_s, model.warmup_s)]
+    rows: list[dict[str, Any]] = [{**each, "link": link(row)} for each in binned(model.samples_s, model.warmup_s)]
     base = alt.Chart(inline(f"order_{row.key}", rows)).transform_calculate(
         ms="datum.median_s * 1000", low="datum.least_s * 1000", high="datum.most_s * 1000"
     )

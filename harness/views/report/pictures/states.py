@@ -11,7 +11,7 @@ import altair as alt
 from plumbline.harness.rows import Row
 from plumbline.harness.studies.report import Evidence
 from plumbline.harness.views.report.picture import Picture
-from plumbline.harness.views.report.pictures.drawing import HREF, WIDTH, counted, inline, link, picture, told, told_apart
+from plumbline.harness.views.report.pictures.drawing import HREF, WIDTH, beyond, counted, inline, link, picture, told, told_apart
 from plumbline.harness.views.report.pictures.samples import SEEN, seen
 from plumbline.texts import number_of
 
@@ -53,6 +53,7 @@ def _states(evidence: Evidence) -> Iterator[Picture]:
         f"The same all the time: {'; '.join(constant)}." if constant else "",
         _unread(evidence, rows),
         f"{len(rows)} of {len(session)} cells are drawn, evenly spaced." if len(rows) < len(session) else "",
+        beyond(evidence),
         f"This is the last of {number_of(sessions, 'session')}." if sessions > 1 else "",
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from plumbline.harness.facts import Delivery, Promise
@@ -10,7 +13,7 @@ from plumbline.harness.record import Record
 from plumbline.harness.verdicts.realised import shortfalls
 from plumbline.harness.views.report.picture import COLOURS, Picture
 from tests.harness.views.report.pictures.drawings import check, data_of, drawn, evidence_of, links, marks
-from tests.records import accuracy_of, cell_of, latency_of, prepared_of, record_of
+from tests.records import accuracy_of, cell_of, latency_of, prepared_of, record_of, replace
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -19,7 +22,7 @@ from plumbline.harness.views.report.pictures import compression
 
 
 def variant(
-    name: str, effective: int = 100, speedup: float | None = 5.0, top1: float | None = 0.9, nonzero: int = 10, **fields: object
+    name: str, effective: int = 100, speedup: float | None = 5.0, top1: float | None = 0.9, nonzero: int = 10, **fields: Any
 ) -> Record:
     """Make the record of a variant of a net of 100 parameters and 1,000 MACs."""
     axes = {axis: fields.pop(axis) for axis in ("model", "precision", "batch", "runtime") if axis in fields}
@@ -100,7 +103,10 @@ def test_each_variant_stands_once_with_the_technique_of_its_parsed_name() -> Non
     assert {row["parent_top1"] for row in found.values()} == {0.95}
     assert "2 cells of the same variants in other precisions" in picture.caption
     assert "1 with no parameter left" in picture.caption
-    said = dict(marks(drawn(picture, evidence)))
+    svg = drawn(picture, evidence)
+    fills = dict(re.findall(r'href="[^"#]*(#[^"]+)"><path [^>]*fill-opacity="([^"]*)"', svg))
+    assert fills == {"#c0": "0.85", "#c2": "0", "#c4": "0.4"}, "filled where it was trained, a ring where not"
+    said = dict(marks(svg))
     assert set(said) == {"#c0", "#c2", "#c4"}
     assert "0.1" in said["#c2"] or "10%" in said["#c2"]
     assert "0.8" in said["#c2"] or "80%" in said["#c2"]
@@ -133,3 +139,12 @@ def test_thousands_of_variants_and_of_techniques() -> None:
     assert "other" in shown, "of twelve techniques that nobody knows"
     assert len(shown) == len(COLOURS)
     assert len(data_of(named(found, "promised-and-realised"), "speedup_verdicts")) == len(records)
+
+
+def test_a_page_that_holds_a_choice_of_the_records_says_so() -> None:
+    whole = evidence_of(variant("prune90"), variant("prune50"), variant("filter50"))
+    few = replace(whole, records={key: record for key, record in whole.records.items() if key != "c1"})
+    for picture in compression.pictures(few):
+        assert "Looked at are the 2 records of 3 that this page holds." in picture.caption
+        assert "#c1" not in links(drawn(picture, few))
+    assert "Looked at" not in compression.pictures(whole)[0].caption

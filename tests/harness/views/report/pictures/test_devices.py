@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from plumbline.harness.machine import Machine
@@ -19,7 +21,7 @@ from plumbline.harness.views.report.pictures import devices
 A, B = (Machine(id=name, cpu_model=f"processor {name}", cores_allowed=4, architecture="aarch64") for name in "ab")
 
 
-def record(machine: Machine, median_s: float, at: int = 1, **axes: object) -> Record:
+def record(machine: Machine, median_s: float, at: int = 1, **axes: Any) -> Record:
     latency = latency_of(median_s)
     latency = replace(latency, model=replace(latency.model, interval_s=(median_s * 0.9, median_s * 1.2)))
     return record_of(

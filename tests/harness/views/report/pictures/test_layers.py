@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from plumbline.harness.facts import Layers, Part
@@ -16,7 +18,7 @@ pytest.importorskip("vl_convert")
 from plumbline.harness.views.report.pictures import layers
 
 
-def record(parts: dict[str, float], latency_s: float = 10e-3, **axes: object) -> Record:
+def record(parts: dict[str, float], latency_s: float = 10e-3, **axes: Any) -> Record:
     """Make a record whose layers take that long, beside an addition of a millisecond."""
     told = [Part(f"node_{name}", "Conv", seconds, "float32", name, 10**6) for name, seconds in parts.items()]
     told.append(Part("add", "Add", 1e-3))
@@ -47,6 +49,13 @@ def test_a_layer_in_two_parts_has_its_macs_once() -> None:
     assert (row["seconds"], row["macs"], row["parts"]) == (3e-3, 500, 2)
 
 
+def test_what_belongs_to_no_layer_or_to_the_model_itself_is_in_the_sum() -> None:
+    told = [Part("one", "Conv", 1e-3, None, "a", 500), Part("all", "Sequential", 2e-3, None, ""), Part("x", "Relu", 3e-3)]
+    whole = record_of(layers=Layers(None, told, 9, 6e-3, 6e-3), latency=latency_of())
+    rows = data_of(layers.pictures(evidence_of(whole))[0], "layers_c0")
+    assert [(row["layer"], row["seconds"]) for row in rows] == [("a", 1e-3), ("(Sequential)", 2e-3), ("(Relu)", 3e-3)]
+
+
 def test_many_layers_are_cut_to_those_that_take_most() -> None:
     evidence = evidence_of(record({f"layer{number}": 1e-3 * (1 + number % 50) for number in range(200)}))
     (picture,) = layers.pictures(evidence)
@@ -68,7 +77,7 @@ def test_the_difference_to_the_parent_is_that_of_the_table() -> None:
     *expected, whole = compared(pruned, dense)
     assert [(row["layer"], row["seconds"], row["against"]) for row in data_of(picture, "difference_c1")] == expected
     assert "The sum is 6 ms, and 9 ms of the parent" in picture.caption
-    assert whole[1:] == (pytest.approx(6e-3), pytest.approx(9e-3))
+    assert list(whole[1:]) == pytest.approx([6e-3, 9e-3])
     assert "#c1" in links(drawn(picture, evidence))
 
 
