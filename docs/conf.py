@@ -16,6 +16,7 @@ html_theme = "furo"
 html_title = "plumbline"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+smartquotes = False  # "--option" stays as it is
 html_copy_source = html_show_sphinx = False
 
 myst_heading_anchors = 3  # as GitHub names them

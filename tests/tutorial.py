@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "tutorial.md"
 COMMAND = r"```sh\n(?P<commands>.*?)```"
-OUTPUT = r'<!-- output(?: from "(?P<first>[^"]+)")?(?: to "(?P<end>[^"]+)")?(?: lines (?P<lines>.+?))? -->\n```text\n(?P<text>.*?)```'
+OUTPUT = (
+    r'<!-- output(?: from "(?P<first>[^"]+)")?(?: to "(?P<end>[^"]+)")?(?: lines (?P<lines>.+?))? -->\n```text\n(?P<text>.*?)```'
+)
 PART = re.compile(f"{COMMAND}|{OUTPUT}", re.DOTALL)
+IMAGE = re.compile(r"!\[[^\]]*\]\(pictures/([\w-]+\.png)\)")
 SHOT = "report.png"  # of report.html, beside the pictures that the report writes
 WIDTH, HEIGHT = 1280, 900
 
@@ -84,11 +88,15 @@ def screenshot(page: Path, picture: Path) -> None:
 
 
 def main() -> None:
-    """Follow the tutorial here, and write the page and its picture."""
+    """Follow the tutorial here, and write the page and its pictures."""
     with tempfile.TemporaryDirectory() as name:
         folder = folder_like_a_clone(Path(name))
         PAGE.write_text(followed(PAGE.read_text(), lambda commands: run(commands, folder, os.environ)))
-        screenshot(folder / "report.html", PAGE.parent / "pictures" / SHOT)
+        pictures = PAGE.parent / "pictures"
+        for name in IMAGE.findall(PAGE.read_text()):
+            if name != SHOT:
+                shutil.copy(folder / "pictures" / name, pictures / name)
+        screenshot(folder / "report.html", pictures / SHOT)
 
 
 if __name__ == "__main__":

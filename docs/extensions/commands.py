@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import nested_parse_with_titles
 
-from .docstrings import as_rst
+MARKUP = re.compile(r"([\\*_<\[])")  # of Markdown; help has `code` in backticks, as Markdown has
 
 
 class Options:
@@ -29,21 +30,21 @@ class Options:
 
 
 def described(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Write what a parser takes, in reStructuredText: an entry an option or argument, with its help."""
-    yield f".. program:: {parser.prog}"
-    yield ""
+    """Write what a parser takes, in Markdown: an entry an option or argument, with its help."""
+    yield from (f"```{{program}} {parser.prog}", "```", "")
     formatter = parser._get_formatter()
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction):
             continue
-        metavar = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
-        if not action.option_strings:
-            metavar = formatter._format_args(action, formatter._get_default_metavar_for_positional(action))
-        names = [f"{name} {metavar}".strip() for name in action.option_strings] or [metavar]
-        yield f".. option:: {', '.join(names)}"
-        yield ""
-        yield f"   {as_rst(formatter._expand_help(action)) if action.help else ''}"
-        yield ""
+        usual = (
+            formatter._get_default_metavar_for_optional
+            if action.option_strings
+            else formatter._get_default_metavar_for_positional
+        )
+        takes = formatter._format_args(action, usual(action))
+        names = [f"{name} {takes}".strip() for name in action.option_strings] or [takes]
+        words = formatter._expand_help(action) if action.help else ""
+        yield from (f"```{{option}} {', '.join(names)}", MARKUP.sub(r"\\\1", words), "```", "")
 
 
 class _Written(SphinxDirective):
@@ -67,10 +68,10 @@ class Commands(_Written):
         from plumbline.harness.cli import parsers
 
         for name, parser in parsers()[1].items():
-            yield from (f".. _plumbline-{name}:", "", f"plumbline {name}", "-" * (10 + len(name)), "")
-            yield from (as_rst(f"{(parser.description or name)[0].upper()}{(parser.description or name)[1:]}."), "")
+            words = MARKUP.sub(r"\\\1", parser.description or name)
             usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
-            yield from (".. code-block:: text", "   :class: usage", "", f"   {usage}", "")
+            yield from (f"## plumbline {name}", "", f"{words[0].upper()}{words[1:]}.", "")
+            yield from ("```{code-block} text", ":class: usage", usage, "```", "")
             yield from described(parser)
 
 
