@@ -136,7 +136,7 @@ def _measured(length: Callable[[int], float], count: int) -> Any:
 
 def _memory() -> Iterator[Check]:
     """Allocations of known size, written to from end to end."""
-    free = psutil.virtual_memory().available
+    free = machine.memory_free()
     for count in ALLOCATED:
         truth = f"an allocation of {size(count)}"
         if 2 * count > free:

@@ -98,6 +98,14 @@ def test_the_clock_keeps_the_time_of_one_that_nobody_adjusts() -> None:
     assert sleep.got is not None and sleep.got >= 0.02, "no sleep is shorter than asked for"
 
 
+def test_what_does_not_fit_into_a_container_is_not_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a host with enough; the kernel would kill the doctor."""
+    monkeypatch.setattr(examining.machine, "memory_free", lambda: 150 * 10**6)
+    small, *others = examining._memory()
+    assert small.unavailable is None and small.got is not None
+    assert [check.unavailable for check in others] == ["150 MB are free, and half of that is not touched"] * 2
+
+
 def kernel(root: Path, **files: str) -> Path:
     names = {
         "governor": "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
