@@ -123,14 +123,14 @@ def finite(values: float | Sequence[float]) -> list[float]:
     return found
 
 
-def number(text: str, what: str) -> float:
-    """Read a number that a sensor shows. Raises Unavailable of garbage: no number, not finite, below zero."""
+def number(text: str, what: str, least: float = 0.0) -> float:
+    """Read a number that a sensor shows. Raises Unavailable of garbage: no number, not finite, below the least that can be."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise Unavailable(f"{what}: expected a number of 0 or more, got {text[:40]!r}")
+    if not (math.isfinite(value) and value >= least):
+        raise Unavailable(f"{what}: expected a number of {least:g} or more, got {text[:40]!r}")
     return value
 
 
@@ -142,9 +142,9 @@ def text_of(path: Path) -> str:
         raise Unavailable(f"{path.name} cannot be read: {error.strerror}") from error
 
 
-def number_of(path: Path) -> float:
+def number_of(path: Path, least: float = 0.0) -> float:
     """Read a number from a small file of the kernel. Raises Unavailable."""
-    return number(text_of(path), path.name)
+    return number(text_of(path), path.name, least)
 
 
 def on_tegra(root: Path) -> bool:

@@ -332,7 +332,17 @@ def changed(device: Box, **texts: str) -> Box:
 
 def test_a_sensor_that_shows_garbage(tmp_path: Path) -> None:
     found = measured(changed(box("orin_nano", tmp_path), curr1_input="-2147483648"))["rails"]
-    assert found.unavailable == "curr1_input: expected a number of 0 or more, got '-2147483648'"
+    assert found.unavailable == "curr1_input: expected a number of -80 or more, got '-2147483648'"
+
+
+def test_a_rail_that_takes_nothing_may_show_a_little_less(tmp_path: Path) -> None:
+    """An AGX Orin whose accelerators are off: 8 mA at 20 V less than nothing, by the monitor's own offset."""
+    device = box("agx_orin", tmp_path)
+    device.changes["sys/bus/i2c/devices/1-0040/hwmon/hwmon3/curr2_input"] = "-8"
+    device.clock.advance(0.0)
+    found = measured(device)["rails"]
+    assert found.unavailable is None
+    assert found.idle_w == pytest.approx(9.0 - 1.0 - 0.16)
 
 
 def test_a_sensor_that_shows_garbage_once_it_is_busy(tmp_path: Path) -> None:
@@ -346,7 +356,7 @@ def test_a_sensor_that_shows_garbage_once_it_is_busy(tmp_path: Path) -> None:
 
     device.clock._went = went
     found = measured(device)["rails"]
-    assert "readings failed: curr1_input: expected a number of 0 or more, got 'garbage'" in (found.unavailable or "")
+    assert "readings failed: curr1_input: expected a number of -80 or more, got 'garbage'" in (found.unavailable or "")
     assert found.idle_w == pytest.approx(5.0)
 
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from plumbline.harness import timing
 from plumbline.harness.examination import BETTER, FIT, MISSING, UNFIT, Check, Circumstance, Examination
+from plumbline.harness.meters import METERS, EnergyMeter, Rail
 from plumbline.harness.probe import examining, memory
 from plumbline.harness.readings import read
 from plumbline.harness.settings import Settings
@@ -152,6 +153,18 @@ def test_a_busy_machine_is_not_fit_and_what_cannot_be_read_is_named() -> None:
     assert "cannot be read: waited (no file)" in busy.found
     quiet = examining._others({"others": read("1", "machine", 0.01)})
     assert (quiet.verdict, quiet.found) == (FIT, "nothing disturbs")
+
+
+def test_a_meter_that_breaks_is_not_here_and_the_doctor_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(EnergyMeter):
+        """A meter of a stranger."""
+
+        def open(self) -> Rail:
+            raise OSError("no such device")
+
+    monkeypatch.setitem(METERS, "broken", Broken)
+    found = {each.name: each for each in examining._meters(tmp_path, "cpu")}
+    assert found["energy by broken"].verdict == MISSING and found["energy by broken"].advice == "OSError: no such device"
 
 
 def test_what_makes_a_machine_unfit_is_named() -> None:
