@@ -194,7 +194,7 @@ def test_the_last_minute_is_compared_with_the_first(factor: float) -> None:
 
 
 def test_a_soak_is_stopped_where_the_machine_becomes_too_hot_and_keeps_what_it_has() -> None:
-    """Half a degree a second from 40 °C, and calls a tenth slower from 60 s on: above 85 °C after 92 s."""
+    """Half a degree a second from 40 °C, and calls a tenth slower from 60 s on: above 85 °C in the 92nd row."""
     machine = slower(1.1, 60.0)[0]
     temperatures = count(40.0, 0.5)
 
