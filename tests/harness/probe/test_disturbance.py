@@ -49,9 +49,9 @@ class Kernel:
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             (self.root / name).write_text(text)
 
-    def clocks(self, khz: list[int]) -> None:
-        """Show the clock of each processor that may be used."""
-        for number, clock in zip(sorted(disturbance.allowed_processors()), khz, strict=True):
+    def clocks(self, khz: dict[int, int]) -> None:
+        """Show the clocks of processors."""
+        for number, clock in khz.items():
             file = self.root / f"sys/devices/system/cpu/cpu{number}/cpufreq/scaling_cur_freq"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"{clock}\n")
@@ -114,10 +114,10 @@ def test_switches_and_faults_are_those_since_it_began(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("own_s", "drop"), [(0.9, 0.25), (0.1, None)])
 def test_a_clock_that_falls_is_seen_where_this_process_was_awake(kernel: Kernel, own_s: float, drop: float | None) -> None:
     """Processors that sleep slow down, on every machine that saves power; that disturbs nobody."""
-    kernel.clocks([2_000_000])
+    kernel.clocks({CPU: 2_000_000})
     begun = kernel.begin()
     kernel.now, kernel.own = 1.0, own_s
-    kernel.clocks([1_500_000])
+    kernel.clocks({CPU: 1_500_000})
     found = begun.read()["clock_drop"]
     assert found.value == drop
     assert (found.unavailable is None) == (drop is not None)
@@ -126,10 +126,10 @@ def test_a_clock_that_falls_is_seen_where_this_process_was_awake(kernel: Kernel,
 def test_the_clock_is_that_of_the_processor_that_is_awake(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mean would have fallen by a fifth, as a processor that is not used went to sleep."""
     monkeypatch.setattr(disturbance, "allowed_processors", lambda: {0, 1})
-    kernel.clocks([2_000_000, 2_000_000])
+    kernel.clocks({0: 2_000_000, 1: 2_000_000})
     begun = kernel.begin()
     kernel.now, kernel.own = 1.0, 1.0
-    kernel.clocks([2_000_000, 1_200_000])
+    kernel.clocks({0: 2_000_000, 1: 1_200_000})
     assert values(begun)["clock_drop"] == 0.0
 
 

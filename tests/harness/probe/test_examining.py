@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from plumbline.harness import timing
+from plumbline.harness import machine, timing
 from plumbline.harness.examination import BETTER, FIT, MISSING, UNFIT, Check, Circumstance, Examination
 from plumbline.harness.meters import METERS, EnergyMeter, Rail
 from plumbline.harness.probe import examining, memory
@@ -101,7 +101,7 @@ def test_the_clock_keeps_the_time_of_one_that_nobody_adjusts() -> None:
 
 def test_what_does_not_fit_into_a_container_is_not_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a host with enough; the kernel would kill the doctor."""
-    monkeypatch.setattr(examining.machine, "memory_free", lambda: 150 * 10**6)
+    monkeypatch.setattr(machine, "memory_free", lambda: 150 * 10**6)
     small, *others = examining._memory()
     assert small.unavailable is None and small.got is not None
     assert [check.unavailable for check in others] == ["150 MB are free, and half of that is not touched"] * 2
