@@ -221,7 +221,8 @@ def _again(
 
     A record whose samples are damaged becomes a problem, and is shown no more.
     """
-    records, sessions = {}, []
+    records: dict[str, Record] = {}
+    sessions: list[Record] = []
     for key, place in list(scan.places.items()):
         if key not in shown and key not in in_history:
             continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import TypeVar
 
 from plumbline.harness.outcomes import OK
@@ -21,12 +22,12 @@ Some = TypeVar("Some")
 def chosen(rows: Sequence[Row], most: int) -> list[Row]:
     """Return `most` rows at most, in their order, and always the same ones.
 
-    First those that no other row beats in two quantities at once, with their dense parents; then those that did not end ok; then
-    every n-th of the others.
+    First those that no other row beats in two quantities at once, the ends of each such frontier before its middle, with their
+    dense parents; then those that did not end ok; then every n-th of the others.
     """
     if len(rows) <= most:
         return list(rows)
-    best = evenly(best_of(rows), math.ceil(BEST * most))
+    best = evenly(best_of(rows, math.ceil(BEST * most / 2)), math.ceil(BEST * most))
     wrong = evenly([row for row in rows if row.outcome != OK], math.ceil(WRONG * most))
     kept = {row.key for row in (*best, *wrong)}
     others = evenly([row for row in rows if row.key not in kept], most - len(kept))
@@ -34,38 +35,34 @@ def chosen(rows: Sequence[Row], most: int) -> list[Row]:
     return [row for row in rows if row.key in kept]
 
 
-def best_of(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that are on a frontier of two quantities, and the dense parents of those that are variants."""
+def best_of(rows: Sequence[Row], most: int) -> list[Row]:
+    """Return rows on a frontier of two quantities, about `most` of them, and the dense parents of those that are variants."""
     groups: dict[tuple[str, str, str | None], list[Row]] = {}
     for row in rows:
         if row.measured:
             groups.setdefault((row.machine_id, row.target, row.data), []).append(row)
-    best = {row.key for group in groups.values() for pair in TRADED for row in frontier(group, *pair)}
+    frontiers = [frontier(group, *pair) for group in groups.values() for pair in TRADED]
+    each = max(2, most // max(1, len(frontiers)))
+    best = {row.key for found in frontiers for row in evenly(found, each)}
     parents = {(row.machine_id, row.session, row.parent) for row in rows if row.key in best and row.parent}
     return [row for row in rows if row.key in best or (row.machine_id, row.session, row.id) in parents]
 
 
-def frontier(rows: Iterable[Row], first: str, second: str) -> list[Row]:
+def frontier(rows: Sequence[Row], first: str, second: str) -> list[Row]:
     """Return the rows that no other one equals or beats in both quantities, the best by the first one first."""
-    costs = [(_cost(row, first), _cost(row, second), row) for row in rows]
+    signs = [-1 if QUANTITIES[name].better == "higher" else 1 for name in (first, second)]
+    values = enumerate(map(attrgetter(first, second), rows))
+    costs = sorted((signs[0] * a, signs[1] * b, at) for at, (a, b) in values if a is not None and b is not None)
     found, best = [], math.inf
-    for _, cost, row in sorted((each for each in costs if each[0] < math.inf), key=lambda each: each[:2]):
+    for _, cost, at in costs:
         if cost < best:
             best = cost
-            found.append(row)
+            found.append(rows[at])
     return found
 
 
 def evenly(some: Sequence[Some], most: int) -> list[Some]:
-    """Return `most` of a sequence at most, the first one and others at even distances."""
+    """Return `most` of a sequence at most: its ends, and others at even distances."""
     if len(some) <= most:
         return list(some)
-    return [some[number * len(some) // most] for number in range(most)]
-
-
-def _cost(row: Row, quantity: str) -> float:
-    """Return a quantity so that less of it is better; infinite where it was not measured."""
-    value = getattr(row, quantity)
-    if value is None:
-        return math.inf
-    return -value if QUANTITIES[quantity].better == "higher" else float(value)
+    return [some[round(number * (len(some) - 1) / max(1, most - 1))] for number in range(most)]

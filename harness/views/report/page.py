@@ -166,7 +166,7 @@ def doubts(rows: Iterable[Row]) -> list[Reason]:
     for row in rows:
         if row.latency_s is None:
             continue
-        for text in filter(None, (row.disturbed, row.remarks)):
+        for text in filter(None, "; ".join(filter(None, (row.disturbed, row.remarks))).split("; ")):
             found.setdefault(_kind(text), []).append(row)
         if row.vague:
             found.setdefault("the median is known to no better than 10 %", []).append(row)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from plumbline.harness import messages
 from plumbline.harness.rows import Row
 from plumbline.harness.views.report.picture import CELLS, Picture
@@ -17,10 +19,13 @@ _NAMED = b'"name":"' + CELLS.encode() + b'"'
 
 
 def draw(picture: Picture, cells: Sequence[dict[str, Any]], form: str) -> bytes:
-    """Return a picture in one of FORMATS. `cells` are the data of that name, as `cells_of` makes them."""
+    """Return a picture in one of FORMATS. `cells` are the data of that name, as `cells_of` makes them.
+
+    It has no links: the records are on the page.
+    """
     import vl_convert
 
-    specification = {**picture.specification, "config": {**_PAPER, **picture.specification.get("config", {})}}
+    specification = {**_without_links(picture.specification), "config": {**_PAPER, **picture.specification.get("config", {})}}
     if _NAMED in messages.encode(picture.specification):
         specification["datasets"] = {**picture.specification.get("datasets", {}), CELLS: cells}
     if form == "png":
@@ -28,9 +33,15 @@ def draw(picture: Picture, cells: Sequence[dict[str, Any]], form: str) -> bytes:
     return str(vl_convert.vegalite_to_svg(specification)).encode()
 
 
+def _without_links(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_links(each) for key, each in value.items() if key != "href"}
+    return [_without_links(each) for each in value] if isinstance(value, list) else value
+
+
 def cells_of(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Return rows as the data that all charts of cells share."""
-    return [{**messages.plain(row), "link": f"#{row.key}"} for row in rows]
+    return [{**msgspec.to_builtins(row), "link": f"#{row.key}"} for row in rows]
 
 
 def write(pictures: Iterable[Picture], rows: Iterable[Row], folder: Path, formats: Sequence[str]) -> list[Path]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from operator import attrgetter
 from typing import TYPE_CHECKING, get_type_hints
 
 from plumbline.harness.cell import AXES
@@ -49,8 +49,7 @@ def _frame(rows: Sequence[Row]) -> polars.DataFrame:
     columns = []
     for name in Row.__struct_fields__:
         kind = next(kind for kind in types if kind is hints[name] or kind in getattr(hints[name], "__args__", ()))
-        values = (getattr(row, name) for row in rows)
-        columns.append(polars.Series(name, [None if value is None else kind(value) for value in values], types[kind]))
+        columns.append(polars.Series(name, list(map(attrgetter(name), rows)), types[kind]))
     return polars.DataFrame(columns)
 
 
@@ -166,7 +165,8 @@ def _listed(title: str, lines: Sequence[str], most: int) -> str:
 
 def _code(text: str) -> str:
     """Return text as code in a line, whatever is in it: as references to characters where a backtick or a bar would end it."""
-    short = textwrap.shorten(text, TEXT, placeholder=" ...")
+    line = " ".join(text.split())
+    short = line if len(line) <= TEXT else f"{line[: TEXT - 4]} ..."
     if not short:
         return ""
     if not any(letter in short for letter in "`|\\"):

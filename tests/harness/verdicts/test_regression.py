@@ -60,7 +60,7 @@ def test_the_error_of_a_pair_is_how_much_its_effect_varies() -> None:
     base = [1.0] * 40
     heads = [[math.exp(chance.gauss(0, 0.5 if chance.random() < 0.1 else 0.05)) for _ in base] for _ in range(2000)]
     seen = stdev(pair_effect(base, head) for head in heads)
-    assert fmean(pair_error(base, head) for head in heads) == pytest.approx(seen, rel=0.1)
+    assert 1 <= fmean(pair_error(base, head) for head in heads) / seen <= 1.15, "quartiles of 40 rounds lie a little too far out"
 
 
 def test_the_mean_of_few_pairs_is_students() -> None:

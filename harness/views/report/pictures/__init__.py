@@ -8,7 +8,7 @@ from plumbline.harness.studies.report import Evidence
 from plumbline.harness.views.report.picture import Picture
 
 # The files, in the order of their pictures on the page.
-KINDS: tuple[str, ...] = ()
+KINDS = ("tradeoffs", "scaling", "compression", "layers", "samples", "states", "devices", "history", "gate")
 
 
 def pictures(evidence: Evidence) -> list[Picture]:
