@@ -1,4 +1,4 @@
-"""The site: `sphinx-build -W --keep-going -b html docs docs/_build`. Nothing is fetched, neither here nor by a reader's browser."""
+"""The site: `sphinx-build -W --keep-going -b html docs docs/_build`. Nothing is fetched, here or by a reader's browser."""
 
 from __future__ import annotations
 

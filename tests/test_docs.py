@@ -45,8 +45,8 @@ def reached(page: Path) -> set[Path]:
     """The pages below a page, by its tables of contents, and itself."""
     found = {page}
     for tree in TOCTREE.findall(page.read_text()):
-        for entry in (line for line in tree.splitlines() if line and not line.startswith(":")):
-            for below in page.parent.glob(f"{TITLED.sub(r'\1', entry)}.md"):
+        for entry in (TITLED.sub(r"\1", line) for line in tree.splitlines() if line and not line.startswith(":")):
+            for below in page.parent.glob(f"{entry}.md"):
                 found |= reached(below)
     return found
 

@@ -2,7 +2,7 @@
 
 Every `sh` block is run exactly as it is written, in a folder that has benchmarks/ and .venv/ as a clone has. A comment
 `<!-- output from "A" to "B" lines PATTERN -->` before a `text` block says which part of the last command's output stands there:
-from the first line with A to the last one before B, and of those the ones in which the pattern is found. Each part may be left out.
+from the first line with A to the last one before B, and of those the ones in which the pattern is found. Each may be left out.
 """
 
 from __future__ import annotations
