@@ -17,9 +17,10 @@ from plumbline.harness.probe import crossing
 @pytest.fixture(autouse=True)
 def _compiled_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(compiler, "cache_folder", lambda: tmp_path)
-    crossing._library.cache_clear()
+    library = crossing._library
+    library.cache_clear()
     yield
-    crossing._library.cache_clear()
+    library.cache_clear()
 
 
 def one_processor() -> set[int]:
