@@ -10,7 +10,7 @@ const search = element("search"), filters = element("filters"), selects = [...fi
 const heads = [...document.querySelectorAll("#matrix thead th")];
 // Numbers are sorted by their values, not by what is read: the rows of the table are the cells, in their order.
 const quantities = heads.flatMap((head, at) => head.dataset.quantity ? [at] : []);
-DataTable.ext.order.quantity = (settings, at) => data.cells.map((cell) => cell[heads[at].dataset.quantity] ?? "");
+DataTable.ext.order.quantity = (settings, at) => data.cells.map((cell) => cell[heads[at].dataset.quantity] ?? Infinity); // what was not measured comes last
 const table = new DataTable("#matrix", {
   order: [],
   columnDefs: [{ targets: quantities, type: "num", orderDataType: "quantity" }],
