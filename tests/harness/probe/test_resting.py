@@ -37,7 +37,7 @@ class Asker:
         threading.Thread(target=spin, daemon=True).start()
         self.file.with_suffix(".part").write_text(str(os.getpid()))
         self.file.with_suffix(".part").rename(self.file)
-        codes = []
+        codes: list[int] = []
         for _ in range(2):
             rest()
             codes += os.read(self.read_end, 1)
@@ -185,7 +185,7 @@ def test_one_that_never_rests_is_not_waited_for_for_ever(monkeypatch: pytest.Mon
         now[0] += seconds
 
     monkeypatch.setattr(threads, "_runs", lambda task: task.name != str(os.getpid()))
-    thread = beside(threading.Event().wait)  # there is one thread beside this one at least
+    thread = beside(lambda: time.sleep(HOUR_S))  # there is one thread beside this one at least
     assert thread.is_alive()
     assert not threads.settle(lambda: now[0], sleep)
     assert now[0] >= threads.SETTLED_S

@@ -63,7 +63,7 @@ def pictures(evidence: Evidence) -> list[Picture]:
 
 def _speedups(evidence: Evidence) -> Iterator[Picture]:
     variants_shown = [row for row in evidence.shown if row.theoretical_speedup is not None]
-    rows = [row for row in variants_shown if row.speedup is not None]
+    rows = [row for row in variants_shown if row.speedup and row.theoretical_speedup]
     if not rows:
         return
     records = [evidence.records[row.key] for row in rows]
@@ -108,7 +108,7 @@ def _speedups(evidence: Evidence) -> Iterator[Picture]:
         f"its 95 % interval. Both axes are logarithmic. Below the dashed line it realises less than {KEPT:.0%} of its "
         "theoretical gain.",
         *(sentence(words) for words in explained(records) if not words.startswith(SIZE)),
-        _without_speedup([evidence.records[row.key] for row in variants_shown if row.speedup is None]),
+        _without_speedup([evidence.records[row.key] for row in variants_shown if not (row.speedup and row.theoretical_speedup)]),
         beyond(evidence),
     )
 

@@ -160,14 +160,17 @@ COARSE = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 30]
 
 
 def logarithmic(values: Iterable[float], room: float = 1.03, **scale: Any) -> Any:
-    """Return a logarithmic scale that just holds the values; whole powers of ten at its ends would leave most of it empty."""
-    found = list(values)
+    """Return a logarithmic scale that just holds the values; whole powers of ten at its ends would leave most of it empty.
+
+    A value of 0, as of a clock that is too coarse, has no place on it.
+    """
+    found = [value for value in values if value > 0] or [1.0]
     return alt.Scale(type="log", domain=[min(found) / room, max(found) * room], nice=False, **scale)
 
 
 def ratio_axis(values: Iterable[float]) -> Any:
     """Return the axis of ratios, with the more ticks around 1 the less far they reach."""
-    found = list(values)
+    found = [value for value in values if value > 0] or [1.0]
     reach = max(found) / min(found)
     wanted = decades(found) if reach > 30 else COARSE if reach > 4 else FINE
     ticks = [tick for tick in wanted if min(found) <= tick <= max(found)]

@@ -122,7 +122,7 @@ def _plain(row: Judged, links: dict[str, str]) -> dict[str, Any]:
 def reach(rows: Sequence[dict[str, Any]]) -> list[float]:
     """Return the ends of the axis: all effects, what is promised, and intervals as far as three times the largest of these."""
     most = max(EFFECT * 1.5, *(abs(math.log1p(row["effect"])) for row in rows))
-    low = min(math.log1p(row["low"]) for row in rows)
+    low = min(math.log1p(max(row["low"], -1 + 1e-9)) for row in rows)  # 1 and less than that are the same in floating point
     high = max(math.log1p(row["high"]) for row in rows)
     return [math.exp(max(-3 * most, min(low, -EFFECT))) * 0.995, math.exp(min(3 * most, max(high, 1.2 * EFFECT))) * 1.005]
 
@@ -134,7 +134,7 @@ def _part(name: str, rows: Sequence[dict[str, Any]], domain: Sequence[float], ve
         labelOverlap="greedy",
     )
     x = alt.X("times:Q", title="head beside base (slower to the right)", axis=axis,
-              scale=alt.Scale(type="log", domain=list(domain), nice=False))  # fmt: skip
+              scale=alt.Scale(type="log", domain=list(domain), nice=False, clamp=True))  # fmt: skip
     y = named("label", [row["label"] for row in rows])
     apart = told_apart("verdict", verdicts, "verdict")
     tip = told(

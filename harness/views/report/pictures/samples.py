@@ -64,9 +64,13 @@ class Why(Struct, frozen=True, order=True):
     words: str
 
 
+Odd = tuple[Row, Latency, Why]
+
+
 def pictures(evidence: Evidence) -> list[Picture]:
     """Draw the distributions that are least like those of a quiet machine, and the worst of them in time."""
-    return [*_distributions(evidence), *_in_order(evidence)]
+    able = _looked_at(evidence)
+    return [*_distributions(evidence, able), *_in_order(evidence, able)]
 
 
 def quantiles(samples: Sequence[float], count: int = QUANTILES) -> list[tuple[float, float]]:
@@ -90,7 +94,7 @@ def why(latency: Latency) -> Why:
     return Why(3, -tail, TAILS, f"p99 is {tail:.2f} times the median")
 
 
-def _looked_at(evidence: Evidence) -> list[tuple[Row, Latency, Why]]:
+def _looked_at(evidence: Evidence) -> list[Odd]:
     """Return the cells with samples, those first that are to be looked at first."""
     found = []
     for row in evidence.shown:
@@ -100,8 +104,7 @@ def _looked_at(evidence: Evidence) -> list[tuple[Row, Latency, Why]]:
     return sorted(found, key=lambda each: each[2])
 
 
-def _distributions(evidence: Evidence) -> Iterator[Picture]:
-    able = _looked_at(evidence)
+def _distributions(evidence: Evidence, able: Sequence[Odd]) -> Iterator[Picture]:
     chosen = able[:SHOWN]
     if not chosen:
         return
@@ -139,7 +142,7 @@ def _distributions(evidence: Evidence) -> Iterator[Picture]:
         interval.encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=apart["color"]),
         bounds.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, tooltip=told(*tip), **apart, **HREF),
     ).properties(width=WIDTH, height=alt.Step(STEP))
-    without = [row for row in evidence.shown if row.latency_s is not None and row.key not in {row.key for row, _, _ in able}]
+    without = sum(row.latency_s is not None for row in evidence.shown) - len(able)
     yield picture(
         "samples",
         "How far do single inferences lie from the median?",
@@ -150,9 +153,7 @@ def _distributions(evidence: Evidence) -> Iterator[Picture]:
         "A percentile without a bound had too few samples (64 for p90, 662 for p99).",
         in_common(rows),
         beyond(evidence),
-        f"{number_of(len(without), 'cell')} that {'was' if len(without) == 1 else 'were'} timed without samples cannot be drawn."
-        if without
-        else "",
+        f"Timed without samples, so that nothing can be drawn: {number_of(without, 'cell')}." if without else "",
     )
 
 
@@ -166,9 +167,8 @@ def _marks(latency: Latency) -> Iterator[dict[str, Any]]:
             yield {"part": part, "seconds": bound, "low_s": None, "high_s": None}
 
 
-def _in_order(evidence: Evidence) -> Iterator[Picture]:
+def _in_order(evidence: Evidence, able: Sequence[Odd]) -> Iterator[Picture]:
     """One picture for each cell: its samples in time, and below them what meters read at a rate that is known."""
-    able = _looked_at(evidence)
     long = [each for each in able if len(each[1].model.samples_s) >= FEW]
     odd = [each for each in long if each[2].kind != TAILS]
     metered = [each for each in long if each[2].kind == TAILS and (_rated(each[1]) or _powers(each[1]))]

@@ -15,7 +15,7 @@ from plumbline.harness.views.report.pictures.drawing import HREF, WIDTH, beyond,
 from plumbline.harness.views.report.pictures.samples import SEEN, seen
 from plumbline.texts import number_of
 
-CELLS_SHOWN = 400
+CELLS_SHOWN = 250
 ENDS = {"before the cell": 0, "after it": 1}
 BEFORE, AFTER = ENDS
 LEFT_OUT = ("power_mode", "throttled")  # numbers that stand for words

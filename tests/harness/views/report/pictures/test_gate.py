@@ -83,6 +83,13 @@ def test_a_wide_interval_does_not_squeeze_the_others() -> None:
     assert [one["high"] for one in data_of(picture, "gate_1_cells")][1] == 20.0, "the data keep what was found"
 
 
+def test_an_interval_that_knows_nothing() -> None:
+    wild = replaced(row("wild"), judgement=Judgement("inconclusive", "", 0.02, (-1.0, 1e300), 0.5, 2))
+    evidence = evidence_of(gates=[report(row("a"), wild)])
+    (picture,) = gate.pictures(evidence)
+    assert "NaN" not in drawn(picture, evidence)
+
+
 def test_each_verdict_has_a_colour_and_a_shape_of_its_own() -> None:
     assert set(gate.STYLES) == set(VERDICTS)
     assert len(set(gate.STYLES.values())) == len(VERDICTS)

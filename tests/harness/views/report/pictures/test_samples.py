@@ -78,10 +78,30 @@ def test_odd_cells_come_first_and_the_caption_says_which() -> None:
     assert "widest tails (8); disturbed (2); median not well known (1); warm-up not steady (1)" in picture.caption
 
 
+def test_a_clock_that_is_too_coarse_shows_durations_of_zero() -> None:
+    whole = record([0.0, *noisy(99)], {"waited": 0.3})
+    for picture in samples.pictures(evidence_of(whole)):
+        check(picture)
+        drawn(picture, evidence_of(whole))
+
+
+def test_names_are_text_wherever_they_stand() -> None:
+    name = "<b onclick='x()'>\"}]</b>"
+    whole = record(
+        noisy(),
+        {"waited": 0.3},
+        cell=cell_of(name, runtime="</script>"),
+        latency={"telemetry": {name: Reading("W", name, [1, 2], 5)}},
+    )
+    for picture in samples.pictures(evidence_of(whole)):
+        check(picture)
+        assert "<b" not in drawn(picture, evidence_of(whole))
+
+
 def test_cells_without_samples_are_counted() -> None:
     assert samples.pictures(evidence_of(record_of(), record_of(latency=latency_of()))) == []
     assert (
-        "1 cell that was timed without samples cannot be drawn"
+        "Timed without samples, so that nothing can be drawn: 1 cell."
         in distribution(record(noisy()), record_of(latency=latency_of())).caption
     )
 
@@ -200,5 +220,5 @@ def test_of_a_long_session_every_nth_cell_is_drawn() -> None:
         for number in range(1000)
     ]
     (picture,) = states.pictures(evidence_of(*records))
-    assert len(data_of(picture, "state_load_1min")) == 334
-    assert "334 of 1000 cells are drawn, evenly spaced." in picture.caption
+    assert len(data_of(picture, "state_load_1min")) == 250
+    assert "250 of 1000 cells are drawn, evenly spaced." in picture.caption
