@@ -26,6 +26,7 @@ LIMITS: dict[str, Limit] = {
     "cpu_steal": Limit(0.02, "the hypervisor took {:.1%} of its processors"),
     "major_faults": Limit(0, "{:.0f} of its pages had to be read from the disk or from swap"),
     "clock_drop": Limit(0.1, "the clock fell by {:.0%}"),
+    "gpu_others": Limit(0.05, "other processes had {:.1%} of its GPU"),
     "throttled": Limit(0, "the processor was throttled ({:.0f})"),
 }
 

@@ -277,16 +277,20 @@ def endure(
     call: Callable[[], Any],
     synchronize: Callable[[], None],
     seconds: float,
-    each: Callable[[float, list[float]], None],
+    each: Callable[[float, list[float]], bool],
     clock: Clock = perf_counter,
 ) -> None:
-    """Sample for so long without a pause; after each second hand over when it began and its samples, both in seconds."""
+    """Sample for so long without a pause; after each second hand over when it began and its samples, both in seconds.
+
+    Ends earlier where `each` says so, by False.
+    """
     start = began = clock()
     while began - start < seconds:
         window: list[float] = []
         while clock() - began < SECOND_S:
             window += sample(call, synchronize, 1, clock)
-        each(began - start, window)
+        if not each(began - start, window):
+            return
         began = clock()
 
 

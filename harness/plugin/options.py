@@ -16,7 +16,7 @@ from plumbline.harness.cell import AXES
 from plumbline.harness.session import matrix
 from plumbline.harness.settings import NoFolder, Settings, folders
 from plumbline.models.model import split
-from plumbline.texts import positive
+from plumbline.texts import not_negative, positive
 
 NUMBERS = ("batch", "image_size")
 CALM = "PLUMBLINE_CALM_S"  # another default of --calm
@@ -49,9 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--time-limit", type=positive, metavar="SECONDS", help="for one cell, instead of the tier's")
     group.addoption("--memory-limit", type=_bytes, metavar="BYTES", help="for one cell's process, as 2GiB; torch included")
     words = "a cell that was disturbed is repeated once, if the machine becomes calm within that time; 0: it is not (default: 5)"
-    group.addoption("--calm", type=float, default=float(os.environ.get(CALM, 5)), metavar="SECONDS", help=words)
+    group.addoption("--calm", type=not_negative, default=os.environ.get(CALM, "5"), metavar="SECONDS", help=words)
     words = "before a cell wait so long at most until the machine is as cool as at the start (default: 60)"
-    group.addoption("--cool", type=float, default=60.0, metavar="SECONDS", help=words)
+    group.addoption("--cool", type=not_negative, default=60.0, metavar="SECONDS", help=words)
     words = "run no cell on a machine that stays hotter; its cells are unavailable"
     group.addoption("--max-temperature", type=positive, metavar="CELSIUS", help=words)
     group.addoption("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")

@@ -228,7 +228,8 @@ class Subject:
             raise CellEnded(FAILED, f"{self._cell.model} has itself watched by {', '.join(watching)}, and is slowed down by that")
 
         def taken() -> Latency:
-            disturbance, reading, workers, written = Disturbance(), Running(), threads.Workers(), _written_bytes()
+            disturbance, reading = Disturbance(device=self._cell.device), Running()
+            workers, written = threads.Workers(), _written_bytes()
             model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
             telemetry = reading.read(model.warmup + len(model.samples_s))
             with_transfer = timed(partial(self._host_to_host, host), budget_s=settings.sampling_s / 2)
@@ -331,6 +332,8 @@ class Subject:
             len(placed),
             self._settings.warmup_s,
             self._progress,
+            most=self._settings.max_temperature,
+            device=self._cell.device,
         )
         for first, seen in enumerate(placed):
             self._check_untouched(seen, images(first))
