@@ -139,7 +139,7 @@ def test_each_cache_counts_once_and_instructions_do_not(tmp_path: Path) -> None:
 
 
 def test_a_small_machine_is_not_asked_for_more_than_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peaks, "memory_limit", lambda: 800 << 20)
+    monkeypatch.setattr(peaks, "memory_free", lambda: 800 << 20)
     assert peaks._buffer_bytes(64 << 20) <= 100 << 20
 
 
