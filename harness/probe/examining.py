@@ -148,11 +148,13 @@ def _measured(length: Callable[[int], float], count: int) -> Any:
 
 
 def _processor_time() -> Iterator[Check]:
-    """Let a loop of one thread keep one processor busy."""
-    meter, loop = CpuTime(), _loop(round(_count() * BUSY_S / LOOP_S))
+    """Let a loop of one thread keep one processor busy, unless others want it, too."""
+    meter, loop, look = CpuTime(), _loop(round(_count() * BUSY_S / LOOP_S)), Disturbance()
     meter.begin()
     (took_s,) = timing.sample(loop, timing.nothing, 1)
-    yield Check("cpu_time", "a loop that keeps one processor busy", "s", 0.05, took_s, meter.end())
+    found, disturbed = meter.end(), quiet.reasons(look.read())
+    reason = disturbed[0] if disturbed else None
+    yield _check("cpu_time", "a loop that keeps one processor busy", 0.05, took_s, found, reason)
 
 
 # -- memory -----------------------------------------------------------------------------------------------------
@@ -190,9 +192,7 @@ def _others(found: Readings) -> Circumstance:
 
 def _speed(drifts: list[float]) -> Circumstance:
     most = max(drifts)
-    advice = (
-        "let what is compared take turns (fastest, gate); hold the clock still; others may share a virtual machine's processor"
-    )
+    advice = "let what is compared take turns (fastest, gate); hold the clock still; a virtual machine may share its processor"
     verdict, advice = (BETTER, advice) if most > STEADY else (FIT, "")
     return Circumstance("speed", f"a plain loop changed by {most:.1%} within seconds", verdict, advice)
 

@@ -23,7 +23,7 @@ def text(machine: Machine, found: Examination, style: str = "simple") -> str:
         if check.unavailable or check.verdict == BETTER
     ]
     if without:
-        parts.append("\n".join(["Not checked:", *(f"- {line}" for line in without)]))
+        parts.append("\n".join(["Not shown:", *(f"- {line}" for line in without)]))
     return "\n\n".join([*parts, summary(found)])
 
 

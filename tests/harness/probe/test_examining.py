@@ -80,10 +80,14 @@ def test_a_machine_whose_own_speed_changes_could_be_better(processor: Processor,
 
 def test_a_loop_of_one_thread_takes_as_much_processor_time_as_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examining, "BUSY_S", 0.05)
+    disturbed: list[str] = []
+    monkeypatch.setattr(examining.quiet, "reasons", lambda found: disturbed)
     (check,) = examining._processor_time()
     assert check.instrument == "cpu_time" and check.got is not None and 0 < check.got <= 1.05 * (check.expected or 0)
     monkeypatch.setattr(CpuTime, "end", lambda self: 0.0)
     assert off(list(examining._processor_time())) == ["a loop that keeps one processor busy"]
+    disturbed.append("others had it")
+    assert [check.unavailable for check in examining._processor_time()] == ["others had it"], "no fault of the meter"
 
 
 def test_a_clock_that_counts_something_else_is_off(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
