@@ -425,7 +425,8 @@ class Subject:
             "usual": run, "zeros": lambda: self._executable.run(zeros), "denormals": lambda: self._executable.run(denormals),
             "consumed": consumed, "fetched": fetched_twice,
         }  # fmt: skip
-        turns = {"rotating": rotating, **{name: partial(timing.turn, call, synchronize) for name, call in calls.items()}}
+        turns: dict[str, Callable[[], float]] = {name: partial(timing.turn, call, synchronize) for name, call in calls.items()}
+        turns["rotating"] = rotating
         taken = timing.interleave(turns, seconds=2 * self._settings.sampling_s, progress=self._progress)
         over = {"rotating": "usual", "zeros": "usual", "denormals": "usual", "consumed": "fetched"}
         ratios = {name: paired_ratio(taken[name], taken[base]) for name, base in over.items()}
