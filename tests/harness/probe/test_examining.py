@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from plumbline.harness import machine, timing
+from plumbline.harness import machine, quiet, timing
 from plumbline.harness.examination import BETTER, FIT, MISSING, UNFIT, Check, Circumstance, Examination
 from plumbline.harness.meters import METERS, EnergyMeter, Rail
 from plumbline.harness.meters.cpu_time import CpuTime
@@ -81,7 +81,7 @@ def test_a_machine_whose_own_speed_changes_could_be_better(processor: Processor,
 def test_a_loop_of_one_thread_takes_as_much_processor_time_as_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examining, "BUSY_S", 0.05)
     disturbed: list[str] = []
-    monkeypatch.setattr(examining.quiet, "reasons", lambda found: disturbed)
+    monkeypatch.setattr(quiet, "reasons", lambda found: disturbed)
     (check,) = examining._processor_time()
     assert check.instrument == "cpu_time" and check.got is not None and 0 < check.got <= 1.05 * (check.expected or 0)
     monkeypatch.setattr(CpuTime, "end", lambda self: 0.0)
@@ -245,8 +245,8 @@ def test_a_busy_machine_is_not_fit_and_what_cannot_be_read_is_named() -> None:
     busy = examining._others({"others": read("1", "machine", 0.4), "waited": read("1", "process", None, "no file")})
     assert busy.verdict == UNFIT and busy.found.startswith("other processes had 40.0% of its processors")
     assert "cannot be read: waited (no file)" in busy.found
-    quiet = examining._others({"others": read("1", "machine", 0.01)})
-    assert (quiet.verdict, quiet.found) == (FIT, "nothing disturbs")
+    idle = examining._others({"others": read("1", "machine", 0.01)})
+    assert (idle.verdict, idle.found) == (FIT, "nothing disturbs")
 
 
 def test_a_meter_that_breaks_is_not_here_and_the_doctor_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,9 +147,9 @@ def test_a_small_machine_is_not_asked_for_more_than_it_has(monkeypatch: pytest.M
 def test_a_cell_with_a_limit_is_not_asked_for_more_than_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would end for want of memory after all that it was to show."""
     held = memory._status("VmData") or 0
-    monkeypatch.setattr(memory.resource, "getrlimit", lambda kind: (held + (160 << 20), held + (160 << 20)))
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (held + (160 << 20), held + (160 << 20)))
     assert peaks._buffer_bytes(64 << 20) <= 20 << 20
-    monkeypatch.setattr(memory.resource, "getrlimit", lambda kind: (memory.resource.RLIM_INFINITY,) * 2)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
     assert memory.room() is None
 
 
