@@ -101,7 +101,7 @@ class Disturbance:
         start, end = self._clock_hz, self._frequency()
         drop, no_drop = (1 - end / start if start and end else None), "this machine does not show its clock"
         if own < AWAKE * seconds:
-            drop, no_drop = None, "this process slept for most of the time, and its processors with it"
+            drop, no_drop = None, "this process worked for less than half of the time"
         before, bits = self._bits, self._limited()
         throttled = grown("throttled")
         if bits is not None:
