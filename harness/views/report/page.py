@@ -36,7 +36,8 @@ FOLDER = Path(__file__).parent
 QUANTILES = 64  # of samples, in place of all of them
 LONGEST = 64  # other lists of a record, as telemetry: so many of their values are shown, evenly
 FEWER = 16  # quantiles of inferences with transfers
-_LONG = re.compile(rb"(\.\d{7})\d+")  # a number in JSON with more digits than anybody reads
+_LONG = re.compile(rb"(\.0*[1-9]\d{5})\d+")  # a number in JSON with more digits than anybody reads
+_FIGURE = re.compile(r"(?<![\w.])\d+(\.\d+)?(e[+-]?\d+)?%?(?![\w.]*\w)")
 SKIPPED = (UNSUPPORTED, UNAVAILABLE)
 NAMED = 12  # cells that are named behind a reason
 HEADS = {"image_size": "px"}
@@ -157,11 +158,12 @@ def settings_of(settings: Settings) -> str:
 
 
 def reasons(rows: Iterable[Row]) -> list[Reason]:
-    """Group cells by outcome and reason, the most frequent first."""
+    """Group cells by outcome and reason, the most frequent first; reasons that differ in their figures alone are one."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.outcome, row.reason or "no reason was kept"), []).append(row)
-    return [Reason(*key, own) for key, own in sorted(found.items(), key=lambda each: -len(each[1]))]
+        found.setdefault((row.outcome, _kind(row.reason or "no reason was kept")), []).append(row)
+    groups = sorted(found.items(), key=lambda each: -len(each[1]))
+    return [Reason(outcome, own[0].reason or kind if len(own) == 1 else kind, own) for (outcome, kind), own in groups]
 
 
 def doubts(rows: Iterable[Row]) -> list[Reason]:
@@ -183,11 +185,7 @@ def doubts(rows: Iterable[Row]) -> list[Reason]:
 
 def _kind(text: str) -> str:
     """Return a remark without its figures, so that alike ones stand together."""
-    return "".join("…" if part.replace(".", "").rstrip("%").isdigit() else part for part in _words(text))
-
-
-def _words(text: str) -> list[str]:
-    return [piece for word in text.split(" ") for piece in (word, " ")][:-1]
+    return _FIGURE.sub("…", text)
 
 
 def choices(rows: Sequence[Row]) -> list[Choice]:
@@ -261,7 +259,7 @@ def _inline(script: str) -> str:
 
 
 def _packed(evidence: Evidence, pictures: Sequence[Picture]) -> str:
-    """Return what scripts read, compressed: cells, charts, and records by key. Of numbers they get seven decimals."""
+    """Return what scripts read, compressed: cells, charts, and records by key, in six digits."""
     data = {
         "cells": [{**_known(structs.asdict(row)), "link": f"#{row.key}"} for row in evidence.shown],
         "pictures": {picture.name: picture.specification for picture in pictures},
