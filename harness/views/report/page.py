@@ -36,7 +36,7 @@ FOLDER = Path(__file__).parent
 QUANTILES = 64  # of samples, in place of all of them
 LONGEST = 64  # other lists of a record, as telemetry: so many of their values are shown, evenly
 FEWER = 16  # quantiles of inferences with transfers
-_LONG = re.compile(rb"(\.\d{7})\d+")  # a number in JSON with more digits than anybody reads
+_LONG = re.compile(rb"\.\d{8,}")  # the decimals of a number in JSON, if they are more than anybody reads
 SKIPPED = (UNSUPPORTED, UNAVAILABLE)
 NAMED = 12  # cells that are named behind a reason
 HEADS = {"image_size": "px"}
@@ -268,7 +268,7 @@ def _packed(evidence: Evidence, pictures: Sequence[Picture]) -> str:
         "records": {key: brief(record) for key, record in evidence.records.items()},
     }
     text = messages.encode(data).replace(b'"samples_s":', b'"quantiles_s":')
-    return base64.b64encode(gzip.compress(_LONG.sub(rb"\1", text), 8, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(_LONG.sub(lambda found: found[0][:8], text), 8, mtime=0)).decode()
 
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
