@@ -256,7 +256,7 @@ def _steps(rows: Sequence[Row], quantities: tuple[str, str], scales: tuple[float
 
 
 def _parent(row: Row, alike: Iterable[Row]) -> Row | None:
-    """Return the longest part of its chain of techniques, of cells that are alike but for the variant; at last the dense net."""
+    """Return the longest part of its chain of techniques, among cells alike but for the variant; at last the dense net."""
     if row.parent is None:
         return None
     parts = [other for other in alike if other.variant == DENSE or row.variant.startswith(f"{other.variant}+")]
