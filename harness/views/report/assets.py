@@ -21,7 +21,7 @@ def vega() -> str:
 
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(vl_convert.javascript_bundle(snippet=None)  # type: ignore[arg-type]  # its stub wants a text, encoding="utf-8")
+        part.write_text(vl_convert.javascript_bundle(snippet=None), encoding="utf-8")
         part.replace(file)
     return file.read_text(encoding="utf-8")
 
