@@ -163,7 +163,8 @@ def reasons(rows: Iterable[Row]) -> list[Reason]:
     for row in rows:
         found.setdefault((row.outcome, _kind(row.reason or "no reason was kept")), []).append(row)
     groups = sorted(found.items(), key=lambda each: -len(each[1]))
-    return [Reason(outcome, own[0].reason or kind if len(own) == 1 else kind, own) for (outcome, kind), own in groups]
+    same = {key: {row.reason for row in own} for key, own in groups}
+    return [Reason(key[0], own[0].reason or key[1] if len(same[key]) == 1 else key[1], own) for key, own in groups]
 
 
 def doubts(rows: Iterable[Row]) -> list[Reason]:
@@ -226,7 +227,8 @@ def shown(row: Row, name: str) -> Shown:
             text = f"{number(row.latency_low_s / scale)}–{number(row.latency_high_s / scale)}"
         else:
             doubt = f"±{(row.latency_high_s - row.latency_low_s) / 2 / value:.1%}"
-        text += "!" if row.disturbed or row.remarks else ""
+    if name == "latency_s" and (row.disturbed or row.remarks):
+        text += "!"
     if name == "top1" and row.top1_low is not None and row.top1_high is not None:
         text = f"{value / scale:.2f}"
         doubt = f"{row.top1_low / scale:.1f}–{row.top1_high / scale:.1f} of {row.images}"
@@ -266,7 +268,7 @@ def _packed(evidence: Evidence, pictures: Sequence[Picture]) -> str:
         "records": {key: brief(record) for key, record in evidence.records.items()},
     }
     text = messages.encode(data).replace(b'"samples_s":', b'"quantiles_s":')
-    return base64.b64encode(gzip.compress(_LONG.sub(rb"\1", text), 8, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(_LONG.sub(lambda found: found[1], text), 8, mtime=0)).decode()
 
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:

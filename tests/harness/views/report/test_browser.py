@@ -71,7 +71,7 @@ def view(request: pytest.FixtureRequest, chromium: Any, file: Path) -> Iterator[
     found.on("pageerror", lambda error: said.append(str(error)))
     found.on("requestfailed", lambda request: said.append(f"asked for {request.url}"))
     found.goto(file.as_uri())
-    found.wait_for_function("window.plumbline !== undefined")
+    found.wait_for_selector("#filters")  # shown when the scripts are ready
     yield found
     context.close()
     assert not said
@@ -98,7 +98,10 @@ def test_a_checker_of_accessibility_finds_nothing_serious(view: Any) -> None:
 
 
 def test_rows_are_sorted_by_number_and_filtered_by_axis(view: Any, evidence: Evidence) -> None:
+    from playwright.sync_api import expect
+
     view.click("th[data-quantity=latency_s]")
+    view.wait_for_selector("th[data-quantity=latency_s][aria-sort=ascending]", state="attached")
     first = view.get_attribute("#matrix tbody tr:first-child", "id")
     known = [row.latency_s for row in evidence.rows if row.latency_s is not None]
     assert evidence.rows[int(first[1:]) - 1].latency_s in (min(known), None)
@@ -111,9 +114,7 @@ def test_rows_are_sorted_by_number_and_filtered_by_axis(view: Any, evidence: Evi
     view.fill("#search", "no such model")
     assert view.text_content("#count") == f"0 of {len(evidence.rows)} rows"
     view.click("#filters button[type=reset]")
-    view.wait_for_function(
-        f"document.getElementById('count').textContent === '{len(evidence.rows)} of {len(evidence.rows)} rows'"
-    )
+    expect(view.locator("#count")).to_have_text(f"{len(evidence.rows)} of {len(evidence.rows)} rows")
 
 
 def test_a_number_leads_to_its_record_and_back(view: Any, evidence: Evidence) -> None:
@@ -138,7 +139,7 @@ def test_a_number_leads_to_its_record_and_back(view: Any, evidence: Evidence) ->
 def test_an_address_with_a_key_opens_its_record(view: Any, file: Path, evidence: Evidence) -> None:
     key, record = list(evidence.records.items())[-1]
     view.goto(f"{file.as_uri()}#{key}")
-    view.wait_for_function("document.getElementById('record').open")
+    view.wait_for_selector("#record[open]")
     assert view.text_content("#record-title") == record.id
     assert MARKUP in view.text_content("#record-body")
 

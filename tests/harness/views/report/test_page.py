@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import importlib.util
 import json
 import re
 from html.parser import HTMLParser
@@ -210,6 +211,7 @@ def test_the_bundle_of_charts_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_a_bundle_of_tables_that_exports_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "html").mkdir()
     (tmp_path / "html" / "dt_bundle.js").write_text("export{a as b}")
-    monkeypatch.setattr(assets, "files", lambda package: tmp_path)
+    found = importlib.util.spec_from_loader("itables", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(assets, "find_spec", lambda package: found)
     with pytest.raises(RuntimeError, match="expected one default export"):
         assets.datatables()
