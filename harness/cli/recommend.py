@@ -1,0 +1,91 @@
+"""`plumbline recommend`: the best correct setting within limits, what keeps better ones out, and what is nearest."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plumbline import PlumblineError
+from plumbline.harness.cell import AXES
+from plumbline.harness.cli import shared
+from plumbline.harness.verdicts.figures import DOUBTS, FIGURES, ORDERS, THROUGHPUT
+from plumbline.harness.views.terminal import Progress
+from plumbline.texts import nearest, positive, whole_number
+
+if TYPE_CHECKING:
+    from plumbline.harness.rows import Row
+
+PARENTS = (shared.STYLE,)
+
+
+class NotThere(PlumblineError, ValueError):
+    """A selection that no cell of the runs has."""
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories, or folders of them")
+    for name, figure in FIGURES.items():
+        parser.add_argument(
+            f"--{figure.option}", type=positive, metavar="N", dest=f"limit_{name}", help=_percents(figure.statistic)
+        )
+    words = "what the best has most or least of; again: what breaks ties (default: throughput)"
+    parser.add_argument("--by", action="append", default=[], choices=list(ORDERS), help=words)
+    words = "; ".join(f"{doubt}: {what}" for doubt, what in DOUBTS.items())
+    parser.add_argument("--allow", action="append", default=[], choices=list(DOUBTS), help=f"choose these, too ({words})")
+    for axis in AXES:
+        words = f"only this {axis.replace('_', ' ')}; several with commas"
+        parser.add_argument(
+            f"--{axis.replace('_', '-')}", action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words
+        )
+    parser.add_argument("--most", type=whole_number, default=5, metavar="N", help="settings that are shown (default: 5)")
+
+
+def _percents(words: str) -> str:
+    return words.replace("%", "%%")  # argparse's own sign
+
+
+def run(arguments: argparse.Namespace, progress: Progress) -> int:
+    """Run the command. Returns 1 where nothing fits on one of the machines."""
+    from plumbline.harness.verdicts.recommendation import Question, recommend
+    from plumbline.harness.views.recommendation import text
+
+    asked = {name: getattr(arguments, f"limit_{name}") for name in FIGURES}
+    question = Question(
+        limits={name: value * FIGURES[name].scale for name, value in asked.items() if value is not None},
+        by=list(dict.fromkeys(arguments.by)) or [THROUGHPUT],
+        allowed=arguments.allow,
+    )
+    rows = gathered(arguments.runs)
+    for axis in AXES:
+        rows = selected(rows, axis, getattr(arguments, f"axis_{axis}"))
+    answers = recommend(rows, question)
+    print(text(answers, question, arguments.most, arguments.style))
+    timed = [answer for answer in answers if answer.timed]
+    return 0 if timed and all(answer.best for answer in timed) else 1
+
+
+def gathered(paths: Sequence[Path]) -> list[Row]:
+    """Read the rows of runs. Raises RunError, and NotStored where a path holds no run, or none has a record."""
+    from plumbline.harness.rows import row_of
+    from plumbline.harness.studies import stored
+
+    records = [record for records in stored.runs(paths) for record in records]
+    if not records:
+        raise stored.NotStored("expected one record at least, got runs without any")
+    return [row_of(record, f"c{number}") for number, record in enumerate(records, 1)]
+
+
+def selected(rows: Sequence[Row], axis: str, given: Sequence[str]) -> list[Row]:
+    """Return the rows that have one of the values on an axis; none given: all. Raises NotThere where no row has a value."""
+    known = {str(getattr(row, axis)): None for row in rows}
+    wanted: set[str] = set()
+    for part in given:
+        wanted |= {part} if part in known else {value.strip() for value in part.split(",") if value.strip()}
+    for value in wanted:
+        if value not in known:
+            shown = ", ".join(list(known)[:20])
+            raise NotThere(f"--{axis.replace('_', '-')}: expected one of {shown}, got {value!r}{nearest(value, known)}")
+    return [row for row in rows if not wanted or str(getattr(row, axis)) in wanted]
