@@ -66,7 +66,7 @@ def _population(answer: Answer, question: Question) -> Iterator[str]:
     if answer.unordered:
         yield f"- left out: {answer.unordered} of unknown {question.order.title}"
     if len(answer.pictures) > 1:
-        yield f"- top-1 is of different pictures, and is not comparable between them: {_counted(answer.pictures)}; choose by --model"
+        yield f"- top-1 is of different pictures ({_counted(answer.pictures)}), and not comparable between these; see --model"
     for name, count in answer.unknown.items():
         yield f"- {FIGURES[name].title} is not known of {count} of {answer.settings}, so that its limit does not hold for them"
 
@@ -181,7 +181,7 @@ def _steps(answer: Answer, question: Question, style: str) -> Iterator[str]:
             setting = steps[each]
             rows.append([
                 _limit(name, question.limits[name]),
-                f"{_number_out(setting, FIGURES[name])} {FIGURES[name].unit}".rstrip(),
+                f"{relaxed(setting, FIGURES[name])} {FIGURES[name].unit}".rstrip(),
                 _percent(setting.excess[name] or 0.0),
                 _name(setting.row),
                 _order(setting.row, question.order),
@@ -236,7 +236,7 @@ def _number(value: float | None, scale: float) -> str:
     return f"{value / scale:.3g}" if abs(value / scale) < 1000 else f"{value / scale:.0f}"
 
 
-def _number_out(setting: Setting, figure: Figure) -> str:
+def relaxed(setting: Setting, figure: Figure) -> str:
     """Return a setting's figure with three digits, rounded so that as a limit it lets the setting in."""
     value = figure.value(setting.row)
     if not value:
