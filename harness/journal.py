@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -14,10 +16,20 @@ from plumbline.harness.record import SCHEMA, Record
 
 NAME = "records.jsonl"
 ROOM = 1 << 20  # bytes that must fit before the first cell
+_BEGINS = b'{"schema":%d,' % SCHEMA  # as it is written: no need to look for the schema in the rest of a line
+Found = TypeVar("Found", bound=Record)
 
 
 class RunError(PlumblineError, OSError):
     """A run that cannot be written, or not continued."""
+
+
+class NotRead(RunError):
+    """A journal, or a line of one, that is not read: where it is, `why` not, and the `schema` of a line that has another one."""
+
+    def __init__(self, where: str, why: str, schema: int | None = None) -> None:
+        super().__init__(f"{where}: {why}")
+        self.why, self.schema = why, schema
 
 
 class Journal:
@@ -74,25 +86,57 @@ class _Header(Struct):
     schema: int = 1
 
 
+class Line(NamedTuple):
+    """A line of a journal: its number, from 1, where it begins, in bytes, and its text."""
+
+    number: int
+    offset: int
+    text: bytes
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was written to its end."""
+        return self.text.endswith(b"\n")
+
+
+def lines(folder: Path) -> Iterator[Line]:
+    """Yield the lines of a run's journal, one after the other. Raises NotRead where there is none that can be read."""
+    offset = 0
+    try:
+        with (folder / NAME).open("rb", buffering=ROOM) as file:
+            for number, text in enumerate(file, start=1):
+                yield Line(number, offset, text)
+                offset += len(text)
+    except OSError as error:
+        raise NotRead(f"{str(folder)!r} holds no run", f"{NAME}: {error.strerror}") from error
+
+
+def parsed(folder: Path, line: Line, kind: type[Found]) -> Found:
+    """Read a line as a record, or as a kind of record that leaves something out.
+
+    Raises NotRead where it is damaged, and where it has another schema.
+    """
+    why, schema = "", SCHEMA
+    try:
+        if not line.text.startswith(_BEGINS):
+            schema = messages.decode(line.text, _Header).schema
+        if schema == SCHEMA:
+            return messages.decode(line.text, kind)
+        advice = "read it with the plumbline that wrote it (its line names the revision), or measure anew"
+        why = f"expected a record of schema {SCHEMA}, got {schema}; {advice}"
+    except messages.BadMessage as error:
+        why = f"not a record ({error}); was it edited by hand?"
+    raise NotRead(f"{folder / NAME}, line {line.number}", why, None if schema == SCHEMA else schema)
+
+
 def read(folder: Path) -> list[Record]:
     """Read the records of a run, the last one of each cell, revision and session.
 
     Raises RunError where there is no journal, where a line is damaged, and where a line has another schema.
     """
-    path = folder / NAME
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise RunError(f"{str(folder)!r} holds no run: {NAME}: {error.strerror}") from error
     records: dict[tuple[str, str | None, str], Record] = {}
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last line break was never completed
-        try:
-            got = messages.decode(line, _Header).schema
-            if got != SCHEMA:
-                advice = "read it with the plumbline that wrote it (its line names the revision), or measure anew"
-                raise RunError(f"{path}, line {number}: expected a record of schema {SCHEMA}, got {got}; {advice}")
-            record = messages.decode(line, Record)
-        except messages.BadMessage as error:
-            raise RunError(f"{path}, line {number}: not a record ({error}); was it edited by hand?") from error
-        records[record.key] = record
+    for line in lines(folder):
+        if line.whole:  # what follows the last line break was never completed
+            record = parsed(folder, line, Record)
+            records[record.key] = record
     return list(records.values())

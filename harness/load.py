@@ -15,6 +15,7 @@ CAMERA, SOAK, BESIDE = "camera", "soak", "side-by-side"
 LOADGEN = (SINGLE, MULTI, SERVER, OFFLINE)
 SCENARIOS = (*LOADGEN, CAMERA, SOAK, BESIDE)
 VALID, INVALID = "VALID", "INVALID"
+STOPPED = "stopped"  # the verdict on a soak that became too hot
 # Queries that LoadGen's early stopping takes at least, to say something at 99 %: of p90 64, of p99 662.
 QUERIES = {SINGLE: 64, MULTI: 662, SERVER: 662, OFFLINE: 1}
 STREAMS = 8  # samples in a query of MultiStream. Source: MLPerf inference rules, "Scenarios"
@@ -81,6 +82,7 @@ class Soak(Struct, frozen=True):
 
     `temperatures` (°C) and `clocks_hz` are read after each second; None where the machine did not tell. `ratio` is the median of
     the last `window_s` over that of the first ones, from the rows' medians, with its 95 % interval (None: too few rows).
+    `stopped` says why it ended early.
     """
 
     at_s: list[float]
@@ -92,6 +94,7 @@ class Soak(Struct, frozen=True):
     window_s: float
     ratio: float
     interval: tuple[float, float] | None
+    stopped: str | None = None
 
 
 class Beside(Struct, frozen=True):
@@ -135,9 +138,11 @@ class Loaded(Struct, frozen=True):
 
     @property
     def wrong(self) -> str | None:
-        """Why this is no pass: LoadGen's INVALID, or a limit that cannot be shown to hold. None where it is, or was not asked."""
+        """Why this is no pass: LoadGen's INVALID, a soak that was stopped, a limit that cannot be shown to hold; else None."""
         if self.unavailable is not None:
             return f"unavailable: {self.unavailable}"
+        if self.soak is not None and self.soak.stopped is not None:
+            return f"{STOPPED}: {self.soak.stopped}"
         if self.run is not None and self.run.verdict != VALID:
             return f"{self.run.verdict}: {'; '.join(self.run.reasons) or 'LoadGen gives no reason'}"
         limit = self.scenario.max_missed

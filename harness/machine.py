@@ -10,9 +10,9 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -175,8 +175,24 @@ def hottest(root: Path = Path("/")) -> float | None:
     return max((celsius for celsius in found if -100 < celsius < 200), default=None)
 
 
+def clock(processors: Collection[int], root: Path = Path("/")) -> float | None:
+    """Return the highest clock among some processors, in Hz: of those the one that asks is awake. None where Linux shows none.
+
+    `state` has the mean over all processors, of which those that sleep have clocks that say nothing.
+    """
+    files = (root / f"sys/devices/system/cpu/cpu{number}/cpufreq/scaling_cur_freq" for number in processors)
+    found = [khz * 1e3 for file in files if (khz := _number(file)) is not None]
+    if not found:
+        cpuinfo = _read(str(root / "proc/cpuinfo")) or ""
+        shown = re.findall(r"^processor\s*: (\d+)$.*?^cpu MHz\s*: ([\d.]+)$", cpuinfo, re.M | re.S)
+        found = [float(mhz) * 1e6 for number, mhz in shown if int(number) in processors]
+    return max(found, default=None)
+
+
 # Where a Jetson's GPU is among the devices that scale their clock, by generation: Nano, TX2, Xavier, Orin, Thor.
 _GPU_CLOCKS = ("*.gpu", "*.gp10b", "*.gv11b", "*.ga10b", "gpu-gpc-*")
+# The firmware of a Raspberry Pi is soc:firmware up to 4, and soc@107c000000:firmware on 5.
+_PI_THROTTLED = "sys/devices/platform/soc*/soc*:firmware/get_throttled"
 
 
 def board_state(root: Path = Path("/")) -> Readings:
@@ -187,8 +203,8 @@ def board_state(root: Path = Path("/")) -> Readings:
     (Raspberry Pi documentation, `vcgencmd get_throttled`).
     """
     clocks = (_number(file) for name in _GPU_CLOCKS for file in sorted(root.glob(f"sys/class/devfreq/{name}/cur_freq")))
-    mode = re.fullmatch(r"pmode:(\d+)", _read(str(root / "var/lib/nvpmodel/status")) or "")
-    throttled = _read(str(root / "sys/devices/platform/soc/soc:firmware/get_throttled")) or ""
+    mode = re.match(r"pmode:(\d+)\b", _read(str(root / "var/lib/nvpmodel/status")) or "")  # JetPack 4: pmode:0000 fmode:quiet
+    throttled = next((_read(str(file)) for file in root.glob(_PI_THROTTLED)), None) or ""
     found = {
         "gpu_clock": ("Hz", next((clock for clock in clocks if clock is not None), None)),
         "power_mode": ("1", int(mode[1]) if mode else None),
@@ -226,17 +242,31 @@ def allowed_processors() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
-def allowed_cpus() -> int:
-    """Processors this process may use: its affinity mask, cut down by a container's quota."""
-    mask = len(allowed_processors())
-    quota = _read("/sys/fs/cgroup/cpu.max")  # cgroup v2: "200000 100000" or "max 100000", in microseconds
-    if quota is None:
-        parts = [_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{part}_us") or "-1" for part in ("quota", "period")]  # v1; -1 is no limit
-        quota = None if "-1" in parts else " ".join(parts)
-    if quota is not None and not quota.startswith("max"):
-        allowed, period = map(int, quota.split())
-        mask = min(mask, max(1, math.ceil(allowed / period)))
-    return mask
+def allowed_cpus(root: Path = Path("/")) -> int:
+    """Processors this process may use: its affinity mask, cut down by the quota of any cgroup that it is in."""
+    allowed = len(allowed_processors())
+    for folder in _cgroups("cpu", root):
+        quota = _read(str(folder / "cpu.max"))  # v2: "200000 100000" or "max 100000", in microseconds
+        if quota is None:
+            parts = [_read(str(folder / f"cpu.cfs_{part}_us")) or "-1" for part in ("quota", "period")]  # v1; -1 is no limit
+            quota = "max" if "-1" in parts else " ".join(parts)
+        if not quota.startswith("max"):
+            most, period = map(int, quota.split())
+            allowed = min(allowed, max(1, math.ceil(most / period)))
+    return allowed
+
+
+def _cgroups(controller: str, root: Path) -> Iterator[Path]:
+    """Yield the folders of this process's cgroups, of v2 and of v1's `controller`: its own first, then those around it.
+
+    Where /proc/self/cgroup names a path of the host's, as in a container on v1, only the last ones are there (man 7 cgroups).
+    """
+    for line in (_read(str(root / "proc/self/cgroup")) or f"0::/\n1:{controller}:/").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            own = PurePosixPath(path)
+            for group in (own, *own.parents):
+                yield root / "sys/fs/cgroup" / (controller if controllers else "") / group.relative_to("/")
 
 
 @cache
@@ -295,9 +325,14 @@ def cpu_class(flags: Collection[str]) -> str:
     return f"{vectors} with {words}" if more else vectors
 
 
+@cache
+def _class_of(flags: str) -> str:
+    return cpu_class(flags.split())
+
+
 def described(machine: Machine) -> str:
     """Return a fingerprint in a few words, for the head of a table."""
-    parts = [f"{machine.cpu_model} ({cpu_class(machine.cpu_flags.split())})", f"{machine.cores_allowed} cores"]
+    parts = [f"{machine.cpu_model} ({_class_of(machine.cpu_flags)})", f"{machine.cores_allowed} cores"]
     if machine.emulator:
         parts.append(f"emulated by {machine.emulator}, so the times are of no processor")
     return ", ".join([*parts, *([f"torch {machine.torch}"] if machine.torch else [])])
@@ -377,13 +412,31 @@ def _hwcap() -> frozenset[str]:
     return frozenset(name for kind, names in _HWCAP.items() for bit, name in enumerate(names.split()) if ask(kind) >> bit & 1)
 
 
-def memory_limit() -> int | None:
-    """Return a container's memory limit in bytes, from cgroup v2 or v1; None where there is none."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = _read(path)
-        if text is not None and text.isdigit() and int(text) < psutil.virtual_memory().total:
-            return int(text)
-    return None
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Return the least memory limit of the cgroups that this process is in, of v2 or v1, in bytes; None where there is none."""
+    total = psutil.virtual_memory().total
+    files = (folder / name for folder in _cgroups("memory", root) for name, _ in _MEMORY)
+    return min((int(limit) for file in files if (limit := _number(file)) is not None and limit < total), default=None)
+
+
+def memory_free(root: Path = Path("/")) -> int:
+    """Return how much memory this process can still get, in bytes: of the machine, and of each limit of its cgroups.
+
+    What a cgroup holds of files that nobody uses can be had, too.
+    """
+    left = [float(psutil.virtual_memory().available)]
+    for folder in _cgroups("memory", root):
+        stat = dict(line.split() for line in (_read(str(folder / "memory.stat")) or "").splitlines())
+        unused = float(stat.get("total_inactive_file", stat.get("inactive_file", 0)))  # v1 adds up what is below in the first
+        for most, used in _MEMORY:
+            limit, taken = _number(folder / most), _number(folder / used)
+            if limit is not None and taken is not None:
+                left.append(limit - taken + unused)
+    return max(0, int(min(left)))
+
+
+# Of a cgroup: its limit, and what it uses, by v2 and by v1.
+_MEMORY = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 
 def cuda_device() -> str | None:

@@ -21,11 +21,12 @@ class Limit(Struct, frozen=True):
 
 
 LIMITS: dict[str, Limit] = {
-    "waited": Limit(0.05, "its threads waited for a processor for {:.1%} of the time"),
+    "waited": Limit(0.05, "its threads together waited for a processor for {:.1%} of the time"),
     "others": Limit(0.05, "other processes had {:.1%} of its processors"),
     "cpu_steal": Limit(0.02, "the hypervisor took {:.1%} of its processors"),
     "major_faults": Limit(0, "{:.0f} of its pages had to be read from the disk or from swap"),
     "clock_drop": Limit(0.1, "the clock fell by {:.0%}"),
+    "gpu_others": Limit(0.05, "other processes had {:.1%} of its GPU"),
     "throttled": Limit(0, "the processor was throttled ({:.0f})"),
 }
 

@@ -153,7 +153,8 @@ def row_of(record: Record, key: str) -> Row:
         fields["error"] = record.agreement.error / record.agreement.tolerance
     if record.bound is not None:
         fields["bound_s"] = record.bound.seconds
-    return Row(key=key, id=record.id, revision=record.revision, **fields, **_memory(record), **_variant(record), **_time(record))
+    fields |= {**_memory(record), **_variant(record), **_time(record)}  # a variant's effective MACs instead of its counts'
+    return Row(key=key, id=record.id, revision=record.revision, **fields)
 
 
 def _memory(record: Record) -> dict[str, Any]:

@@ -168,6 +168,10 @@ def repeat(
     return calls, spent
 
 
+def nothing() -> None:
+    """Wait for nothing: Python is done when it returns."""
+
+
 def turn(
     call: Callable[[], Any],
     synchronize: Callable[[], None],
@@ -176,8 +180,13 @@ def turn(
     untimed: int = UNTIMED,
     untimed_s: float = UNTIMED_S,
     timed: int = TIMED,
+    settle: Callable[[], Any] = nothing,
 ) -> float:
-    """Take one turn of an interleaving: the median of a few calls in seconds, after some that are not counted."""
+    """Take one turn of an interleaving: the median of a few calls in seconds, after some that are not counted.
+
+    `settle` is called first; it returns when nothing of the turn before keeps a processor busy.
+    """
+    settle()
     rest = clock() + untimed_s
     sample(call, synchronize, untimed, clock)
     while clock() < rest:
@@ -205,10 +214,6 @@ def slowed(
     return longer
 
 
-def nothing() -> None:
-    """Wait for nothing: Python is done when it returns."""
-
-
 def interleave(
     turns: Mapping[Key, Callable[[], float]],
     *,
@@ -233,9 +238,9 @@ def interleave(
     return taken
 
 
-def interleave_calls(calls: Mapping[Key, Call], **how: Any) -> dict[Key, list[float]]:
-    """Interleave calls of this process; `how` is passed on to `interleave`."""
-    return interleave({key: partial(turn, *call) for key, call in calls.items()}, **how)
+def interleave_calls(calls: Mapping[Key, Call], settle: Callable[[], Any] = nothing, **how: Any) -> dict[Key, list[float]]:
+    """Interleave calls of this process, each turn after `settle`; `how` is passed on to `interleave`."""
+    return interleave({key: partial(turn, *call, settle=settle) for key, call in calls.items()}, **how)
 
 
 def best(*calls: Call, clock: Clock = perf_counter) -> list[float]:
@@ -277,16 +282,20 @@ def endure(
     call: Callable[[], Any],
     synchronize: Callable[[], None],
     seconds: float,
-    each: Callable[[float, list[float]], None],
+    each: Callable[[float, list[float]], bool],
     clock: Clock = perf_counter,
 ) -> None:
-    """Sample for so long without a pause; after each second hand over when it began and its samples, both in seconds."""
+    """Sample for so long without a pause; after each second hand over when it began and its samples, both in seconds.
+
+    Ends earlier where `each` says so, by False.
+    """
     start = began = clock()
     while began - start < seconds:
         window: list[float] = []
         while clock() - began < SECOND_S:
             window += sample(call, synchronize, 1, clock)
-        each(began - start, window)
+        if not each(began - start, window):
+            return
         began = clock()
 
 

@@ -15,7 +15,7 @@ from plumbline import PlumblineError
 from plumbline.harness.views import terminal
 
 COMMANDS = (
-    "bench", "list", "show", "counts", "overhead", "table", "check-plugin", "layers", "fastest", "train", "compression",
+    "bench", "list", "show", "counts", "overhead", "table", "report", "check-plugin", "layers", "fastest", "train", "compression",
     "compress", "reproduce", "results", "data", "schema", "trust", "gate", "compare",
     "history", "load", "doctor", "record-device", "recommend",
 )  # fmt: skip

@@ -33,6 +33,8 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
         "--deadline-ms", type=positive, metavar="MS", help=f"of {CAMERA}: from a frame's arrival (default: one period)"
     )
     parser.add_argument("--max-missed", type=positive, metavar="SHARE", help=f"of {CAMERA}: red unless shown at 99 %%, as 0.01")
+    words = f"a {SOAK} is stopped, and no cell begins, while the machine is hotter"
+    parser.add_argument("--max-temperature", type=positive, metavar="CELSIUS", help=words)
     parser.add_argument("--time-limit", type=positive, metavar="S", help="of a cell's process with all its scenarios")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="keep the records here, a line of JSON each")
 
@@ -63,5 +65,13 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         for name in dict.fromkeys(names)
     ]
     axes = {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in AXES[1:]}
-    asked = load.Question(arguments.model, scenarios, axes, arguments.data, arguments.time_limit, arguments.out)
+    asked = load.Question(
+        arguments.model,
+        scenarios,
+        axes,
+        arguments.data,
+        arguments.time_limit,
+        arguments.max_temperature,
+        arguments.out,
+    )
     return load.report(asked, arguments.style, progress)

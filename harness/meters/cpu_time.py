@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import time
 
 from plumbline.harness.meters.meter import Meter
 
@@ -13,12 +13,7 @@ class CpuTime(Meter):
     unit = "s"
 
     def begin(self) -> None:
-        self._began = self._now()
+        self._began = time.process_time()  # os.times() knows ticks of 10 ms only, and shows a short window as 0
 
     def end(self) -> float:
-        return self._now() - self._began
-
-    @staticmethod
-    def _now() -> float:
-        times = os.times()
-        return times.user + times.system
+        return time.process_time() - self._began

@@ -66,8 +66,6 @@ def power(series: Series, rail: Rail) -> Power:
     part_s = (ends[-1] - ends[0]) / BATCHES
     means = [(later - earlier) / part_s for earlier, later in zip(energies, energies[1:])]
     watts = fmean(means)
-    if watts > MOST_W:
-        return Power(wrong=f"garbage: it reads {watts:.3g} W on average")
     if watts == 0:
         return Power(wrong=f"it reads {series.values[-1]:g} {rail.unit} all the time")
     spread = student(0.975, BATCHES - 1) * stdev(means) / math.sqrt(BATCHES)
@@ -75,14 +73,24 @@ def power(series: Series, rail: Rail) -> Power:
     return Power(watts, spread + coarse, remarks=remarks)
 
 
-def energy(rail: Rail, running: Series, inferences: int, idle: Series, *, scope: str, estimate: bool = False) -> Energy:
+def energy(
+    rail: Rail,
+    running: Series,
+    inferences: int,
+    idle: Series,
+    *,
+    scope: str,
+    estimate: bool = False,
+    disturbed: Sequence[str] = (),
+) -> Energy:
     """Return the joules of an inference: the power that it adds to that at rest, times its duration.
 
     The doubts of the two powers are independent, and add up in quadrature. Where they are as large as the difference, that is
-    not known.
+    not known. `disturbed` says what else the machine did in the two windows, and is added to the remarks.
     """
     found, rest = power(running, rail), power(idle, rail)
     remarks = [*(f"while it ran: {remark}" for remark in found.remarks), *(f"at rest: {remark}" for remark in rest.remarks)]
+    remarks += disturbed
     start = running.values[0] if rail.unit == "J" and running.values else 0.0
 
     def known(**more: object) -> Energy:
@@ -129,10 +137,20 @@ def _oddities(series: Series, rail: Rail) -> tuple[str | None, tuple[str, ...]]:
         return "its counter was read once", ()
     backwards = next((f"{one:g} to {two:g} J" for one, two in zip(series.values, series.values[1:]) if two < one), None)
     if rail.unit == "J" and backwards is not None:
-        return f"the counter went backwards, from {backwards}", ()
+        return f"the counter went backwards, from {backwards}: it was reset meanwhile", ()
+    if (watts := _most_watts(series, rail)) > MOST_W:
+        return f"garbage: it reads {watts:.3g} W", ()
     if rail.unit == "W" and max(steps) > ODD_SHARE * series.seconds:  # what a counter missed, it has counted
         return f"nothing was read for {max(steps):.3g} of {series.seconds:.3g} s: it hung, or the clock jumped", ()
     return None, tuple(remarks)
+
+
+def _most_watts(series: Series, rail: Rail) -> float:
+    """Return the highest power; of a counter between two readings, each of which may be late by an update or off by a step."""
+    if rail.unit == "W":
+        return max(series.values)
+    steps = zip(series.times_s, series.times_s[1:], series.values, series.values[1:])
+    return max((more - less - 2 * rail.resolution) / (two - one + rail.update_s) for one, two, less, more in steps)
 
 
 def _joules(series: Series, rail: Rail) -> list[float]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 from msgspec import Struct
 
 from plumbline import PlumblineError
+from plumbline.harness.readings import samples_of
 
 
 class Unavailable(PlumblineError):
@@ -86,35 +88,49 @@ class EnergyMeter(Meter):
 
 
 class Counter:
-    """A counter of energy that may wrap. One that goes backwards otherwise was reset, and says nothing any more."""
+    """A counter of energy that may wrap. Where it goes backwards otherwise it was reset, and `add` shows that."""
 
-    def __init__(self, name: str, wraps_at: float | None = None) -> None:
-        self._name, self._wraps_at = name, wraps_at
+    def __init__(self, wraps_at: float | None = None) -> None:
+        self._wraps_at = wraps_at
         self._last: float | None = None
         self._total = 0.0
 
     def add(self, value: float) -> float:
-        """Take what the counter shows; return how much it counted since the first one. Raises Unavailable."""
-        last, self._last = self._last, value
-        if last is None:
-            return self._total
-        step = value - last
+        """Take what the counter shows; return how much it counted since the first one."""
+        step = 0.0 if self._last is None else value - self._last
         if step < 0 and self._wraps_at is not None:
             step += self._wraps_at
-        if step < 0:
-            raise Unavailable(f"the counter {self._name} went backwards, from {last:g} to {value:g} J: it was reset meanwhile")
-        self._total += step
+        self._last, self._total = value, self._total + step
         return self._total
 
 
-def number(text: str, what: str) -> float:
-    """Read a number that a sensor shows. Raises Unavailable of garbage: no number, not finite, below zero."""
+@contextmanager
+def asked() -> Iterator[None]:
+    """Ask a meter, also a stranger's: whatever it raises is why it is unavailable, and no failure of the cell."""
+    try:
+        yield
+    except Unavailable:
+        raise
+    except Exception as error:  # the boundary to a stranger's meter
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+
+def finite(values: float | Sequence[float]) -> list[float]:
+    """Return what a meter has read as a list. Raises Unavailable of what is no number."""
+    found = samples_of(values)
+    if not all(map(math.isfinite, found)):
+        raise Unavailable(f"expected finite numbers, got {found}")
+    return found
+
+
+def number(text: str, what: str, least: float = 0.0) -> float:
+    """Read a number that a sensor shows. Raises Unavailable of garbage: no number, not finite, below the least that can be."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise Unavailable(f"{what}: expected a number of 0 or more, got {text[:40]!r}")
+    if not (math.isfinite(value) and value >= least):
+        raise Unavailable(f"{what}: expected a number of {least:g} or more, got {text[:40]!r}")
     return value
 
 
@@ -126,9 +142,9 @@ def text_of(path: Path) -> str:
         raise Unavailable(f"{path.name} cannot be read: {error.strerror}") from error
 
 
-def number_of(path: Path) -> float:
+def number_of(path: Path, least: float = 0.0) -> float:
     """Read a number from a small file of the kernel. Raises Unavailable."""
-    return number(text_of(path), path.name)
+    return number(text_of(path), path.name, least)
 
 
 def on_tegra(root: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from statistics import median
@@ -26,8 +27,10 @@ class PowerCsv(EnergyMeter):
         offset = os.environ.get(OFFSET_S, "0")
         try:
             self._offset_s = float(offset)
-        except ValueError as error:
-            raise Unavailable(f"{OFFSET_S}: expected seconds, got {offset!r}") from error
+        except ValueError:
+            self._offset_s = math.nan
+        if not math.isfinite(self._offset_s):
+            raise Unavailable(f"{OFFSET_S}: expected seconds, got {offset!r}")
         rows = self._rows()
         gaps = [later[0] - earlier[0] for earlier, later in zip(rows, rows[1:])]
         if not gaps or min(gaps) <= 0:

@@ -18,6 +18,8 @@ TOTALS = ("VIN", "VDD_IN", "POM_5V_IN")  # what a whole board takes, the outermo
 ASSUMED_S = 0.1  # between two values, where the layout does not say
 SHUNT_STEP_V = 40e-6  # of an INA3221: data sheet, "Shunt-Voltage Register"
 LEAST_STEP_W = 1e-3
+# Of a rail that takes nothing an INA3221 shows its own offset, with either sign: up to 80 µV (data sheet) on 1 mΩ.
+LEAST_CURRENT_MA = -80.0
 
 
 class _Channel(Struct, frozen=True):
@@ -33,7 +35,7 @@ class _Channel(Struct, frozen=True):
     def watts(self) -> float:
         power = self.to_watts
         for file in self.files:
-            power *= number_of(file)
+            power *= number_of(file, LEAST_CURRENT_MA if file.name.startswith("curr") else 0.0)
         return power
 
 

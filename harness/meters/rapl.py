@@ -34,7 +34,7 @@ class Rapl(EnergyMeter):
         twice = sorted({name for name in names if names.count(name) > 1 and name != "dram"})  # each package has a dram of its own
         if twice:
             raise Unavailable(f"the RAPL zone {twice[0]} appears twice: which of them counts cannot be told")
-        self._counters = [(zone, Counter(zones[zone], self._range(zone))) for zone in parts]
+        self._counters = [(zone, Counter(self._range(zone))) for zone in parts]
         self.read()
         about = "the whole platform" if platforms else "processors and their memory: no display, disk, GPU or power supply"
         return Rail(" + ".join(names), "J", UPDATE_S, RESOLUTION_J * len(parts), about=about)

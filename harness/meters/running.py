@@ -19,9 +19,9 @@ from plumbline import UnknownName
 from plumbline.harness import timing
 from plumbline.harness.facts import Energy
 from plumbline.harness.meters.energy import UPDATES, Series, declared, energy
-from plumbline.harness.meters.meter import EnergyMeter, Meter, Rail, Unavailable
+from plumbline.harness.meters.meter import EnergyMeter, Meter, Rail, Unavailable, asked, finite
 from plumbline.harness.meters.registry import METERS, announced, find
-from plumbline.harness.readings import Reading, Readings, samples_of
+from plumbline.harness.readings import Reading, Readings
 
 LEAST_WINDOW_S = 0.5  # however fast a meter is, the machine is not: clocks and fans follow the load
 LEAST_S = {"W": 0.02, "J": 0.01}  # between two readings: one of a monitor on I2C takes about a millisecond
@@ -39,8 +39,10 @@ class Running:
                 kind = find(name)
                 if issubclass(kind, EnergyMeter):
                     continue
-                self._found[name], begun = kind, kind()
-                begun.begin()
+                self._found[name] = kind
+                with asked():
+                    begun = kind()
+                    begun.begin()
                 self._running[name] = begun
             except (UnknownName, Unavailable) as reason:
                 self._reasons[name] = str(reason)
@@ -53,7 +55,8 @@ class Running:
             values: list[float] = []
             if name in self._running:
                 try:
-                    values = samples_of(self._running[name].end())
+                    with asked():
+                        values = finite(self._running[name].end())
                 except Unavailable as reason:
                     self._reasons[name] = str(reason)
             window = inferences if values else None
@@ -62,6 +65,12 @@ class Running:
 
 
 Background = Callable[[Callable[[], float]], AbstractContextManager[None]]
+Looking = Callable[[], Callable[[], list[str]]]  # begins to look at what else the machine does; the second says what disturbed
+
+
+def not_looking() -> Callable[[], list[str]]:
+    """Look at nothing, and find nothing."""
+    return list
 
 
 @contextmanager
@@ -86,8 +95,8 @@ class Watch:
     """All meters of energy, opened and read at rest: make it before anything runs. Then ask it what inferences take.
 
     A window has 20 updates of the slowest meter that keeps within `budget_s`, and lasts half a second at least. What a meter
-    still averages over is waited for before it. `device` is that of the cell; `root`, `clock`, `sleep` and `background` are for a
-    device that is replayed.
+    still averages over is waited for before it. `device` is that of the cell, `looking` begins to look at what disturbs a window;
+    `root`, `clock`, `sleep` and `background` are for a device that is replayed.
     """
 
     def __init__(
@@ -95,13 +104,15 @@ class Watch:
         budget_s: float,
         device: str = "cpu",
         *,
+        looking: Looking = not_looking,
         root: Path = Path("/"),
         clock: timing.Clock = perf_counter,
         time_of_day: timing.Clock = time.time,
         sleep: Callable[[float], None] = time.sleep,
         background: Background = in_background,
     ) -> None:
-        self._clock, self._sleep, self._background = clock, sleep, background
+        self._clock, self._sleep, self._background, self._looking = clock, sleep, background, looking
+        self._disturbed: list[str] = []
         self._meters: dict[str, tuple[EnergyMeter, Rail]] = {}
         self._without: dict[str, Energy] = {}
         for name in (*METERS, *announced()) if budget_s > 0 else ():
@@ -111,9 +122,10 @@ class Watch:
                 continue
             if not issubclass(kind, EnergyMeter):
                 continue
-            meter = kind(root, device, time_of_day)
             try:
-                rail = meter.open()
+                with asked():
+                    meter = kind(root, device, time_of_day)
+                    rail = meter.open()
             except Unavailable as reason:
                 self._without[name] = Energy(scope=kind.scope, estimate=kind.estimate, unavailable=str(reason))
                 continue
@@ -133,10 +145,13 @@ class Watch:
     def _rest(self) -> dict[str, Series]:
         """Read the power at rest, while this process sleeps."""
         self._sleep(self._wait_s)
+        disturbed = self._looking()
         poll = _Poll(self._meters, self._clock)
         while (left := poll.begun_s + self._window_s - self._clock()) > 0:
             self._sleep(min(poll(), left))
-        return poll.ended()
+        found = poll.ended()
+        self._disturbed = [f"at rest: {reason}" for reason in disturbed()]
+        return found
 
     def run(self, call: Callable[[], Any], synchronize: Callable[[], None]) -> dict[str, Energy]:
         """Return what one inference takes, by each meter, or why that is not known; of as many as fit into the window."""
@@ -147,12 +162,14 @@ class Watch:
         )
         with timing.quiet():
             timing.repeat(call, synchronize, self._wait_s, timing.nothing, self._clock)
+            disturbed = self._looking()
             poll, beside = _Poll(counters, self._clock), _Poll(powers, self._clock)
             with self._background(beside) if powers else nullcontext():
                 count, _ = timing.repeat(call, synchronize, self._window_s, poll, self._clock)
         seen = {**poll.ended(), **beside.ended()}
+        said = [*(f"while it ran: {reason}" for reason in disturbed()), *self._disturbed]
         return self._without | {
-            name: energy(rail, seen[name], count, self._idle[name], scope=meter.scope, estimate=meter.estimate)
+            name: energy(rail, seen[name], count, self._idle[name], scope=meter.scope, estimate=meter.estimate, disturbed=said)
             for name, (meter, rail) in self._meters.items()
         }
 
@@ -173,14 +190,16 @@ class _Poll:
         self._last_s = self.begun_s
 
     def __call__(self) -> float:
+        last_s, self._last_s = self._last_s, self._clock()
+        went_back = self._last_s < last_s  # that shows in the times of the readings
         for name, (meter, rail) in self._meters.items():
-            last_s, now = self._last_s, self._clock()
-            self._last_s = now
-            if last_s <= now < self._due_s[name]:
-                continue  # a clock that went back shows in the times of the readings
+            now = self._clock()
+            if now < self._due_s[name] and not went_back:
+                continue
             series = self._series[name]
             try:
-                value = meter.read()
+                with asked():
+                    (value,) = finite(meter.read())
             except Unavailable as reason:
                 series.bad, series.reason = series.bad + 1, str(reason)
             else:

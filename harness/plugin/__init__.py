@@ -7,6 +7,7 @@ import pytest
 from plumbline.harness.plugin.bench import Bench
 from plumbline.harness.plugin.fixtures import batch, cell, counter, image_size, model, precision, probe, runtime, target, variant
 from plumbline.harness.plugin.options import pytest_addoption
+from plumbline.harness.plugin.report import Report
 from plumbline.harness.session import matrix, places
 
 __all__ = [
@@ -25,6 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
             "run without -O ($PYTHONOPTIMIZE), or without --assert=plain"
         )
     try:
-        config.pluginmanager.register(Bench(config), "plumbline-bench")
+        bench = Bench(config)
     except (matrix.MatrixError, places.BadPlace) as error:
         raise pytest.UsageError(str(error)) from error
+    config.pluginmanager.register(bench, "plumbline-bench")
+    if (file := config.getoption("report")) is not None:
+        config.pluginmanager.register(Report(file, bench.run_dir), "plumbline-report")

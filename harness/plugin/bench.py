@@ -253,10 +253,10 @@ class Bench:
             pytest.exit(f"{lost}; the records before it are whole", returncode=int(pytest.ExitCode.INTERNAL_ERROR))
         self._done += 1
         self._report(probe.cell, record)
-        if error is not None:
-            raise error
         if record.latency is not None and record.latency.disturbed:
             item.user_properties.append(("disturbed", "; ".join(record.latency.disturbed)))
+        if error is not None:
+            raise error
         if "latency" in probe.facts:
             _replay(item, probe, record.machine.id)
         return result

@@ -16,7 +16,7 @@ from plumbline.harness.cell import AXES
 from plumbline.harness.session import matrix
 from plumbline.harness.settings import NoFolder, Settings, folders
 from plumbline.models.model import split
-from plumbline.texts import positive
+from plumbline.texts import not_negative, positive
 
 NUMBERS = ("batch", "image_size")
 CALM = "PLUMBLINE_CALM_S"  # another default of --calm
@@ -35,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME, or $PLUMBLINE_RUNS/TIME)"
     )
+    words = "write a report of the run there when it has ended: .html, .md, .csv or .parquet"
+    group.addoption("--report", type=Path, metavar="FILE", help=words)
     group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
     group.addoption("--weights", metavar="DIR", help="safetensors files (default: ROOT/weights, if any), or: pretrained")
@@ -49,9 +51,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--time-limit", type=positive, metavar="SECONDS", help="for one cell, instead of the tier's")
     group.addoption("--memory-limit", type=_bytes, metavar="BYTES", help="for one cell's process, as 2GiB; torch included")
     words = "a cell that was disturbed is repeated once, if the machine becomes calm within that time; 0: it is not (default: 5)"
-    group.addoption("--calm", type=float, default=float(os.environ.get(CALM, 5)), metavar="SECONDS", help=words)
+    group.addoption("--calm", type=not_negative, default=os.environ.get(CALM, "5"), metavar="SECONDS", help=words)
     words = "before a cell wait so long at most until the machine is as cool as at the start (default: 60)"
-    group.addoption("--cool", type=float, default=60.0, metavar="SECONDS", help=words)
+    group.addoption("--cool", type=not_negative, default=60.0, metavar="SECONDS", help=words)
     words = "run no cell on a machine that stays hotter; its cells are unavailable"
     group.addoption("--max-temperature", type=positive, metavar="CELSIUS", help=words)
     group.addoption("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")

@@ -25,7 +25,7 @@ from plumbline.harness.cell import Cell, stem
 from plumbline.harness.machine import accelerator, allowed_cpus, cpu_flags
 from plumbline.harness.outcomes import CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import CALIBRATION, PRECISIONS
-from plumbline.harness.probe import agreement
+from plumbline.harness.probe import agreement, threads
 from plumbline.harness.probe.reference import Progress, Reference, layers
 from plumbline.harness.probe.training import context_of
 from plumbline.harness.runtimes import Runtime, config
@@ -164,7 +164,7 @@ def _best(
         placed = {number: built[number].place(model.positional(reference.batch(cell.batch))) for number in agreeing}
         calls = {number: (partial(built[number].run, placed[number]), built[number].synchronize) for number in agreeing}
         with torch.inference_mode():
-            turns = timing.interleave_calls(calls)
+            turns = timing.interleave_calls(calls, threads.settle)
         for number, medians in turns.items():
             tried[number]["median_s"] = median(medians)
         fastest = min(tried[number]["median_s"] for number in agreeing)

@@ -23,6 +23,11 @@ class Cooling:
         self._read, self._clock, self._sleep = read, clock, sleep
         self._start: float | None = None
 
+    def begin(self) -> None:
+        """Read where the machine starts; call it before anything is prepared. Later calls do nothing."""
+        if self._start is None:
+            self._start = self._read()
+
     def wait(self, within_s: float, most: float | None, progress: Callable[[str], None]) -> str | None:
         """Wait, for so long at most. Returns why nothing may be run: it is hotter than `most`, in °C, even then."""
         now = self._read()

@@ -15,7 +15,7 @@ import psutil
 from plumbline import UnknownName
 from plumbline.harness import machine, quiet, timing
 from plumbline.harness.examination import BETTER, FIT, MISSING, UNFIT, Check, Circumstance, Examination
-from plumbline.harness.meters.meter import EnergyMeter, Unavailable
+from plumbline.harness.meters.meter import EnergyMeter, Unavailable, asked
 from plumbline.harness.meters.registry import METERS, announced, find
 from plumbline.harness.probe import memory
 from plumbline.harness.probe.disturbance import Disturbance
@@ -136,7 +136,7 @@ def _measured(length: Callable[[int], float], count: int) -> Any:
 
 def _memory() -> Iterator[Check]:
     """Allocations of known size, written to from end to end."""
-    free = psutil.virtual_memory().available
+    free = machine.memory_free()
     for count in ALLOCATED:
         truth = f"an allocation of {size(count)}"
         if 2 * count > free:
@@ -200,8 +200,9 @@ def _meters(root: Path, device: str) -> Iterator[Circumstance]:
             kind = find(name)
             if not issubclass(kind, EnergyMeter):
                 continue
-            meter = kind(root, device)
-            rail, value = meter.open(), meter.read()
+            with asked():
+                meter = kind(root, device)
+                rail, value = meter.open(), meter.read()
         except (UnknownName, Unavailable) as reason:
             yield Circumstance(f"energy by {name}", "unavailable", MISSING, str(reason))
             continue

@@ -19,7 +19,7 @@ from plumbline.harness.machine import allowed_cpus
 from plumbline.harness.messages import Ask, Compress, Count, Ended, Examine, Load, MeasureSpeed, Open, Race, Train, Turn
 from plumbline.harness.meters.running import Watch
 from plumbline.harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded, first_line
-from plumbline.harness.probe import memory
+from plumbline.harness.probe import disturbance, memory, process
 from plumbline.harness.probe.channel import Channel
 from plumbline.harness.settings import Settings
 
@@ -66,7 +66,8 @@ def serve_cell(task: Task, channel: Channel) -> None:
     if task.settings.memory_limit_bytes is not None:
         memory.limit(task.settings.memory_limit_bytes)
     elsewhere = runtimes.find(task.cell.runtime).adapter.elsewhere  # a board has meters of its own
-    watch = None if elsewhere else Watch(task.settings.energy_s, task.cell.device)
+    looking = partial(disturbance.looking, task.cell.device)
+    watch = None if elsewhere else Watch(task.settings.energy_s, task.cell.device, looking=looking)
     without_grad = runtimes.find(task.cell.runtime).options.get("mode") == "no_grad"
     with torch.no_grad() if without_grad else torch.inference_mode():
         subject = Subject(task.cell, task.settings, task.folder, channel.progress, watch)
@@ -74,6 +75,7 @@ def serve_cell(task: Task, channel: Channel) -> None:
         while isinstance(asked := channel.receive(), (Ask, Turn, Load)):
             if isinstance(asked, Turn):
                 channel.answer(subject.turn(asked.calls))
+                process.rest()  # it is another one's turn
             elif isinstance(asked, Load):
                 channel.answer(subject.load(asked.scenario))
             else:

@@ -32,13 +32,18 @@ def run(
     batches: int,
     warmup_s: float,
     progress: Progress,
+    *,
+    most: float | None = None,
+    device: str = "cpu",
 ) -> Loaded:
     """Put the object under a load, once it is warm. What cannot be done here is `unavailable`, with the reason.
 
-    `infer` starts an inference of its n-th placed batch, of `batches`.
+    `infer` starts an inference of its n-th placed batch, of `batches`. A soak ends when the machine is hotter than `most`, in °C.
     """
     if scenario.name in ONE_BY_ONE and batch != 1:
         return Loaded(scenario, unavailable=f"{scenario.name} sends one image at a time: expected a batch of 1, got {batch}")
+    if scenario.name == SOAK and most is not None and machine.hottest() is None:
+        return Loaded(scenario, unavailable=f"it cannot be stopped at {most:g} °C (--max-temperature): there is no sensor here")
     if scenario.name in (*LOADGEN, BESIDE) and (reason := loadgen.missing()) is not None:
         return Loaded(scenario, unavailable=reason)
     first = partial(infer, 0)
@@ -46,8 +51,11 @@ def run(
     timing.warm_up(first, synchronize, warmup_s)
     served = Served(infer, synchronize, batch, batches, timing.turn(first, synchronize))
     progress(f"{scenario.name}: {duration(scenario.seconds)}")
-    disturbance = Disturbance()
-    found = _DONE.get(scenario.name, _loadgen)(scenario, served, progress)
+    disturbance = Disturbance(device=device)
+    if scenario.name == SOAK:
+        found = Loaded(scenario, soak=soak(first, synchronize, scenario.seconds, progress, most=most))
+    else:
+        found = _DONE.get(scenario.name, _loadgen)(scenario, served, progress)
     return replace(found, disturbance=disturbance.read())
 
 
@@ -96,10 +104,6 @@ def of_frames(found: list[float | None], rate_hz: float, deadline_s: float) -> C
     )
 
 
-def _soak(scenario: Scenario, served: Served, progress: Progress) -> Loaded:
-    return Loaded(scenario, soak=soak(partial(served.infer, 0), served.synchronize, scenario.seconds, progress))
-
-
 def soak(
     call: Callable[[], Any],
     synchronize: Callable[[], None],
@@ -107,19 +111,31 @@ def soak(
     progress: Progress,
     state: Callable[[], Readings] = machine.state,
     clock: timing.Clock | None = None,
+    most: float | None = None,
 ) -> Soak:
-    """Sample for so long without a pause, and read the state of the machine between the seconds."""
-    rows: list[tuple[float, list[float], Readings]] = []
+    """Sample for so long without a pause, and read the state of the machine between the seconds.
 
-    def each(at_s: float, samples: list[float]) -> None:
+    Ends when that is hotter than `most`, in °C; the rows until then are kept.
+    """
+    rows: list[tuple[float, list[float], Readings]] = []
+    stopped: str | None = None
+
+    def each(at_s: float, samples: list[float]) -> bool:
+        nonlocal stopped
         rows.append((at_s, sorted(samples), state()))
+        celsius = value_of(rows[-1][2], "temperature")
+        if most is not None and celsius is not None and celsius > most:
+            after = duration(at_s + timing.SECOND_S)
+            stopped = f"{celsius:.0f} °C after {after}, and at most {most:g} °C are allowed (--max-temperature)"
+            return False
         left = max(0.0, seconds - at_s - timing.SECOND_S)
         progress(f"{SOAK}: p50 {percentile(rows[-1][1], 0.5):.4g} s, {duration(left)} left")
+        return True
 
     with timing.quiet():
         timing.endure(call, synchronize, seconds, each, *([] if clock is None else [clock]))
     medians = [percentile(ordered, 0.5) for _, ordered, _ in rows]
-    window_s = min(MINUTE_S, seconds / 2)
+    window_s = min(MINUTE_S, (seconds if stopped is None else rows[-1][0] + timing.SECOND_S) / 2)
     many = max(1, min(sum(at_s < window_s for at_s, _, _ in rows), len(rows) // 2))
     ratio, interval = ratio_of_medians(medians[:many], medians[-many:])
     return Soak(
@@ -132,6 +148,7 @@ def soak(
         window_s=window_s,
         ratio=ratio,
         interval=interval,
+        stopped=stopped,
     )
 
 
@@ -159,5 +176,5 @@ def _beside(scenario: Scenario, served: Served, progress: Progress) -> Loaded:
 
 
 _DONE: Mapping[str, Callable[[Scenario, Served, Progress], Loaded]] = {
-    SERVER: _server, CAMERA: _camera, SOAK: _soak, BESIDE: _beside,
+    SERVER: _server, CAMERA: _camera, BESIDE: _beside,
 }  # fmt: skip

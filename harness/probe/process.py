@@ -23,6 +23,7 @@ from plumbline.harness.messages import Exited
 from plumbline.harness.probe.memory import maximum_resident_bytes
 
 HANG_UP = getattr(select, "POLLRDHUP", 0)  # a socket's other end is closed, as POLLHUP says of a pipe's
+_parent: int | None = None  # in a child that its parent wakes up: the pipe in which it says that it stops itself
 
 
 def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None, asker: int | None = None) -> Exited:
@@ -32,12 +33,17 @@ def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None, as
     machine was lost, the child is killed, too. Raises SystemExit then.
     """
     kills, started, timed_out = oom_kills(), time.monotonic(), False
+    resting, says = os.pipe()
 
     def first_to_be_killed() -> int:
+        global _parent
+        os.close(resting)
+        _parent = says if asker is not None and _has_pidfd() else None
         _be_the_first_to_be_killed_for_memory()
         return work()
 
     child = fork(first_to_be_killed)
+    os.close(says)
 
     def kill(*_: Any) -> None:
         nonlocal timed_out
@@ -48,7 +54,7 @@ def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None, as
     signal.signal(signal.SIGALRM, kill)
     signal.setitimer(signal.ITIMER_REAL, time_limit_s or 0)
     try:
-        _sleep(child, asker)
+        _sleep(child, asker, resting)
         _, status, usage = os.wait4(child, 0)
     except SystemExit:  # the caller was asked to stop, or nobody asks any more; it may remove what the child writes into
         with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it ended by itself this very moment
@@ -57,26 +63,70 @@ def run_forked(work: Callable[[], int], job: str, time_limit_s: float | None, as
         raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        os.close(resting)
     code = os.waitstatus_to_exitcode(status)
     return _ending(job, code, timed_out, oom_kills() > kills, time.monotonic() - started, maximum_resident_bytes(usage))
 
 
-def _sleep(child: int, asker: int | None) -> None:
-    """Sleep until a child has ended or nobody asks any more. Raises SystemExit then. Returns at once where Linux is too old."""
-    if asker is None or not hasattr(os, "pidfd_open"):
-        return
+def rest() -> None:
+    """Stop this process with all its threads until the next request is there; called by the work of `run_forked`.
+
+    Threads wait busily for more work: those of ONNX Runtime for 50 ms after a call, OpenMP's for 10 ms. So long they would take
+    a processor from another process, whose turn it is. Does nothing where the parent could not wake this process up.
+    """
+    if _parent is not None:
+        os.write(_parent, b"r")
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _has_pidfd() -> bool:
+    """Whether a process can be watched by a file descriptor: not before Linux 5.3, nor in a container that forbids it."""
+    if not hasattr(os, "pidfd_open"):
+        return False
     try:
-        ended = os.pidfd_open(child)
-    except OSError:  # before Linux 5.3, or a container that forbids it
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+def _sleep(child: int, asker: int | None, resting: int) -> None:
+    """Sleep until a child has ended or nobody asks any more; a child that rests is woken up by the next request.
+
+    Raises SystemExit where nobody asks any more. Returns at once where Linux is too old.
+    """
+    if asker is None or not _has_pidfd():
         return
+    ended = os.pidfd_open(child)
     try:
-        waiting = select.poll()
+        waiting, rests = select.poll(), False
         waiting.register(ended, select.POLLIN)
         waiting.register(asker, HANG_UP)  # POLLHUP is always told of
-        if ended not in dict(waiting.poll()):
-            sys.exit("the session has hung up, or was silent for too long")
+        waiting.register(resting, select.POLLIN)
+        while ended not in (happened := dict(waiting.poll())):
+            if happened.get(asker, 0) & ~select.POLLIN:
+                sys.exit("the session has hung up, or was silent for too long")
+            if rests and asker in happened:
+                rests = False
+                waiting.modify(asker, HANG_UP)
+                os.kill(child, signal.SIGCONT)
+            if resting in happened:
+                if not os.read(resting, 1):  # it ends
+                    waiting.unregister(resting)
+                elif _stopped(child):
+                    rests = True
+                    waiting.modify(asker, select.POLLIN | HANG_UP)
     finally:
         os.close(ended)
+
+
+def _stopped(child: int) -> bool:
+    """Wait until a child has stopped itself; False where it ended instead, of which `wait4` has yet to be told."""
+    state = os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    if state is None or state.si_code != os.CLD_STOPPED:
+        return False
+    os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG)  # seen
+    return True
 
 
 def fork(work: Callable[[], int]) -> int:

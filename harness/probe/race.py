@@ -9,6 +9,7 @@ from plumbline.harness import timing
 from plumbline.harness.cell import Cell
 from plumbline.harness.messages import Contender
 from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.probe import threads
 from plumbline.harness.probe.subject import Subject
 from plumbline.harness.settings import Settings
 
@@ -23,5 +24,6 @@ def run(cells: Sequence[Cell], settings: Settings, folders: Sequence[Path], prog
             calls[number] = Subject(cell, settings, folder, progress).call()
         except CellEnded as end:
             reasons[number] = end.reason
-    turns = timing.interleave_calls(calls, seconds=settings.sampling_s * len(calls), progress=progress)
+    seconds = settings.sampling_s * len(calls)
+    turns = timing.interleave_calls(calls, threads.settle, seconds=seconds, progress=progress)
     return [Contender(reasons.get(number), turns.get(number, [])) for number in range(len(cells))]

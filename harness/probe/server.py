@@ -133,16 +133,20 @@ class Server:
         self._ran("compress", request, self._folder)
 
     def _open(self, request: Open) -> None:
-        before, folder = self._state(), self._folder_of(request.cell, request.settings)
+        self._cooling.begin()
+        folder = self._folder_of(request.cell, request.settings)
         if request.cell.variant != DENSE:
             self._variants = [*make_room([each for each in self._variants if each != folder], ROOM_BYTES), folder]
         if self._runtime_works(request) and self._prepared(request) and self._cool(request.settings):
+            before = self._state()
             ended = self._end_of(Task("cell", request, [folder]))
             self._channel.end_line()  # of an answer that was cut off in the middle
             self._channel.send(replace(ended, state_before=before, state_after=self._state()))
 
     def _cool(self, settings: Settings) -> bool:
         """Let the machine that executes cool down to where it started; where it is too hot, the cell is unavailable."""
+        if not settings.cool_s and settings.max_temperature is None:
+            return True
         hot = self._cooling.wait(settings.cool_s, settings.max_temperature, self._channel.progress)
         if hot is not None:
             self._refuse(UNAVAILABLE, hot, None, "start")

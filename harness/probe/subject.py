@@ -105,6 +105,7 @@ class Subject:
         self._first_s: float | None = None
         self._first_growth: tuple[int | None, str | None] = None, "there was no inference"
         self._agreement: Agreement | None = None
+        self._turns = 0
         self._turning: timing.Call | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
         self._seconds = time.perf_counter() - started
@@ -225,7 +226,8 @@ class Subject:
             raise CellEnded(FAILED, f"{self._cell.model} has itself watched by {', '.join(watching)}, and is slowed down by that")
 
         def taken() -> Latency:
-            disturbance, reading, workers, written = Disturbance(), Running(), threads.Workers(), _written_bytes()
+            disturbance, reading = Disturbance(device=self._cell.device), Running()
+            workers, written = threads.Workers(), _written_bytes()
             model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
             telemetry = reading.read(model.warmup + len(model.samples_s))
             with_transfer = timed(partial(self._host_to_host, host), budget_s=settings.sampling_s / 2)
@@ -304,6 +306,8 @@ class Subject:
             run, synchronize = self.call()
             slowed = self._settings.slowed
             self._turning = (timing.slowed(run, synchronize, slowed) if slowed else run, synchronize)
+        threads.place(self._turns)
+        self._turns += 1
         with timing.quiet():
             return timing.turn(*self._turning, untimed=1, untimed_s=timing.TOUCH_S, timed=calls)
 
@@ -328,6 +332,8 @@ class Subject:
             len(placed),
             self._settings.warmup_s,
             self._progress,
+            most=self._settings.max_temperature,
+            device=self._cell.device,
         )
         for first, seen in enumerate(placed):
             self._check_untouched(seen, images(first))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from plumbline.harness.machine import allowed_processors
 
 TASKS = Path("/proc/self/task")
 LOOKS = ((0.003, 8), (0.02, 40))  # seconds after which an idle thread of OpenMP waits no longer busily, and calls
+# After a call ONNX Runtime's threads wait busily for 50 ms, OpenMP's for 10 ms and OpenVINO's for 1 ms (docs/measuring.md).
+SETTLED_S, LOOK_S = 0.2, 0.002
 DISTURBING = 0.01  # share of the time that a thread of the model's own may take
 
 
@@ -57,6 +63,50 @@ def allowed(task: int) -> set[int]:
     listed = next((line.partition(":")[2].strip() for line in lines if line.startswith("Cpus_allowed_list:")), "")
     ends = [part.partition("-") for part in listed.split(",") if part]
     return {number for low, _, high in ends for number in range(int(low), int(high or low) + 1)}
+
+
+def settle(clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Sleep until no thread of this process but this one runs, for SETTLED_S at most; False where one still does.
+
+    Another runtime's threads wait busily after its last call, and would take a processor from the one whose turn it is.
+    """
+    ends, own = clock() + SETTLED_S, threading.get_native_id()
+    while any(_runs(task) for task in TASKS.glob("*") if task.name != str(own)):
+        if clock() >= ends:
+            return False
+        sleep(LOOK_S)
+    return True
+
+
+def _runs(task: Path) -> bool:
+    """Whether a thread has a processor, or waits for one (man 5 proc_pid_stat: the field behind the name in brackets)."""
+    try:
+        return (task / "stat").read_text().rpartition(") ")[2].startswith("R")
+    except OSError:  # it has ended
+        return False
+
+
+def place(turn: int) -> None:
+    """Put the threads of this process on its processors in an order that only the number of the turn decides, and let them go.
+
+    Processors of a virtual machine are not alike: one of them may share its core with a stranger. Threads stay where they are, so
+    that of two processes of the same code one would be slower for as long as its main thread is there. In the same turn both are
+    placed alike, and each turn begins with another processor.
+    """
+    processors = sorted(allowed_processors())
+    if len(processors) < 2 or not hasattr(os, "sched_setaffinity"):
+        return
+    main = os.getpid()
+    for number, task in enumerate([main, *sorted(task for task in worked_ns() if task != main)]):
+        # the second thread, and on two processors all others too, are beside the main one, never where it is
+        offset = 0 if number == 0 else 1 + (number - 1) % (len(processors) - 1)
+        try:
+            usual = os.sched_getaffinity(task)
+            if (processor := processors[(turn + offset) % len(processors)]) in usual:
+                os.sched_setaffinity(task, {processor})
+                os.sched_setaffinity(task, usual)
+        except OSError:  # it has ended
+            continue
 
 
 def used(expected: int) -> int:

@@ -33,6 +33,7 @@ from plumbline.harness.views import load as view
 from plumbline.models.compression.variants import DENSE
 
 SCHEMA = 1
+COOL_S = 60.0  # that a machine has to cool down before a cell, where a temperature is not to be exceeded
 PREPARATION_S, TRIES = 900.0, 12  # of a cell beside its loads, and of the search of `server` at most
 
 
@@ -60,19 +61,30 @@ class LoadRecord(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Question:
-    """What to load, and how: `axes` names values besides the usual ones, by axis; `out` takes a record a line."""
+    """What to load, and how: `axes` names values besides the usual ones, by axis; `out` takes a record a line.
+
+    Above `max_temperature` (°C) a soak is stopped, and no cell begins before the machine has cooled down.
+    """
 
     models: Sequence[str]
     scenarios: Sequence[Scenario]
     axes: Mapping[str, Sequence[Any]]
     data: Path | None = None
     time_limit_s: float | None = None
+    max_temperature: float | None = None
     out: Path | None = None
 
     def settings(self) -> Settings:
         """Return those of all cells. Raises NoFolder where there is no such folder of data."""
         limit_s = self.time_limit_s or PREPARATION_S + sum(_allowed_s(scenario) for scenario in self.scenarios)
-        return Settings.here(self.data, inputs_seed=secrets.randbelow(2**31), time_limit_s=limit_s)
+        return Settings.here(
+            self.data,
+            inputs_seed=secrets.randbelow(2**31),
+            energy_s=0.0,  # no latency is asked for, and energy would be that of none
+            cool_s=0.0 if self.max_temperature is None else COOL_S,
+            max_temperature=self.max_temperature,
+            time_limit_s=limit_s,
+        )
 
     def cells(self) -> list[Cell]:
         """Return a cell for each combination; the usual ones are dense, fp32, batch 1, here. Raises MatrixError."""

@@ -15,6 +15,8 @@ from statistics import median
 from plumbline.harness import journal, timing
 from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import here, limited_as
+from plumbline.harness.meters.running import Running
+from plumbline.harness.probe.disturbance import Disturbance
 from plumbline.harness.probe.memory import maximum_resident_bytes
 from plumbline.harness.record import Record
 from plumbline.harness.session.session import REPOSITORY
@@ -22,6 +24,7 @@ from plumbline.harness.statistics import paired_ratio
 
 CELL_S = {"AVX-512": 0.05, "AVX2": 0.1}  # the limits of a cell's fixed cost, by the vectors of the processor
 TIMER_SHARE = 0.005
+WATCHED_S, WATCHED_SHARE = 0.005, 0.01  # a workload, and by what share it may be slower where all is read beside it
 REMOTE_S = 0.3  # that a cell may cost more at another place, over ssh on loopback or in a container
 SMALLEST = "plumbline.harness.studies.smallest:SMALLEST"
 
@@ -79,6 +82,15 @@ def report(progress: Callable[[str], None], quick: bool = False, run: Path | Non
             what = f"median of {seconds * 1e3:g} ms against torch's Timer"
             holds = low <= TIMER_SHARE and high >= -TIMER_SHARE
             line(what, f"{difference:+.2%} ({low:+.2%}..{high:+.2%})", f"{TIMER_SHARE:.1%}", holds)
+        progress(f"timing a product of {WATCHED_S * 1e3:g} ms with all meters and without, in turns")
+        difference, low, high = watched(6 if quick else 300)
+        progress("")
+        line(
+            "all meters on against all off",
+            f"{difference:+.2%} ({low:+.2%}..{high:+.2%})",
+            f"{WATCHED_SHARE:.0%}",
+            low <= WATCHED_SHARE,
+        )
         lock.release()
         if run is None:
             what = "a cell of the default tier" if quick else "the default tier, which takes minutes,"
@@ -180,6 +192,29 @@ def against_timer(seconds: float, rounds: int) -> tuple[float, float, float]:
     }
     taken = timing.interleave(turns, rounds=rounds)
     found = paired_ratio(taken["plumbline"], taken["Timer"])
+    assert found.interval is not None, f"expected six pairs at least, got {found.pairs}"
+    return found.median - 1, found.interval[0] - 1, found.interval[1] - 1
+
+
+def watched(rounds: int) -> tuple[float, float, float]:
+    """Return how much longer a matrix product of 5 ms takes between the first and the last reading of all that a cell reads.
+
+    As `against_timer` does: the median over pairs, as a share, and the ends of its 95 % interval, which takes six of them.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    call = _workload(WATCHED_S)
+
+    def beside_meters() -> float:
+        disturbance, reading = Disturbance(), Running()
+        took = _after_two(call)
+        reading.read(3)
+        disturbance.read()
+        return took
+
+    taken = timing.interleave({"on": beside_meters, "off": lambda: _after_two(call)}, rounds=rounds)
+    found = paired_ratio(taken["on"], taken["off"])
     assert found.interval is not None, f"expected six pairs at least, got {found.pairs}"
     return found.median - 1, found.interval[0] - 1, found.interval[1] - 1
 

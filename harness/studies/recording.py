@@ -25,12 +25,13 @@ FILES = (
         "power*_average", "temp*_label", "temp*_input", "shunt*_resistor",
     )),
     "sys/class/powercap/*rapl*/name", "sys/class/powercap/*rapl*/energy_uj", "sys/class/powercap/*rapl*/max_energy_range_uj",
-    "sys/class/power_supply/*/type", "sys/class/power_supply/*/power_now",
+    "sys/class/power_supply/BAT*/power_now",  # other supplies may be called by a serial number, as keyboards are
     "sys/class/thermal/thermal_zone*/type", "sys/class/thermal/thermal_zone*/temp",
     "sys/class/devfreq/*/cur_freq", "sys/class/devfreq/*/max_freq", "sys/class/devfreq/*/governor",
-    *(f"sys/devices/system/cpu/cpu0/cpufreq/{name}" for name in ("scaling_governor", "scaling_cur_freq", "cpuinfo_max_freq")),
-    "sys/devices/platform/soc/soc:firmware/get_throttled",
-    "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count",
+    *(f"sys/devices/system/cpu/cpu*/cpufreq/{name}" for name in ("scaling_governor", "scaling_cur_freq", "cpuinfo_max_freq")),
+    "sys/devices/system/cpu/cpufreq/boost", "sys/devices/system/cpu/intel_pstate/no_turbo",
+    "sys/devices/platform/soc*/soc*:firmware/get_throttled",
+    "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count", "sys/class/hwmon/hwmon*/oc*_event_cnt",
 )  # fmt: skip
 EVERY_S = 0.1
 MOST_BYTES = 4096  # a page: sysfs gives no more

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from plumbline.harness import journal, messages
+from plumbline.harness.facts import Latency, Timing
+from plumbline.harness.journal import NotRead
 from plumbline.harness.record import Record
-from plumbline.harness.rows import Row
+from plumbline.harness.rows import Row, row_of
+from plumbline.harness.studies import gate
 from plumbline.harness.studies.gate import Report as GateReport
-from plumbline.harness.verdicts.changes import Found, Series
+from plumbline.harness.studies.stored import NotStored
+from plumbline.harness.verdicts.changes import Found, Series, changes, hardware, series_of
+from plumbline.harness.verdicts.choice import chosen
+from plumbline.texts import number_of
+
+MOST = 5_000  # rows of which whole records are kept
+SERIES = 500  # in which changes are looked for
+GATE = (gate.REPORT, gate.JOURNAL)  # the first is written when it ends
 
 
 class Evidence(Struct, frozen=True):
     """What a report is made of.
 
     `rows` are all records of all runs, `problems` what could not be read, in words. `records` are whole records by the key of
-    their row: of all rows, or where there are more than MOST of those that are shown; `shown` are the rows of these. `history` has the
-    series of cells that several sessions measured, `gates` what gates found.
+    their row: of all rows, or where there are more than MOST of those that are shown; `shown` are the rows of these. `history`
+    has the series of cells that several sessions measured, `gates` what gates found.
     """
 
     rows: list[Row]
@@ -32,6 +45,199 @@ class Evidence(Struct, frozen=True):
         return [row for row in self.rows if row.key in self.records]
 
 
+class _Timing(Timing, frozen=True, kw_only=True, rename={"samples_s": "not read"}):
+    samples_s: list[float] = field(default_factory=list)
+
+
+class _Latency(Latency, frozen=True, kw_only=True):
+    model: _Timing
+    with_transfer: _Timing
+
+
+class _Slim(Record, frozen=True, kw_only=True):
+    """A record without the samples of its latencies: they are most of it, and no row needs them."""
+
+    latency: _Latency | None = None
+
+
+class _Place(NamedTuple):
+    """Where a record is: which journal, and its line there."""
+
+    folder: Path
+    number: int
+    offset: int
+    length: int
+
+
 def gather(paths: Sequence[Path]) -> Evidence:
-    """Read runs, folders of runs, and folders that a gate has written. Raises NotStored where a path holds none of them."""
-    raise NotImplementedError
+    """Read runs, folders of runs, and folders that a gate has written. Raises NotStored where a path holds none of them.
+
+    The last record of each cell, revision and session counts. What cannot be read is a line of `problems`, and the rest is there.
+    """
+    runs, gates = _found(paths)
+    scan = _Scan()
+    for folder in runs:
+        scan.read(folder)
+    rows = list(scan.rows.values())
+    problems, reports = scan.problems, _reports(gates, scan.problems)
+    in_history = _several_sessions(rows, scan)
+    records, sessions = _again(scan, {row.key for row in chosen(rows, MOST)}, in_history, problems)
+    history = [(each, changes([session.median_s for session in each.sessions])) for each in series_of([sessions])]
+    return Evidence([row for row in rows if row.key in scan.places], records, problems, history, reports)
+
+
+def _found(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the folders of runs and the files of gates at these paths, each once. Raises NotStored."""
+    runs: dict[Path, Path] = {}
+    gates: dict[Path, Path] = {}
+    for path in paths:
+        try:
+            own, written = _at(path)
+        except OSError as error:
+            raise NotStored(f"{str(path)!r}: {error.strerror}") from error
+        if not own and not written:
+            got = f"no {journal.NAME} and no {gate.REPORT} in it" if path.exists() else "nothing, as it is not there"
+            raise NotStored(f"{str(path)!r}: expected a run, a folder of runs, or what a gate has written, got {got}")
+        runs |= {each.resolve(): each for each in own}
+        gates |= {each.resolve(): each for each in written}
+    return list(runs.values()), list(gates.values())
+
+
+def _at(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders of runs and the files of gates at a path: itself, or where it is neither, what it holds."""
+    if path.is_file():
+        return ([path.parent], []) if path.name == journal.NAME else ([], [path] if path.suffix == ".json" else [])
+    for folders in ([path], sorted(each for each in path.glob("*/"))):
+        runs = [folder for folder in folders if (folder / journal.NAME).exists()]
+        gates = [folder / gate.REPORT for folder in folders if any((folder / name).exists() for name in GATE)]
+        if runs or gates:
+            return runs, gates
+    return [], []
+
+
+def _name(folder: Path) -> str:
+    """Name a run by the last part of its path: the rest is about the person."""
+    return folder.resolve().name
+
+
+class _Scan:
+    """The first pass over journals: the row of each record, by its key, and where its line is, by the key of its row."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str | None, str], Row] = {}
+        self.places: dict[str, _Place] = {}
+        self.hardware: dict[str, str] = {}  # by the id of the machine
+        self.problems: list[str] = []
+
+    def read(self, folder: Path) -> None:
+        """Add a run."""
+        unread: dict[int | None, list[tuple[int, str]]] = {}
+        records = copies = 0
+        try:
+            for line in journal.lines(folder):
+                if not line.whole:
+                    words = f"line {line.number} has no end, and is left out: the session still writes it, or was cut off"
+                    self.problems.append(f"{_name(folder)}: {words}")
+                    continue
+                try:
+                    record = journal.parsed(folder, line, _Slim)
+                except NotRead as error:
+                    unread.setdefault(error.schema, []).append((line.number, error.why))
+                    continue
+                records += 1
+                copies += self._keep(record, _Place(folder, line.number, line.offset, len(line.text)))
+        except NotRead as error:
+            self.problems.append(f"{_name(folder)}: {error.why}")
+            return
+        if not records and not unread:
+            self.problems.append(f"{_name(folder)}: holds no record; its session measured nothing")
+        if copies:
+            words = f"{number_of(copies, 'record')} of another run stand here again, and count as they are here"
+            self.problems.append(f"{_name(folder)}: {words}")
+        self.problems += [_counted(_name(folder), lines) for lines in unread.values()]
+
+    def _keep(self, record: Record, place: _Place) -> bool:
+        """Keep the row of a record, in the place of an earlier one. Return whether that was of another run."""
+        earlier = self.rows.get(record.key)
+        key = f"c{len(self.rows) + 1}" if earlier is None else earlier.key
+        copied = earlier is not None and self.places[key].folder != place.folder
+        self.rows[record.key], self.places[key] = row_of(record, key), place
+        if record.machine.id not in self.hardware:
+            self.hardware[record.machine.id] = hardware(record.machine)
+        return copied
+
+
+def _counted(name: str, unread: Sequence[tuple[int, str]]) -> str:
+    """Say in one line which lines of a journal cannot be read, and why the first of them cannot."""
+    (number, why), *others = unread
+    more = f" and {number_of(len(others), 'more line')} like it" if others else ""
+    numbers = ", ".join(str(other) for other, _ in others[:8]) + (", ..." if len(others) > 8 else "")
+    return f"{name}: line {number}{more}{f' ({numbers})' if others else ''}: {why}"
+
+
+def _reports(files: Iterable[Path], problems: list[str]) -> list[GateReport]:
+    """Read what gates have found; those that cannot be read become problems."""
+    found = []
+    for file in files:
+        name = f"{_name(file.parent)}: {file.name}"
+        try:
+            found.append(messages.decode(file.read_bytes(), GateReport))
+        except OSError as error:
+            why = "the gate has not ended" if isinstance(error, FileNotFoundError) else error.strerror
+            problems.append(f"{name}: {why}")
+        except messages.BadMessage as error:
+            problems.append(f"{name}: not the report of a gate ({error})")
+    return found
+
+
+def _several_sessions(rows: Iterable[Row], scan: _Scan) -> set[str]:
+    """Return the keys of the rows whose cells several sessions have timed on one machine.
+
+    Of more than SERIES such cells those in which most may be seen: those with the most sessions, and of these those whose medians
+    are furthest apart.
+    """
+    series: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        if row.measured:
+            series.setdefault((row.id, scan.hardware[row.machine_id]), {})[row.session] = row
+    several = [each for each in series.values() if len(each) > 1]
+    if len(several) > SERIES:
+        words = f"{len(several)} cells were measured by several sessions, and changes are looked for in {SERIES} of them"
+        scan.problems.append(f"history: {words}; `plumbline history` looks at all")
+        several = sorted(several, key=lambda each: (-len(each), -_apart(each.values())))[:SERIES]
+    return {row.key for each in several for row in each.values()}
+
+
+def _apart(rows: Collection[Row]) -> float:
+    """By what factor the medians of rows differ, as a logarithm."""
+    medians = [row.latency_s for row in rows if row.latency_s]
+    return math.log(max(medians) / min(medians)) if medians else 0.0
+
+
+def _again(
+    scan: _Scan, shown: Collection[str], in_history: Collection[str], problems: list[str]
+) -> tuple[dict[str, Record], list[Record]]:
+    """Make the second pass: whole records of the keys that are shown, in order, and those in the history without samples.
+
+    A record whose samples are damaged becomes a problem, and is shown no more.
+    """
+    records: dict[str, Record] = {}
+    sessions: list[Record] = []
+    for key, place in list(scan.places.items()):
+        if key not in shown and key not in in_history:
+            continue
+        try:
+            with (place.folder / journal.NAME).open("rb") as file:
+                file.seek(place.offset)
+                line = journal.Line(place.number, place.offset, file.read(place.length))
+            if key in shown:
+                records[key] = journal.parsed(place.folder, line, Record)
+            if key in in_history:
+                sessions.append(journal.parsed(place.folder, line, _Slim))
+        except NotRead as error:
+            problems.append(_counted(_name(place.folder), [(place.number, error.why)]))
+            del scan.places[key]
+        except OSError as error:
+            problems.append(f"{_name(place.folder)}: line {place.number} could not be read again: {error.strerror}")
+            del scan.places[key]
+    return records, sessions

@@ -11,6 +11,7 @@ from plumbline.harness.views import cells
 from plumbline.harness.views.table import NOTHING, tabulated
 
 LEFT = ("layer", "operator", "format")
+EVERYTHING_ELSE = "everything else"
 
 
 def select(records: Iterable[Record], words: str | None) -> Record:
@@ -44,19 +45,27 @@ def table(record: Record, style: str = "simple") -> str:
 
 
 def difference(record: Record, other: Record, style: str = "simple") -> str:
-    """Two cells of one model, layer by layer: what belongs to no layer of both stands in the last row."""
-    for one in (record, other):
-        if (reason := _layers(one).unavailable) is not None:
-            raise RunError(f"{one.id}: {reason}")
-    seconds, against = _by_layer(record), _by_layer(other)
-    both = [name for name in against if name in seconds]
-    rows = [[name, *_compared(seconds[name], against[name])] for name in both]
-    sums = [_layers(one).sum_s or 0.0 for one in (record, other)]
-    rest = [whole - sum(by[name] for name in both) for whole, by in zip(sums, (seconds, against))]
-    rows += [["everything else", *_compared(*rest)], ["sum", *_compared(*sums)]]
+    """Tabulate what two cells of one model do differently, layer by layer."""
+    rows = [[name, *_compared(seconds, against)] for name, seconds, against in compared(record, other)]
     heads = ["layer", "ms", "against\nms", "difference\nms", "times\nas fast"]
     title = f"{record.id}\nagainst {other.id}"
     return f"{title}\n\n{tabulated(rows, heads, LEFT, style)}"
+
+
+def compared(record: Record, other: Record) -> list[tuple[str, float, float]]:
+    """Return the seconds of two cells of one model by layer; what belongs to no layer of both and the sum are the last two.
+
+    Raises RunError where it is not known of one of them.
+    """
+    for one in (record, other):
+        if (reason := _layers(one).unavailable) is not None:
+            raise RunError(f"{one.id}: {reason}")
+    seconds, against = by_layer(record), by_layer(other)
+    both = [name for name in against if name in seconds]
+    sums = [_layers(one).sum_s or 0.0 for one in (record, other)]
+    rest = [whole - sum(by[name] for name in both) for whole, by in zip(sums, (seconds, against))]
+    found = [(name, seconds[name], against[name]) for name in both]
+    return [*found, (EVERYTHING_ELSE, rest[0], rest[1]), ("sum", sums[0], sums[1])]
 
 
 def summary(found: Layers) -> str:
@@ -72,7 +81,7 @@ def _layers(record: Record) -> Layers:
     return record.layers
 
 
-def _by_layer(record: Record) -> dict[str, float]:
+def by_layer(record: Record) -> dict[str, float]:
     """Seconds of each layer of the model."""
     seconds: dict[str, float] = {}
     for part in _layers(record).parts:

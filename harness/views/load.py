@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from plumbline.harness.cell import Cell
-from plumbline.harness.load import AGREES, INVALID, SERVER, Beside, Camera, Loaded, Run, Soak
+from plumbline.harness.load import AGREES, INVALID, SERVER, STOPPED, Beside, Camera, Loaded, Run, Soak
 from plumbline.harness.readings import value_of
 from plumbline.harness.views.table import NOTHING, milliseconds, tabulated
 
@@ -45,6 +45,8 @@ def verdict(loaded: Loaded) -> str:
         return "unavailable"
     if loaded.run is not None:
         return loaded.run.verdict
+    if loaded.soak is not None and loaded.soak.stopped is not None:
+        return STOPPED
     if loaded.camera is not None and loaded.scenario.max_missed is not None:
         return "not shown" if loaded.wrong else "kept"
     if loaded.beside is not None:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
 import platform
 import shlex
-import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline import PlumblineError
-from plumbline.files import cache_folder
+from plumbline import PlumblineError, compiler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,16 +29,17 @@ class NoKernel(PlumblineError, RuntimeError):
 @cache
 def load() -> Any:
     """Compile kernel.c, or take it from the cache, and load it. Raises `NoKernel`."""
-    compiler = shlex.split(os.environ.get("CC", "")) or [next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "")]
-    if not compiler[0]:
-        raise NoKernel("there is no C compiler: install gcc, or name one in $CC")
+    try:
+        found = compiler.compiler()
+    except compiler.NoCompiler as none:
+        raise NoKernel(str(none)) from none
     # not linked with OpenMP: its threads are to be torch's, and a second library of that kind would fight for the processors
     _show_openmp()
     failed = ""
     for openmp in (["-fopenmp"], []):
-        command = [*compiler, "-O3", *_processor(), *openmp, "-fPIC", "-Wno-psabi"]
+        command = [*found, "-O3", *_processor(), *openmp, "-fPIC", "-Wno-psabi"]
         try:
-            library = ctypes.CDLL(str(_compiled(compiler, command)))
+            library = compiler.library(SOURCE, command, found)
         except (OSError, subprocess.CalledProcessError) as error:
             failed = (getattr(error, "stderr", None) or str(error)).strip()
             continue
@@ -145,22 +141,3 @@ def _processor() -> list[str]:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return ["-mcpu=native"]
     return ["-march=native", *NARROWER.get(torch.backends.cpu.get_cpu_capability(), ())]
-
-
-def _compiled(compiler: list[str], command: list[str]) -> Path:
-    """The library that a command makes of the source: from the cache, if the same command made it of the same source here."""
-    processor = Path("/proc/cpuinfo")
-    flags = {platform.processor()}
-    if processor.exists():
-        lines = processor.read_text().splitlines()
-        flags = {line for line in lines if line.startswith(("flags", "Features", "model name", "CPU implementer", "CPU part"))}
-    parts = [SOURCE.read_text(), *command, platform.machine(), *sorted(flags)]
-    place = cache_folder() / "kernels" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-            made, done = Path(scratch, "kernel.o"), Path(scratch, place.name)
-            for step in ([*command, "-c", str(SOURCE), "-o", str(made)], [*compiler, "-shared", str(made), "-o", str(done)]):
-                subprocess.run(step, check=True, capture_output=True, text=True)
-            done.replace(place)
-    return place

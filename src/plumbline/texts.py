@@ -56,6 +56,17 @@ def positive(text: str) -> float:
     return value
 
 
+def not_negative(text: str) -> float:
+    """Read an option that is a number of 0 or more. Raises argparse.ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text!r}")
+    return value
+
+
 def whole_number(text: str) -> int:
     """Read an option that is a whole number above zero. Raises argparse.ArgumentTypeError."""
     if not (text.isdecimal() and int(text) > 0):

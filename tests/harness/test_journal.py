@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 
 from plumbline.harness import messages, record
-from plumbline.harness.journal import NAME, Journal, RunError, read
-from plumbline.harness.record import SCHEMA
+from plumbline.harness.journal import NAME, Journal, NotRead, RunError, lines, parsed, read
+from plumbline.harness.record import SCHEMA, Record
 from tests.records import cell_of, counts_of, latency_of, prepared_of, record_of, replace
 
 A, B = record_of(cell_of("mlp")), record_of(cell_of("small_cnn"))
@@ -85,6 +85,28 @@ def test_a_run_that_never_began_is_none(tmp_path: Path) -> None:
     Journal(tmp_path).close()
     Journal(tmp_path).append(A)
     assert read(tmp_path) == [A]
+
+
+def test_a_line_is_found_again_by_where_it_is(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for each in (A, B):
+        journal.append(each)
+    journal.close()
+    text = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(text + b'{"schema":2')
+    found = list(lines(tmp_path))
+    assert [(line.number, line.whole) for line in found] == [(1, True), (2, True), (3, False)]
+    assert all(text[line.offset :].startswith(line.text) for line in found[:2])
+    assert parsed(tmp_path, found[1], Record) == B
+
+
+@pytest.mark.parametrize(("line", "schema"), [({"schema": 7}, 7), ({"id": "a"}, 1), ("{", None), ({"schema": SCHEMA}, None)])
+def test_why_a_line_is_not_read_is_known(tmp_path: Path, line: object, schema: int | None) -> None:
+    (tmp_path / NAME).write_text((line if isinstance(line, str) else json.dumps(line)) + "\n")
+    with pytest.raises(NotRead) as caught:
+        parsed(tmp_path, next(lines(tmp_path)), Record)
+    assert caught.value.schema == schema
+    assert str(caught.value) == f"{tmp_path / NAME}, line 1: {caught.value.why}"
 
 
 def test_the_schema_holds_of_what_is_written_and_of_nothing_else() -> None:

@@ -118,3 +118,123 @@ def test_what_a_sensor_shows_that_is_no_number_does_not_count(tmp_path: Path) ->
     device.clock.advance(0.0)
     assert machine.hottest(device.root) is None
     assert set(machine.board_state(device.root)) == {"gpu_clock"}
+
+
+def test_a_power_mode_with_that_of_the_fan_beside_it(tmp_path: Path) -> None:
+    """As JetPack 4 writes it."""
+    device = box("jetson_nano", tmp_path)
+    device.changes = {"var/lib/nvpmodel/status": "pmode:0001 fmode:quiet"}
+    device.clock.advance(0.0)
+    assert machine.board_state(device.root)["power_mode"].value == 1
+
+
+def test_the_clock_is_the_highest_of_the_processors_in_question(tmp_path: Path) -> None:
+    assert machine.clock({0, 1}, tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    rows = [
+        f"processor\t: {number}\nmodel name\t: a processor\ncpu MHz\t\t: {mhz}\n"
+        for number, mhz in enumerate((800.5, 2600.0, 3000.0))
+    ]
+    (tmp_path / "proc/cpuinfo").write_text("\n".join(rows))
+    assert machine.clock({0, 1}, tmp_path) == 2.6e9
+    device = box("raspberry_pi_5", tmp_path / "pi")
+    assert machine.clock({0}, device.root) == 2.4e9
+    device.clock.advance(10.0)
+    assert machine.clock({0}, device.root) == 1.5e9
+
+
+MIB = 2**20
+V1_UNLIMITED = "9223372036854771712"
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n")
+    return root
+
+
+# Of each layout: the files, the limit, and what of it is not used yet.
+CGROUPS: dict[str, tuple[dict[str, str], int | None, int | None]] = {
+    "v2, in a container of its own": (
+        {
+            "proc/self/cgroup": "0::/",
+            "sys/fs/cgroup/memory.max": str(64 * MIB),
+            "sys/fs/cgroup/memory.current": str(50 * MIB),
+            "sys/fs/cgroup/memory.stat": f"anon {20 * MIB}\ninactive_file {10 * MIB}",
+        },
+        64 * MIB,
+        24 * MIB,
+    ),
+    "v2, a service of a host, whose slice has less": (
+        {
+            "proc/self/cgroup": "0::/jobs.slice/job.service",
+            "sys/fs/cgroup/jobs.slice/memory.max": str(32 * MIB),
+            "sys/fs/cgroup/jobs.slice/memory.current": str(8 * MIB),
+            "sys/fs/cgroup/jobs.slice/job.service/memory.max": "max",
+            "sys/fs/cgroup/jobs.slice/job.service/memory.current": str(8 * MIB),
+        },
+        32 * MIB,
+        24 * MIB,
+    ),
+    "v1, a job of a host": (
+        {
+            "proc/self/cgroup": "5:memory:/slurm/job\n4:cpu,cpuacct:/\n1:name=systemd:/\n0::/",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": V1_UNLIMITED,
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": str(100 * MIB),
+            "sys/fs/cgroup/memory/slurm/job/memory.limit_in_bytes": str(48 * MIB),
+            "sys/fs/cgroup/memory/slurm/job/memory.usage_in_bytes": str(40 * MIB),
+            "sys/fs/cgroup/memory/slurm/job/memory.stat": f"inactive_file 0\ntotal_inactive_file {MIB}",
+        },
+        48 * MIB,
+        9 * MIB,
+    ),
+    "v1, in a container that sees the host's names": (
+        {
+            "proc/self/cgroup": "5:memory:/docker/1234abcd",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": str(64 * MIB),
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": str(60 * MIB),
+        },
+        64 * MIB,
+        4 * MIB,
+    ),
+    "v2, no limit": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/user.slice/memory.max": str(MIB)}, None, None),
+    "no cgroups": ({}, None, None),
+}
+
+
+@pytest.mark.parametrize("layout", CGROUPS)
+def test_memory_is_limited_by_every_cgroup_around_this_process(layout: str, tmp_path: Path) -> None:
+    files, limit, free = CGROUPS[layout]
+    root = tree(tmp_path, files)
+    assert machine.memory_limit(root) == limit
+    if free is None:
+        assert machine.memory_free(root) > 64 * MIB, "what the machine has"
+    else:
+        assert machine.memory_free(root) == free
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"proc/self/cgroup": "0::/a.slice/b.scope", "sys/fs/cgroup/a.slice/cpu.max": "150000 100000"}, 2),
+        ({"proc/self/cgroup": "0::/a.slice/b.scope", "sys/fs/cgroup/a.slice/b.scope/cpu.max": "max 100000"}, 8),
+        ({"sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+        (
+            {
+                "proc/self/cgroup": "3:cpu,cpuacct:/job",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "300000",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            3,
+        ),
+        ({}, 8),
+    ],
+)
+def test_processors_are_those_that_every_cgroup_allows(
+    files: dict[str, str], cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "allowed_processors", lambda: set(range(8)))
+    assert machine.allowed_cpus(tree(tmp_path, files)) == cpus

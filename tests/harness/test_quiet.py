@@ -21,7 +21,10 @@ def test_what_is_at_its_limit_is_quiet_and_above_it_not(name: str) -> None:
 
 def test_the_worst_comes_first() -> None:
     found = quiet.reasons(readings(waited=0.06, others=0.6, cpu_steal=0.0))
-    assert found == ["other processes had 60.0% of its processors", "its threads waited for a processor for 6.0% of the time"]
+    assert found == [
+        "other processes had 60.0% of its processors",
+        "its threads together waited for a processor for 6.0% of the time",
+    ]
 
 
 def test_what_cannot_be_read_says_nothing() -> None:

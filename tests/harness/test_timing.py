@@ -225,8 +225,19 @@ def test_a_sleep_that_ends_too_soon_is_gone_on_with() -> None:
 
 def test_what_endures_is_handed_over_second_by_second() -> None:
     machine, seen = Machine(cycle([0.25, 0.25, 0.5])), []
-    ruler.endure(machine.call, machine.synchronize, 3.0, lambda at, samples: seen.append((at, samples)), machine.clock)
+
+    def each(at_s: float, samples: list[float]) -> bool:
+        seen.append((at_s, samples))
+        return True
+
+    ruler.endure(machine.call, machine.synchronize, 3.0, each, machine.clock)
     assert seen == [(0.0, [0.25, 0.25, 0.5]), (1.0, [0.25, 0.25, 0.5]), (2.0, [0.25, 0.25, 0.5])]
+
+
+def test_what_endures_ends_when_it_is_told_to() -> None:
+    machine, ended = Machine(forever(0.25)), iter([True, False])
+    ruler.endure(machine.call, machine.synchronize, 100.0, lambda at_s, samples: next(ended), machine.clock)
+    assert machine.now == 2.0
 
 
 class Gpu(Machine):

@@ -82,7 +82,7 @@ def test_a_raspberry_pi_has_no_meter_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["jetson_nano", "orin_nano", "agx_orin", "thor"])
 def test_nvml_is_not_asked_on_a_tegra(name: str, tmp_path: Path) -> None:
     found = measured(box(name, tmp_path), target="cuda")
-    assert found["nvml"].unavailable == "NVML tells nothing of a Tegra's power; its rails do"
+    assert found["nvml"].unavailable == "NVML tells nothing of a Tegra's GPU; its rails tell its power"
 
 
 def test_every_recorded_device_is_tested() -> None:

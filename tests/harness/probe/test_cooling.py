@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from plumbline.harness.messages import Exited, Message, Open
+from plumbline.harness.probe.channel import Channel
 from plumbline.harness.probe.cooling import Cooling
+from plumbline.harness.probe.server import Server
+from plumbline.harness.readings import Readings, read
+from plumbline.harness.settings import Settings
+from tests.records import cell_of
 
 
 class Board:
@@ -56,3 +64,46 @@ def test_a_machine_without_a_sensor_is_not_waited_for() -> None:
     board = Board(None)
     assert board.cooling().wait(60.0, 50.0, board.said.append) is None
     assert (board.now, board.said) == (0.0, [])
+
+
+class Sent(Channel):
+    """Keeps what a server says."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+        self.sent: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    def end_line(self) -> None:
+        pass
+
+
+def test_the_start_is_before_the_first_cell_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting and compiling heat as nothing else does: what is warm from that is no start."""
+    board, channel = Board(40.0), Sent()
+    server = Server(channel, tmp_path, fork=True)
+    server._cooling = board.cooling()
+
+    def prepared(request: Open) -> bool:
+        board.celsius = 70.0
+        return True
+
+    def state() -> Readings:
+        return {"temperature": read("°C", "machine", board.celsius)}
+
+    monkeypatch.setattr(server, "_runtime_works", lambda request: True)
+    monkeypatch.setattr(server, "_prepared", prepared)
+    monkeypatch.setattr(server, "_end_of", lambda task: Exited("cell"))
+    monkeypatch.setattr(server, "_state", state)
+    server._open(Open(cell_of(), Settings(cool_s=60.0), False))
+    (ended,) = (message for message in channel.sent if isinstance(message, Exited))
+    assert board.celsius == 43.0
+    assert ended.state_before["temperature"].value == 43.0, "the state in which the cell begins"
+
+
+def test_nobody_looks_at_sensors_where_nobody_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(Sent(), tmp_path, fork=True)
+    monkeypatch.setattr(server._cooling, "wait", lambda *given: pytest.fail("it waited"))
+    assert server._cool(Settings())

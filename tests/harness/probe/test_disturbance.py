@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from plumbline.harness import machine
+from plumbline.harness import quiet
 from plumbline.harness.facts import Latency
 from plumbline.harness.machine import allowed_processors
 from plumbline.harness.probe import disturbance
 from plumbline.harness.probe.disturbance import Disturbance
-from plumbline.harness.readings import read
+from plumbline.harness.readings import Reading, read
+from tests.harness.meters.test_nvml import FakeNvml, sampled
 from tests.records import latency_of, replace
 
 CPU = min(allowed_processors())
@@ -46,6 +49,13 @@ class Kernel:
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             (self.root / name).write_text(text)
 
+    def clocks(self, khz: dict[int, int]) -> None:
+        """Show the clocks of processors."""
+        for number, clock in khz.items():
+            file = self.root / f"sys/devices/system/cpu/cpu{number}/cpufreq/scaling_cur_freq"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"{clock}\n")
+
     def begin(self) -> Disturbance:
         return Disturbance(lambda: self.now, self.root, lambda: self.own)
 
@@ -60,7 +70,10 @@ def values(begun: Disturbance) -> dict[str, float | None]:
 
 
 def test_what_others_took_is_what_this_process_did_not(kernel: Kernel) -> None:
-    """Known truth: of four seconds the processor was busy for three and a half, two of them for this process."""
+    """Known truth: of four seconds the processor was busy for three and a half, two of them for this process.
+
+    Of half a second that the hypervisor took, a tick of 10 ms is not certain.
+    """
     kernel.busy = 100.0
     kernel.show()
     begun = kernel.begin()
@@ -69,7 +82,7 @@ def test_what_others_took_is_what_this_process_did_not(kernel: Kernel) -> None:
     kernel.show()
     found = values(begun)
     assert found["seconds"] == 4.0
-    assert (found["others"], found["cpu_steal"], found["cpu_pressure"], found["waited"]) == (0.375, 0.125, 0.75, 0.25)
+    assert (found["others"], found["cpu_steal"], found["cpu_pressure"], found["waited"]) == (0.375, 0.1225, 0.75, 0.25)
     assert found["throttled"] == 2
 
 
@@ -83,7 +96,6 @@ def test_a_process_alone_is_disturbed_by_nobody(kernel: Kernel) -> None:
 
 def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disturbance, "resource", None)
-    monkeypatch.setattr(machine, "state", dict)
     found = Disturbance(iter([10.0, 14.0]).__next__, tmp_path).read()
     unread = {quantity: reading.unavailable for quantity, reading in found.items() if reading.value is None}
     assert set(unread) == set(found) - {"seconds"}
@@ -99,21 +111,129 @@ def test_switches_and_faults_are_those_since_it_began(monkeypatch: pytest.Monkey
     assert (found["involuntary_switches"], found["major_faults"]) == (42, 0)
 
 
-def test_a_clock_that_falls_is_seen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    clocks = iter([2e9, 1.5e9])
-    monkeypatch.setattr(machine, "state", lambda: {"clock": read("Hz", "machine", next(clocks))})
+@pytest.mark.parametrize(("own_s", "drop"), [(0.9, 0.25), (0.1, None)])
+def test_a_clock_that_falls_is_seen_where_this_process_was_awake(kernel: Kernel, own_s: float, drop: float | None) -> None:
+    """Processors that sleep slow down, on every machine that saves power; that disturbs nobody."""
+    kernel.clocks({CPU: 2_000_000})
     begun = kernel.begin()
-    kernel.now = 1.0
-    assert values(begun)["clock_drop"] == 0.25
+    kernel.now, kernel.own = 1.0, own_s
+    kernel.clocks({CPU: 1_500_000})
+    found = begun.read()["clock_drop"]
+    assert found.value == drop
+    assert (found.unavailable is None) == (drop is not None)
 
 
-@pytest.mark.parametrize(("bits", "throttled"), [("50005", 1.0), ("50000", 0.0)])
-def test_a_raspberry_pi_that_is_throttled_says_so(kernel: Kernel, bits: str, throttled: float) -> None:
-    """The lower bits say what is now, the upper ones what was since it started."""
-    file = kernel.root / "sys/devices/platform/soc/soc:firmware/get_throttled"
+def test_the_clock_is_that_of_the_processor_that_is_awake(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean would have fallen by a fifth, as a processor that is not used went to sleep."""
+    monkeypatch.setattr(disturbance, "allowed_processors", lambda: {0, 1})
+    kernel.clocks({0: 2_000_000, 1: 2_000_000})
+    begun = kernel.begin()
+    kernel.now, kernel.own = 1.0, 1.0
+    kernel.clocks({0: 2_000_000, 1: 1_200_000})
+    assert values(begun)["clock_drop"] == 0.0
+
+
+def test_what_a_thread_that_ended_had_waited_before_hides_nothing(kernel: Kernel) -> None:
+    """One had waited for 5 s before; meanwhile it ended, and another one waited for a second."""
+    ended = kernel.root / "proc/self/task/9/schedstat"
+    ended.parent.mkdir()
+    ended.write_text("1 5000000000 5\n")
+    begun = kernel.begin()
+    ended.unlink()
+    kernel.now, kernel.waited = 4.0, 1.0
+    kernel.show()
+    assert values(begun)["waited"] == 0.25
+
+
+def test_a_kernel_that_shows_zeros_does_not_count(kernel: Kernel) -> None:
+    for task in ("7", "8"):
+        (kernel.root / f"proc/self/task/{task}/schedstat").write_text("0 0 0\n")
+    begun = kernel.begin()
+    kernel.now = 4.0
+    assert begun.read()["waited"].unavailable == "this kernel does not count in /proc/self/task/*/schedstat"
+
+
+def test_a_kernel_that_does_not_count_this_process_counts_no_others(kernel: Kernel) -> None:
+    """A sandbox shows a /proc/stat that stands still; nothing is known of others then, and not that they had nothing."""
+    begun = kernel.begin()
+    kernel.now, kernel.own = 4.0, 3.0
+    found = begun.read()["others"]
+    assert found.value is None
+    assert found.unavailable == "/proc/stat went backwards, or does not count this process"
+
+
+def test_a_counter_that_goes_backwards_is_not_taken_for_nothing(kernel: Kernel) -> None:
+    """As steal does where a virtual machine has moved to another host."""
+    kernel.steal, kernel.pressure = 5.0, 5.0
+    kernel.show()
+    begun = kernel.begin()
+    kernel.now, kernel.steal, kernel.pressure = 4.0, 0.0, 0.0
+    kernel.show()
+    found = begun.read()
+    assert found["cpu_steal"].unavailable == "/proc/stat went backwards, or does not count this process"
+    assert found["cpu_pressure"].unavailable == "/proc/pressure/cpu went backwards, or does not count this process"
+
+
+def test_one_tick_of_a_short_time_is_no_disturbance(kernel: Kernel) -> None:
+    """10 ms of 0.1 s would be five times the limit, and may have been 1 ms."""
+    begun = kernel.begin()
+    kernel.now, kernel.steal = 0.1, 0.01
+    kernel.show()
+    assert values(begun)["cpu_steal"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("before", "bits", "throttled"), [("50005", "50005", 1.0), ("50000", "50000", 0.0), ("10000", "50000", 1.0)]
+)
+@pytest.mark.parametrize("firmware", ["soc/soc:firmware", "soc@107c000000/soc@107c000000:firmware"])
+def test_a_raspberry_pi_that_is_throttled_says_so(
+    kernel: Kernel, firmware: str, before: str, bits: str, throttled: float
+) -> None:
+    """The lower bits say what is now, the upper ones what was since it started: of those, one that is new."""
+    file = kernel.root / "sys/devices/platform" / firmware / "get_throttled"
     file.parent.mkdir(parents=True)
+    file.write_text(before)
+    begun = kernel.begin()
     file.write_text(bits)
-    assert values(kernel.begin())["throttled"] == throttled
+    assert values(begun)["throttled"] == throttled
+
+
+def gpu(kernel: Kernel, samples: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, **how: Any) -> Reading:
+    """What is read of others on a GPU of which NVML has such samples: number of the process, and percent of the GPU."""
+    fake = FakeNvml(**how)
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    begun = Disturbance(lambda: kernel.now, kernel.root, lambda: kernel.own, "cuda:0")
+    fake.samples = [sampled(pid, percent) for pid, percent in samples]
+    return begun.read()["gpu_others"]
+
+
+def test_what_others_had_of_the_gpu(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu(kernel, [(os.getpid(), 60), (1, 25), (2, 5)], monkeypatch).value == 0.3
+    assert gpu(kernel, [(os.getpid(), 99)], monkeypatch).value == 0.0
+    assert "gpu_others" not in kernel.begin().read(), "a cell on the processor has no GPU"
+
+
+@pytest.mark.parametrize(
+    ("samples", "how", "reason"),
+    [
+        ([], {"missing": ("utilization",)}, "NVML: Not Supported"),
+        ([], {"missing": ("init",)}, "NVML: Not Supported"),
+        ([(1, 50)], {}, "NVML has no sample of this process"),  # in a container, and this may be it
+        ([(0, 4_000_000_000)], {}, "NVML says that a process had 4000000000 % of the GPU"),
+    ],
+)
+def test_what_others_had_of_the_gpu_may_not_be_known(
+    kernel: Kernel, samples: list[tuple[int, int]], how: Any, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [(pid or os.getpid(), percent) for pid, percent in samples]
+    found = gpu(kernel, known, monkeypatch, **how)
+    assert found.value is None
+    assert (found.unavailable or "").startswith(reason)
+
+
+def test_a_gpu_that_others_use_disturbs() -> None:
+    found = quiet.reasons({"gpu_others": read("1", "machine", 0.3)})
+    assert found == ["other processes had 30.0% of its GPU"]
 
 
 def latency(median_s: float, others: float) -> Latency:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from plumbline.harness import timing
+from plumbline.harness import machine, timing
 from plumbline.harness.examination import BETTER, FIT, MISSING, UNFIT, Check, Circumstance, Examination
+from plumbline.harness.meters import METERS, EnergyMeter, Rail
 from plumbline.harness.probe import examining, memory
 from plumbline.harness.readings import read
 from plumbline.harness.settings import Settings
@@ -98,6 +99,14 @@ def test_the_clock_keeps_the_time_of_one_that_nobody_adjusts() -> None:
     assert sleep.got is not None and sleep.got >= 0.02, "no sleep is shorter than asked for"
 
 
+def test_what_does_not_fit_into_a_container_is_not_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a host with enough; the kernel would kill the doctor."""
+    monkeypatch.setattr(machine, "memory_free", lambda: 150 * 10**6)
+    small, *others = examining._memory()
+    assert small.unavailable is None and small.got is not None
+    assert [check.unavailable for check in others] == ["150 MB are free, and half of that is not touched"] * 2
+
+
 def kernel(root: Path, **files: str) -> Path:
     names = {
         "governor": "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
@@ -144,6 +153,18 @@ def test_a_busy_machine_is_not_fit_and_what_cannot_be_read_is_named() -> None:
     assert "cannot be read: waited (no file)" in busy.found
     quiet = examining._others({"others": read("1", "machine", 0.01)})
     assert (quiet.verdict, quiet.found) == (FIT, "nothing disturbs")
+
+
+def test_a_meter_that_breaks_is_not_here_and_the_doctor_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(EnergyMeter):
+        """A meter of a stranger."""
+
+        def open(self) -> Rail:
+            raise OSError("no such device")
+
+    monkeypatch.setitem(METERS, "broken", Broken)
+    found = {each.name: each for each in examining._meters(tmp_path, "cpu")}
+    assert found["energy by broken"].verdict == MISSING and found["energy by broken"].advice == "OSError: no such device"
 
 
 def test_what_makes_a_machine_unfit_is_named() -> None:

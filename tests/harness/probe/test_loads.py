@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.harness import timing
+from plumbline.harness import machine, timing
 from plumbline.harness.cell import Cell
 from plumbline.harness.load import INVALID, VALID, Beside, Loaded, Run, Scenario
 from plumbline.harness.outcomes import CellEnded
@@ -191,6 +191,31 @@ def test_the_last_minute_is_compared_with_the_first(factor: float) -> None:
     assert set(found.clocks_hz) == {None}
     assert said[0].endswith("3 min left")
     assert said[-1].endswith("0.0 s left")
+
+
+def test_a_soak_is_stopped_where_the_machine_becomes_too_hot_and_keeps_what_it_has() -> None:
+    """Half a degree a second from 40 °C, and calls a tenth slower from 60 s on: above 85 °C in the 92nd row."""
+    machine = slower(1.1, 60.0)[0]
+    temperatures = count(40.0, 0.5)
+
+    def state() -> Readings:
+        return {"temperature": read("°C", "machine", next(temperatures)), "clock": read("Hz", "machine", None)}
+
+    found = loads.soak(machine.call, machine.synchronize, 600.0, _unheard, state, machine.clock, most=85.0)
+    assert found.temperatures[-1] == 85.5
+    assert len(found.at_s) == len(found.medians_s) == len(found.temperatures) == 92
+    assert found.stopped is not None
+    assert found.stopped.startswith("86 °C after 1 min") and "at most 85 °C are allowed (--max-temperature)" in found.stopped
+    assert found.window_s == pytest.approx((found.at_s[-1] + 1) / 2), "of what there is, and not of ten minutes"
+    loaded = Loaded(Scenario("soak", 600.0), soak=found)
+    assert loaded.wrong == f"stopped: {found.stopped}"
+
+
+def test_a_soak_that_cannot_be_stopped_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "hottest", lambda: None)
+    found = loads.run(Scenario("soak", 0.1), served()[1].append, timing.nothing, 1, 8, 0.0, _unheard, most=85.0)
+    assert found.unavailable == "it cannot be stopped at 85 °C (--max-temperature): there is no sensor here"
+    assert loads.run(Scenario("soak", 0.1), served()[1].append, timing.nothing, 1, 8, 0.0, _unheard).unavailable is None
 
 
 @pytest.mark.parametrize(

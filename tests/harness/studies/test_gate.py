@@ -254,6 +254,7 @@ def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PLUMBLINE_LOCK", str(tmp_path / "lock"))
     monkeypatch.setattr(environments, "running", lambda *_: python)  # one that starts at once
     monkeypatch.setattr(processes, "ROUNDS", 4)
+    monkeypatch.setattr(processes, "MOST_ROUNDS", 4)
     monkeypatch.setattr(processes, "BLOCK_S", 0.004)
     for module in (schedule, regression):  # with so few the controls tell nothing; the net itself is four times as slow
         monkeypatch.setattr(module, "CONFIRMING", (3, 4))

@@ -17,7 +17,7 @@ from plumbline.harness.studies import load
 from plumbline.harness.views import load as view
 from tests.conftest import where
 from tests.fake import WRONG, FakeConnection
-from tests.records import cell_of
+from tests.records import cell_of, replace
 
 SINGLE, OFFLINE = Scenario("single-stream"), Scenario("offline")
 
@@ -81,6 +81,12 @@ def test_a_search_has_time_for_all_its_tries() -> None:
     assert limit_s("soak") - load.PREPARATION_S == 200.0
 
 
+def test_a_temperature_that_is_not_to_be_exceeded_holds_before_a_cell_too() -> None:
+    asked = load.Question(["mlp"], [SINGLE], {}, max_temperature=85.0).settings()
+    assert (asked.max_temperature, asked.cool_s > 0) == (85.0, True)
+    assert load.Question(["mlp"], [SINGLE], {}).settings().max_temperature is None
+
+
 def test_the_table_says_what_was_found_and_why_it_is_no_pass() -> None:
     camera = Camera(30.0, 1 / 30, 600, 3, 2, 5 / 600, 0.021, {"p50": 0.01, "p90": 0.02, "p99": 0.04})
     soak = Soak([0.0, 1.0], [50, 49], [0.02, 0.021], [0.03, 0.03], [None, None], [2.6e9, 2.5e9], 1.0, 1.05, None)
@@ -93,6 +99,7 @@ def test_the_table_says_what_was_found_and_why_it_is_no_pass() -> None:
             Loaded(Scenario("server", limit_s=0.05), tries),
             Loaded(Scenario("camera", max_missed=0.01), camera=camera),
             Loaded(Scenario("soak"), soak=soak),
+            Loaded(Scenario("soak"), soak=replace(soak, stopped="91 °C after 2.0 s")),
             Loaded(Scenario("side-by-side"), beside=Beside([2e-3] * 7, [1e-3] * 7, 64, 2.0, (1.9, 2.1))),
             Loaded(Scenario("multi-stream"), unavailable="not installed"),
         )
@@ -110,6 +117,7 @@ def test_the_table_says_what_was_found_and_why_it_is_no_pass() -> None:
         "offline: INVALID: too few",
         "camera: expected at most 1.00% of the deadlines missed (at 99 %), got 0.83% of 600 frames missed, at most 2.10%",
         "multi-stream: unavailable: not installed",
+        "soak: stopped: 91 °C after 2.0 s",
         "expected LoadGen's p90 within 3% of ours for certain, got a ratio of 2.000 (1.900 to 2.100)",
     ):
         assert words in text

@@ -28,6 +28,7 @@ def test_every_figure_is_printed(tmp_path: Path, cache: Path, python: str) -> No
         "1 ms against",
         "30 ms against",
         "collecting 1,000 cells",
+        "all meters on against all off",
         "counted samples",
     ):
         assert figure in process.stdout
@@ -35,19 +36,21 @@ def test_every_figure_is_printed(tmp_path: Path, cache: Path, python: str) -> No
 
 def test_a_missed_limit_is_named_and_no_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["plumbline", "overhead", "--run", "run"])
+    watched = (0.02, 0.005, 0.03)  # its interval is not above one per cent as a whole
     cost, difference = 0.04, (0.006, 0.004, 0.008)  # its interval does not lie beyond half a per cent
     monkeypatch.setattr(overhead, "fixed_cost", lambda *_: cost)
     monkeypatch.setattr(overhead, "iteration_cost", lambda *_: 1e-7)
     monkeypatch.setattr(overhead, "collection", lambda cells: (1.0, 10**8))
     monkeypatch.setattr(overhead, "against_timer", lambda *_: difference)
+    monkeypatch.setattr(overhead, "watched", lambda *_: watched)
     monkeypatch.setattr(overhead, "lock_machine", lambda wait, who: SimpleNamespace(release=lambda: None))
     monkeypatch.setattr(journal, "read", lambda run: [])
     monkeypatch.setattr(overhead, "shares", lambda *_: {})
     assert main() == 0
-    cost, difference = 0.2, (-0.009, -0.011, -0.006)
+    cost, difference, watched = 0.2, (-0.009, -0.011, -0.006), (0.02, 0.015, 0.03)
     assert main() == 1
     told = capsys.readouterr()
-    assert told.out.count("missed") == 3
+    assert told.out.count("missed") == 4
     assert "over the limit: fixed cost of a cell" in told.err
 
 

@@ -35,6 +35,27 @@ def test_what_changes_is_recorded_when_it_does(tmp_path: Path) -> None:
     assert recording.look(second.root) == recording.look(first.root)
 
 
+def test_only_what_tells_nothing_of_its_owner_is_recorded(tmp_path: Path) -> None:
+    """A keyboard's battery is called by the keyboard's own address."""
+    for supply in ("BAT0", "hid-12:34:56:78:9a:bc-battery"):
+        (tmp_path / "sys/class/power_supply" / supply).mkdir(parents=True)
+        (tmp_path / "sys/class/power_supply" / supply / "power_now").write_text("5000000\n")
+    assert set(recording.look(tmp_path)) == {"sys/class/power_supply/BAT0/power_now"}
+
+
+def test_what_the_harness_reads_of_throttling_is_recorded(tmp_path: Path) -> None:
+    names = {
+        "sys/devices/system/cpu/cpu3/thermal_throttle/package_throttle_count",
+        "sys/devices/system/cpu/cpu3/cpufreq/scaling_cur_freq",
+        "sys/class/hwmon/hwmon1/oc1_event_cnt",
+        "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled",
+    }
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    assert set(recording.look(tmp_path)) == names
+
+
 def test_what_cannot_be_read_is_recorded_as_that(tmp_path: Path) -> None:
     (tmp_path / "sys/class/thermal/thermal_zone0/temp").mkdir(parents=True)  # reading a folder fails, for root, too
     states = recording.record(tmp_path, 0.0, Clock(), lambda seconds: None)

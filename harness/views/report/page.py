@@ -1,0 +1,285 @@
+"""A report as one page: the verdict, what to take, the matrix, the pictures, and the record behind each row.
+
+Everything is in the file. Scripts are allowed by their hashes alone, and nothing may be fetched (a content security policy). What
+runs said reaches the page as text: through the template, which escapes it, and as data, which scripts set as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from msgspec import Struct
+
+from plumbline.harness import messages
+from plumbline.harness.cell import AXES, shown_model
+from plumbline.harness.outcomes import OK, UNAVAILABLE, UNSUPPORTED
+from plumbline.harness.record import Record
+from plumbline.harness.rows import DENSE, QUANTITIES, Row
+from plumbline.harness.settings import Settings
+from plumbline.harness.studies.report import Evidence
+from plumbline.harness.views import gate as gate_view
+from plumbline.harness.views.report import assets
+from plumbline.harness.views.report.picture import Picture
+from plumbline.texts import number_of
+
+FOLDER = Path(__file__).parent
+QUANTILES = 64  # of samples, in place of all of them
+LONGEST = 64  # other lists of a record, as telemetry: so many of their values are shown, evenly
+SKIPPED = (UNSUPPORTED, UNAVAILABLE)
+NAMED = 12  # cells that are named behind a reason
+HEADS = {"image_size": "px"}
+COLUMNS = (
+    "latency_s", "p90_s", "p99_s", "first_s", "end_to_end_s", "images_per_s", "top1", "accuracy_loss", "error", "macs",
+    "effective_macs", "parameters", "inference_bytes", "process_bytes", "stored_bytes", "joules", "theoretical_speedup",
+    "speedup",
+)  # fmt: skip
+
+
+class Shown(Struct, frozen=True):
+    """A cell of a table: what is read, and the number by which it is sorted."""
+
+    text: str = ""
+    value: float | None = None
+    doubt: str = ""
+
+
+class Reason(Struct, frozen=True):
+    """An outcome with its reason, and the cells that ended so."""
+
+    outcome: str
+    text: str
+    rows: list[Row]
+
+
+class Choice(Struct, frozen=True):
+    """Of a model on a machine: its fastest correct cell, and its dense one in eager fp32, in the smallest batch that has both."""
+
+    model: str
+    image_size: int
+    target: str
+    batch: int
+    fastest: Row
+    usual: Row | None
+
+
+def page(evidence: Evidence, pictures: Sequence[Picture], title: str) -> str:
+    """Return the page."""
+    from jinja2 import Environment, FileSystemLoader
+
+    rows = evidence.shown
+    axes = [axis for axis in AXES if axis == "model" or len({getattr(row, axis) for row in rows}) > 1]
+    columns = [name for name in COLUMNS if any(getattr(row, name) is not None for row in rows)]
+    tables, style = assets.datatables()
+    scripts = [_inline(assets.vega()), _inline(f"{tables}\n{(FOLDER / 'page.js').read_text()}")]
+    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        policy=_policy(scripts),
+        scripts=scripts,
+        styles=[style, (FOLDER / "page.css").read_text()],
+        data=_packed(evidence, pictures),
+        evidence=evidence,
+        rows=rows,
+        measured=[row for row in rows if row.measured],
+        facts=facts(evidence),
+        verdict=verdict(evidence.rows),
+        failed=reasons(row for row in evidence.rows if row.outcome != OK and row.outcome not in SKIPPED),
+        skipped=reasons(row for row in evidence.rows if row.outcome in SKIPPED),
+        doubts=doubts(evidence.rows),
+        gates=[gate_view.summary(report) for report in evidence.gates],
+        choices=choices(rows),
+        axes=axes,
+        heads={**{axis: HEADS.get(axis, axis.replace("_", " ")) for axis in AXES}, **{name: head(name) for name in QUANTITIES}},
+        titles={name: quantity.title for name, quantity in QUANTITIES.items()},
+        columns=columns,
+        values={axis: sorted({getattr(row, axis) for row in rows}, key=lambda value: (str(type(value)), value)) for axis in AXES},
+        outcomes=sorted({row.outcome for row in rows}),
+        shown=shown,
+        settings_of=settings_of,
+        shown_model=shown_model,
+        pictures=pictures,
+        number_of=number_of,
+        named=NAMED,
+        link=lambda row: f"#{row.key}" if row.key in evidence.records else None,
+    )
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Say in a sentence what became of all cells."""
+    if not rows:
+        return "Nothing was measured: these runs hold no record."
+    counts = Counter(row.outcome for row in rows)
+    measured = sum(row.measured for row in rows)
+    others = [f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.most_common() if outcome != OK]
+    words = f"{measured} of {number_of(len(rows), 'cell')} passed all checks and were timed"
+    counted = counts[OK] - measured
+    return "; ".join([words, *([f"{counted} counted only"] if counted else []), *others]) + "."
+
+
+def facts(evidence: Evidence) -> dict[str, str]:
+    """Say where, when, by what and how it was measured."""
+    rows, records = evidence.rows, evidence.records.values()
+    days = sorted({row.started_at[:10] for row in rows})
+    return {
+        name: text
+        for name, text in {
+            "machine": "; ".join(dict.fromkeys(row.machine for row in rows)),
+            "measured": days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else "",
+            "revision of plumbline": ", ".join(dict.fromkeys(str(row.revision) for row in rows)),
+            "settings other than usual": "; ".join(dict.fromkeys(filter(None, (settings_of(one.settings) for one in records)))),
+            "the same in all cells": ", ".join(
+                f"{axis.replace('_', ' ')} {getattr(rows[0], axis)}"
+                for axis in AXES
+                if axis != "model" and rows and len({getattr(row, axis) for row in rows}) == 1
+            ),
+        }.items()
+        if text
+    }
+
+
+def settings_of(settings: Settings) -> str:
+    """Say which settings differ from the usual ones; not where data and caches lie, which is about the person."""
+    usual, paths = Settings(), ("data", "weights", "cache", "inputs_seed")
+    names = [name for name in settings.__struct_fields__ if name not in paths and getattr(settings, name) != getattr(usual, name)]
+    return ", ".join(f"{name} {getattr(settings, name)}" for name in names)
+
+
+def reasons(rows: Iterable[Row]) -> list[Reason]:
+    """Group cells by outcome and reason, the most frequent first."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.outcome, row.reason or "no reason was kept"), []).append(row)
+    return [Reason(*key, own) for key, own in sorted(found.items(), key=lambda each: -len(each[1]))]
+
+
+def doubts(rows: Iterable[Row]) -> list[Reason]:
+    """Say of which latencies one cannot be sure, and why."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.latency_s is None:
+            continue
+        for text in filter(None, "; ".join(filter(None, (row.disturbed, row.remarks))).split("; ")):
+            found.setdefault(_kind(text), []).append(row)
+        if row.vague:
+            found.setdefault("the median is known to no better than 10 %", []).append(row)
+        if row.steady is False and not row.emulated:
+            found.setdefault("the warm-up did not become steady", []).append(row)
+        if row.emulated:
+            found.setdefault("the processor lacks this arithmetic, which is emulated", []).append(row)
+    return [Reason("", text, own) for text, own in found.items()]
+
+
+def _kind(text: str) -> str:
+    """Return a remark without its figures, so that alike ones stand together."""
+    return "".join("…" if part.replace(".", "").rstrip("%").isdigit() else part for part in _words(text))
+
+
+def _words(text: str) -> list[str]:
+    return [piece for word in text.split(" ") for piece in (word, " ")][:-1]
+
+
+def choices(rows: Sequence[Row]) -> list[Choice]:
+    """Return the fastest correct cell of each model, by picture size and target, in the smallest batch.
+
+    An emulated cell is none of the processor's. Latencies of one session were not taken in turns, so that close ones may be in
+    another order; the page says that.
+    """
+    groups: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        if row.measured and not row.emulated:
+            groups.setdefault((row.model, row.image_size, row.target), []).append(row)
+    found = []
+    for (model, size, target), own in groups.items():
+        batch = min(row.batch for row in own)
+        alike = [row for row in own if row.batch == batch]
+        usual = [row for row in alike if (row.variant, row.runtime, row.precision) == (DENSE, "eager", "fp32")]
+        fastest = min(alike, key=lambda row: row.latency_s or math.inf)
+        found.append(Choice(model, size, target, batch, fastest, usual[-1] if usual else None))
+    return sorted(found, key=lambda choice: choice.fastest.latency_s or math.inf)
+
+
+def head(name: str) -> str:
+    """Return the head of a column, with its unit."""
+    quantity = QUANTITIES[name]
+    return f"{quantity.title}, {quantity.unit}" if quantity.unit else quantity.title
+
+
+def shown(row: Row, name: str) -> Shown:
+    """Return a number of a row as it is read, in the unit of its column."""
+    value = getattr(row, name)
+    if value is None:
+        return Shown()
+    scale = QUANTITIES[name].scale
+    text, doubt = number(value / scale), ""
+    if name == "latency_s" and row.latency_low_s is not None and row.latency_high_s is not None:
+        if row.vague:
+            text = f"{number(row.latency_low_s / scale)}–{number(row.latency_high_s / scale)}"
+        else:
+            doubt = f"±{(row.latency_high_s - row.latency_low_s) / 2 / value:.1%}"
+        text += "!" if row.disturbed or row.remarks else ""
+    if name == "top1" and row.top1_low is not None and row.top1_high is not None:
+        text = f"{value / scale:.2f}"
+        doubt = f"{row.top1_low / scale:.1f}–{row.top1_high / scale:.1f} of {row.images}"
+    if name == "inference_bytes" and row.inference_is_bound:
+        text = f"≤{text}"
+    if name == "joules":
+        text = f"≈{text}" if row.energy_is_estimate else text
+        if row.joules_low is not None and row.joules_high is not None:
+            doubt = f"{number(row.joules_low / scale)}–{number(row.joules_high / scale)}"
+    if name == "speedup" and row.speedup_low is not None and row.speedup_high is not None:
+        doubt = f"{row.speedup_low:.2f}–{row.speedup_high:.2f}"
+    return Shown(text, value, doubt)
+
+
+def number(value: float) -> str:
+    """Return three digits, of a thousand and more all of them."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{found}'" for found in hashes)
+    sources = {"default-src": "'none'", "script-src": allowed, "style-src": "'unsafe-inline'", "img-src": "data:"}
+    return "; ".join(f"{name} {value}" for name, value in {**sources, "base-uri": "'none'", "form-action": "'none'"}.items())
+
+
+def _inline(script: str) -> str:
+    """Return a script as it may stand in a page: nothing in it ends the element (HTML, 'Restrictions for contents of script')."""
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _packed(evidence: Evidence, pictures: Sequence[Picture]) -> str:
+    """Return what scripts read, compressed: cells, charts, and records by key."""
+    data = {
+        "cells": [{**_known(messages.plain(row)), "link": f"#{row.key}"} for row in evidence.shown],
+        "pictures": {picture.name: picture.specification for picture in pictures},
+        "records": {key: _brief(record) for key, record in evidence.records.items()},
+    }
+    return base64.b64encode(gzip.compress(messages.encode(data), 6, mtime=0)).decode()
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _brief(record: Record) -> Any:
+    """Return a record without its raw samples: quantiles in their place, and no more than LONGEST of other lists of numbers."""
+    return _short(messages.plain(record))
+
+
+def _short(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key.replace("samples_s", "quantiles_s"): _short(own, key) for key, own in value.items()}
+    if not isinstance(value, list) or not all(isinstance(each, (int, float)) for each in value):
+        return [_short(each) for each in value] if isinstance(value, list) else value
+    if name == "samples_s" and len(value) > QUANTILES:
+        return [float(f"{each:.6g}") for each in quantiles(value, n=QUANTILES + 1, method="inclusive")]
+    return [value[round(index * (len(value) - 1) / (LONGEST - 1))] for index in range(LONGEST)] if len(value) > LONGEST else value

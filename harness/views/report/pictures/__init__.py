@@ -1,0 +1,17 @@
+"""The pictures of a report: a file a kind, each with `pictures(evidence)`, which returns none where there is nothing to draw."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from plumbline.harness.studies.report import Evidence
+from plumbline.harness.views.report.picture import Picture
+
+# The files, in the order of their pictures on the page.
+KINDS = ("tradeoffs", "scaling", "compression", "layers", "samples", "states", "devices", "history", "gate")
+
+
+def pictures(evidence: Evidence) -> list[Picture]:
+    """Draw all kinds of pictures."""
+    modules = (import_module(f"{__name__}.{kind}") for kind in KINDS)
+    return [picture for module in modules for picture in module.pictures(evidence)]

@@ -1,0 +1,181 @@
+"""A report as tables: CSV and Parquet for a notebook, all rows in base units, and a summary in Markdown for a pull request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from operator import attrgetter
+from typing import TYPE_CHECKING, get_type_hints
+
+from plumbline.harness.cell import AXES
+from plumbline.harness.outcomes import OK, UNAVAILABLE, UNSUPPORTED
+from plumbline.harness.rows import QUANTITIES, Row
+from plumbline.harness.studies.report import Evidence
+from plumbline.harness.verdicts.choice import chosen
+from plumbline.harness.views import gate
+from plumbline.harness.views.table import NOTHING, tabulated
+from plumbline.texts import number_of
+
+if TYPE_CHECKING:
+    import polars
+
+LIMIT = 65_536  # characters of a comment on GitHub
+ROWS, REASONS = 40, 20  # of a summary, at most
+TEXT = 200  # characters of a name or a reason in it
+SHOWN = ("latency_s", "p90_s", "top1", "accuracy_loss", "inference_bytes", "stored_bytes", "joules", "speedup")
+SKIPPED = (UNSUPPORTED, UNAVAILABLE)  # which are no failures
+
+
+def csv(rows: Sequence[Row]) -> bytes:
+    """Return all rows as CSV: a column a field of Row, in their order, base units, nothing where nothing was measured."""
+    file = BytesIO()
+    _frame(rows).write_csv(file)
+    return file.getvalue()
+
+
+def parquet(rows: Sequence[Row]) -> bytes:
+    """Return the same as Parquet, with the type of each column."""
+    file = BytesIO()
+    _frame(rows).write_parquet(file)
+    return file.getvalue()
+
+
+def _frame(rows: Sequence[Row]) -> polars.DataFrame:
+    import polars
+
+    types = {int: polars.Int64, float: polars.Float64, bool: polars.Boolean, str: polars.String}
+    hints = get_type_hints(Row)
+    columns = []
+    for name in Row.__struct_fields__:
+        kind = next(kind for kind in types if kind is hints[name] or kind in getattr(hints[name], "__args__", ()))
+        columns.append(polars.Series(name, list(map(attrgetter(name), rows)), types[kind]))
+    return polars.DataFrame(columns)
+
+
+def markdown(evidence: Evidence, title: str) -> str:
+    """Return a summary: the verdict, what failed and why, and a table of some rows. Never longer than GitHub's LIMIT.
+
+    Names and reasons stand there as code: nothing in them is markup, a link or a mention.
+    """
+    for most in (ROWS, ROWS // 2, ROWS // 4, 1):
+        text = _summary(evidence, title, most)
+        if len(text) <= LIMIT:
+            return text
+    return f"{text[: LIMIT - 200].rpartition(chr(10))[0]}\n\nThe rest was left out: GitHub takes {LIMIT} characters.\n"
+
+
+def _summary(evidence: Evidence, title: str, most: int) -> str:
+    parts = [f"## {_plain(title)}", _verdict(evidence.rows)]
+    parts += [
+        f"**Gate** {_code(report.head)} against {_code(report.base)}: {_plain(gate.summary(report))}" for report in evidence.gates
+    ]
+    if evidence.problems:
+        parts.append(_listed("Could not be read", evidence.problems, most))
+    failed = Counter((row.outcome, row.reason) for row in evidence.rows if row.outcome != OK)
+    if failed:
+        first = {(row.outcome, row.reason): row.id for row in reversed(evidence.rows)}
+        rows = [
+            [str(count), outcome, _code(reason or ""), _code(first[outcome, reason])]
+            for (outcome, reason), count in _red_first(failed)
+        ]
+        parts.append("### What did not end ok\n\n" + _tabulated(rows[:most], ["cells", "outcome", "reason", "as"]))
+        if len(rows) > most:
+            parts.append(f"{number_of(len(rows) - most, 'more reason')} left out here.")
+    measured = [row for row in evidence.rows if row.measured]
+    if measured:
+        parts.append(_cells(measured, most))
+    return "\n\n".join(parts) + "\n"
+
+
+def _red_first(failed: Counter[tuple[str, str | None]]) -> list[tuple[tuple[str, str | None], int]]:
+    """Put failures before what was skipped, and the most frequent first."""
+    return sorted(failed.most_common(), key=lambda each: each[0][0] in SKIPPED)
+
+
+def _verdict(rows: Sequence[Row]) -> str:
+    """Say in two lines what passed, and where, when and by which revision that was measured."""
+    if not rows:
+        return "**No cell was measured.**"
+    counts = Counter(row.outcome for row in rows)
+    words = [f"**{counts[OK]} of {number_of(len(rows), 'cell')} passed**"]
+    words += [f"{count} {outcome}" for outcome, count in counts.items() if outcome != OK]
+    words += [f"{count} disturbed while measured"] if (count := sum(bool(row.disturbed) for row in rows)) else []
+    days = sorted({row.started_at[:10] for row in rows})
+    facts = {
+        "on": _few(row.machine for row in rows),
+        "measured": days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+        "revision": _few(row.revision for row in rows if row.revision),
+    }
+    return f"{'; '.join(words)}\n\n{'; '.join(f'{name} {text}' for name, text in facts.items() if text)}"
+
+
+def _few(names: Iterable[str], most: int = 4) -> str:
+    found = list(dict.fromkeys(names))
+    return ", ".join([*map(_code, found[:most]), *([f"{len(found) - most} more"] if len(found) > most else [])])
+
+
+def _cells(measured: Sequence[Row], most: int) -> str:
+    """Tabulate the rows that stand for all; an axis on which all agree is named above."""
+    shown = chosen(measured, most)
+    values = {axis: {str(getattr(row, axis)) for row in measured} for axis in AXES}
+    axes = [axis for axis in AXES if axis == "model" or len(values[axis]) > 1]
+    heads = [_spaced(axis) for axis in axes] + [_head(name) for name in SHOWN]
+    rows = [[_code(str(getattr(row, axis))) for axis in axes] + [_value(row, name) for name in SHOWN] for row in shown]
+    alike = ", ".join(f"{_spaced(axis)} {_code(*values[axis])}" for axis in AXES if axis not in axes)
+    words = [f"All of them: {alike}."] if alike else []
+    if len(shown) < len(measured):
+        words.append(
+            f"{len(shown)} of {number_of(len(measured), 'row')}: those that no other beats in two quantities at once, and every "
+            "n-th of the others. CSV and Parquet have all."
+        )
+    doubt = "~: the median is known to no better than 10 %. !: disturbed, or not that of the net alone. ≤: at most."
+    return "\n\n".join(["### Cells", *words, _tabulated(rows, heads, heads[: len(axes)]), doubt])
+
+
+def _spaced(axis: str) -> str:
+    return axis.replace("_", " ")
+
+
+def _head(name: str) -> str:
+    quantity = QUANTITIES[name]
+    return f"{quantity.title}, {quantity.unit}" if quantity.unit else quantity.title
+
+
+def _value(row: Row, name: str) -> str:
+    value = getattr(row, name)
+    if value is None:
+        return NOTHING
+    shown = f"{value / QUANTITIES[name].scale:.3g}" if name != "top1" else f"{value / QUANTITIES[name].scale:.2f}"
+    if name == "latency_s":
+        shown = "~" * row.vague + shown + "!" * bool(row.disturbed or row.remarks)
+    if name == "inference_bytes" and row.inference_is_bound:
+        shown = f"≤{shown}"
+    return shown
+
+
+def _tabulated(rows: Sequence[Sequence[str]], heads: Sequence[str], left: Sequence[str] = ("outcome", "reason", "as")) -> str:
+    return tabulated(rows, heads, left, "github")
+
+
+def _listed(title: str, lines: Sequence[str], most: int) -> str:
+    more = [f"- and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n".join([f"### {title}", "", *(f"- {_code(line)}" for line in lines[:most]), *more])
+
+
+def _code(text: str) -> str:
+    """Return text as code in a line, whatever is in it: as references to characters where a backtick or a bar would end it."""
+    line = " ".join(text.split())
+    short = line if len(line) <= TEXT else f"{line[: TEXT - 4]} ..."
+    if not short:
+        return ""
+    if not any(letter in short for letter in "`|\\"):
+        return f"`{short}`"
+    return "<code>" + "".join(letter if letter.isalnum() else f"&#{ord(letter)};" for letter in short) + "</code>"
+
+
+def _plain(text: str) -> str:
+    """Return text in a line, of which nothing is markup."""
+    return "".join(
+        letter if letter.isalnum() or letter in " .,:;+%-()" else f"&#{ord(letter)};" for letter in " ".join(text.split())
+    )
