@@ -21,7 +21,7 @@ PARENTS = (shared.STYLE,)
 
 
 class NotThere(PlumblineError, ValueError):
-    """A selection that no cell of the runs has."""
+    """Runs, or cells of them, that are not where they were looked for."""
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
@@ -58,24 +58,33 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         by=list(dict.fromkeys(arguments.by)) or [THROUGHPUT],
         allowed=arguments.allow,
     )
-    rows = gathered(arguments.runs)
+    rows, problems = gathered(arguments.runs)
     for axis in AXES:
         rows = selected(rows, axis, getattr(arguments, f"axis_{axis}"))
     answers = recommend(rows, question)
-    print(text(answers, question, arguments.most, arguments.style))
+    print(text(answers, question, arguments.most, arguments.style, problems))
     timed = [answer for answer in answers if answer.timed]
     return 0 if timed and all(answer.best for answer in timed) else 1
 
 
-def gathered(paths: Sequence[Path]) -> list[Row]:
-    """Read the rows of runs. Raises RunError, and NotStored where a path holds no run, or none has a record."""
-    from plumbline.harness.rows import row_of
-    from plumbline.harness.studies import stored
+def gathered(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
+    """Return the rows of runs, and of folders of them, and in words what could not be read.
 
-    records = [record for records in stored.runs(paths) for record in records]
-    if not records:
-        raise stored.NotStored("expected one record at least, got runs without any")
-    return [row_of(record, f"c{number}") for number, record in enumerate(records, 1)]
+    Raises NotThere where a path holds no run, or there is no record in any.
+    """
+    from plumbline.harness.journal import NAME
+    from plumbline.harness.studies.scan import Scan
+
+    scan = Scan()
+    for path in paths:
+        folders = [path] if (path / NAME).exists() else sorted(each.parent for each in path.glob(f"*/{NAME}"))
+        if not folders:
+            raise NotThere(f"{str(path)!r}: expected a run, or a folder of runs, got no {NAME} in it")
+        for folder in folders:
+            scan.read(folder)
+    if not scan.rows:
+        raise NotThere("; ".join(["expected one record at least, got none", *scan.problems]))
+    return list(scan.rows.values()), scan.problems
 
 
 def selected(rows: Sequence[Row], axis: str, given: Sequence[str]) -> list[Row]:

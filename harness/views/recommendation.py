@@ -17,11 +17,17 @@ AXES = ("model", "variant", "runtime", "precision", "batch", "image_size")  # th
 LEFT = ("setting", "lets in", "limit")
 
 
-def text(answers: Sequence[Answer], question: Question, most: int = 5, style: str = "simple") -> str:
-    """Return what was asked, then each answer with `most` settings at most; targets of which nothing was timed come last."""
+def text(
+    answers: Sequence[Answer], question: Question, most: int = 5, style: str = "simple", problems: Sequence[str] = ()
+) -> str:
+    """Return what was asked, then each answer with `most` settings at most, then targets of which nothing was timed.
+
+    `problems` say what of the runs could not be read.
+    """
     idle = [f"{_head(each)}: nothing was timed ({_counted(each.untimed)})" for each in answers if not each.timed]
     found = [paragraph for each in answers if each.timed for paragraph in _answer(each, question, most, style)]
-    return "\n\n".join(["\n".join(_asked(question)), *found, *idle])
+    unread = ["\n".join(f"- not read: {problem}" for problem in problems)] if problems else []
+    return "\n\n".join(["\n".join(_asked(question)), *found, *idle, *unread])
 
 
 def _asked(question: Question) -> Iterator[str]:
@@ -140,7 +146,12 @@ def _nearest(settings: Sequence[Setting], question: Question, style: str) -> str
         unknown, distance = each.distance
         known = _percent(distance) + (f", {unknown} not known" if unknown else "")
         rows.append(
-            [_name(each.row), known, *(_beside(each, name) for name in question.limits), _order(each.row, question.order)]
+            [
+                _name(each.row),
+                known,
+                *(_beside(each, name) for name in question.limits),
+                _order(each.row, question.order, unit=False),
+            ]
         )
     return tabulated(rows, ["setting", "misses", *map(_headed, question.limits), _order_head(question.order)], LEFT, style)
 
@@ -170,7 +181,7 @@ def _settings(settings: Sequence[Setting], best: Setting, question: Question, st
     return tabulated(rows, heads, LEFT, style)
 
 
-STEPS = ["limit", "relaxed to", "by", "lets in", "which has", "instead"]
+STEPS = ["limit", "relaxed to", "by", "lets in", "which has", "beside the best"]
 
 
 def _steps(answer: Answer, question: Question, style: str) -> Iterator[str]:
@@ -188,7 +199,7 @@ def _steps(answer: Answer, question: Question, style: str) -> Iterator[str]:
                 NOTHING if answer.best is None else _gain(setting, answer.best, question.order),
             ])  # fmt: skip
     if rows:
-        yield "what relaxing one limit alone gains, at the least and at the most:"
+        yield f"relaxing one limit alone lets {'in' if answer.best is None else 'better ones in'}, at the least and at the most:"
         yield tabulated(rows, STEPS, (*LEFT, "which has"), style)
 
 
