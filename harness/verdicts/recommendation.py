@@ -110,12 +110,12 @@ def _by_machine(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     A cell that never reached a probe has a fingerprint without versions: its machine is that of its session's other cells.
     """
     known = {(row.session, row.target): row.machine_id for row in rows if row.measured}
-    latest: dict[tuple[Any, ...], Row] = {}
+    latest: dict[tuple[str, tuple[Any, ...]], Row] = {}
     for row in sorted(rows, key=lambda row: row.started_at):
         machine = row.machine_id if row.measured else known.get((row.session, row.target), row.machine_id)
-        latest[(machine, *_axes(row))] = row
+        latest[machine, _axes(row)] = row
     found: dict[tuple[str, str], list[Row]] = {}
-    for (machine, *_), row in latest.items():
+    for (machine, _), row in latest.items():
         found.setdefault((machine, row.target), []).append(row)
     return found
 

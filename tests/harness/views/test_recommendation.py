@@ -14,6 +14,7 @@ from plumbline.harness.verdicts.figures import FIGURES
 from plumbline.harness.verdicts.recommendation import Question, recommend, setting_of
 from plumbline.harness.views.recommendation import relaxed, text
 from tests.grids import EVEN, edge_study, row, rows_of
+from tests.records import replace
 
 LIMITS = {"memory": 2.6e9, "accuracy": 0.7}
 
@@ -119,7 +120,7 @@ def test_what_a_limit_is_relaxed_to_lets_the_setting_in(name: str, value: float,
         "inference_memory": "inference_bytes", "energy": "joules_high", "accuracy": "top1_low", "throughput": "latency_high_s",
         "macs": "macs",
     }[name]  # fmt: skip
-    one = row(**{field: value})
+    one = replace(row(), **{field: value})
     held = figure.value(one)
     assert held is not None
     again = float(relaxed(setting_of(one, Question({name: limit})), figure)) * figure.scale
