@@ -11,7 +11,8 @@ class Check(Struct, frozen=True):
     """An instrument held against a truth that is known: `expected` and `got` in `unit`; `error` is by which share it is off.
 
     `limit` is the largest error that is let pass. Of what has an `interval`, that as a whole has to be beyond it: noise is no
-    fault of an instrument. `unavailable` says why the instrument cannot be asked here.
+    fault of an instrument. One that is wider than what is let pass shows nothing, and could be better. `unavailable` says why the
+    instrument cannot be asked here.
     """
 
     instrument: str
@@ -30,12 +31,14 @@ class Check(Struct, frozen=True):
 
     @property
     def verdict(self) -> str:
-        """FIT, UNFIT, or MISSING where it was not measured."""
+        """FIT, UNFIT, BETTER where the machine is too noisy to tell, or MISSING where it was not measured."""
         if self.error is None or self.got is None or self.expected is None:
             return MISSING
         low, high = self.interval or (self.got, self.got)
         within = self.expected * (1 - self.limit), self.expected * (1 + self.limit)
-        return FIT if low <= within[1] and high >= within[0] else UNFIT
+        if low > within[1] or high < within[0]:
+            return UNFIT
+        return FIT if high - low <= within[1] - within[0] else BETTER
 
 
 class Circumstance(Struct, frozen=True):
@@ -53,6 +56,12 @@ class Examination(Struct, frozen=True):
     checks: list[Check]
     circumstances: list[Circumstance]
     seconds: float
+
+    @property
+    def better(self) -> list[str]:
+        """Name what could be better."""
+        found = [*(each.instrument for each in self.checks if each.verdict == BETTER)]
+        return list(dict.fromkeys([*found, *(each.name for each in self.circumstances if each.verdict == BETTER)]))
 
     @property
     def unfit(self) -> list[str]:

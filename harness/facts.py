@@ -516,15 +516,17 @@ class Audit(Struct, frozen=True):
     """The same inference in ways that should make no difference, in turns with the usual one, which repeats one batch.
 
     `ratios` say how many times as long each took, the median over rounds and its 95 % interval (None: too few rounds): `rotating`
-    batches, batches of `zeros` and of `denormals` (1e-40), and `consumed`, whose outputs are fetched and added up, over the usual
-    one and a second fetch of its outputs. `change` is the largest difference between the outputs before and after all that, as a
-    share of the outputs' spread: timed inferences are of the same weights.
+    batches, the usual one with a little noise that is never the same, batches of `zeros` and of `denormals` (1e-40), and
+    `consumed`, whose outputs are fetched and added up, over the usual one and a second fetch of its outputs. `change` is the
+    largest difference between the outputs when the object qualified and after all that was timed, as a share of the outputs'
+    spread: timed inferences are of the same weights. `unavailable` says why there is no audit.
     """
 
-    ratios: dict[str, tuple[float, tuple[float, float] | None]]
-    rounds: int
-    change: float
-    tolerance: float
+    ratios: dict[str, tuple[float, tuple[float, float] | None]] = {}
+    rounds: int = 0
+    change: float = 0.0
+    tolerance: float = 0.0
+    unavailable: str | None = None
 
 
 class Part(Struct, frozen=True):

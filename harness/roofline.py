@@ -13,16 +13,17 @@ from plumbline.models import Layer
 
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1}  # of a weight, by devices.NUMBERS
 KERNELS = (3, 5, 7, 9, 11)  # heights of square convolutions for which there are algorithms with fewer multiplications
-TILE = 32  # of an FFT: pixels on a side
+WINOGRAD, TILE = 6, 32  # outputs on a side of the largest tile of Winograd's algorithm, and pixels of an FFT
 
 
 def fewer(kernel: int) -> float:
     """Return by how many times a k x k convolution with stride 1 may need fewer multiplications than the direct algorithm.
 
-    Winograd's F(4x4, k x k) takes (k + 3)^2 of them for 16 outputs (Lavin & Gray 2015, arXiv:1509.09308: 2.25 times fewer in
-    F(2x2, 3x3), 4 times in F(4x4, 3x3)). An FFT of 32 x 32 pixels takes 4 for each of its 32 x 17 complex numbers.
+    Winograd's F(m x m, k x k) takes (m + k - 1)^2 of them for m^2 outputs (Lavin & Gray 2015, arXiv:1509.09308: 2.25 times fewer
+    in F(2x2, 3x3), 4 times in F(4x4, 3x3)); NNPACK, which torch has, goes up to F(6x6, 3x3). An FFT of 32 x 32 pixels takes 4 for
+    each of its 32 x 17 complex numbers.
     """
-    winograd = 16 * kernel**2 / (kernel + 3) ** 2
+    winograd = (WINOGRAD * kernel / (WINOGRAD + kernel - 1)) ** 2
     fourier = (TILE + 1 - kernel) ** 2 * kernel**2 / (4 * TILE * (TILE // 2 + 1))
     return max(winograd, fourier)
 
@@ -83,8 +84,9 @@ def bound(work: Work, peaks: Peaks) -> Bound:
     except UnknownDevice as reason:
         missing.append(f"bandwidth: {reason}")
     terms = [term for term in (compute_s, bandwidth_s) if term is not None]
+    least_s = max(terms, default=None)
     return Bound(
-        seconds=max(terms, default=None),
+        seconds=None if missing and not least_s else least_s,  # weights that the caches hold bound nothing
         compute_s=compute_s,
         bandwidth_s=bandwidth_s,
         work=work,

@@ -23,12 +23,7 @@ COMMANDS = (
 
 def main() -> int:
     """Run a command. Returns its exit code: 1 where something is red or missed, 2 where what was asked for cannot be."""
-    parser = argparse.ArgumentParser(prog="plumbline", description=(__doc__ or "").partition("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    modules = {name: import_module(f"{__name__}.{name.replace('-', '_')}") for name in COMMANDS}
-    for name, module in modules.items():
-        text = _help(module)
-        module.arguments_of(commands.add_parser(name, help=text, description=text, parents=getattr(module, "PARENTS", ())))
+    (parser, _), modules = parsers(), _modules()
     for stream in (sys.stdout, sys.stderr):
         terminal.readable(stream)
     arguments, others = parser.parse_known_args()
@@ -47,6 +42,21 @@ def main() -> int:
     except PlumblineError as error:
         print(f"plumbline {arguments.command}: {error}", file=sys.stderr)
         return 2
+
+
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser of all commands, and that of each by its name."""
+    parser = argparse.ArgumentParser(prog="plumbline", description=(__doc__ or "").partition("\n")[0])
+    commands, each = parser.add_subparsers(dest="command", required=True), {}
+    for name, module in _modules().items():
+        text = _help(module)
+        each[name] = commands.add_parser(name, help=text, description=text, parents=getattr(module, "PARENTS", ()))
+        module.arguments_of(each[name])
+    return parser, each
+
+
+def _modules() -> dict[str, ModuleType]:
+    return {name: import_module(f"{__name__}.{name.replace('-', '_')}") for name in COMMANDS}
 
 
 def _help(module: ModuleType) -> str:

@@ -16,6 +16,7 @@ from plumbline.harness.facts import Latency
 from plumbline.harness.machine import allowed_processors
 from plumbline.harness.meters.meter import Unavailable
 from plumbline.harness.meters.nvml import Use
+from plumbline.harness.probe import crossing
 from plumbline.harness.readings import Reading, Readings, read, value_of
 
 try:
@@ -36,7 +37,8 @@ class Disturbance:
     """Counts from now on until `read`.
 
     `root` is that of the tree in which the kernel's files are, `clock` in seconds, `own` the processor time of this process.
-    `device` is that of the cell: of a CUDA GPU it is read what other processes take of it.
+    `device` is that of the cell: of a CUDA GPU it is read what other processes take of it. `apart` reads how far apart the
+    processors are (harness/probe/crossing.py).
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Disturbance:
         root: Path = Path("/"),
         own: Callable[[], float] = time.process_time,
         device: str = "cpu",
+        apart: Callable[[], Reading] = crossing.round_trip,
     ) -> None:
-        self._clock, self._root, self._own = clock, root, own
+        self._clock, self._root, self._own, self._apart = clock, root, own, apart
+        self._round_trip = apart()
         self._gpu = _use_of_gpu(root, device) if device.startswith("cuda") else None
         self._clock_hz = self._frequency()
         self._bits = self._limited()
@@ -76,9 +80,12 @@ class Disturbance:
         processes had, and `cpu_steal`, that which the hypervisor took for certain. Of the machine: `cpu_pressure`, the share of
         time in which some process waited for a processor (PSI, "some"); `clock_drop`, the share by which the clock is lower than
         at the start; `throttled`, how many times it was, of a Raspberry Pi whether it is or has been since the start. On a CUDA
-        device `gpu_others`, the share of its time that other processes had. What cannot be read says why.
+        device `gpu_others`, the share of its time that other processes had. `core_round_trip` is how long a line of the cache
+        takes from one processor to another and back at the end, `cores_moved` the share by which that is longer than at the
+        start, or was. What cannot be read says why.
         """
         then, now, waits = self._before, self._counters(), _waits_ns(self._root)
+        trip = self._apart()
         gpu = {} if self._gpu is None else {"gpu_others": self._gpu()}
 
         def grown(quantity: str) -> float | None:
@@ -119,6 +126,8 @@ class Disturbance:
             "cpu_pressure": share("cpu_pressure", "/proc/pressure/cpu"),
             "clock_drop": read("1", "machine", None if drop is None else round(drop, 4), no_drop),
             "throttled": read("1", "machine", throttled, "this machine does not count that"),
+            "core_round_trip": trip,
+            "cores_moved": _moved(self._round_trip, trip),
             **gpu,
         }
 
@@ -180,6 +189,13 @@ def calm(
         if not quiet.reasons(look.read()):
             return True
     return False
+
+
+def _moved(before: Reading, after: Reading) -> Reading:
+    """By which share the longer of two round trips is longer than the other one."""
+    if before.value is None or after.value is None:
+        return read("1", "machine", None, before.unavailable or after.unavailable or "it was not read")
+    return read("1", "machine", round(max(before.value, after.value) / min(before.value, after.value) - 1, 2))
 
 
 def _lines(root: Path, name: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,8 +17,11 @@ import psutil
 from plumbline import UnknownName
 from plumbline.harness import machine, quiet, timing
 from plumbline.harness.examination import BETTER, FIT, MISSING, UNFIT, Check, Circumstance, Examination
+from plumbline.harness.meters.cpu_time import CpuTime
+from plumbline.harness.meters.energy import UPDATES
 from plumbline.harness.meters.meter import EnergyMeter, Unavailable, asked
 from plumbline.harness.meters.registry import METERS, announced, find
+from plumbline.harness.meters.running import LEAST_WINDOW_S
 from plumbline.harness.probe import memory
 from plumbline.harness.probe.disturbance import Disturbance
 from plumbline.harness.readings import Readings, value_of
@@ -26,12 +31,14 @@ from plumbline.texts import size
 
 Progress = Callable[[str], None]
 LOOP_S = 0.002  # of a counted loop
+BUSY_S = 0.5  # of a loop whose processor time is read
 LOOK_S = 3.0  # at what others do
 ROUNDS = 60  # of loops that take turns
 SLOWED = (1.02, 1.05, 1.10)
 ALLOCATED = (10 * 10**6, 100 * 10**6, 2 * 10**9)
 STEADY = 0.05  # a mean in place of the median is off by 10 %
 HOT = 85.0  # °C from which processors begin to slow down
+TURBO = {"cpufreq/boost": "1", "intel_pstate/no_turbo": "0"}  # files that switch it, and what they say where it is on
 SAMPLING = Settings(warmup_s=0.3, sampling_s=5.0, min_samples=700, max_samples=700)  # p99 has a bound from 662 samples
 
 
@@ -43,11 +50,12 @@ def examine(device: str, progress: Progress, root: Path = Path("/")) -> Examinat
     time.sleep(LOOK_S)
     circumstances = [_others(look.read()), *_of_machine(machine.state(), root)]
     checks: list[Check] = []
-    for check in (*_clocks(), *_loops(), *_stories(), *_memory()):
+    drifts: list[float] = []
+    for check in itertools.chain(_clocks(), _loops(), _stories(drifts), _processor_time(), _memory()):
         progress(f"{check.instrument}: {check.truth}")
         checks.append(check)
     progress("meters of energy")
-    return Examination(checks, [*circumstances, *_meters(root, device)], time.perf_counter() - began)
+    return Examination(checks, [*circumstances, _speed(drifts), *_meters(root, device)], time.perf_counter() - began)
 
 
 # -- clocks and durations ---------------------------------------------------------------------------------------
@@ -55,10 +63,14 @@ def examine(device: str, progress: Progress, root: Path = Path("/")) -> Examinat
 
 def _clocks() -> Iterator[Check]:
     """Compare a second on the clock that times inferences with one that nobody adjusts, and time sleeps of known length."""
-    raw, clock = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW), time.perf_counter()
-    time.sleep(1.0)
-    clock, raw = time.perf_counter() - clock, time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - raw
-    yield Check("clock", "a second of CLOCK_MONOTONIC_RAW", "s", 0.001, raw / 1e9, clock)
+    truth = "a second of CLOCK_MONOTONIC_RAW"
+    if hasattr(time, "CLOCK_MONOTONIC_RAW"):
+        raw, clock = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW), time.perf_counter()
+        time.sleep(1.0)
+        clock, raw = time.perf_counter() - clock, time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - raw
+        yield Check("clock", truth, "s", 0.001, raw / 1e9, clock)
+    else:
+        yield Check("clock", truth, "s", 0.001, unavailable="this system has no such clock")
     slept = timing.sample(partial(time.sleep, 0.02), timing.nothing, 20)
     yield Check("timer", "a sleep of 20 ms", "s", 0.05, 0.02, median(slept))
 
@@ -92,8 +104,11 @@ def _loops() -> Iterator[Check]:
         yield Check("timing in turns", truth, "1", 0.01 if twice else 0.005, share, ratio.median, ratio.interval)
 
 
-def _stories() -> Iterator[Check]:
-    """Workloads that misbehave in known ways: the median is that of the plain loop before and after."""
+def _stories(drifts: list[float]) -> Iterator[Check]:
+    """Workloads that misbehave in known ways: the median is that of the plain loop before and after.
+
+    By what share that loop itself changed meanwhile goes to `drifts`.
+    """
     count = _count()
     stories: dict[str, tuple[str, Callable[[int], float]]] = {
         "warm-up": ("a cold start: ten calls take three times as long", lambda number: 3.0 if number < 10 else 1.0),
@@ -104,6 +119,7 @@ def _stories() -> Iterator[Check]:
         found, after = _measured(length, count), _measured(lambda number: 1.0, count)
         expected, drift = (before.median_s + after.median_s) / 2, abs(after.median_s / before.median_s - 1)
         before = after
+        drifts.append(drift)
         unsteady = f"the plain loop itself changed by {drift:.1%} meanwhile" if drift > STEADY else None
         yield _check(instrument, truth, STEADY, expected, found.median_s, unsteady)
         if instrument == "median":
@@ -129,6 +145,16 @@ def _measured(length: Callable[[int], float], count: int) -> Any:
     numbers = iter(range(1 << 62))
     loops = {share: _loop(round(share * count)) for share in (1.0, 3.0)}
     return timing.measure(lambda: loops[length(next(numbers))](), timing.nothing, SAMPLING, 1, budget_s=SAMPLING.sampling_s)
+
+
+def _processor_time() -> Iterator[Check]:
+    """Let a loop of one thread keep one processor busy, unless others want it, too."""
+    meter, loop, look = CpuTime(), _loop(round(_count() * BUSY_S / LOOP_S)), Disturbance()
+    meter.begin()
+    (took_s,) = timing.sample(loop, timing.nothing, 1)
+    found, disturbed = meter.end(), quiet.reasons(look.read())
+    reason = disturbed[0] if disturbed else None
+    yield _check("cpu_time", "a loop that keeps one processor busy", 0.05, took_s, found, reason)
 
 
 # -- memory -----------------------------------------------------------------------------------------------------
@@ -164,28 +190,52 @@ def _others(found: Readings) -> Circumstance:
     return Circumstance("quiet", shown, UNFIT if reasons else FIT, "end what else runs here" if reasons else "")
 
 
+def _speed(drifts: list[float]) -> Circumstance:
+    most = max(drifts)
+    advice = "let what is compared take turns (fastest, gate); hold the clock still; a virtual machine may share its processor"
+    verdict, advice = (BETTER, advice) if most > STEADY else (FIT, "")
+    return Circumstance("speed", f"a plain loop changed by {most:.1%} within seconds", verdict, advice)
+
+
+def _text(path: Path) -> str | None:
+    """Read a small file of the kernel; None of one that cannot be read, as of a processor that is switched off."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
 def _of_machine(state: Readings, root: Path) -> Iterator[Circumstance]:
-    governors = {path.read_text().strip() for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")}
+    cpu = root / "sys/devices/system/cpu"
+    governors = {text for file in cpu.glob("cpu*/cpufreq/scaling_governor") if (text := _text(file))}
     if governors:
         slow = governors - {"performance"}
         advice = "cpupower frequency-set -g performance" if slow else ""
         yield Circumstance("governor", ", ".join(sorted(governors)), BETTER if slow else FIT, advice)
-    for name, on in (("cpufreq/boost", "1"), ("intel_pstate/no_turbo", "0")):
-        file = root / "sys/devices/system/cpu" / name
-        if file.is_file():
-            boosts = file.read_text().strip() == on
-            advice = f"the clock depends on the temperature: echo {1 - int(on)} > /{file.relative_to(root)}" if boosts else ""
+    else:
+        yield _missing("governor", "cpufreq in /sys/devices/system/cpu/cpu*: a virtual machine, or firmware governs the clock")
+    switches = {name: _text(cpu / name) for name in TURBO}
+    for name, said in switches.items():
+        if said is not None:
+            boosts = said == TURBO[name]
+            off = 1 - int(TURBO[name])
+            advice = f"the clock depends on the temperature: echo {off} > /sys/devices/system/cpu/{name}" if boosts else ""
             yield Circumstance("turbo", "on" if boosts else "off", BETTER if boosts else FIT, advice)
+    if not any(switches.values()):
+        yield _missing("turbo", f"{' or '.join(TURBO)} in /sys/devices/system/cpu")
     if (celsius := value_of(state, "temperature")) is not None:
         verdict, advice = (UNFIT, "let it cool down, or cool it better") if celsius >= HOT else (FIT, "")
         yield Circumstance("temperature", f"{celsius:.0f} °C", verdict, advice)
+    else:
+        yield _missing("temperature", "sensor in /sys/class/thermal or /sys/class/hwmon")
     if throttled := int(value_of(state, "throttled") or 0) & 0xF:
         yield Circumstance("throttled", f"bits {throttled:#x}", UNFIT, "a better power supply, or a better cooler")
     if (mode := value_of(state, "power_mode")) is not None:
-        verdict, advice = (BETTER, "nvpmodel -q names the modes; 0 is mostly the one without limits") if mode else (FIT, "")
-        yield Circumstance("power mode", f"{mode:.0f} of nvpmodel", verdict, advice)
+        yield _power_mode(int(mode), _text(root / "etc/nvpmodel.conf") or "")
     swap = psutil.swap_memory()
-    if swap.total:
+    if swap.total == 0:
+        yield Circumstance("swap", "none")
+    else:
         used = swap.used > 0.01 * swap.total
         verdict, advice = (BETTER, "swapoff -a; what does not fit then ends, instead of being slow") if used else (FIT, "")
         yield Circumstance("swap", f"{size(swap.used)} of {size(swap.total)} used", verdict, advice)
@@ -193,8 +243,30 @@ def _of_machine(state: Readings, root: Path) -> Iterator[Circumstance]:
     yield Circumstance("processors", f"{allowed} of {there} may be used")
 
 
+def _missing(name: str, what: str) -> Circumstance:
+    return Circumstance(name, "cannot be read", MISSING, f"there is no {what}")
+
+
+def _power_mode(mode: int, file: str) -> Circumstance:
+    """Say whether there is a faster power mode, by nvpmodel's own file: 0 is the fastest of some boards, and not of others."""
+    names = {int(number): name for number, name in re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=([^\s>]+)", file)}
+    if mode not in names:
+        advice = "nvpmodel -q names the modes: take the one without limits (/etc/nvpmodel.conf, where they are, cannot be read)"
+        return Circumstance("power mode", f"{mode} of nvpmodel", MISSING, advice)
+
+    def fast(number: int) -> tuple[bool, bool, int]:
+        """MAXN has no limit, and MAXN_SUPER still higher clocks; others are called by their watts."""
+        watts = re.search(r"(\d+)W", names[number])
+        return names[number].startswith("MAXN"), "SUPER" in names[number], int(watts[1]) if watts else 0
+
+    best = max(names, key=fast)
+    slower = fast(mode) < fast(best)
+    advice = f"sudo nvpmodel -m {best} ({names[best]})" if slower else ""
+    return Circumstance("power mode", f"{mode} of nvpmodel ({names[mode]})", BETTER if slower else FIT, advice)
+
+
 def _meters(root: Path, device: str) -> Iterator[Circumstance]:
-    """Open each meter of energy, and read it once."""
+    """Open each meter of energy, and read it once; by how much it may be off in a window, besides what its sheet says."""
     for name in (*METERS, *announced()):
         try:
             kind = find(name)
@@ -208,4 +280,8 @@ def _meters(root: Path, device: str) -> Iterator[Circumstance]:
             continue
         steps = f"a value every {rail.update_s:g} s, in steps of {rail.resolution:.2g} {rail.unit}"
         shown = f"{value:.3g} W now, " if rail.unit == "W" and math.isfinite(value) else ""
-        yield Circumstance(f"energy by {name}", f"{rail.name}: {shown}{steps}", FIT, rail.about)
+        off = f"±{rail.resolution / 2:.2g} W"
+        if rail.unit == "J":
+            window_s = max(LEAST_WINDOW_S, UPDATES * rail.update_s)
+            off = f"±{2 * rail.resolution:.2g} J and {rail.update_s / window_s:.1%} in a window"
+        yield Circumstance(f"energy by {name}", f"{rail.name}: {shown}{steps}; error {off}", FIT, rail.about)

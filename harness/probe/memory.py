@@ -89,6 +89,14 @@ def limit(bytes_: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
 
 
+def room() -> int | None:
+    """Return how many bytes this process may still allocate under its own `limit`; None where it has none."""
+    if resource is None:
+        return None
+    most = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    return None if most == resource.RLIM_INFINITY else max(0, most - (_status("VmData") or 0))
+
+
 def _status(field: str) -> int | None:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 from msgspec.structs import replace
 
 from plumbline.harness import messages, timing
 from plumbline.harness.devices import Peaks
-from plumbline.harness.machine import allowed_cpus, cpu_flags, cpu_model, memory_limit
+from plumbline.harness.machine import allowed_cpus, cpu_flags, cpu_model, memory_free
+from plumbline.harness.probe import memory
 
 HEADROOM = 1.5  # the best product of torch's libraries is taken to reach two thirds of what the processor can do
 # How many times as many MACs as fp32 the instructions do. Intel's Optimization Reference Manual: AMX does 1024 a cycle in 8-bit
@@ -133,8 +133,9 @@ def _best(calls: tuple[Callable[[], Any], ...]) -> list[float]:
 
 
 def _buffer_bytes(caches: int | None) -> int:
-    """Return four times what the caches hold, within reason and an eighth of the memory that is free."""
-    free = min(psutil.virtual_memory().available, memory_limit() or psutil.virtual_memory().total)
+    """Return four times what the caches hold, within reason and an eighth of the memory that this process can still get."""
+    room = memory.room()
+    free = memory_free() if room is None else min(memory_free(), room)
     wanted = min(max(BUFFER_BYTES, 4 * (caches or 0)), BUFFER_MOST_BYTES)
     return max(1 << 20, min(wanted, free // 8))
 

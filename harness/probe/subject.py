@@ -5,7 +5,6 @@ Nothing is timed before the very object has qualified, whoever asks: a wrong mod
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 import sys
@@ -60,6 +59,7 @@ UNSAID = ("usual", "newest")  # values of options that leave the choice to the r
 EVENTS = 64  # inferences that are timed by a GPU's own clock
 PROFILED = 20  # inferences that are looked into
 DENORMAL = 1e-40  # in fp32
+NOISE = 0.01  # of the spread of pictures: as good as the same for a net, and another one for whatever remembers them
 OUTPUTS = 20_000  # numbers that are compared with those of another revision
 
 
@@ -106,6 +106,7 @@ class Subject:
         self._first_growth: tuple[int | None, str | None] = None, "there was no inference"
         self._agreement: Agreement | None = None
         self._turns = 0
+        self._qualified: Tensor | None = None  # outputs for the usual batch when it was checked, where there is an audit
         self._turning: timing.Call | None = None
         self._structured = False  # whether the net returns something else than one tensor; known after the first inference
         self._seconds = time.perf_counter() - started
@@ -160,6 +161,8 @@ class Subject:
         """Compare with the reference on its inputs, in the cell's own batch; once."""
         if self._agreement is None:
             self._agreement = self._compare()
+            if self._settings.audit and not self._runtime.elsewhere:
+                self._qualified = self._infer(self._host())
         return self._agreement
 
     def qualify(self) -> None:
@@ -398,13 +401,21 @@ class Subject:
         import torch
 
         if self._runtime.elsewhere:
-            raise Unsupported(f"{self._cell.runtime} times itself on its board, and is not audited from here")
+            return Audit(unavailable=f"{self._cell.runtime} times itself on its board, and is not audited from here")
         run, synchronize = self.call()
-        images, inputs = self._host(), self._reference.inputs
-        others = [inputs[[(first + row) % len(inputs) for row in range(len(images))]] for first in range(len(inputs))]
-        rotating = itertools.cycle([self._place(batch) for batch in others])
+        assert self._qualified is not None, "expected settings that ask for an audit"
+        images, random = self._host(), torch.Generator().manual_seed(self._settings.inputs_seed)
         zeros, denormals = (self._place(torch.full_like(images, value)) for value in (0.0, DENORMAL))
-        before, again = self._infer(images), self._executable.run(self._place(images))
+        again = self._executable.run(self._place(images))
+
+        def unseen() -> Any:
+            noise = NOISE * images.float().std() * torch.randn(images.shape, generator=random)
+            return self._place((images + noise).to(images.dtype))
+
+        def rotating() -> float:
+            batches = iter([unseen() for _ in range(timing.TIMED)])
+            timing.turn(run, synchronize)  # untimed, as before the others
+            return median(timing.sample(lambda: self._executable.run(next(batches)), synchronize, timing.TIMED))
 
         def consumed() -> float:
             return float(self._model.comparable(self._executable.fetch(run()), len(images)).sum())
@@ -413,15 +424,16 @@ class Subject:
             run()
             return float(self._model.comparable(self._executable.fetch(again), len(images)).sum())
 
-        usual = {
-            "usual": run, "rotating": lambda: self._executable.run(next(rotating)), "zeros": lambda: self._executable.run(zeros),
-            "denormals": lambda: self._executable.run(denormals), "consumed": consumed, "fetched": fetched_twice,
+        calls = {
+            "usual": run, "zeros": lambda: self._executable.run(zeros), "denormals": lambda: self._executable.run(denormals),
+            "consumed": consumed, "fetched": fetched_twice,
         }  # fmt: skip
-        calls = {name: (call, synchronize) for name, call in usual.items()}
-        taken = timing.interleave_calls(calls, seconds=2 * self._settings.sampling_s, progress=self._progress)
+        turns: dict[str, Callable[[], float]] = {name: partial(timing.turn, call, synchronize) for name, call in calls.items()}
+        turns["rotating"] = rotating
+        taken = timing.interleave(turns, seconds=2 * self._settings.sampling_s, progress=self._progress)
         over = {"rotating": "usual", "zeros": "usual", "denormals": "usual", "consumed": "fetched"}
         ratios = {name: paired_ratio(taken[name], taken[base]) for name, base in over.items()}
-        change = float((self._infer(images) - before).abs().max()) / self._reference.spread
+        change = float((self._infer(images) - self._qualified).abs().max()) / self._reference.spread
         tolerance = self.agreement().repeat_tolerance
         return Audit(
             {name: (found.median, found.interval) for name, found in ratios.items()}, len(taken["usual"]), change, tolerance

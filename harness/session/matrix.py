@@ -62,6 +62,7 @@ TIER_KEYS: dict[str, tuple[Any, ...]] = {
     "memory_limit_bytes": (int,),
     "may_not_fit": (bool,),
 }
+MAY_BE_0 = ("accuracy_images", "energy_s", "train_minutes", "may_not_fit")
 
 
 class MatrixError(PlumblineError, ValueError):
@@ -142,7 +143,7 @@ def _setting(key: str, value: Any, wrong: Wrong, where: Sequence[str | int]) -> 
     kinds = TIER_KEYS[key]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise wrong(where, f"expected {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
-    if value < 0 or (value == 0 and key not in ("accuracy_images", "train_minutes", "may_not_fit")):
+    if value < 0 or (value == 0 and key not in MAY_BE_0):
         raise wrong(where, f"expected more than 0, got {value!r}")
     return value
 

@@ -59,9 +59,11 @@ def _timing(timing: Timing) -> str:
 def _bound(bound: Bound, latency: Latency) -> list[str]:
     if bound.seconds is None or bound.work is None:
         return [f"bound: none: {'; '.join(bound.missing)}"]
-    work, lines = bound.work, []
-    times = latency.model.median_s / bound.seconds if bound.seconds else float("inf")
-    lines.append(f"bound: {milliseconds(bound.seconds)} ms; the median is {times:.3g} times its bound")
+    if bound.seconds == 0:
+        return ["bound: none: it multiplies nothing"]
+    work = bound.work
+    times = latency.model.median_s / bound.seconds
+    lines = [f"bound: {milliseconds(bound.seconds)} ms; the median is {times:.3g} times its bound"]
     if bound.compute_s is not None and bound.macs_per_s is not None:
         lines.append(
             f"  compute: {milliseconds(bound.compute_s)} ms for {work.macs / 1e6:.4g} M MACs, by the best algorithm "

@@ -16,9 +16,14 @@ def text(machine: Machine, found: Examination, style: str = "simple") -> str:
     checks = tabulated([_check(check) for check in found.checks], CHECKED, CHECKED[:2], style)
     rows = [[each.name, each.found, each.verdict, each.advice or NOTHING] for each in found.circumstances]
     parts = [described(machine), checks, tabulated(rows, FOUND, FOUND, style)]
-    without = [f"{check.instrument}, {check.truth}: {check.unavailable}" for check in found.checks if check.unavailable]
+    vague = "the machine is too noisy to tell"
+    without = [
+        f"{check.instrument}, {check.truth}: {check.unavailable or vague}"
+        for check in found.checks
+        if check.unavailable or check.verdict == BETTER
+    ]
     if without:
-        parts.append("\n".join(["Not checked:", *(f"- {line}" for line in without)]))
+        parts.append("\n".join(["Not shown:", *(f"- {line}" for line in without)]))
     return "\n\n".join([*parts, summary(found)])
 
 
@@ -27,18 +32,19 @@ def summary(found: Examination) -> str:
     took = duration(found.seconds)
     if found.unfit:
         return f"not fit to measure ({took}): {'; '.join(found.unfit)}"
-    better = [each.name for each in found.circumstances if each.verdict == BETTER and each.advice]
-    return f"{FIT} to measure ({took})" + (f"; could be better: {', '.join(better)}" if better else "")
+    return f"{FIT} to measure ({took})" + (f"; {BETTER}: {', '.join(found.better)}" if found.better else "")
 
 
 def _check(check: Check) -> list[str]:
-    error = check.error
+    error, interval = check.error, ""
+    if check.interval is not None and check.expected:
+        interval = " ({:+.2%} to {:+.2%})".format(*(end / check.expected - 1 for end in check.interval))
     return [
         check.instrument,
         check.truth,
         _quantity(check.expected, check.unit),
         _quantity(check.got, check.unit),
-        NOTHING if error is None else f"{error:+.2%}",
+        NOTHING if error is None else f"{error:+.2%}{interval}",
         f"{check.limit:.1%}",
         check.verdict,
     ]

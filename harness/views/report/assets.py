@@ -15,13 +15,13 @@ _EXPORTED = re.compile(r"export\{[^{}]*?([\w$]+) as default[^{}]*\}")
 
 def vega() -> str:
     """Return the script that draws charts: vega, vega-lite and vega-embed, bundled once by vl-convert and kept in the cache."""
-    import vl_convert
-
     file = cache_folder() / "report" / f"vega-{version('vl-convert-python')}.js"
     if not file.exists():
+        import vl_convert
+
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(vl_convert.javascript_bundle(snippet=None), encoding="utf-8")
+        part.write_text(vl_convert.javascript_bundle(snippet=None)  # type: ignore[arg-type]  # its stub wants a text, encoding="utf-8")
         part.replace(file)
     return file.read_text(encoding="utf-8")
 

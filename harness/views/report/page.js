@@ -8,8 +8,12 @@ const data = await new Response(stream).json();
 // -- the matrix
 const search = element("search"), filters = element("filters"), selects = [...filters.querySelectorAll("select")];
 const heads = [...document.querySelectorAll("#matrix thead th")];
+// Numbers are sorted by their values, not by what is read: the rows of the table are the cells, in their order.
+const quantities = heads.flatMap((head, at) => head.dataset.quantity ? [at] : []);
+DataTable.ext.order.quantity = (settings, at) => data.cells.map((cell) => cell[heads[at].dataset.quantity] ?? Infinity); // what was not measured comes last
 const table = new DataTable("#matrix", {
   order: [],
+  columnDefs: [{ targets: quantities, type: "num", orderDataType: "quantity" }],
   pageLength: 100,
   lengthMenu: [25, 100, 500, { label: "all", value: -1 }],
   autoWidth: false,

@@ -10,16 +10,18 @@ import base64
 import gzip
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from plumbline.harness import messages
 from plumbline.harness.cell import AXES, shown_model
+from plumbline.harness.facts import Timing
 from plumbline.harness.outcomes import OK, UNAVAILABLE, UNSUPPORTED
 from plumbline.harness.record import Record
 from plumbline.harness.rows import DENSE, QUANTITIES, Row
@@ -33,6 +35,8 @@ from plumbline.texts import number_of
 FOLDER = Path(__file__).parent
 QUANTILES = 64  # of samples, in place of all of them
 LONGEST = 64  # other lists of a record, as telemetry: so many of their values are shown, evenly
+FEWER = 16  # quantiles of inferences with transfers
+_LONG = re.compile(rb"(\.\d{7})\d+")  # a number in JSON with more digits than anybody reads
 SKIPPED = (UNSUPPORTED, UNAVAILABLE)
 NAMED = 12  # cells that are named behind a reason
 HEADS = {"image_size": "px"}
@@ -257,29 +261,48 @@ def _inline(script: str) -> str:
 
 
 def _packed(evidence: Evidence, pictures: Sequence[Picture]) -> str:
-    """Return what scripts read, compressed: cells, charts, and records by key."""
+    """Return what scripts read, compressed: cells, charts, and records by key. Of numbers they get seven decimals."""
     data = {
-        "cells": [{**_known(messages.plain(row)), "link": f"#{row.key}"} for row in evidence.shown],
+        "cells": [{**_known(structs.asdict(row)), "link": f"#{row.key}"} for row in evidence.shown],
         "pictures": {picture.name: picture.specification for picture in pictures},
-        "records": {key: _brief(record) for key, record in evidence.records.items()},
+        "records": {key: brief(record) for key, record in evidence.records.items()},
     }
-    return base64.b64encode(gzip.compress(messages.encode(data), 6, mtime=0)).decode()
+    text = messages.encode(data).replace(b'"samples_s":', b'"quantiles_s":')
+    return base64.b64encode(gzip.compress(_LONG.sub(rb"\1", text), 8, mtime=0)).decode()
 
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+    """Return what was measured, numbers in six digits."""
+    return {
+        name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in fields.items() if value is not None
+    }
 
 
-def _brief(record: Record) -> Any:
-    """Return a record without its raw samples: quantiles in their place, and no more than LONGEST of other lists of numbers."""
-    return _short(messages.plain(record))
+def brief(record: Record) -> Record:
+    """Return a record with quantiles in the place of its samples, and no more than LONGEST values of each other reading."""
+    latency = record.latency
+    if latency is None:
+        return record
+    events = None if latency.on_device is None else latency.on_device.events
+    short = replace(
+        latency,
+        model=_brief(latency.model, QUANTILES),
+        with_transfer=_brief(latency.with_transfer, FEWER),
+        telemetry={
+            name: replace(reading, values=_evenly(reading.values, LONGEST)) for name, reading in latency.telemetry.items()
+        },
+        energy={name: replace(energy, samples=_evenly(energy.samples, LONGEST)) for name, energy in latency.energy.items()},
+        on_device=latency.on_device and replace(latency.on_device, events=events and _brief(events, QUANTILES)),
+    )
+    return replace(record, latency=short)
 
 
-def _short(value: Any, name: str = "") -> Any:
-    if isinstance(value, dict):
-        return {key.replace("samples_s", "quantiles_s"): _short(own, key) for key, own in value.items()}
-    if not isinstance(value, list) or not all(isinstance(each, (int, float)) for each in value):
-        return [_short(each) for each in value] if isinstance(value, list) else value
-    if name == "samples_s" and len(value) > QUANTILES:
-        return [float(f"{each:.6g}") for each in quantiles(value, n=QUANTILES + 1, method="inclusive")]
-    return [value[round(index * (len(value) - 1) / (LONGEST - 1))] for index in range(LONGEST)] if len(value) > LONGEST else value
+def _brief(timing: Timing, most: int) -> Timing:
+    """Return a timing with quantiles for samples, in as many digits as are shown, from the shortest to the longest."""
+    found = _evenly(sorted(timing.samples_s), most)
+    return replace(timing, samples_s=[float(f"{each:.4g}") for each in found])
+
+
+def _evenly(values: list[float], most: int) -> list[float]:
+    """Return `most` values at most: the ends, and others at even distances."""
+    return values if len(values) <= most else [values[round(index * (len(values) - 1) / (most - 1))] for index in range(most)]

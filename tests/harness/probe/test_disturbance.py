@@ -96,11 +96,20 @@ def test_a_process_alone_is_disturbed_by_nobody(kernel: Kernel) -> None:
 
 def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disturbance, "resource", None)
-    found = Disturbance(iter([10.0, 14.0]).__next__, tmp_path).read()
+    nothing = read("s", "machine", None, "there is no C compiler")
+    found = Disturbance(iter([10.0, 14.0]).__next__, tmp_path, apart=lambda: nothing).read()
     unread = {quantity: reading.unavailable for quantity, reading in found.items() if reading.value is None}
     assert set(unread) == set(found) - {"seconds"}
     assert unread["cpu_pressure"] == "this system has no /proc/pressure/cpu"
+    assert unread["cores_moved"] == "there is no C compiler"
     assert all(unread.values())
+
+
+@pytest.mark.parametrize(("before", "after"), [(55e-9, 330e-9), (330e-9, 55e-9)])
+def test_processors_that_were_moved_are_seen_in_both_directions(before: float, after: float) -> None:
+    trips = iter([read("s", "machine", seconds) for seconds in (before, after)])
+    found = values(Disturbance(apart=lambda: next(trips)))
+    assert (found["core_round_trip"], found["cores_moved"]) == (after, 5.0)
 
 
 def test_switches_and_faults_are_those_since_it_began(monkeypatch: pytest.MonkeyPatch) -> None:

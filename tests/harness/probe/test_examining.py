@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from plumbline.harness import machine, timing
+from plumbline.harness import machine, quiet, timing
 from plumbline.harness.examination import BETTER, FIT, MISSING, UNFIT, Check, Circumstance, Examination
 from plumbline.harness.meters import METERS, EnergyMeter, Rail
+from plumbline.harness.meters.cpu_time import CpuTime
 from plumbline.harness.probe import examining, memory
 from plumbline.harness.readings import read
 from plumbline.harness.settings import Settings
@@ -54,9 +56,38 @@ def off(checks: list[Check]) -> list[str]:
 
 
 def test_an_instrument_that_is_right_passes_all(processor: Processor) -> None:
-    checks = [*examining._loops(), *examining._stories()]
+    drifts: list[float] = []
+    checks = [*examining._loops(), *examining._stories(drifts)]
     assert len(checks) == 8 and off(checks) == []
     assert all(check.error == pytest.approx(0.0, abs=2e-3) for check in checks)
+    assert examining._speed(drifts).verdict == FIT
+
+
+def test_a_machine_whose_own_speed_changes_could_be_better(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compared with its plain loop cannot be judged, and that alone is no word against it."""
+    usual, speeds = examining._measured, iter((1.0, 1.0, 1.1, 1.1, 1.1))
+
+    def faster_and_slower(length: Any, count: int) -> Any:
+        return usual(length, round(count * next(speeds)))
+
+    monkeypatch.setattr(examining, "_measured", faster_and_slower)
+    drifts: list[float] = []
+    assert "a cold start: ten calls take three times as long" in off(list(examining._stories(drifts)))
+    speed = examining._speed(drifts)
+    assert (speed.verdict, speed.found) == (BETTER, "a plain loop changed by 10.0% within seconds")
+    assert "take turns" in speed.advice
+
+
+def test_a_loop_of_one_thread_takes_as_much_processor_time_as_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examining, "BUSY_S", 0.05)
+    disturbed: list[str] = []
+    monkeypatch.setattr(quiet, "reasons", lambda found: disturbed)
+    (check,) = examining._processor_time()
+    assert check.instrument == "cpu_time" and check.got is not None and 0 < check.got <= 1.05 * (check.expected or 0)
+    monkeypatch.setattr(CpuTime, "end", lambda self: 0.0)
+    assert off(list(examining._processor_time())) == ["a loop that keeps one processor busy"]
+    disturbed.append("others had it")
+    assert [check.unavailable for check in examining._processor_time()] == ["others had it"], "no fault of the meter"
 
 
 def test_a_clock_that_counts_something_else_is_off(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,13 +105,13 @@ def test_a_mean_in_place_of_the_median_is_off(processor: Processor, monkeypatch:
         return replace(found, median_s=sum(found.samples_s) / len(found.samples_s))
 
     monkeypatch.setattr(timing, "measure", by_the_mean)
-    assert "spikes: each twentieth call takes three times as long" in off(list(examining._stories()))
+    assert "spikes: each twentieth call takes three times as long" in off(list(examining._stories([])))
 
 
 def test_samples_without_warm_up_are_off(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "warm_up", lambda *how: (0, 0.0, False))
     monkeypatch.setattr(examining, "SAMPLING", Settings(warmup_s=0.0, sampling_s=0.06, min_samples=8, max_samples=16))
-    assert "a cold start: ten calls take three times as long" in off(list(examining._stories()))
+    assert "a cold start: ten calls take three times as long" in off(list(examining._stories([])))
 
 
 def test_memory_of_known_size_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +128,12 @@ def test_the_clock_keeps_the_time_of_one_that_nobody_adjusts() -> None:
     clock, sleep = examining._clocks()
     assert clock.error is not None and abs(clock.error) < 0.001
     assert sleep.got is not None and sleep.got >= 0.02, "no sleep is shorter than asked for"
+
+
+def test_a_system_without_that_clock_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(time, "CLOCK_MONOTONIC_RAW")
+    clock, _ = examining._clocks()
+    assert (clock.verdict, clock.unavailable) == (MISSING, "this system has no such clock")
 
 
 def test_what_does_not_fit_into_a_container_is_not_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,18 +178,75 @@ def test_intels_turbo_is_the_other_way_round(tmp_path: Path) -> None:
 
 
 def test_a_hot_or_throttled_machine_is_not_fit(tmp_path: Path) -> None:
-    found = circumstances(tmp_path, temperature=91.0, throttled=0x50005, power_mode=1)
-    assert [found[name].verdict for name in ("temperature", "throttled", "power mode")] == [UNFIT, UNFIT, BETTER]
-    found = circumstances(tmp_path, temperature=61.0, throttled=0x50000, power_mode=0)
-    assert found["temperature"].verdict == found["power mode"].verdict == FIT and "throttled" not in found
+    found = circumstances(tmp_path, temperature=91.0, throttled=0x50005)
+    assert [found[name].verdict for name in ("temperature", "throttled")] == [UNFIT, UNFIT]
+    found = circumstances(tmp_path, temperature=61.0, throttled=0x50000)
+    assert found["temperature"].verdict == FIT and "throttled" not in found
+
+
+@pytest.mark.parametrize(
+    ("modes", "mode", "verdict", "advice"),
+    [
+        ("MAXN 5W", 0, FIT, ""),
+        ("MAXN 5W", 1, BETTER, "sudo nvpmodel -m 0 (MAXN)"),
+        ("15W 25W MAXN_SUPER", 0, BETTER, "sudo nvpmodel -m 2 (MAXN_SUPER)"),
+        ("15W 25W MAXN_SUPER", 2, FIT, ""),
+        ("MODE_10W MODE_15W_2CORE MODE_15W_4CORE", 1, FIT, ""),
+    ],
+)
+def test_the_fastest_power_mode_is_the_one_that_its_file_names(
+    tmp_path: Path, modes: str, mode: int, verdict: str, advice: str
+) -> None:
+    """The number says nothing: 0 is the fastest one of a Jetson Nano, and 15 W of an Orin Nano."""
+    (tmp_path / "etc").mkdir()
+    text = "".join(f"< POWER_MODEL ID={number} NAME={name} >\nCPU_ONLINE CORE_0 1\n" for number, name in enumerate(modes.split()))
+    (tmp_path / "etc/nvpmodel.conf").write_text(text)
+    found = circumstances(tmp_path, power_mode=mode)["power mode"]
+    assert (found.verdict, found.advice) == (verdict, advice)
+
+
+def test_a_power_mode_that_nothing_names_is_not_called_fit(tmp_path: Path) -> None:
+    found = circumstances(tmp_path, power_mode=0)["power mode"]
+    assert found.verdict == MISSING and "nvpmodel -q" in found.advice
+
+
+def test_what_cannot_be_read_of_a_machine_is_named(tmp_path: Path) -> None:
+    found = circumstances(tmp_path)
+    assert [found[name].verdict for name in ("governor", "turbo", "temperature")] == [MISSING] * 3
+    kernel(tmp_path, governor="performance")
+    (tmp_path / "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor").mkdir(parents=True)  # reading it fails, as if it were off
+    assert circumstances(tmp_path)["governor"].found == "performance"
+
+
+def test_a_meter_of_energy_says_by_how_much_it_may_be_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(EnergyMeter):
+        """A counter that goes on each second."""
+
+        def open(self) -> Rail:
+            return Rail("box", "J", 1.0, 0.5)
+
+        def read(self) -> float:
+            return 1.0
+
+    class Showing(Counting):
+        """A power."""
+
+        def open(self) -> Rail:
+            return Rail("box", "W", 0.1, 0.02)
+
+    monkeypatch.setitem(METERS, "counting", Counting)
+    monkeypatch.setitem(METERS, "showing", Showing)
+    found = {each.name: each.found for each in examining._meters(tmp_path, "cpu")}
+    assert found["energy by counting"].endswith("error ±1 J and 5.0% in a window")
+    assert found["energy by showing"] == "box: 1 W now, a value every 0.1 s, in steps of 0.02 W; error ±0.01 W"
 
 
 def test_a_busy_machine_is_not_fit_and_what_cannot_be_read_is_named() -> None:
     busy = examining._others({"others": read("1", "machine", 0.4), "waited": read("1", "process", None, "no file")})
     assert busy.verdict == UNFIT and busy.found.startswith("other processes had 40.0% of its processors")
     assert "cannot be read: waited (no file)" in busy.found
-    quiet = examining._others({"others": read("1", "machine", 0.01)})
-    assert (quiet.verdict, quiet.found) == (FIT, "nothing disturbs")
+    idle = examining._others({"others": read("1", "machine", 0.01)})
+    assert (idle.verdict, idle.found) == (FIT, "nothing disturbs")
 
 
 def test_a_meter_that_breaks_is_not_here_and_the_doctor_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,3 +267,11 @@ def test_what_makes_a_machine_unfit_is_named() -> None:
     found = Examination([wrong, missing], [Circumstance("quiet", "somebody", UNFIT), Circumstance("turbo", "on", BETTER)], 1.0)
     assert found.unfit == ["memory: an allocation of 10 MB", "quiet: somebody"]
     assert wrong.error == pytest.approx(0.2) and missing.verdict == MISSING
+
+
+def test_an_interval_wider_than_what_is_let_pass_shows_nothing() -> None:
+    """A machine that cannot tell a slowdown by 2 % from one by 10 % has no instrument that is fit for it."""
+    ends = {(1.018, 1.022): FIT, (0.9, 1.2): BETTER, (1.03, 1.2): UNFIT, (1.024, 1.04): BETTER}
+    checks = [Check("timing in turns", "a slowdown by 2%", "1", 0.005, 1.02, sum(end) / 2, end) for end in ends]
+    assert [check.verdict for check in checks] == list(ends.values())
+    assert Examination([checks[1]], [Circumstance("turbo", "on", BETTER)], 1.0).better == ["timing in turns", "turbo"]

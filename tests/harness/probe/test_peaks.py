@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from plumbline.harness.cell import Cell
 from plumbline.harness.devices import Peaks
-from plumbline.harness.probe import peaks
+from plumbline.harness.probe import memory, peaks
 from plumbline.harness.probe.subject import Subject
 from plumbline.harness.runtimes import Runtime
 from plumbline.harness.runtimes.torch_net import TorchRuntime
@@ -139,8 +140,17 @@ def test_each_cache_counts_once_and_instructions_do_not(tmp_path: Path) -> None:
 
 
 def test_a_small_machine_is_not_asked_for_more_than_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peaks, "memory_limit", lambda: 800 << 20)
+    monkeypatch.setattr(peaks, "memory_free", lambda: 800 << 20)
     assert peaks._buffer_bytes(64 << 20) <= 100 << 20
+
+
+def test_a_cell_with_a_limit_is_not_asked_for_more_than_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end for want of memory after all that it was to show."""
+    held = memory._status("VmData") or 0
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (held + (160 << 20), held + (160 << 20)))
+    assert peaks._buffer_bytes(64 << 20) <= 20 << 20
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
+    assert memory.room() is None
 
 
 @pytest.mark.slow

@@ -37,11 +37,14 @@ def test_another_machine_is_examined(there: str, monkeypatch: pytest.MonkeyPatch
         "warm-up",
         "median",
         "p99",
+        "cpu_time",
         "memory",
     }
     small = next(check for check in found.checks if check.truth == "an allocation of 10 MB")
     assert small.error is not None and abs(small.error) <= small.limit
-    assert {"quiet", "processors"} <= {each.name for each in found.circumstances}
+    assert {"quiet", "processors", "speed", "governor", "turbo", "temperature", "swap"} <= {
+        each.name for each in found.circumstances
+    }
     assert any("meters of energy" in text for text in said)
 
 

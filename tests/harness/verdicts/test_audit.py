@@ -18,8 +18,13 @@ def test_what_makes_no_difference_is_fine() -> None:
     assert list(claims(None)) == []
 
 
+def test_what_cannot_be_audited_is_not_red() -> None:
+    """A board with an agent, say: its latency is there all the same."""
+    assert list(claims(Audit(unavailable="an agent times itself on its board"))) == []
+
+
 def test_a_runtime_that_remembers_its_input_is_red() -> None:
-    assert broken(rotating=(5.0, (4.8, 5.3))) == ["other"]
+    assert broken(rotating=(5.0, (4.8, 5.3))) == ["pictures"]
 
 
 def test_a_runtime_that_works_when_its_outputs_are_used_is_red() -> None:

@@ -39,6 +39,8 @@ def test_both_clocks_of_a_gpu_are_labelled() -> None:
 def test_what_has_no_bound_says_why() -> None:
     assert "bound: none: nobody knows it" in cells.one(record_of(latency=latency_of(), bound=Bound(missing=["nobody knows it"])))
     assert "bound: none in this record" in cells.one(record_of(latency=latency_of()))
+    nothing = roofline.bound(Work("fp32", 0, 0.0, 0), PEAKS)
+    assert "bound: none: it multiplies nothing" in cells.one(record_of(latency=latency_of(), bound=nothing))
 
 
 def test_one_cell_is_chosen_by_words_of_its_id() -> None:

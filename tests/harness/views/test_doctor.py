@@ -24,4 +24,9 @@ def test_each_instrument_stands_beside_its_truth() -> None:
 def test_a_fit_machine_is_told_what_could_be_better() -> None:
     assert summary(Examination([RIGHT], [TURBO], 31.0)) == "fit to measure (31 s); could be better: turbo"
     assert summary(Examination([RIGHT], [], 31.0)) == "fit to measure (31 s)"
+    vague = Check("timing in turns", "a slowdown by 2%", "1", 0.005, 1.02, 1.02, (0.918, 1.224))
+    assert summary(Examination([vague], [], 31.0)) == "fit to measure (31 s); could be better: timing in turns"
+    shown = text(record_of().machine, Examination([vague], [TURBO], 31.0))
+    assert "+0.00% (-10.00% to +20.00%)" in shown
+    assert "- timing in turns, a slowdown by 2%: the machine is too noisy to tell" in shown
     assert "not fit" in summary(Examination([RIGHT], [Circumstance("quiet", "busy", UNFIT)], 31.0))

@@ -24,8 +24,11 @@ Values = Mapping[str, Any]
 
 
 def picture(name: str, title: str, chart: Any, rows: Sequence[Row], *words: str) -> Picture:
-    """Make a picture of a chart; its caption says where and when the rows were measured, then the words that are not empty."""
-    specification = _with_values(chart.properties(description=title).to_dict())
+    """Make a picture of a chart; its caption says where and when the rows were measured, then the words that are not empty.
+
+    Tests hold each kind against altair's schema of Vega-Lite, which would take a second here.
+    """
+    specification = _with_values(chart.properties(description=title).to_dict(validate=False))
     specification.pop("config", None)  # the page has one for all
     places = where_and_when(rows)
     return Picture(name, title, " ".join(filter(None, [places and f"{places}.", *words])), specification)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import altair as alt
@@ -82,7 +82,7 @@ def _latency(place: str, rows: Sequence[Row]) -> Iterator[Picture]:
     styles = styles_of(names.values())
     panels = []
     for batch in sorted(batches):
-        own = {key: value for key, value in more.items() if any(row.key == key and row.batch == batch for row in drawn)}
+        own = {row.key: more[row.key] for row in drawn if row.batch == batch}
         points = of_cells(alt.Chart().mark_point(filled=True, size=60, opacity=0.85), f"macs_latency{place}_{batch}", own)
         points = points.transform_calculate(ms="datum.latency_s * 1e3", macs_m="datum.effective_macs / 1e6").encode(
             x=x, y=y, tooltip=tip, **told_apart("series", styles, "run as"), **HREF
@@ -161,7 +161,8 @@ def _traded(name: str, place: str, rows: Sequence[Row]) -> Iterator[Picture]:
     first, second, title = TRADED[name]
     for number, (data, own) in enumerate(_data_sets(rows) if second == "top1" else [("", list(rows))]):
         drawn = [row for row in own if getattr(row, first) is not None and getattr(row, second) is not None]
-        drawn = [row for row in drawn if row.batch == min(each.batch for each in drawn)]
+        least = min((row.batch for row in drawn), default=1)
+        drawn = [row for row in drawn if row.batch == least]
         if len({(getattr(row, first), getattr(row, second)) for row in drawn}) < 3:
             continue
         words = "Bars of accuracy are 95 % intervals (Wilson 1927)." if second == "top1" else ""
@@ -243,20 +244,21 @@ def _scale(logarithmic: bool) -> Any:
 
 def _steps(rows: Sequence[Row], quantities: tuple[str, str], scales: tuple[float, float]) -> Iterator[dict[str, Any]]:
     """Return both ends of the way from each net to its variant: of a chain, from the part of it that was measured, too."""
-    known = {row.id: row for row in rows}
+    alike: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
-        if (start := _parent(row, known)) is not None:
+        alike.setdefault(_but_variant(row), {})[row.id] = row
+    for row in rows:
+        if (start := _parent(row, alike[_but_variant(row)].values())) is not None:
             for order, one in enumerate((start, row)):
                 x, y = (getattr(one, quantity) / scale for quantity, scale in zip(quantities, scales))
                 if math.isfinite(x) and math.isfinite(y):
                     yield {"step": row.key, "order": order, "x": x, "y": y}
 
 
-def _parent(row: Row, known: dict[str, Row]) -> Row | None:
-    """Return the longest part of its chain of techniques that was measured in the same way, the dense net at last."""
+def _parent(row: Row, alike: Iterable[Row]) -> Row | None:
+    """Return the longest part of its chain of techniques, among cells alike but for the variant; at last the dense net."""
     if row.parent is None:
         return None
-    alike = [other for other in known.values() if other.id != row.id and _but_variant(other) == _but_variant(row)]
     parts = [other for other in alike if other.variant == DENSE or row.variant.startswith(f"{other.variant}+")]
     return max(parts, key=lambda other: 0 if other.variant == DENSE else len(other.variant), default=None)
 
