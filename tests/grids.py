@@ -1,10 +1,17 @@
-"""Synthetic grids: records of settings that nobody has measured, as the name of their machine says."""
+"""Synthetic grids: records of settings that nobody has measured, as the name of their machine says.
+
+`python -m tests.grids FOLDER` writes runs of two of them, `even` and `dense`, as docs/recommend.md shows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from plumbline.harness import messages
 from plumbline.harness.facts import Energy, Latency, Percentile, Timing
+from plumbline.harness.journal import NAME
 from plumbline.harness.machine import Machine
 from plumbline.harness.outcomes import OK, OUT_OF_MEMORY
 from plumbline.harness.readings import Reading, read
@@ -100,3 +107,15 @@ def row(number: int = 1, **fields: object) -> Row:
         "latency_s": 1e-3, "latency_low_s": 0.99e-3, "latency_high_s": 1.01e-3,
     }  # fmt: skip
     return Row(**{**usual, **fields})  # type: ignore[arg-type]
+
+
+def stored(folder: Path, records: Sequence[Record]) -> Path:
+    """Write records as a run."""
+    folder.mkdir(parents=True)
+    (folder / NAME).write_bytes(b"".join(messages.encode(record) + b"\n" for record in records))
+    return folder
+
+
+if __name__ == "__main__":
+    for name, joules in {"even": EVEN, "dense": DENSE}.items():
+        stored(Path(sys.argv[1]) / name, edge_study(joules))

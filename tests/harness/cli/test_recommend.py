@@ -5,26 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from plumbline.harness import messages
 from plumbline.harness.cli import main
 from plumbline.harness.journal import NAME
-from plumbline.harness.record import Record
-from tests.grids import DENSE, EVEN, edge_study
+from tests.grids import DENSE, EVEN, edge_study, stored
 from tests.records import record_of, replace
 
 STUDY = ("--max-memory-mb", "2600", "--min-top1", "0.7", "--by", "energy")
 Recommend = Callable[..., tuple[int, str]]
-
-
-def stored(folder: Path, records: Sequence[Record]) -> Path:
-    folder.mkdir(parents=True)
-    (folder / NAME).write_bytes(b"".join(messages.encode(record) + b"\n" for record in records))
-    return folder
 
 
 @pytest.fixture
