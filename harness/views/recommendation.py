@@ -81,15 +81,17 @@ def _found(answer: Answer, best: Setting, question: Question, most: int, style: 
     order, fitting = question.order, answer.fitting
     yield f"recommended: {_name(best.row)}"
     yield _settings(fitting[:most], best, question, style)
+    marks = {mark for each in fitting[:most] for mark in _marks(each.row)}
     equal = sum(not apart(each, best, order) for each in fitting[1:])
     lines = [
         f"{number_of(len(fitting), 'setting')} of {answer.settings} {'fits' if len(fitting) == 1 else 'fit'}"
-        + (f"; {len(fitting) - most} more are not shown" if len(fitting) > most else "")
+        + (f"; {len(fitting) - most} more not shown" if len(fitting) > most else "")
     ]
     if equal:
         lines.append(
             f"{equal} of them cannot be told apart from the best: their 95 % intervals of {order.title} overlap, or are not known"
         )
+    lines += [f"{mark} {words}" for mark, words in MARKS.items() if mark in marks]
     yield "\n".join(f"- {line}" for line in [*lines, *_binding(answer, best, question)])
     yield from _steps(answer, question, style)
 
@@ -171,7 +173,7 @@ def _settings(settings: Sequence[Setting], best: Setting, question: Question, st
     heads = ["setting", *(_order_head(ORDERS[name]) for name in orders), *map(_headed, figures), "told\napart"]
     rows = [
         [
-            _name(each.row),
+            _name(each.row) + _marks(each.row),
             *(_order(each.row, ORDERS[name], unit=False) for name in orders),
             *(_number(FIGURES[name].value(each.row), FIGURES[name].scale) for name in figures),
             NOTHING if each is best else "yes" if apart(each, best, question.order) else "no",
@@ -205,6 +207,20 @@ def _steps(answer: Answer, question: Question, style: str) -> Iterator[str]:
 
 def _name(row: Row) -> str:
     return id_of(AXES, (getattr(row, axis) for axis in AXES))
+
+
+# What is said of a setting behind its name, as in the evaluation matrix.
+MARKS = {
+    "*": "arithmetic that the processor does not have, emulated",
+    "!": "disturbed, or with a remark on its latency",
+    "≈": "its energy is an estimate",
+    "~": "its warm-up did not become steady",
+}
+
+
+def _marks(row: Row) -> str:
+    there = (row.emulated, bool(row.disturbed or row.remarks), row.energy_is_estimate, row.steady is False and not row.emulated)
+    return "".join(mark for mark, holds in zip(MARKS, there) if holds)
 
 
 def _against(row: Row) -> str:

@@ -76,7 +76,7 @@ def test_runners_up_that_cannot_be_told_apart() -> None:
     found = shown([*rows, row(4, latency_s=3e-3, latency_low_s=None, latency_high_s=None)], most=3)
     words = [line.split()[-1] for line in found.splitlines() if line.startswith("net")]
     assert words == ["-", "no", "yes"]
-    assert "- 4 settings of 4 fit; 1 more are not shown" in found
+    assert "- 4 settings of 4 fit; 1 more not shown" in found
     assert "- 2 of them cannot be told apart from the best: their 95 % intervals of throughput overlap, or are not known" in found
     assert "- no limit binds" in found
 
@@ -87,6 +87,20 @@ def test_who_is_left_out_is_named() -> None:
     assert "--allow disturbed takes them" in found
     assert re.search(r"^- net2-\S+ was left out, and would be the best \(10000 .*images/s\): bf16 is emulated$", found, re.M)
     assert "no setting is left to choose from" in shown([row(emulated=True)])
+
+
+def test_what_was_allowed_is_marked() -> None:
+    rows = [
+        row(1, emulated=True),
+        row(2, disturbed="x"),
+        row(3, joules=1.0, energy_is_estimate=True),
+        row(4, steady=False),
+        row(5),
+    ]
+    found = shown(rows, allowed=["emulated", "disturbed", "estimated"])
+    marked = {line.split()[0][-1] for line in found.splitlines() if line.startswith("net")}
+    assert marked == {"*", "!", "≈", "~", "x"}
+    assert [line[2] for line in found.splitlines() if line.startswith(("- *", "- !", "- ≈", "- ~"))] == ["*", "!", "≈", "~"]
 
 
 def test_each_machine_has_its_answer_and_one_without_times_a_line() -> None:
