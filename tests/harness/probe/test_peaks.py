@@ -179,6 +179,18 @@ class Event:
         return (other.at - self.at) * 1e3
 
 
+@pytest.mark.parametrize(("tegra", "name"), [(False, "a card"), (True, None)])
+def test_a_gpu_is_called_by_its_own_name_but_on_a_board(monkeypatch: pytest.MonkeyPatch, tegra: bool, name: str | None) -> None:
+    """An Orin calls its GPU Orin, be it a Nano or an AGX."""
+    import torch
+
+    monkeypatch.setattr("plumbline.harness.probe.subject.on_tegra", lambda root: tegra)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    subject = object.__new__(Subject)
+    subject._device = torch.device("cuda:1")
+    assert subject.gpu() == name
+
+
 @pytest.mark.parametrize("torchs", [True, False])
 def test_what_a_gpu_shows_is_kept_beside_the_host_s_clock(monkeypatch: pytest.MonkeyPatch, torchs: bool) -> None:
     import torch
