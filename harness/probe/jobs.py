@@ -19,9 +19,8 @@ from plumbline.harness.machine import allowed_cpus
 from plumbline.harness.messages import Ask, Compress, Count, Ended, Examine, Load, MeasureSpeed, Open, Race, Train, Turn
 from plumbline.harness.meters.running import Watch
 from plumbline.harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded, first_line
-from plumbline.harness.probe import memory
+from plumbline.harness.probe import disturbance, memory
 from plumbline.harness.probe.channel import Channel
-from plumbline.harness.probe.disturbance import looking
 from plumbline.harness.settings import Settings
 
 # What a failed allocation says, in small letters: C++, torch on the CPU, the C library, torch on CUDA, cuBLAS, oneDNN.
@@ -67,8 +66,8 @@ def serve_cell(task: Task, channel: Channel) -> None:
     if task.settings.memory_limit_bytes is not None:
         memory.limit(task.settings.memory_limit_bytes)
     elsewhere = runtimes.find(task.cell.runtime).adapter.elsewhere  # a board has meters of its own
-    device = task.cell.device
-    watch = None if elsewhere else Watch(task.settings.energy_s, device, looking=partial(looking, device))
+    looking = partial(disturbance.looking, task.cell.device)
+    watch = None if elsewhere else Watch(task.settings.energy_s, task.cell.device, looking=looking)
     without_grad = runtimes.find(task.cell.runtime).options.get("mode") == "no_grad"
     with torch.no_grad() if without_grad else torch.inference_mode():
         subject = Subject(task.cell, task.settings, task.folder, channel.progress, watch)
