@@ -88,15 +88,18 @@ class Disturbance:
         seconds, own, processors = grown("seconds") or 0.0, grown("own") or 0.0, len(allowed_processors())
         unsure_s = processors * _tick_s()  # each processor's counters go on by ticks
 
-        def share(quantity: str, of: int = 1, less: float = 0.0) -> float | None:
-            more = grown(quantity)
-            return None if more is None or seconds <= 0 else round(max(0.0, more - less) / seconds / of, 4)
+        def share(quantity: str, file: str, of: int = 1, less: float = 0.0, least: float = 0.0) -> Reading:
+            more, reason = grown(quantity), NO_FILE.format(file)
+            value: float | None = None
+            if more is not None and more < least:
+                reason = f"{file} went backwards, or does not count this process"
+            elif more is not None and seconds > 0:
+                value = round(max(0.0, more - less) / seconds / of, 4)
+            return read("1", "machine", value, reason)
 
-        others, reason = share("others", processors), NO_FILE.format("/proc/stat")
+        others = share("others", "/proc/stat", processors, least=-max(own / 2, unsure_s))
         if seconds < WINDOW_S:
-            others, reason = None, f"{seconds:.2g} s are too short for it: the kernel counts by ticks"
-        elif (grown("others") or 0.0) < -max(own / 2, unsure_s):
-            others, reason = None, "the kernel counts less than half of what this process itself has worked"
+            others = read("1", "machine", None, f"{seconds:.2g} s are too short for it: the kernel counts by ticks")
         waited = None if self._waits is None or waits is None or seconds <= 0 else _waited_s(self._waits, waits) / seconds
         start, end = self._clock_hz, self._frequency()
         drop, no_drop = (1 - end / start if start and end else None), "this machine does not show its clock"
@@ -111,9 +114,9 @@ class Disturbance:
             "involuntary_switches": read("1", "process", grown("involuntary_switches")),
             "major_faults": read("1", "process", grown("major_faults")),
             "waited": read("1", "process", None if waited is None else round(waited, 4), NO_WAITS),
-            "others": read("1", "machine", others, reason),
-            "cpu_steal": read("1", "machine", share("cpu_steal", processors, unsure_s), NO_FILE.format("/proc/stat")),
-            "cpu_pressure": read("1", "machine", share("cpu_pressure"), NO_FILE.format("/proc/pressure/cpu")),
+            "others": others,
+            "cpu_steal": share("cpu_steal", "/proc/stat", processors, unsure_s),
+            "cpu_pressure": share("cpu_pressure", "/proc/pressure/cpu"),
             "clock_drop": read("1", "machine", None if drop is None else round(drop, 4), no_drop),
             "throttled": read("1", "machine", throttled, "this machine does not count that"),
             **gpu,

@@ -159,7 +159,19 @@ def test_a_kernel_that_does_not_count_this_process_counts_no_others(kernel: Kern
     kernel.now, kernel.own = 4.0, 3.0
     found = begun.read()["others"]
     assert found.value is None
-    assert found.unavailable == "the kernel counts less than half of what this process itself has worked"
+    assert found.unavailable == "/proc/stat went backwards, or does not count this process"
+
+
+def test_a_counter_that_goes_backwards_is_not_taken_for_nothing(kernel: Kernel) -> None:
+    """As steal does where a virtual machine has moved to another host."""
+    kernel.steal, kernel.pressure = 5.0, 5.0
+    kernel.show()
+    begun = kernel.begin()
+    kernel.now, kernel.steal, kernel.pressure = 4.0, 0.0, 0.0
+    kernel.show()
+    found = begun.read()
+    assert found["cpu_steal"].unavailable == "/proc/stat went backwards, or does not count this process"
+    assert found["cpu_pressure"].unavailable == "/proc/pressure/cpu went backwards, or does not count this process"
 
 
 def test_one_tick_of_a_short_time_is_no_disturbance(kernel: Kernel) -> None:
