@@ -39,7 +39,8 @@ def test_samples_become_quantiles_with_both_ends() -> None:
     found = latency.model.samples_s
     assert (len(found), len(latency.with_transfer.samples_s)) == (page.QUANTILES, page.FEWER)
     assert found == sorted(found)
-    assert (found[0], found[-1], found[32]) == (1e-3, 1.1e-3, pytest.approx(SAMPLES[507], rel=1e-3))
+    assert (found[0], found[-1]) == (1e-3, 1.1e-3)
+    assert found[32] == pytest.approx(SAMPLES[507], rel=1e-3)
     assert len(latency.telemetry["power"].values) == len(latency.energy["rails"].samples) == page.LONGEST
     assert latency.telemetry["power"].values[-1] == 499
     assert latency.model.median_s == 1e-3, "all else is as it was"
