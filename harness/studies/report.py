@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from plumbline.harness import journal, messages
-from plumbline.harness.facts import Latency, Timing
 from plumbline.harness.journal import NotRead
 from plumbline.harness.record import Record
-from plumbline.harness.rows import Row, row_of
+from plumbline.harness.rows import Row
 from plumbline.harness.studies import gate
 from plumbline.harness.studies.gate import Report as GateReport
+from plumbline.harness.studies.scan import Scan, Slim, counted, name_of
 from plumbline.harness.studies.stored import NotStored
 from plumbline.harness.verdicts.changes import Found, Series, changes, hardware, series_of
 from plumbline.harness.verdicts.choice import chosen
-from plumbline.texts import number_of
 
 MOST = 5_000  # rows of which whole records are kept
 SERIES = 500  # in which changes are looked for
@@ -45,37 +43,13 @@ class Evidence(Struct, frozen=True):
         return [row for row in self.rows if row.key in self.records]
 
 
-class _Timing(Timing, frozen=True, kw_only=True, rename={"samples_s": "not read"}):
-    samples_s: list[float] = field(default_factory=list)
-
-
-class _Latency(Latency, frozen=True, kw_only=True):
-    model: _Timing
-    with_transfer: _Timing
-
-
-class _Slim(Record, frozen=True, kw_only=True):
-    """A record without the samples of its latencies: they are most of it, and no row needs them."""
-
-    latency: _Latency | None = None
-
-
-class _Place(NamedTuple):
-    """Where a record is: which journal, and its line there."""
-
-    folder: Path
-    number: int
-    offset: int
-    length: int
-
-
 def gather(paths: Sequence[Path]) -> Evidence:
     """Read runs, folders of runs, and folders that a gate has written. Raises NotStored where a path holds none of them.
 
     The last record of each cell, revision and session counts. What cannot be read is a line of `problems`, and the rest is there.
     """
     runs, gates = _found(paths)
-    scan = _Scan()
+    scan = Scan()
     for folder in runs:
         scan.read(folder)
     rows = list(scan.rows.values())
@@ -115,71 +89,11 @@ def _at(path: Path) -> tuple[list[Path], list[Path]]:
     return [], []
 
 
-def _name(folder: Path) -> str:
-    """Name a run by the last part of its path: the rest is about the person."""
-    return folder.resolve().name
-
-
-class _Scan:
-    """The first pass over journals: the row of each record, by its key, and where its line is, by the key of its row."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, str | None, str], Row] = {}
-        self.places: dict[str, _Place] = {}
-        self.hardware: dict[str, str] = {}  # by the id of the machine
-        self.problems: list[str] = []
-
-    def read(self, folder: Path) -> None:
-        """Add a run."""
-        unread: dict[int | None, list[tuple[int, str]]] = {}
-        records = copies = 0
-        try:
-            for line in journal.lines(folder):
-                if not line.whole:
-                    words = f"line {line.number} has no end, and is left out: the session still writes it, or was cut off"
-                    self.problems.append(f"{_name(folder)}: {words}")
-                    continue
-                try:
-                    record = journal.parsed(folder, line, _Slim)
-                except NotRead as error:
-                    unread.setdefault(error.schema, []).append((line.number, error.why))
-                    continue
-                records += 1
-                copies += self._keep(record, _Place(folder, line.number, line.offset, len(line.text)))
-        except NotRead as error:
-            self.problems.append(f"{_name(folder)}: {error.why}")
-            return
-        if not records and not unread:
-            self.problems.append(f"{_name(folder)}: holds no record; its session measured nothing")
-        if copies:
-            words = f"{number_of(copies, 'record')} of another run stand here again, and count as they are here"
-            self.problems.append(f"{_name(folder)}: {words}")
-        self.problems += [_counted(_name(folder), lines) for lines in unread.values()]
-
-    def _keep(self, record: Record, place: _Place) -> bool:
-        """Keep the row of a record, in the place of an earlier one. Return whether that was of another run."""
-        earlier = self.rows.get(record.key)
-        key = f"c{len(self.rows) + 1}" if earlier is None else earlier.key
-        copied = earlier is not None and self.places[key].folder != place.folder
-        self.rows[record.key], self.places[key] = row_of(record, key), place
-        if record.machine.id not in self.hardware:
-            self.hardware[record.machine.id] = hardware(record.machine)
-        return copied
-
-
-def _counted(name: str, unread: Sequence[tuple[int, str]]) -> str:
-    """Say in one line which lines of a journal cannot be read, and why the first of them cannot."""
-    (number, why), *others = unread
-    more = f" and {number_of(len(others), 'more line')} like it" if others else ""
-    numbers = ", ".join(str(other) for other, _ in others[:8]) + (", ..." if len(others) > 8 else "")
-    return f"{name}: line {number}{more}{f' ({numbers})' if others else ''}: {why}"
-
-
 def _reports(files: Iterable[Path], problems: list[str]) -> list[GateReport]:
     """Read what gates have found; those that cannot be read become problems."""
     found = []
     for file in files:
-        name = f"{_name(file.parent)}: {file.name}"
+        name = f"{name_of(file.parent)}: {file.name}"
         try:
             found.append(messages.decode(file.read_bytes(), GateReport))
         except OSError as error:
@@ -190,7 +104,7 @@ def _reports(files: Iterable[Path], problems: list[str]) -> list[GateReport]:
     return found
 
 
-def _several_sessions(rows: Iterable[Row], scan: _Scan) -> set[str]:
+def _several_sessions(rows: Iterable[Row], scan: Scan) -> set[str]:
     """Return the keys of the rows whose cells several sessions have timed on one machine.
 
     Of more than SERIES such cells those in which most may be seen: those with the most sessions, and of these those whose medians
@@ -199,7 +113,7 @@ def _several_sessions(rows: Iterable[Row], scan: _Scan) -> set[str]:
     series: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         if row.measured:
-            series.setdefault((row.id, scan.hardware[row.machine_id]), {})[row.session] = row
+            series.setdefault((row.id, hardware(scan.machines[row.machine_id])), {})[row.session] = row
     several = [each for each in series.values() if len(each) > 1]
     if len(several) > SERIES:
         words = f"{len(several)} cells were measured by several sessions, and changes are looked for in {SERIES} of them"
@@ -215,7 +129,7 @@ def _apart(rows: Collection[Row]) -> float:
 
 
 def _again(
-    scan: _Scan, shown: Collection[str], in_history: Collection[str], problems: list[str]
+    scan: Scan, shown: Collection[str], in_history: Collection[str], problems: list[str]
 ) -> tuple[dict[str, Record], list[Record]]:
     """Make the second pass: whole records of the keys that are shown, in order, and those in the history without samples.
 
@@ -233,11 +147,11 @@ def _again(
             if key in shown:
                 records[key] = journal.parsed(place.folder, line, Record)
             if key in in_history:
-                sessions.append(journal.parsed(place.folder, line, _Slim))
+                sessions.append(journal.parsed(place.folder, line, Slim))
         except NotRead as error:
-            problems.append(_counted(_name(place.folder), [(place.number, error.why)]))
+            problems.append(counted(name_of(place.folder), [(place.number, error.why)]))
             del scan.places[key]
         except OSError as error:
-            problems.append(f"{_name(place.folder)}: line {place.number} could not be read again: {error.strerror}")
+            problems.append(f"{name_of(place.folder)}: line {place.number} could not be read again: {error.strerror}")
             del scan.places[key]
     return records, sessions

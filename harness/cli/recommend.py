@@ -1,0 +1,100 @@
+"""`plumbline recommend`: the best correct setting within limits, what keeps better ones out, and what is nearest."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plumbline import PlumblineError
+from plumbline.harness.cell import AXES
+from plumbline.harness.cli import shared
+from plumbline.harness.verdicts.figures import DOUBTS, FIGURES, ORDERS, THROUGHPUT
+from plumbline.harness.views.terminal import Progress
+from plumbline.texts import nearest, positive, whole_number
+
+if TYPE_CHECKING:
+    from plumbline.harness.rows import Row
+
+PARENTS = (shared.STYLE,)
+
+
+class NotThere(PlumblineError, ValueError):
+    """Runs, or cells of them, that are not where they were looked for."""
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories, or folders of them")
+    for name, figure in FIGURES.items():
+        parser.add_argument(
+            f"--{figure.option}", type=positive, metavar="N", dest=f"limit_{name}", help=_percents(figure.statistic)
+        )
+    words = "what the best has most or least of; again: what breaks ties (default: throughput)"
+    parser.add_argument("--by", action="append", default=[], choices=list(ORDERS), help=words)
+    words = "; ".join(f"{doubt}: {what}" for doubt, what in DOUBTS.items())
+    parser.add_argument("--allow", action="append", default=[], choices=list(DOUBTS), help=f"choose these, too ({words})")
+    for axis in AXES:
+        words = f"only this {axis.replace('_', ' ')}; several with commas"
+        parser.add_argument(
+            f"--{axis.replace('_', '-')}", action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words
+        )
+    parser.add_argument("--most", type=whole_number, default=5, metavar="N", help="settings that are shown (default: 5)")
+
+
+def _percents(words: str) -> str:
+    return words.replace("%", "%%")  # argparse's own sign
+
+
+def run(arguments: argparse.Namespace, progress: Progress) -> int:
+    """Run the command. Returns 1 where nothing fits on one of the machines."""
+    from plumbline.harness.verdicts.recommendation import Question, recommend
+    from plumbline.harness.views.recommendation import text
+
+    asked = {name: getattr(arguments, f"limit_{name}") for name in FIGURES}
+    question = Question(
+        limits={name: value * FIGURES[name].scale for name, value in asked.items() if value is not None},
+        by=list(dict.fromkeys(arguments.by)) or [THROUGHPUT],
+        allowed=arguments.allow,
+    )
+    rows, problems = gathered(arguments.runs)
+    for axis in AXES:
+        rows = selected(rows, axis, getattr(arguments, f"axis_{axis}"))
+    answers = recommend(rows, question)
+    print(text(answers, question, arguments.most, arguments.style, problems))
+    timed = [answer for answer in answers if answer.timed]
+    return 0 if timed and all(answer.best for answer in timed) else 1
+
+
+def gathered(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
+    """Return the rows of runs, and of folders of them, and in words what could not be read.
+
+    Raises NotThere where a path holds no run, or there is no record in any.
+    """
+    from plumbline.harness.journal import NAME
+    from plumbline.harness.studies.scan import Scan
+
+    scan = Scan()
+    for path in paths:
+        folders = [path] if (path / NAME).exists() else sorted(each.parent for each in path.glob(f"*/{NAME}"))
+        if not folders:
+            raise NotThere(f"{str(path)!r}: expected a run, or a folder of runs, got no {NAME} in it")
+        for folder in folders:
+            scan.read(folder)
+    if not scan.rows:
+        raise NotThere("; ".join(["expected one record at least, got none", *scan.problems]))
+    return list(scan.rows.values()), scan.problems
+
+
+def selected(rows: Sequence[Row], axis: str, given: Sequence[str]) -> list[Row]:
+    """Return the rows that have one of the values on an axis; none given: all. Raises NotThere where no row has a value."""
+    known = {str(getattr(row, axis)): None for row in rows}
+    wanted: set[str] = set()
+    for part in given:
+        wanted |= {part} if part in known else {value.strip() for value in part.split(",") if value.strip()}
+    for value in wanted:
+        if value not in known:
+            shown = ", ".join(list(known)[:20])
+            raise NotThere(f"--{axis.replace('_', '-')}: expected one of {shown}, got {value!r}{nearest(value, known)}")
+    return [row for row in rows if not wanted or str(getattr(row, axis)) in wanted]
