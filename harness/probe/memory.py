@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +87,21 @@ def limit(bytes_: int) -> None:
     if bytes_ <= held:
         raise MemoryError(f"Python and torch alone hold {held} bytes")
     cap = reserved + bytes_ - held
-    resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
+    resource.setrlimit(resource.RLIMIT_DATA, (cap, resource.getrlimit(resource.RLIMIT_DATA)[1]))  # `unlimited` can lift it
 
 
-def room() -> int | None:
-    """Return how many bytes this process may still allocate under its own `limit`; None where it has none."""
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """Lift the process's own `limit` meanwhile, for what is no part of its cell."""
     if resource is None:
-        return None
-    most = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    return None if most == resource.RLIM_INFINITY else max(0, most - (_status("VmData") or 0))
+        yield
+        return
+    most, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 def _status(field: str) -> int | None:

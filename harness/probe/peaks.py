@@ -48,7 +48,8 @@ def known(cache: Path, progress: Callable[[str], None], anew: bool = False) -> P
     if kept is not None and not anew:
         return kept
     progress("measuring what this machine does at most (some seconds, once)")
-    found = measure()
+    with memory.unlimited():  # the machine's peaks need more memory than a cell may have
+        found = measure()
     if kept is not None:
         found = larger(kept, found)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -134,10 +135,8 @@ def _best(calls: tuple[Callable[[], Any], ...]) -> list[float]:
 
 def _buffer_bytes(caches: int | None) -> int:
     """Return four times what the caches hold, within reason and an eighth of the memory that this process can still get."""
-    room = memory.room()
-    free = memory_free() if room is None else min(memory_free(), room)
     wanted = min(max(BUFFER_BYTES, 4 * (caches or 0)), BUFFER_MOST_BYTES)
-    return max(1 << 20, min(wanted, free // 8))
+    return max(1 << 20, min(wanted, memory_free() // 8))
 
 
 def _place(cache: Path) -> Path:

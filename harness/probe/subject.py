@@ -37,6 +37,7 @@ from plumbline.harness.facts import (
 )
 from plumbline.harness.load import Loaded, Scenario
 from plumbline.harness.machine import allowed_cpus, cpu_flags
+from plumbline.harness.meters.meter import on_tegra
 from plumbline.harness.meters.running import Running, Watch
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
@@ -288,6 +289,15 @@ class Subject:
         promise = self.prepared().promise
         return roofline.work(self._layers, promise, self._cell.precision, self._cell.batch)
 
+    def gpu(self) -> str | None:
+        """Name the cell's own GPU: CUDA counts from the fastest one, the system from the first slot.
+
+        None on a Tegra kernel, which has one GPU, and calls it by the chip that several boards have.
+        """
+        import torch
+
+        return None if on_tegra(Path("/")) else torch.cuda.get_device_name(self._device)
+
     def peaks(self) -> Peaks:
         """Return what this machine's processors do at most; measured where no session has."""
         return peaks.known(self._settings.cache, self._progress)
@@ -529,6 +539,7 @@ QUESTIONS: Mapping[str, Callable[[Subject], Any]] = {
     "accuracy": Subject.accuracy,
     "latency": Subject.latency,
     "work": Subject.work,
+    "gpu": Subject.gpu,
     "peaks": Subject.peaks,
     "peaks_anew": Subject.peaks_anew,
     "outputs": Subject.outputs,

@@ -84,7 +84,7 @@ ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b|nothing was heard")  # 
 # The type of the answer to each question.
 ANSWERS: dict[str, Any] = {
     "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "work": Work,
-    "peaks": Peaks, "peaks_anew": Peaks, "turn": float,
+    "gpu": str | None, "peaks": Peaks, "peaks_anew": Peaks, "turn": float,
     "outputs": Outputs, "memory": Readings, "layers": Layers, "audit": Audit, "race": list[Contender], "speed": Speed,
     "train": Trained,
     "compress": Promise, "load": Loaded, "examine": Examination,
@@ -390,12 +390,13 @@ class CellProbe:
     def _bound(self, latency: Latency, work: Work) -> Bound:
         elsewhere = runtimes.find(self.cell.runtime).adapter.elsewhere
         if self.cell.device_kind != "cpu" or elsewhere:
-            says = self._connection.machine.accelerator
+            named = None if elsewhere else self._asked_once("gpu")
             try:
-                if self.cell.device not in ("cpu", "cuda", "cuda:0"):
+                if named is None and self.cell.device not in ("cpu", "cuda", "cuda:0"):
                     raise UnknownDevice(
                         f"a machine names its first GPU only, and this is {self.cell.device}; so no peak of it is known"
                     )
+                says = named or self._connection.machine.accelerator
                 device = devices.matching(says, self.cell.device_kind, devices.known(devices.of_user()))
             except UnknownDevice as reason:
                 return Bound(work=work, missing=[str(reason)])

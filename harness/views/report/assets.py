@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from importlib.metadata import version
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from plumbline.files import cache_folder
@@ -21,14 +21,17 @@ def vega() -> str:
 
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(vl_convert.javascript_bundle(snippet=None)  # type: ignore[arg-type]  # its stub wants a text, encoding="utf-8")
+        bundle = vl_convert.javascript_bundle(snippet=None)  # type: ignore[arg-type]  # whose stub wants a text
+        part.write_text(bundle, encoding="utf-8")
         part.replace(file)
     return file.read_text(encoding="utf-8")
 
 
 def datatables() -> tuple[str, str]:
     """Return the script of DataTables, as itables brings it, which leaves a `DataTable` to what follows it, and its style."""
-    folder = Path(str(files("itables"))) / "html"
+    found_at = find_spec("itables")
+    assert found_at is not None and found_at.origin is not None, "who calls this has looked for it"
+    folder = Path(found_at.origin).parent / "html"  # without importing it, and pandas with it: half a second
     script = (folder / "dt_bundle.js").read_text(encoding="utf-8")
     found = list(_EXPORTED.finditer(script))
     if len(found) != 1:

@@ -116,6 +116,9 @@ const watch = new IntersectionObserver((entries) => {
 }, { rootMargin: "400px" });
 const places = [...document.querySelectorAll("[data-picture]")];
 places.forEach((place) => watch.observe(place));
+const shade = () => document.documentElement.classList.toggle("dark", dark.matches); // for DataTables
+shade();
+dark.addEventListener("change", shade);
 const again = () => places.filter((place) => drawn.has(place.dataset.picture)).forEach(draw);
 dark.addEventListener("change", again);
 addEventListener("beforeprint", () => {

@@ -36,7 +36,8 @@ FOLDER = Path(__file__).parent
 QUANTILES = 64  # of samples, in place of all of them
 LONGEST = 64  # other lists of a record, as telemetry: so many of their values are shown, evenly
 FEWER = 16  # quantiles of inferences with transfers
-_LONG = re.compile(rb"(\.\d{7})\d+")  # a number in JSON with more digits than anybody reads
+_LONG = re.compile(rb"(\.0*[1-9]\d{5})\d+")  # a number in JSON with more digits than anybody reads
+_FIGURE = re.compile(r"(?<![\w.])\d+(\.\d+)?(e[+-]?\d+)?%?(?![\w.]*\w)")
 SKIPPED = (UNSUPPORTED, UNAVAILABLE)
 NAMED = 12  # cells that are named behind a reason
 HEADS = {"image_size": "px"}
@@ -157,11 +158,13 @@ def settings_of(settings: Settings) -> str:
 
 
 def reasons(rows: Iterable[Row]) -> list[Reason]:
-    """Group cells by outcome and reason, the most frequent first."""
+    """Group cells by outcome and reason, the most frequent first; reasons that differ in their figures alone are one."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.outcome, row.reason or "no reason was kept"), []).append(row)
-    return [Reason(*key, own) for key, own in sorted(found.items(), key=lambda each: -len(each[1]))]
+        found.setdefault((row.outcome, _kind(row.reason or "no reason was kept")), []).append(row)
+    groups = sorted(found.items(), key=lambda each: -len(each[1]))
+    same = {key: {row.reason for row in own} for key, own in groups}
+    return [Reason(key[0], own[0].reason or key[1] if len(same[key]) == 1 else key[1], own) for key, own in groups]
 
 
 def doubts(rows: Iterable[Row]) -> list[Reason]:
@@ -183,11 +186,7 @@ def doubts(rows: Iterable[Row]) -> list[Reason]:
 
 def _kind(text: str) -> str:
     """Return a remark without its figures, so that alike ones stand together."""
-    return "".join("…" if part.replace(".", "").rstrip("%").isdigit() else part for part in _words(text))
-
-
-def _words(text: str) -> list[str]:
-    return [piece for word in text.split(" ") for piece in (word, " ")][:-1]
+    return _FIGURE.sub("…", text)
 
 
 def choices(rows: Sequence[Row]) -> list[Choice]:
@@ -228,7 +227,8 @@ def shown(row: Row, name: str) -> Shown:
             text = f"{number(row.latency_low_s / scale)}–{number(row.latency_high_s / scale)}"
         else:
             doubt = f"±{(row.latency_high_s - row.latency_low_s) / 2 / value:.1%}"
-        text += "!" if row.disturbed or row.remarks else ""
+    if name == "latency_s" and (row.disturbed or row.remarks):
+        text += "!"
     if name == "top1" and row.top1_low is not None and row.top1_high is not None:
         text = f"{value / scale:.2f}"
         doubt = f"{row.top1_low / scale:.1f}–{row.top1_high / scale:.1f} of {row.images}"
@@ -261,14 +261,14 @@ def _inline(script: str) -> str:
 
 
 def _packed(evidence: Evidence, pictures: Sequence[Picture]) -> str:
-    """Return what scripts read, compressed: cells, charts, and records by key. Of numbers they get seven decimals."""
+    """Return what scripts read, compressed: cells, charts, and records by key, in six digits."""
     data = {
         "cells": [{**_known(structs.asdict(row)), "link": f"#{row.key}"} for row in evidence.shown],
         "pictures": {picture.name: picture.specification for picture in pictures},
         "records": {key: brief(record) for key, record in evidence.records.items()},
     }
     text = messages.encode(data).replace(b'"samples_s":', b'"quantiles_s":')
-    return base64.b64encode(gzip.compress(_LONG.sub(rb"\1", text), 8, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(_LONG.sub(lambda found: found[1], text), 8, mtime=0)).decode()
 
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:

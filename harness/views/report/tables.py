@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from operator import attrgetter
 from typing import TYPE_CHECKING, get_type_hints
 
 from plumbline.harness.cell import AXES
-from plumbline.harness.outcomes import OK, UNAVAILABLE, UNSUPPORTED
-from plumbline.harness.rows import QUANTITIES, Row
+from plumbline.harness.outcomes import OK
+from plumbline.harness.rows import Row
 from plumbline.harness.studies.report import Evidence
 from plumbline.harness.verdicts.choice import chosen
 from plumbline.harness.views import gate
+from plumbline.harness.views.report.page import SKIPPED, head, reasons, shown, verdict
 from plumbline.harness.views.table import NOTHING, tabulated
 from plumbline.texts import number_of
 
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     import polars
 
 LIMIT = 65_536  # characters of a comment on GitHub
-ROWS, REASONS = 40, 20  # of a summary, at most
+ROWS = 40  # of each table of a summary, at most
 TEXT = 200  # characters of a name or a reason in it
 SHOWN = ("latency_s", "p90_s", "top1", "accuracy_loss", "inference_bytes", "stored_bytes", "joules", "speedup")
-SKIPPED = (UNSUPPORTED, UNAVAILABLE)  # which are no failures
 
 
 def csv(rows: Sequence[Row]) -> bytes:
@@ -72,42 +71,29 @@ def _summary(evidence: Evidence, title: str, most: int) -> str:
     ]
     if evidence.problems:
         parts.append(_listed("Could not be read", evidence.problems, most))
-    failed = Counter((row.outcome, row.reason) for row in evidence.rows if row.outcome != OK)
-    if failed:
-        first = {(row.outcome, row.reason): row.id for row in reversed(evidence.rows)}
-        rows = [
-            [str(count), outcome, _code(reason or ""), _code(first[outcome, reason])]
-            for (outcome, reason), count in _red_first(failed)
-        ]
-        parts.append("### What did not end ok\n\n" + _tabulated(rows[:most], ["cells", "outcome", "reason", "as"]))
-        if len(rows) > most:
-            parts.append(f"{number_of(len(rows) - most, 'more reason')} left out here.")
+    found = sorted(reasons(row for row in evidence.rows if row.outcome != OK), key=lambda each: each.outcome in SKIPPED)  # last
+    if found:
+        rows = [[str(len(each.rows)), each.outcome, _code(each.text), _code(each.rows[0].id)] for each in found[:most]]
+        parts.append("### What did not end ok\n\n" + _tabulated(rows, ["cells", "outcome", "reason", "as"]))
+        if len(found) > most:
+            parts.append(f"{number_of(len(found) - most, 'more reason')} left out here.")
     measured = [row for row in evidence.rows if row.measured]
     if measured:
         parts.append(_cells(measured, most))
     return "\n\n".join(parts) + "\n"
 
 
-def _red_first(failed: Counter[tuple[str, str | None]]) -> list[tuple[tuple[str, str | None], int]]:
-    """Put failures before what was skipped, and the most frequent first."""
-    return sorted(failed.most_common(), key=lambda each: each[0][0] in SKIPPED)
-
-
 def _verdict(rows: Sequence[Row]) -> str:
     """Say in two lines what passed, and where, when and by which revision that was measured."""
-    if not rows:
-        return "**No cell was measured.**"
-    counts = Counter(row.outcome for row in rows)
-    words = [f"**{counts[OK]} of {number_of(len(rows), 'cell')} passed**"]
-    words += [f"{count} {outcome}" for outcome, count in counts.items() if outcome != OK]
-    words += [f"{count} disturbed while measured"] if (count := sum(bool(row.disturbed) for row in rows)) else []
+    disturbed = sum(bool(row.disturbed) for row in rows)
+    words = f"**{verdict(rows)}**" + (f" {number_of(disturbed, 'cell')} of them disturbed." if disturbed else "")
     days = sorted({row.started_at[:10] for row in rows})
     facts = {
         "on": _few(row.machine for row in rows),
-        "measured": days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+        "measured": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
         "revision": _few(row.revision for row in rows if row.revision),
     }
-    return f"{'; '.join(words)}\n\n{'; '.join(f'{name} {text}' for name, text in facts.items() if text)}"
+    return f"{words}\n\n{'; '.join(f'{name} {text}' for name, text in facts.items() if text)}".strip()
 
 
 def _few(names: Iterable[str], most: int = 4) -> str:
@@ -117,19 +103,22 @@ def _few(names: Iterable[str], most: int = 4) -> str:
 
 def _cells(measured: Sequence[Row], most: int) -> str:
     """Tabulate the rows that stand for all; an axis on which all agree is named above."""
-    shown = chosen(measured, most)
+    some = chosen(measured, most)
     values = {axis: {str(getattr(row, axis)) for row in measured} for axis in AXES}
     axes = [axis for axis in AXES if axis == "model" or len(values[axis]) > 1]
-    heads = [_spaced(axis) for axis in axes] + [_head(name) for name in SHOWN]
-    rows = [[_code(str(getattr(row, axis))) for axis in axes] + [_value(row, name) for name in SHOWN] for row in shown]
+    heads = [_spaced(axis) for axis in axes] + [head(name) for name in SHOWN]
+    rows = [[_code(str(getattr(row, axis))) for axis in axes] + [_value(row, name) for name in SHOWN] for row in some]
     alike = ", ".join(f"{_spaced(axis)} {_code(*values[axis])}" for axis in AXES if axis not in axes)
     words = [f"All of them: {alike}."] if alike else []
-    if len(shown) < len(measured):
+    if len(some) < len(measured):
         words.append(
-            f"{len(shown)} of {number_of(len(measured), 'row')}: those that no other beats in two quantities at once, and every "
+            f"{len(some)} of {number_of(len(measured), 'row')}: those that no other beats in two quantities at once, and every "
             "n-th of the others. CSV and Parquet have all."
         )
-    doubt = "~: the median is known to no better than 10 %. !: disturbed, or not that of the net alone. ≤: at most."
+    doubt = (
+        "±: 95 % interval of the median, a range where that is wide. !: disturbed, or not that of the net alone. p90: upper "
+        "bound at 99 %. ≤: at most."
+    )
     return "\n\n".join(["### Cells", *words, _tabulated(rows, heads, heads[: len(axes)]), doubt])
 
 
@@ -137,21 +126,9 @@ def _spaced(axis: str) -> str:
     return axis.replace("_", " ")
 
 
-def _head(name: str) -> str:
-    quantity = QUANTITIES[name]
-    return f"{quantity.title}, {quantity.unit}" if quantity.unit else quantity.title
-
-
 def _value(row: Row, name: str) -> str:
-    value = getattr(row, name)
-    if value is None:
-        return NOTHING
-    shown = f"{value / QUANTITIES[name].scale:.3g}" if name != "top1" else f"{value / QUANTITIES[name].scale:.2f}"
-    if name == "latency_s":
-        shown = "~" * row.vague + shown + "!" * bool(row.disturbed or row.remarks)
-    if name == "inference_bytes" and row.inference_is_bound:
-        shown = f"≤{shown}"
-    return shown
+    found = shown(row, name)
+    return f"{found.text} {found.doubt if name == 'latency_s' else ''}".strip() or NOTHING
 
 
 def _tabulated(rows: Sequence[Sequence[str]], heads: Sequence[str], left: Sequence[str] = ("outcome", "reason", "as")) -> str:

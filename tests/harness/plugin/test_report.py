@@ -55,7 +55,7 @@ def test_a_report_is_written_whatever_became_of_the_cells(run: Path, tmp_path: P
     code, ((words, red),) = finish(Report(out, run), exitstatus=1)
     assert (code, red) == (1, False)
     assert words == f"report: {out}: {size(out.stat().st_size)}, 2 cells"
-    assert "1 of 2 cells passed" in out.read_text()
+    assert "1 of 2 cells passed all checks" in out.read_text()
 
 
 def test_what_could_not_be_read_is_said(run: Path, tmp_path: Path) -> None:
@@ -104,4 +104,4 @@ def test_a_session_writes_its_report_also_where_a_cell_failed(bench: Callable[..
     assert run.code == 1, run.output
     assert f"report: {tmp_path / 'out.md'}: " in run.output.splitlines()[-1]
     text = (tmp_path / "out.md").read_text()
-    assert "**1 of 2 cells passed**; 1 failed" in text and "this builder never builds" in text
+    assert "**1 of 2 cells passed all checks and were timed; 1 failed.**" in text and "this builder never builds" in text

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from plumbline.harness.cell import Cell
 from plumbline.harness.devices import Peaks
@@ -14,6 +15,8 @@ from plumbline.harness.probe import memory, peaks
 from plumbline.harness.probe.subject import Subject
 from plumbline.harness.runtimes import Runtime
 from plumbline.harness.runtimes.torch_net import TorchRuntime
+from plumbline.harness.session.client import CellProbe, Connection
+from plumbline.harness.settings import Settings
 from tests.conftest import Run, announce
 
 SLOW = Peaks("here", "tests", {"fp32": 1e9}, 1e9, 1000)
@@ -144,13 +147,30 @@ def test_a_small_machine_is_not_asked_for_more_than_it_has(monkeypatch: pytest.M
     assert peaks._buffer_bytes(64 << 20) <= 100 << 20
 
 
-def test_a_cell_with_a_limit_is_not_asked_for_more_than_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would end for want of memory after all that it was to show."""
-    held = memory._status("VmData") or 0
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (held + (160 << 20), held + (160 << 20)))
-    assert peaks._buffer_bytes(64 << 20) <= 20 << 20
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
-    assert memory.room() is None
+def test_a_limit_is_lifted_for_what_is_no_part_of_the_cell() -> None:
+    """Or a cell would end for want of memory after all that it was to show."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    try:
+        memory.limit(memory.resident_bytes() + (64 << 20))
+        limited = resource.getrlimit(resource.RLIMIT_DATA)
+        with memory.unlimited():
+            assert resource.getrlimit(resource.RLIMIT_DATA) == before
+        assert resource.getrlimit(resource.RLIMIT_DATA) == limited != before
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+@pytest.mark.slow
+def test_a_cell_that_fits_into_its_limit_has_a_bound(server: Connection, settings: Settings, tmp_path: Path) -> None:
+    cell = Cell("tests.faulty:CHOOSY", "dense", "eager", "fp32", 1, 8, "cpu")
+    free = CellProbe(server, cell, settings)
+    peak = free.memory()["process_peak"].value
+    free.close()
+    assert peak is not None
+    limited = replace(settings, memory_limit_bytes=round(peak) + (64 << 20), cache=tmp_path)
+    probe = CellProbe(server, cell, limited)
+    assert probe.bound().seconds
+    probe.close()
 
 
 @pytest.mark.slow
@@ -177,6 +197,18 @@ class Event:
     def elapsed_time(self, other: Event) -> float:
         """In milliseconds, as torch has it."""
         return (other.at - self.at) * 1e3
+
+
+@pytest.mark.parametrize(("tegra", "name"), [(False, "a card"), (True, None)])
+def test_a_gpu_is_called_by_its_own_name_but_on_a_board(monkeypatch: pytest.MonkeyPatch, tegra: bool, name: str | None) -> None:
+    """An Orin calls its GPU Orin, be it a Nano or an AGX."""
+    import torch
+
+    monkeypatch.setattr("plumbline.harness.probe.subject.on_tegra", lambda root: tegra)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    subject = object.__new__(Subject)
+    subject._device = torch.device("cuda:1")
+    assert subject.gpu() == name
 
 
 @pytest.mark.parametrize("torchs", [True, False])

@@ -147,7 +147,16 @@ def test_a_device_that_is_not_described_has_no_bound_and_says_why(accelerator: s
     bound = CellProbe(connection, cell_of(target=target), Settings()).bound()
     assert bound.seconds is None
     assert says in bound.missing[0]
-    assert connection.asked() == ["latency", "work"]
+    assert connection.asked() == ["latency", "work", "gpu"]
+
+
+@pytest.mark.parametrize("target", ["cuda", "cuda:1"])
+def test_a_cell_is_held_to_its_own_gpu(target: str) -> None:
+    """CUDA counts from the fastest one; that of the first slot may be much slower, and would make it red."""
+    machine = Machine(accelerator="NVIDIA GeForce RTX 3070, driver 570.1")
+    connection = FakeConnection(machine=machine, gpu="NVIDIA H100 80GB HBM3")
+    bound = CellProbe(connection, cell_of(target=target), Settings()).bound()
+    assert bound.device is not None and bound.device.startswith("H100")
 
 
 def test_a_device_of_the_file_is_held_to_its_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,13 +100,14 @@ def _panel(name: str, values: Sequence[dict[str, Any]], quantity: str, across: s
     tip = told(("id", "cell", ""), ("x", across, "d"), (quantity, up, ".4g"))
     known = [value for value in values if value[quantity] is not None]
     base = alt.Chart(inline(name, known)).encode(x=x, y=y)
-    unfit = alt.Chart(inline(f"{name}_unfit", [value for value in values if value["outcome"] in UNFIT]))
-    crosses = unfit.mark_point(shape="cross", angle=45, size=90, filled=True).encode(
-        x=x, y=alt.value(4), color=apart["color"], tooltip=told(("id", "cell", ""), ("outcome", "outcome", "")), **HREF
-    )
+    layers: list[Any] = []
+    if unfit := [value for value in values if value["outcome"] in UNFIT]:
+        marks = alt.Chart(inline(f"{name}_unfit", unfit)).mark_point(shape="cross", angle=45, size=90, filled=True)
+        told_of = told(("id", "cell", ""), ("outcome", "outcome", ""))
+        layers.append(marks.encode(x=x, y=alt.value(4), color=apart["color"], tooltip=told_of, **HREF))
     lines = base.mark_line(opacity=0.5).encode(color=apart["color"], detail="series:N")
     points = base.mark_point(filled=True, size=60).encode(tooltip=tip, **apart, **HREF)
-    return alt.layer(lines, points, crosses).properties(width=PANEL, height=240)
+    return alt.layer(lines, points, *layers).properties(width=PANEL, height=240)
 
 
 def _told_apart(rows: Sequence[Row], axis: str) -> list[str]:

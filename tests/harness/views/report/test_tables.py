@@ -80,7 +80,7 @@ def test_a_summary_says_what_passed_failed_and_what_it_leaves_out() -> None:
     good = record_of(accuracy=accuracy_of(0.985), latency=disturbed())
     text = tables.markdown(evidence_of(good, skipped, *failed, problems=["run: line 3: not a record"]), "Nightly")
     for words in (
-        "## Nightly", "**1 of 4 cells passed**; 1 unsupported; 2 failed",
+        "## Nightly", "**1 of 4 cells passed all checks and were timed; 2 failed; 1 unsupported.**",
         "measured 2026-01-01 to 2026-01-03", "revision `5ca1ab1e`",
         "on `a processor (no known vectors), 2 cores`", "- `run: line 3: not a record`", "batch `1`",
     ):  # fmt: skip
@@ -93,7 +93,7 @@ def test_a_summary_says_what_passed_failed_and_what_it_leaves_out() -> None:
 
 
 def test_a_summary_of_nothing_and_of_a_gate(tmp_path: Path) -> None:
-    assert "**No cell was measured.**" in tables.markdown(Evidence([], {}), "t")
+    assert "**Nothing was measured: these runs hold no record.**" in tables.markdown(Evidence([], {}), "t")
     a_gate(tmp_path / "gate", base="v1 `x`")
     text = tables.markdown(gather([tmp_path / "gate"]), "t")
     assert "**Gate** `5ca1ab1e` against <code>v1&#32;&#96;x&#96;</code>: regressed: 1 regressed, in 1.0 s" in text
@@ -116,7 +116,7 @@ def test_a_summary_is_never_longer_than_github_takes() -> None:
     whole = evidence_of(*records, problems=[f"{number}{long}" for number in range(500)])
     text = tables.markdown(whole, "t")
     assert len(text) <= tables.LIMIT
-    assert "**45 of 90 cells passed**; 45 failed" in text
+    assert "**45 of 90 cells passed all checks and were timed; 45 failed.**" in text
     assert "- and 490 more" in text, "ten of each fit"
     assert "1 of 45 rows" not in text and "10 of 45 rows" in text
 

@@ -132,7 +132,7 @@ def test_samples_stand_in_their_order() -> None:
         assert (row["median_s"], row["least_s"], row["most_s"]) == (median(some), min(some), max(some))
         assert row["at_s"] == pytest.approx(0.25 + sum(durations[: row["first"] - 1])), "after a quarter of a second of warm-up"
     assert max(rows, key=lambda row: row["most_s"])["first"] == 701, "the spike is where it was"
-    assert "disturbed: its threads waited for a processor for 20.0% of the time" in picture.caption
+    assert "disturbed: its threads together waited for a processor for 20.0% of the time" in picture.caption
 
 
 def test_meters_with_a_rate_share_the_axis_and_others_are_told_before_and_after() -> None:

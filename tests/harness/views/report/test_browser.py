@@ -1,0 +1,178 @@
+"""The page in headless Chromium, as a person uses it: from the disk, without a network. Debian: chromium; `tox -e browser`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plumbline.harness.rows import row_of
+from plumbline.harness.studies.report import Evidence
+from plumbline.harness.views.report import page
+from plumbline.harness.views.report.pictures import pictures
+from tests import synthetic_runs
+from tests.harness.views.report.test_page import MARKUP
+from tests.records import cell_of, record_of
+
+VIEWS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+SERIOUS = ("serious", "critical")
+
+
+def _missing() -> str | None:
+    if shutil.which("chromium") is None:
+        return "there is no chromium here"
+    try:
+        import axe_playwright_python  # noqa: F401
+        import playwright  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    if (reason := _missing()) is not None:
+        pytest.fail(reason) if "browser" in os.environ.get("PLUMBLINE_EXPECTED", "") else pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    records = [*synthetic_runs.records(synthetic_runs.cells(150), samples=200)]
+    records.append(record_of(cell_of(MARKUP), outcome="failed", reason=MARKUP, session="two"))
+    keyed = {f"c{number}": record for number, record in enumerate(records, 1)}
+    return Evidence([row_of(record, key) for key, record in keyed.items()], keyed)
+
+
+@pytest.fixture(scope="module")
+def file(evidence: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(page.page(evidence, pictures(evidence), "A report"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(params=VIEWS, ids=lambda view: f"{view[0]}-{view[1]}")
+def view(request: pytest.FixtureRequest, chromium: Any, file: Path) -> Iterator[Any]:
+    """Open the page, at each width and in each scheme; whatever the browser complains of fails the test."""
+    width, scheme = request.param
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+    found, said = context.new_page(), []
+    found.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    found.on("pageerror", lambda error: said.append(str(error)))
+    found.on("requestfailed", lambda request: said.append(f"asked for {request.url}"))
+    found.goto(file.as_uri())
+    found.wait_for_selector("#filters")  # shown when the scripts are ready
+    yield found
+    context.close()
+    assert not said
+
+
+def test_it_opens_draws_everything_and_does_not_scroll_sideways(view: Any, evidence: Evidence) -> None:
+    view.evaluate("window.plumbline.draw()")
+    assert set(view.evaluate("[...window.plumbline.drawn.keys()]")) == {picture.name for picture in pictures(evidence)}
+    assert view.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert view.text_content("#count") == f"{len(evidence.rows)} of {len(evidence.rows)} rows"
+
+
+def test_nothing_that_a_run_says_is_executed(view: Any) -> None:
+    assert view.evaluate("document.querySelectorAll('img').length") == 0
+    assert view.evaluate("document.querySelectorAll('script').length") == 3
+
+
+def test_a_checker_of_accessibility_finds_nothing_serious(view: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    view.evaluate("window.plumbline.draw()")
+    found = [each for each in Axe().run(view).response["violations"] if each["impact"] in SERIOUS]
+    assert not found, json.dumps([(each["id"], each["nodes"][0]["html"][:200]) for each in found], indent=1)
+
+
+def test_rows_are_sorted_by_number_and_filtered_by_axis(view: Any, evidence: Evidence) -> None:
+    from playwright.sync_api import expect
+
+    view.click("th[data-quantity=latency_s]")
+    view.wait_for_selector("th[data-quantity=latency_s][aria-sort=ascending]", state="attached")
+    first = view.get_attribute("#matrix tbody tr:first-child", "id")
+    known = [row.latency_s for row in evidence.rows if row.latency_s is not None]
+    assert evidence.rows[int(first[1:]) - 1].latency_s in (min(known), None)
+    view.select_option("select[data-axis=runtime]", "onnxruntime")
+    expected = [row for row in evidence.rows if row.runtime == "onnxruntime"]
+    assert view.text_content("#count") == f"{len(expected)} of {len(evidence.rows)} rows"
+    view.select_option("select[data-axis=precision]", "fp32")
+    expected = [row for row in expected if row.precision == "fp32"]
+    assert view.text_content("#count") == f"{len(expected)} of {len(evidence.rows)} rows"
+    view.fill("#search", "no such model")
+    assert view.text_content("#count") == f"0 of {len(evidence.rows)} rows"
+    view.click("#filters button[type=reset]")
+    expect(view.locator("#count")).to_have_text(f"{len(evidence.rows)} of {len(evidence.rows)} rows")
+
+
+def test_a_number_leads_to_its_record_and_back(view: Any, evidence: Evidence) -> None:
+    row = view.locator("#matrix tbody tr").nth(3)
+    key = row.get_attribute("id")
+    row.locator("td").nth(7).click()
+    dialog = view.locator("#record")
+    assert dialog.is_visible()
+    record = evidence.records[key]
+    assert view.text_content("#record-title") == record.id
+    assert record.session in view.text_content("#record-body")
+    with view.expect_download() as saved:
+        view.click("#download")
+    assert json.loads(saved.value.path().read_text())["id"] == record.id
+    view.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert "#" not in view.url
+    view.locator("#matrix tbody a").first.press("Enter")
+    assert dialog.is_visible()
+
+
+def test_an_address_with_a_key_opens_its_record(view: Any, file: Path, evidence: Evidence) -> None:
+    key, record = list(evidence.records.items())[-1]
+    view.goto(f"{file.as_uri()}#{key}")
+    view.wait_for_selector("#record[open]")
+    assert view.text_content("#record-title") == record.id
+    assert MARKUP in view.text_content("#record-body")
+
+
+def test_what_a_picture_shows_are_the_records(view: Any, evidence: Evidence) -> None:
+    view.evaluate("window.plumbline.draw()")
+    shown = view.evaluate("window.plumbline.drawn.get('first-inference').data('cells')")
+    measured = {row.key: row for row in evidence.rows}
+    assert {cell["key"] for cell in shown} == set(measured)
+    # what stands behind the marks that were drawn, in whichever group of marks that is
+    points = view.evaluate(
+        """() => {
+          const found = [], visit = (item) => {
+            if (item.datum && item.mark && item.mark.marktype === "symbol") found.push(item.datum);
+            (item.items || []).forEach(visit);
+          };
+          visit(window.plumbline.drawn.get("first-inference").scenegraph().root);
+          return found.map(({key, x, y}) => ({key, x, y}));
+        }"""
+    )
+    seen = {point["key"]: (point["x"], point["y"]) for point in points if point.get("key")}
+    assert len(seen) > 100
+    for key, (x, y) in seen.items():
+        row = measured[key]
+        assert row.latency_s is not None
+        assert row.first_s is not None
+        assert (x, y) == pytest.approx((row.latency_s * 1e3, row.first_s * 1e3), rel=1e-5)
+
+
+def test_without_scripts_the_matrix_is_there(chromium: Any, file: Path, evidence: Evidence) -> None:
+    context = chromium.new_context(java_script_enabled=False, offline=True)
+    found = context.new_page()
+    found.goto(file.as_uri())
+    assert found.locator("#matrix tbody tr").count() == len(evidence.rows)
+    assert not found.locator("#filters").is_visible()
+    context.close()

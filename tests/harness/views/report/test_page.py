@@ -1,0 +1,217 @@
+"""The page, read without a browser: nothing is lost, nothing is executed that is not ours, nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import importlib.util
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plumbline.harness.record import Record
+from plumbline.harness.rows import row_of
+from plumbline.harness.studies.report import Evidence
+from plumbline.harness.views.report import assets, page
+from plumbline.harness.views.report.pictures import pictures
+from tests import synthetic_runs
+from tests.records import accuracy_of, cell_of, counts_of, latency_of, record_of, replace, timing_of
+
+MARKUP = "</script><img src=x onerror=alert(1)>\"'&"
+
+
+class Read(HTMLParser):
+    """What a browser would make of a page: elements with their attributes, and the text in them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.texts.append(data)
+
+    def found(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
+        return [own for name, own in self.elements if name == tag and attributes.items() <= own.items()]
+
+
+def evidence_of(*records: Record, **fields: Any) -> Evidence:
+    keyed = {f"c{number}": record for number, record in enumerate(records, 1)}
+    return Evidence([row_of(record, key) for key, record in keyed.items()], keyed, **fields)
+
+
+def shown(evidence: Evidence, title: str = "a title") -> str:
+    return page.page(evidence, pictures(evidence), title)
+
+
+def data_of(text: str) -> Any:
+    packed = re.search(r'<script type="application/octet-stream" id="data">([^<]*)</script>', text)
+    assert packed is not None
+    return json.loads(gzip.decompress(base64.b64decode(packed[1])))
+
+
+@pytest.fixture(scope="module")
+def many() -> Evidence:
+    return evidence_of(*synthetic_runs.records(synthetic_runs.cells(60), samples=200))
+
+
+def test_each_cell_is_a_row_and_has_its_record(many: Evidence) -> None:
+    text = shown(many)
+    read, data = Read(text), data_of(text)
+    assert {own["id"] for own in read.found("tr") if "id" in own} == set(many.records)
+    assert set(data["records"]) == set(many.records)
+    assert [cell["link"] for cell in data["cells"]] == [f"#{row.key}" for row in many.shown]
+    medians = {f"#{row.key}": row.latency_s for row in many.shown if row.latency_s is not None}
+    assert {cell["link"]: cell["latency_s"] for cell in data["cells"] if "latency_s" in cell} == pytest.approx(medians, rel=1e-5)
+    assert {own["href"] for own in read.found("a")} >= {f"#{row.key}" for row in many.shown}
+
+
+def test_samples_become_quantiles_and_all_else_is_kept(many: Evidence) -> None:
+    record = data_of(shown(many))["records"]["c1"]
+    own = many.records["c1"].latency
+    assert own is not None
+    kept, samples = record["latency"]["model"]["quantiles_s"], sorted(own.model.samples_s)
+    assert "samples_s" not in json.dumps(record)
+    assert len(kept) == page.QUANTILES
+    assert kept == sorted(kept)
+    assert samples[0] <= kept[0] <= samples[10]
+    assert samples[-10] <= kept[-1] <= samples[-1]
+    assert record["latency"]["model"]["median_s"] == pytest.approx(own.model.median_s, rel=1e-5)
+
+
+def test_only_our_scripts_run_and_nothing_is_fetched(many: Evidence) -> None:
+    text = shown(many)
+    read = Read(text)
+    (policy,) = (own["content"] for own in read.found("meta") if own.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe-eval" not in policy
+    assert "script-src 'unsafe-inline'" not in policy
+    allowed = set(re.findall(r"'sha256-([^']+)'", policy))
+    executed = [script for script, (_, own) in zip(read.scripts, (each for each in read.elements if each[0] == "script"))
+                if own.get("type") in (None, "module")]  # fmt: skip
+    assert {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in executed} == allowed
+    assert len(executed) == 2
+    assert not [own for _, own in read.elements if any(name in own for name in ("src", "srcset", "data", "action", "onclick"))]
+    assert not read.found("link")
+    assert all(str(own["href"]).startswith("#") for own in read.found("a"))
+
+
+def test_what_a_run_says_is_text_wherever_it_stands() -> None:
+    cell = cell_of(MARKUP, variant=MARKUP)
+    bad = record_of(cell, outcome="failed", reason=MARKUP, revision=MARKUP)
+    good = record_of(replace(cell, batch=2), latency=replace(latency_of(1e-3, 70), remarks=[MARKUP]), session=MARKUP)
+    text = shown(evidence_of(bad, good, problems=[MARKUP]), title=MARKUP)
+    read = Read(text)
+    assert not read.found("img")
+    assert len(read.found("script")) == 3
+    assert sum(MARKUP in words for words in read.texts) >= 6
+    assert data_of(text)["records"]["c1"]["reason"] == MARKUP
+
+
+def test_scripts_of_others_cannot_end_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "vega", lambda: 'x = "</script><!--"')
+    read = Read(shown(evidence_of(record_of())))
+    assert 'x = "<\\/script><\\!--"' in read.scripts
+
+
+def test_the_verdict_counts_and_names_what_failed_and_what_is_doubtful() -> None:
+    vague = replace(latency_of(1e-3), model=replace(timing_of(1e-3), interval_s=(0.5e-3, 2e-3)))
+    records = [
+        record_of(cell_of("mlp"), latency=latency_of(1e-3)),
+        record_of(cell_of("small_cnn"), latency=vague),
+        record_of(cell_of("resnet20"), outcome="failed", reason="outputs differ"),
+        record_of(cell_of("resnet56"), outcome="failed", reason="outputs differ"),
+        record_of(cell_of("vgg16"), outcome="out_of_memory", reason="killed"),
+        record_of(cell_of("vit"), outcome="unsupported", reason="no such operator"),
+        record_of(cell_of("mixer"), counts=counts_of()),
+    ]
+    evidence = evidence_of(*records, problems=["run: line 3: not a record"])
+    found = page.verdict(evidence.rows)
+    assert found == (
+        "2 of 7 cells passed all checks and were timed; 1 counted only; 2 failed, 1 out of memory, 1 unsupported."
+    ).replace("2 failed, 1 out of memory, 1 unsupported", "2 failed; 1 out of memory; 1 unsupported")
+    failed = page.reasons(row for row in evidence.rows if row.outcome == "failed")
+    assert [(reason.text, len(reason.rows)) for reason in failed] == [("outputs differ", 2)]
+    assert "the median is known to no better than 10 %" in {reason.text for reason in page.doubts(evidence.rows)}
+    words = " ".join(Read(shown(evidence)).texts)
+    for expected in (found, "outputs differ", "no such operator", "line 3: not a record", "0.5–2"):
+        assert expected in words
+    assert page.verdict([]).startswith("Nothing was measured")
+
+
+def test_a_vague_median_is_shown_as_a_range_and_an_upper_bound_as_one() -> None:
+    row = row_of(record_of(latency=latency_of(1.234e-3)), "c1")
+    assert page.shown(row, "latency_s").text == "1.23"
+    vague = replace(row, vague=True, latency_low_s=1e-3, latency_high_s=2e-3, disturbed="by others")
+    assert page.shown(vague, "latency_s") == page.Shown("1–2!", 1.234e-3)
+    known = replace(row, latency_low_s=1.2e-3, latency_high_s=1.3e-3)
+    assert page.shown(known, "latency_s").doubt == "±4.1%"
+    assert page.shown(replace(row, inference_bytes=2**20, inference_is_bound=True), "inference_bytes").text == "≤1"
+    assert page.shown(row, "joules") == page.Shown()
+
+
+def test_the_fastest_is_a_correct_one_in_the_smallest_batch() -> None:
+    def one(runtime: str, seconds: float, batch: int = 1, outcome: str = "ok", **fields: Any) -> Record:
+        latency = replace(latency_of(seconds), emulated=fields.pop("emulated", False))
+        return record_of(cell_of("mlp", runtime=runtime, batch=batch), outcome=outcome, latency=latency, **fields)
+
+    records = [
+        one("eager", 4e-3, accuracy=accuracy_of(0.98)), one("wrong", 1e-3, outcome="failed"), one("fast", 2e-3),
+        one("software", 1e-3, emulated=True), one("fast", 1e-3, batch=8),
+    ]  # fmt: skip
+    (choice,) = page.choices(evidence_of(*records).rows)
+    assert (choice.fastest.runtime, choice.batch) == ("fast", 1)
+    assert choice.usual is not None
+    assert choice.usual.runtime == "eager"
+
+
+def test_fewer_rows_than_cells_are_said(many: Evidence) -> None:
+    some = Evidence(many.rows, dict(list(many.records.items())[:7]))
+    words = " ".join(Read(shown(some)).texts)
+    assert "7 of 60 cells are here" in words
+
+
+def test_the_bundle_of_charts_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import vl_convert
+
+    made: list[int] = []
+
+    def bundle(snippet: str | None = None) -> str:
+        made.append(1)
+        return "vega"
+
+    monkeypatch.setattr(vl_convert, "javascript_bundle", bundle)
+    monkeypatch.setattr(assets, "cache_folder", lambda: tmp_path)
+    assert [assets.vega(), assets.vega()] == ["vega", "vega"]
+    assert made == [1]
+
+
+def test_a_bundle_of_tables_that_exports_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "html").mkdir()
+    (tmp_path / "html" / "dt_bundle.js").write_text("export{a as b}")
+    found = importlib.util.spec_from_loader("itables", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(assets, "find_spec", lambda package: found)
+    with pytest.raises(RuntimeError, match="expected one default export"):
+        assets.datatables()
