@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,16 @@ def cells_of(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def write(pictures: Iterable[Picture], rows: Iterable[Row], folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write each picture in each format, named after it. Returns the files. Raises OSError where one cannot be written."""
+    """Write each picture in each format, named after it. Returns the files. Raises OSError where one cannot be written.
+
+    A name may hold that of a data set, which a record has said: a file is in `folder`, whatever that is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     cells, files = cells_of(rows), []
     for picture in pictures:
+        name = re.sub(r"[^\w.+=-]", "_", picture.name)
         for form in formats:
-            file = folder / f"{picture.name}.{form}"
+            file = folder / f"{name}.{form}"
             file.write_bytes(draw(picture, cells, form))
             files.append(file)
     return files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +86,17 @@ def test_what_cannot_be_made_is_refused_before_the_first_cell(tmp_path: Path, ca
     assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
     assert "--report: 'out.pdf': expected a name that ends in .html, .md, .csv, .parquet, got '.pdf'" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_without_the_option_nothing_of_the_extra_is_imported(tmp_path: Path, cache: Path) -> None:
+    """The libraries of the extra would take half a second, and memory of a board; torch is the probe's alone."""
+    code = (
+        "import sys, pytest; code = pytest.main(sys.argv[1:]); "
+        "print('imported:', sorted({'altair', 'vl_convert', 'itables', 'jinja2', 'polars', 'torch'} & set(sys.modules)))"
+    )
+    options = command(tmp_path / "run", "--tier", "smoke", "--plan")[3:]
+    done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, **where(tmp_path, cache))
+    assert "imported: []" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_missing_extra_is_refused_before_the_first_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

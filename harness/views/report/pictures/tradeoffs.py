@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -244,23 +244,24 @@ def _scale(logarithmic: bool) -> Any:
 
 def _steps(rows: Sequence[Row], quantities: tuple[str, str], scales: tuple[float, float]) -> Iterator[dict[str, Any]]:
     """Return both ends of the way from each net to its variant: of a chain, from the part of it that was measured, too."""
-    alike: dict[tuple[Any, ...], dict[str, Row]] = {}
+    alike: dict[tuple[Any, ...], dict[str, Row]] = {}  # by variant
     for row in rows:
-        alike.setdefault(_but_variant(row), {})[row.id] = row
+        alike.setdefault(_but_variant(row), {})[row.variant] = row
     for row in rows:
-        if (start := _parent(row, alike[_but_variant(row)].values())) is not None:
+        if (start := _parent(row, alike[_but_variant(row)])) is not None:
             for order, one in enumerate((start, row)):
                 x, y = (getattr(one, quantity) / scale for quantity, scale in zip(quantities, scales))
                 if math.isfinite(x) and math.isfinite(y):
                     yield {"step": row.key, "order": order, "x": x, "y": y}
 
 
-def _parent(row: Row, alike: Iterable[Row]) -> Row | None:
+def _parent(row: Row, alike: Mapping[str, Row]) -> Row | None:
     """Return the longest part of its chain of techniques, among cells alike but for the variant; at last the dense net."""
     if row.parent is None:
         return None
-    parts = [other for other in alike if other.variant == DENSE or row.variant.startswith(f"{other.variant}+")]
-    return max(parts, key=lambda other: 0 if other.variant == DENSE else len(other.variant), default=None)
+    chain = row.variant.split("+")
+    parts = ["+".join(chain[:length]) for length in range(len(chain) - 1, 0, -1)]
+    return next((alike[part] for part in (*parts, DENSE) if part in alike), None)
 
 
 def _but_variant(row: Row) -> tuple[Any, ...]:

@@ -67,3 +67,10 @@ def test_a_file_each(tmp_path: Path) -> None:
     files = static.write([CELLS_PICTURE, OWN_PICTURE], ROWS, tmp_path / "new", ["png", "svg"])
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["latency.png", "latency.svg", "own.png", "own.svg"]
     assert len(files) == 4 and all(path.stat().st_size > 500 for path in files)
+
+
+def test_a_name_leads_nowhere_else(tmp_path: Path) -> None:
+    odd = Picture("accuracy-../../of /etc", "How?", "", OWN_PICTURE.specification)
+    (file,) = static.write([odd], ROWS, tmp_path / "here", ["svg"])
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*.svg")] == [Path("here/accuracy-.._.._of__etc.svg")]
+    assert file.parent == tmp_path / "here"
