@@ -214,6 +214,12 @@ def beyond(evidence: Evidence) -> str:
     return f"Looked at are the {shown} records of {rows} that this page holds." if shown < rows else ""
 
 
+def emulated(rows: Iterable[Row]) -> str:
+    """Say how many cells are left out, as their arithmetic is emulated; nothing where none is."""
+    count = sum(row.emulated for row in rows)
+    return f"Left out: {number_of(count, 'cell')} whose arithmetic the processor lacks, and emulates." if count else ""
+
+
 def sentence(words: str) -> str:
     """Return words as a sentence."""
     return f"{words[0].upper()}{words[1:]}{'' if words.endswith('.') else '.'}"

@@ -18,6 +18,7 @@ from plumbline.harness.views.report.pictures.drawing import (
     PANEL,
     WIDTH,
     elsewhere,
+    emulated,
     in_common,
     inline,
     kept,
@@ -43,13 +44,14 @@ OTHER_AXES = ("model", "variant", "runtime", "precision", "batch", "image_size",
 def pictures(evidence: Evidence) -> list[Picture]:
     """Draw both axes on which a net scales, each option of a model that was swept, and first inferences."""
     rows = [row for row in evidence.shown if not row.emulated]
+    without = emulated(evidence.shown)
     found: list[Picture] = []
     for axis in AXES:
-        found += _by_axis(rows, axis)
-    return [*found, *_sweeps(rows), *_first(rows)]
+        found += _by_axis(rows, axis, without)
+    return [*found, *_sweeps(rows, without), *_first(rows, without)]
 
 
-def _by_axis(rows: Sequence[Row], axis: str) -> Iterator[Picture]:
+def _by_axis(rows: Sequence[Row], axis: str, without: str) -> Iterator[Picture]:
     name, title, across = AXES[axis]
     series: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -86,6 +88,7 @@ def _by_axis(rows: Sequence[Row], axis: str) -> Iterator[Picture]:
         in_common(drawn),
         "All axes are logarithmic.",
         f"A cross at the top is a cell that did not fit, or failed: {unfit} of them." if unfit else "",
+        without,
         elsewhere(sum(map(len, swept)) - len(drawn), "cell", "of shorter lines"),
     )
 
@@ -112,12 +115,9 @@ def _panel(name: str, values: Sequence[dict[str, Any]], quantity: str, across: s
 
 def _told_apart(rows: Sequence[Row], axis: str) -> list[str]:
     """Name lines by what differs between them, the model always."""
-    axes = [
-        other
-        for other in OTHER_AXES[:-1]
-        if other != axis and (other == "model" or len({getattr(row, other) for row in rows}) > 1)
-    ]
-    marks = {"batch": "b{}", "image_size": "{} px"}
+    own = ["machine" if other == "machine_id" else other for other in OTHER_AXES if other != axis]
+    axes = [other for other in own if other == "model" or len({getattr(row, other) for row in rows}) > 1]
+    marks = {"batch": "b{}", "image_size": "{} px", "machine": "on {}"}
     said = [" ".join(_said(row, other, marks) for other in axes) for row in rows]
     return said if len(set(said)) == len(said) else [f"{text} ({row.key})" for text, row in zip(said, rows)]
 
@@ -126,17 +126,23 @@ def _said(row: Row, axis: str, marks: dict[str, str]) -> str:
     return shown_model(row.model) if axis == "model" else marks.get(axis, "{}").format(getattr(row, axis))
 
 
-def _sweeps(rows: Sequence[Row]) -> Iterator[Picture]:
-    """Draw latency and accuracy by each option of a model that has three values at least, as depth and width."""
+def _sweeps(rows: Sequence[Row], without: str) -> Iterator[Picture]:
+    """Draw latency and accuracy by each option of a model that has three values at least, as depth and width.
+
+    On one machine and target, in one picture size and on one set of pictures: of the groups that are alike, the largest one.
+    """
     swept: dict[tuple[str, str], list[tuple[float, str, Row]]] = {}
     for row in rows:
         if row.measured:
             for option, value, rest in _options(row.model):
                 swept.setdefault((split(row.model)[0], option), []).append((value, rest, row))
     for (model, option), found in swept.items():
-        smallest = min(row.batch for _, _, row in found)
-        usual = [(value, rest, row) for value, rest, row in found
-                 if (row.variant, row.runtime, row.precision, row.batch) == ("dense", "eager", "fp32", smallest)]  # fmt: skip
+        groups: dict[tuple[Any, ...], list[tuple[float, str, Row]]] = {}
+        for value, rest, row in found:
+            if (row.variant, row.runtime, row.precision) == ("dense", "eager", "fp32"):
+                key = (row.batch, row.image_size, row.target, row.machine_id, row.session, row.data)
+                groups.setdefault(key, []).append((value, rest, row))
+        usual = max(groups.values(), key=lambda own: len({value for value, _, _ in own}), default=[])
         if len({value for value, _, _ in usual}) < 3:
             continue
         names = kept(rest for _, rest, _ in usual)
@@ -154,13 +160,16 @@ def _sweeps(rows: Sequence[Row]) -> Iterator[Picture]:
             if any(value[quantity] is not None for value in values)
         ]
         drawn = [row for _, _, row in usual]
+        data = drawn[0].data
         yield picture(
             f"{model}-{option}",
             f"What does the {option.replace('_', ' ')} of {model} change?",
             alt.hconcat(*panels),
             drawn,
             in_common(drawn),
-            elsewhere(len(found) - len(usual), "cell", "in other batches, runtimes and precisions"),
+            f"Accuracy on {data}." if data else "",
+            without,
+            elsewhere(len(found) - len(usual), "cell", "in other batches, sizes, runtimes, precisions, sessions and places"),
         )
 
 
@@ -186,12 +195,14 @@ def _of_option(name: str, values: Sequence[dict[str, Any]], quantity: str, optio
     ).properties(width=PANEL + 40, height=240)
 
 
-def _first(rows: Sequence[Row]) -> Iterator[Picture]:
+def _first(rows: Sequence[Row], without: str) -> Iterator[Picture]:
     drawn = [row for row in rows if row.measured and row.first_s]
     if len(drawn) < 3:
         return
-    names = kept(row.runtime for row in drawn)
-    more = {row.key: {"run_by": names[row.runtime]} for row in drawn}
+    alone = len({(row.machine_id, row.target) for row in drawn}) == 1
+    run_by = {row.key: row.runtime if alone else f"{row.runtime} on {row.target}, {row.machine}" for row in drawn}
+    names = kept(run_by.values())
+    more = {key: {"run_by": names[text]} for key, text in run_by.items()}
     both = [seconds * 1e3 for row in drawn for seconds in (row.first_s or 0, row.latency_s or 0)]
     ends = [{"x": end, "y": end} for end in (min(both), max(row.latency_s or 0 for row in drawn) * 1e3)]
     across, up = "latency (median), ms", "first inference, ms"
@@ -209,5 +220,6 @@ def _first(rows: Sequence[Row]) -> Iterator[Picture]:
         alt.layer(line, points).properties(width=WIDTH, height=320),
         drawn,
         in_common(drawn),
+        without,
         "Both axes are logarithmic. On the dashed line the very first inference of a process is as fast as the later ones.",
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
+from msgspec.structs import replace
 
 from plumbline.harness.cell import shown_model
 from plumbline.harness.rows import DENSE, QUANTITIES, Row
@@ -20,6 +21,7 @@ from plumbline.harness.views.report.pictures.drawing import (
     PANEL,
     WIDTH,
     elsewhere,
+    emulated,
     in_common,
     inline,
     kept,
@@ -54,7 +56,10 @@ def pictures(evidence: Evidence) -> list[Picture]:
         found += [*_latency(place, rows), *_accuracy(place, rows)]
         for name in TRADED:
             found += _traded(name, place, rows)
-    return found
+    places = len({(row.machine_id, row.target) for row in known})
+    few = f"Not drawn: {number_of(places - PLACES, 'more place')} with fewer cells." if places > PLACES else ""
+    said = " ".join(filter(None, [emulated(evidence.shown), few]))
+    return [replace(picture, caption=f"{picture.caption} {said}".strip()) for picture in found]
 
 
 def _places(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -150,7 +155,7 @@ def _accuracy(place: str, rows: Sequence[Row]) -> Iterator[Picture]:
             continue
         yield _points(
             f"macs-accuracy{place}{'' if not number else f'-{data}'}",
-            f"Do more MACs classify better? ({data})",
+            f"Do more MACs classify better, on {data}?",
             ("effective_macs", "top1"),
             drawn,
             "Bars are 95 % intervals of the accuracy (Wilson 1927).",
@@ -161,19 +166,20 @@ def _traded(name: str, place: str, rows: Sequence[Row]) -> Iterator[Picture]:
     first, second, title = TRADED[name]
     for number, (data, own) in enumerate(_data_sets(rows) if second == "top1" else [("", list(rows))]):
         drawn = [row for row in own if getattr(row, first) is not None and getattr(row, second) is not None]
-        least = min((row.batch for row in drawn), default=1)
-        drawn = [row for row in drawn if row.batch == least]
+        smallest = min((row.batch for row in drawn), default=1)
+        several, drawn = len(drawn), [row for row in drawn if row.batch == smallest]
         if len({(getattr(row, first), getattr(row, second)) for row in drawn}) < 3:
             continue
         words = "Bars of accuracy are 95 % intervals (Wilson 1927)." if second == "top1" else ""
         bound = any(row.inference_is_bound for row in drawn) and "inference_bytes" in (first, second)
         yield _points(
             f"{name}{place}{'' if not number else f'-{data}'}",
-            f"{title}{f' ({data})' if data else ''}",
+            f"{title[:-1]}, on {data}?" if data else title,
             (first, second),
             drawn,
             words,
             "Memory of runtimes that keep what they took is an upper bound." if bound else "",
+            elsewhere(several - len(drawn), "cell", "in larger batches"),
             best=True,
         )
 
