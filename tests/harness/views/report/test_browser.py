@@ -19,7 +19,7 @@ from tests import synthetic_runs
 from tests.harness.views.report.test_page import MARKUP
 from tests.records import cell_of, record_of
 
-VIEWS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+VIEWS = [(1280, "light"), (390, "dark")]
 SERIOUS = ("serious", "critical")
 
 
