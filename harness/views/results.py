@@ -20,7 +20,7 @@ def page(records: Sequence[Record], title: str) -> str:
         "on": "; ".join(dict.fromkeys(_machine(record) for record in records if record.machine.id)),
         "cells": ", ".join(f"{count} {outcome}" for outcome, count in Counter(record.outcome for record in records).items()),
         "which took": duration(sum(record.seconds for record in records)),
-        "settings": _settings(records[0].settings),
+        "settings": settings_of(records[0].settings),
     }
     lines = [f"- {name}: {text}" for name, text in facts.items() if text]
     head = ["<!-- made by `plumbline results`; do not edit -->", f"# {title}", "", *lines, ""]
@@ -38,7 +38,7 @@ def _machine(record: Record) -> str:
     return f"{described(here)}, {memory}, {here.system} {here.kernel}, Python {here.python}, {here.threads} threads"
 
 
-def _settings(settings: Settings) -> str:
+def settings_of(settings: Settings) -> str:
     """Say what differs from the usual settings."""
     usual = Settings()
     changed = (name for name in settings.__struct_fields__ if getattr(settings, name) != getattr(usual, name))

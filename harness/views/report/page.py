@@ -25,11 +25,11 @@ from plumbline.harness.facts import Timing
 from plumbline.harness.outcomes import OK, UNAVAILABLE, UNSUPPORTED
 from plumbline.harness.record import Record
 from plumbline.harness.rows import DENSE, QUANTITIES, Row
-from plumbline.harness.settings import Settings
 from plumbline.harness.studies.report import Evidence
 from plumbline.harness.views import gate as gate_view
 from plumbline.harness.views.report import assets
 from plumbline.harness.views.report.picture import Picture
+from plumbline.harness.views.results import settings_of
 from plumbline.texts import number_of
 
 FOLDER = Path(__file__).parent
@@ -93,7 +93,6 @@ def page(evidence: Evidence, pictures: Sequence[Picture], title: str) -> str:
         data=_packed(evidence, pictures),
         evidence=evidence,
         rows=rows,
-        measured=[row for row in rows if row.measured],
         facts=facts(evidence),
         verdict=verdict(evidence.rows),
         failed=reasons(row for row in evidence.rows if row.outcome != OK and row.outcome not in SKIPPED),
@@ -103,12 +102,10 @@ def page(evidence: Evidence, pictures: Sequence[Picture], title: str) -> str:
         choices=choices(rows),
         axes=axes,
         heads={**{axis: HEADS.get(axis, axis.replace("_", " ")) for axis in AXES}, **{name: head(name) for name in QUANTITIES}},
-        titles={name: quantity.title for name, quantity in QUANTITIES.items()},
         columns=columns,
         values={axis: sorted({getattr(row, axis) for row in rows}, key=lambda value: (str(type(value)), value)) for axis in AXES},
         outcomes=sorted({row.outcome for row in rows}),
         shown=shown,
-        settings_of=settings_of,
         shown_model=shown_model,
         pictures=pictures,
         number_of=number_of,
@@ -148,13 +145,6 @@ def facts(evidence: Evidence) -> dict[str, str]:
         }.items()
         if text
     }
-
-
-def settings_of(settings: Settings) -> str:
-    """Say which settings differ from the usual ones; not where data and caches lie, which is about the person."""
-    usual, paths = Settings(), ("data", "weights", "cache", "inputs_seed")
-    names = [name for name in settings.__struct_fields__ if name not in paths and getattr(settings, name) != getattr(usual, name)]
-    return ", ".join(f"{name} {getattr(settings, name)}" for name in names)
 
 
 def reasons(rows: Iterable[Row]) -> list[Reason]:
