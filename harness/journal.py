@@ -129,6 +129,11 @@ def parsed(folder: Path, line: Line, kind: type[Found]) -> Found:
     raise NotRead(f"{folder / NAME}, line {line.number}", why, None if schema == SCHEMA else schema)
 
 
+def runs_in(path: Path) -> list[Path]:
+    """Return the folders of runs at a path: itself, or where it is none, those that it holds."""
+    return [path] if (path / NAME).exists() else sorted(each.parent for each in path.glob(f"*/{NAME}"))
+
+
 def read(folder: Path) -> list[Record]:
     """Read the records of a run, the last one of each cell, revision and session.
 

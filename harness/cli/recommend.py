@@ -72,12 +72,12 @@ def gathered(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
 
     Raises NotThere where a path holds no run, or there is no record in any.
     """
-    from plumbline.harness.journal import NAME
+    from plumbline.harness.journal import NAME, runs_in
     from plumbline.harness.studies.scan import Scan
 
     scan = Scan()
     for path in paths:
-        folders = [path] if (path / NAME).exists() else sorted(each.parent for each in path.glob(f"*/{NAME}"))
+        folders = runs_in(path)
         if not folders:
             raise NotThere(f"{str(path)!r}: expected a run, or a folder of runs, got no {NAME} in it")
         for folder in folders:

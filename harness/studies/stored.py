@@ -74,7 +74,7 @@ def runs(paths: Iterable[Path]) -> list[list[Record]]:
     """
     found = []
     for path in paths:
-        folders = [path] if (path / journal.NAME).exists() else sorted(each.parent for each in path.glob(f"*/{journal.NAME}"))
+        folders = journal.runs_in(path)
         if not folders:
             raise NotStored(f"{str(path)!r}: expected a run, or a folder of runs, got no {journal.NAME} in it")
         found += [journal.read(folder) for folder in folders]
