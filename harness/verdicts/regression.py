@@ -25,7 +25,7 @@ EFFECT = math.log(1.05)  # the slowdown that is promised to be found
 FAMILY = 0.01  # the chance that a suite without a slowdown is called regressed
 CLEARED = 0.002  # the chance, at each look, that a cell which is slower by EFFECT is cleared
 LOOKS = (2, 3, 4, 5, 6, 8)  # pairs after which screening looks at a cell
-CONFIRMING = (8, 25)  # fresh pairs: at least, at most
+CONFIRMING = (6, 25)  # fresh pairs: at least, at most
 POWER = 0.99  # with which the number of fresh pairs is to find EFFECT
 TRIMMED = 0.15  # of the fresh pairs, at each end: a pair during which something else woke up says little
 CONTROL = 0.0025  # p of a control, in either direction, below which the gate distrusts itself
@@ -96,9 +96,22 @@ class Spread(Struct, frozen=True):
 
     def mean(self, effects: Sequence[float]) -> Mean:
         """Return the mean of the few pairs that screen a cell, whose spread alone says little."""
-        own = len(effects) - 1
-        pooled = (self.freedom * self.variance + own * variance(effects)) / (self.freedom + own)
-        return Mean(fmean(effects), math.sqrt(pooled / len(effects)), self.freedom + own)
+        return self.moderated(Mean(fmean(effects), math.sqrt(variance(effects) / len(effects)), len(effects) - 1), len(effects))
+
+    def confirmed(self, effects: Sequence[float]) -> Mean:
+        """Return the mean of fresh pairs; of one that spreads more than the suite did before, by its own spread."""
+        own = trimmed(effects)
+        found = self.moderated(own, round(own.freedom) + 1)
+        return Mean(found.value, max(found.error, own.error), found.freedom)
+
+    def moderated(self, mean: Mean, pairs: int) -> Mean:
+        """Return a mean of so many pairs, its error taken from their spread and from this one, each by its degrees of freedom."""
+        freedom = self.freedom + mean.freedom
+        return Mean(
+            mean.value,
+            math.sqrt((self.freedom * self.variance / pairs + mean.freedom * mean.error**2) / freedom),
+            freedom,
+        )
 
 
 class Mean(Struct, frozen=True):
@@ -132,19 +145,26 @@ def trimmed(effects: Sequence[float]) -> Mean:
     return Mean(fmean(kept), error, len(kept) - 1)
 
 
-def pair_effect(base_s: Sequence[float], head_s: Sequence[float]) -> float:
-    """Return the median over rounds of log(head / base), of durations in seconds; the n-th of each are of one round."""
-    return median(math.log(head / base) for base, head in zip(base_s, head_s, strict=True))
+def pair_effect(base_s: Sequence[Sequence[float]], head_s: Sequence[Sequence[float]]) -> float:
+    """Return log(head / base): the median over rounds, and the mean of that over the orders in which processes were started.
+
+    Takes the seconds of rounds, a list for each order; the n-th of both sides are of one round.
+    """
+    return fmean(median(_ratios(*both)) for both in zip(base_s, head_s, strict=True))
 
 
-def pair_error(base_s: Sequence[float], head_s: Sequence[float]) -> float:
-    """Return the standard error of `pair_effect`, as far as its rounds show it: that of a normal distribution's median.
+def rounds_error(base_s: Sequence[float], head_s: Sequence[float]) -> float:
+    """Return the standard error of the median over rounds, as far as they show it: that of a normal distribution's median.
 
     Its standard deviation is taken from the quartiles (1.349 of it apart), as single rounds are far off; the error of a median is
     1.2533 times that of a mean (Kenney and Keeping 1962, "Mathematics of Statistics", part 1, section 13.9).
     """
-    low, _, high = quantiles((math.log(head / base) for base, head in zip(base_s, head_s, strict=True)), n=4)
+    low, _, high = quantiles(_ratios(base_s, head_s), n=4)
     return 1.2533 * (high - low) / 1.349 / math.sqrt(len(base_s))
+
+
+def _ratios(base_s: Sequence[float], head_s: Sequence[float]) -> list[float]:
+    return [math.log(head / base) for base, head in zip(base_s, head_s, strict=True)]
 
 
 def cleared(effects: Sequence[float], spread: Spread) -> bool:
@@ -163,7 +183,8 @@ def pairs_to_confirm(effects: Sequence[float], suspects: int, spread: Spread) ->
     deviation = spread.mean(effects).error * math.sqrt(len(effects))
     for count in range(*CONFIRMING):
         kept = count - 2 * int(TRIMMED * count)
-        if _detectable(deviation / math.sqrt(kept), kept - 1, FAMILY / max(1, suspects), POWER) <= EFFECT:
+        freedom = spread.freedom + kept - 1
+        if _detectable(deviation / math.sqrt(kept), freedom, FAMILY / max(1, suspects), POWER) <= EFFECT:
             return count
     return CONFIRMING[1]
 
@@ -172,7 +193,7 @@ def judge(
     evidence: Mapping[Named, Evidence], spread: Spread, controls: Collection[Named] = (), given_up: Collection[Named] = ()
 ) -> dict[Named, Judgement]:
     """Return the judgement of each cell. `given_up` are suspects that were not confirmed; controls are not of the family."""
-    confirmed = {name: trimmed(seen.confirm) for name, seen in evidence.items() if len(seen.confirm) > 1}
+    confirmed = {name: spread.confirmed(seen.confirm) for name, seen in evidence.items() if len(seen.confirm) > 1}
     family = {name: mean for name, mean in confirmed.items() if name not in controls}
     slower = rejected({name: mean.p() for name, mean in family.items()})
     faster = rejected({name: mean.opposite().p() for name, mean in family.items()})
@@ -212,14 +233,14 @@ def judge_memory(effects: Mapping[Named, Sequence[float]]) -> dict[Named, Judgem
     return judge({name: Evidence(confirm=list(found)) for name, found in effects.items()}, Spread(0.0, 0.0))
 
 
-def distrust(evidence: Mapping[str, Evidence], same: Collection[str], slowed: str) -> list[str]:
+def distrust(evidence: Mapping[str, Evidence], spread: Spread, same: Collection[str], slowed: str) -> list[str]:
     """Say why a run is not to be trusted: sides that are the same differ, or a known slowdown was not seen. Empty where it is."""
     reasons = []
     for name in same:
-        mean = trimmed(evidence[name].confirm) if len(evidence[name].confirm) > 1 else None
+        mean = spread.confirmed(evidence[name].confirm) if len(evidence[name].confirm) > 1 else None
         if mean is not None and min(mean.p(), mean.opposite().p()) < CONTROL:
             reasons.append(f"two processes of one side differ by {math.expm1(mean.value):+.1%} ({name})")
-    mean = trimmed(evidence[slowed].confirm) if len(evidence[slowed].confirm) > 1 else None
+    mean = spread.confirmed(evidence[slowed].confirm) if len(evidence[slowed].confirm) > 1 else None
     if mean is None or mean.p() > FAMILY:
         got = "it was not timed" if mean is None else f"it shows {math.expm1(mean.value):+.1%}, and that is not certain"
         reasons.append(f"a slowdown of {math.expm1(EFFECT):.0%}, made on purpose, was not found: {got}")

@@ -156,7 +156,7 @@ def gate(
         rows=sorted(rows.values(), key=lambda row: regression.VERDICTS.index(row.judgement.verdict)),
         controls=[Row(f"{name}: {processes.control(name)}", judged[name]) for name in CONTROLS if name in judged],
         skipped=skipped,
-        distrust=regression.distrust(outcome.evidence, SAME, SLOWER) if timed else [],
+        distrust=regression.distrust(outcome.evidence, outcome.spread, SAME, SLOWER) if timed else [],
         seconds=time.monotonic() - began,
         planned_s=planned_s,
         timed_s=timed_s,
@@ -256,7 +256,7 @@ def read(path: Path) -> list[Entry]:
 def facts_of(
     cells: Mapping[str, Contestant], processes: Processes, earlier: Sequence[Entry], sides: Sides
 ) -> dict[str, dict[str, Facts]]:
-    """Ask both sides of each cell, of what is not known from before."""
+    """Ask both sides of each cell, of what is not known from before; side by side takes longer."""
     found: dict[str, dict[str, Facts]] = {name: {} for name in cells}
     for entry in earlier:
         if entry.facts is not None and entry.side is not None and entry.name in found:

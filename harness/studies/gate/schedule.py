@@ -16,7 +16,6 @@ from plumbline.texts import number_of
 CONTROLS = ("same code 1", "same code 2", "slowed by 5 %")  # in every suite, beside its cells
 SAME, SLOWER = CONTROLS[:2], CONTROLS[2]
 SCREEN, CONFIRM = "screen", "confirm"  # stages
-TOGETHER = 4  # confirming pairs of a cell before the probes are started anew, which takes as long as four pairs do
 DRAWN = 15  # suites, to say how long one takes
 Say = Callable[[str, float], None]
 
@@ -34,7 +33,7 @@ class Pairs(Protocol):
         """Say how many seconds `renew` takes."""
 
     def renew(self, stage: str) -> None:
-        """Begin a pass over cells: what all pairs of a pass have in common by chance is drawn anew."""
+        """Begin a pass, in which a cell takes one pair: what pairs of a pass have in common by chance is drawn anew."""
 
     def control(self, name: str) -> str:
         """Say which cell a control runs."""
@@ -108,12 +107,12 @@ def planned(names: Sequence[str], pairs: Pairs, spread: Spread, until: float = m
 
 def _reserve(pairs: Pairs) -> float:
     """Return the seconds that the controls take."""
-    return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal() / TOGETHER) * CONFIRMING[0]
+    return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * CONFIRMING[0]
 
 
 def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
     """Return the cells whose first look the budget pays for; those whose pairs are the longest are given up first."""
-    left = until - pairs.clock() - _reserve(pairs)
+    left = until - pairs.clock() - _reserve(pairs) - pairs.renewal() * (LOOKS[0] - 1)
     kept = set()
     for name in sorted(names, key=pairs.cost):
         left -= pairs.cost(name) * max(0, LOOKS[0] - len(found[name].screen))
@@ -129,9 +128,10 @@ def _screened(
     active, spread, reserve = list(names), Spread(0.0, 0.0), _reserve(pairs)
     for look in LOOKS:
         while wanted := [name for name in active if len(found[name].screen) < look]:
+            first = all(not found[name].screen for name in wanted)  # of the probes that were started for the checks
             if look > LOOKS[0] and pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + reserve > until:
                 return active, spread
-            if look > LOOKS[0]:  # the first two pairs are of the probes that were started for the checks
+            if not first:
                 pairs.renew(SCREEN)
             chance.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
             for number, name in enumerate(wanted):
@@ -152,27 +152,28 @@ def _confirm(
     wanted = dict.fromkeys(CONTROLS, CONFIRMING[0])
     left = until - pairs.clock() - _reserve(pairs)
     if len(seen := found[pairs.control(SLOWER)].screen) > 1:  # surer than a suspect: all hangs on it
-        more = regression.pairs_to_confirm(seen, 10, spread) - CONFIRMING[0]
-        paid = more if left == math.inf else min(more, max(0, int(left / pairs.cost(SLOWER))))
+        more, each = regression.pairs_to_confirm(seen, 10, spread) - CONFIRMING[0], pairs.cost(SLOWER) + pairs.renewal()
+        paid = more if left == math.inf else min(more, max(0, int(left / each)))
         wanted[SLOWER] += paid
-        left -= paid * pairs.cost(SLOWER)
+        left -= paid * each
     given_up = []
     for name in sorted(suspects, key=lambda name: regression.suspicion(found[name].screen, spread)):
         count = regression.pairs_to_confirm(found[name].screen, len(suspects), spread)
-        if count * pairs.cost(name) > left:
+        seconds = count * pairs.cost(name) + max(0, count - max(wanted.values())) * pairs.renewal()
+        if seconds > left:
             given_up.append(name)
         else:
             wanted[name] = count
-            left -= count * pairs.cost(name)
+            left -= seconds
     while unfinished := [name for name, count in wanted.items() if len(found[name].confirm) < count]:
         pairs.renew(CONFIRM)
         chance.shuffle(unfinished)
-        for name in (name for _ in range(TOGETHER) for name in unfinished):
-            if name not in wanted or len(found[name].confirm) >= wanted[name]:
-                continue
+        for name in unfinished:
             if pairs.clock() + pairs.cost(name) > until:  # it became slower than it was
                 return [*given_up, *(other for other in unfinished if other not in CONTROLS)]
-            seconds = sum(pairs.cost(other) * max(0, count - len(found[other].confirm)) for other, count in wanted.items())
+            missing = {other: max(0, count - len(found[other].confirm)) for other, count in wanted.items()}
+            seconds = sum(pairs.cost(other) * count for other, count in missing.items())
+            seconds += pairs.renewal() * (max(missing.values()) - 1)
             say(f"confirming {number_of(len(wanted) - len(CONTROLS), 'suspect')} and {len(CONTROLS)} controls", seconds)
             if not _took(name, found[name].confirm, CONFIRM, pairs):
                 del wanted[name]

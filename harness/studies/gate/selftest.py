@@ -113,7 +113,7 @@ class Tally(Struct):
         """Count a suite. A cell that was not slowed down and is called regressed makes it a false alarm."""
         judged = regression.judge(outcome.evidence, outcome.spread, CONTROLS, outcome.given_up)
         told = {name: judged[name].verdict for name in judged if name not in CONTROLS}
-        distrusted = bool(regression.distrust(outcome.evidence, SAME, SLOWER))
+        distrusted = bool(regression.distrust(outcome.evidence, outcome.spread, SAME, SLOWER))
         self.suites += 1
         self.seconds.append(seconds)
         self.distrusted += distrusted

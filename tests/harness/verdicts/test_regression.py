@@ -24,7 +24,7 @@ from plumbline.harness.verdicts.regression import (
     Spread,
     judge,
     pair_effect,
-    pair_error,
+    rounds_error,
     trimmed,
 )
 
@@ -45,22 +45,30 @@ def test_drift_and_spikes_leave_the_effect_of_a_pair_alone() -> None:
         slowness = 1 + 2 * number / 40
         base_s.append(1e-3 * slowness * (5 if number % 5 == 0 else 1) * chance.uniform(0.999, 1.001))
         head_s.append(1.05e-3 * slowness * (7 if number % 5 == 2 else 1) * chance.uniform(0.999, 1.001))
-    assert pair_effect(base_s, head_s) == pytest.approx(math.log(1.05), abs=2e-3)
+    assert pair_effect([base_s], [head_s]) == pytest.approx(math.log(1.05), abs=2e-3)
 
 
 def test_order_does_not_matter() -> None:
     """Whoever is the base: the effect is that of the opposite."""
     one, other = [1.0, 2.0, 3.0], [1.1, 2.0, 3.6]
-    assert pair_effect(one, other) == pytest.approx(-pair_effect(other, one))
+    assert pair_effect([one], [other]) == pytest.approx(-pair_effect([other], [one]))
 
 
-def test_the_error_of_a_pair_is_how_much_its_effect_varies() -> None:
+def test_what_the_order_of_starting_does_cancels() -> None:
+    """Who is started first is 2 % slower: each side is so once, and the head is 5 % slower than its base."""
+    base_s, head_s = [[1.02] * 5, [1.0] * 7], [[1.05] * 5, [1.05 * 1.02] * 7]
+    assert pair_effect(base_s, head_s) == pytest.approx(math.log(1.05))
+
+
+def test_the_error_of_rounds_is_how_much_their_median_varies() -> None:
     """Of 2,000 pairs of 40 rounds whose logs differ by 5 %, and one round in ten by much more."""
     chance = random.Random(7)
     base = [1.0] * 40
     heads = [[math.exp(chance.gauss(0, 0.5 if chance.random() < 0.1 else 0.05)) for _ in base] for _ in range(2000)]
-    seen = stdev(pair_effect(base, head) for head in heads)
-    assert 1 <= fmean(pair_error(base, head) for head in heads) / seen <= 1.15, "quartiles of 40 rounds lie a little too far out"
+    seen = stdev(pair_effect([base], [head]) for head in heads)
+    assert 1 <= fmean(rounds_error(base, head) for head in heads) / seen <= 1.15, (
+        "quartiles of 40 rounds lie a little too far out"
+    )
 
 
 def test_the_mean_of_few_pairs_is_students() -> None:
@@ -84,6 +92,14 @@ def test_trimmed_means_are_calibrated() -> None:
         drawn = (regression.MARGIN + 0.01 * numpy.asarray(draw((4000, 15)))).tolist()
         below = sum(trimmed(effects).p() < 0.01 for effects in drawn)
         assert 0.002 < below / 4000 < most
+
+
+def test_fresh_pairs_of_a_suite_that_is_known_are_surer_than_alone() -> None:
+    """Four pairs alone have Student's three degrees of freedom; what spreads more than the suite did goes by its own spread."""
+    usual, wild = around(0.05, 4), around(0.05, 4, 0.05)
+    assert ALIKE.confirmed(usual).p() < 1e-6 < trimmed(usual).p()
+    assert ALIKE.confirmed(wild).error == trimmed(wild).error
+    assert Spread(0.0, 0.0).confirmed(usual) == trimmed(usual)
 
 
 def test_spread_finds_what_cells_have_in_common() -> None:
@@ -137,7 +153,7 @@ def test_holms_procedure() -> None:
 
 def test_many_suspects_ask_for_more_evidence() -> None:
     """What is certain enough alone is not among twenty, of which each could be red by chance."""
-    slow = around(0.024, 15, 0.015)
+    slow = around(0.021, 15, 0.015)
     alone = judge({"a": Evidence(confirm=slow)}, ALIKE)
     among = judge({"a": Evidence(confirm=slow), **{str(n): Evidence(confirm=around(0, 15, 0.015, n)) for n in range(20)}}, ALIKE)
     assert (alone["a"].verdict, among["a"].verdict) == (REGRESSED, WITHIN_NOISE)
@@ -153,12 +169,12 @@ def test_controls_that_differ_are_told_of() -> None:
     """A schedule that favours one side: the same code is 3 % apart; and a slowdown that is not seen."""
     good, slowed = Evidence(confirm=around(0.001, 8)), Evidence(confirm=around(EFFECT, 10))
     evidence = {"one": good, "two": good, "slow": slowed}
-    assert regression.distrust(evidence, ["one", "two"], "slow") == []
-    (biased,) = regression.distrust({**evidence, "two": Evidence(confirm=around(-0.03, 8))}, ["one", "two"], "slow")
+    assert regression.distrust(evidence, ALIKE, ["one", "two"], "slow") == []
+    (biased,) = regression.distrust({**evidence, "two": Evidence(confirm=around(-0.03, 8))}, ALIKE, ["one", "two"], "slow")
     assert "-3.0%" in biased and "two" in biased
-    (blind,) = regression.distrust({**evidence, "slow": Evidence(confirm=around(0.0, 10))}, ["one", "two"], "slow")
+    (blind,) = regression.distrust({**evidence, "slow": Evidence(confirm=around(0.0, 10))}, ALIKE, ["one", "two"], "slow")
     assert "was not found" in blind
-    (missing,) = regression.distrust({**evidence, "slow": Evidence()}, ["one", "two"], "slow")
+    (missing,) = regression.distrust({**evidence, "slow": Evidence()}, ALIKE, ["one", "two"], "slow")
     assert "not timed" in missing
 
 
