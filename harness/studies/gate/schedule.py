@@ -112,7 +112,7 @@ def _reserve(pairs: Pairs) -> float:
 
 def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
     """Return the cells whose first look the budget pays for; those whose pairs are the longest are given up first."""
-    left = until - pairs.clock() - _reserve(pairs) - pairs.renewal() * (LOOKS[0] - 1)
+    left = until - pairs.clock() - _reserve(pairs) - pairs.renewal() * LOOKS[0]
     kept = set()
     for name in sorted(names, key=pairs.cost):
         left -= pairs.cost(name) * max(0, LOOKS[0] - len(found[name].screen))
@@ -128,15 +128,14 @@ def _screened(
     active, spread, reserve = list(names), Spread(0.0, 0.0), _reserve(pairs)
     for look in LOOKS:
         while wanted := [name for name in active if len(found[name].screen) < look]:
-            first = all(not found[name].screen for name in wanted)  # of the probes that were started for the checks
             if look > LOOKS[0] and pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + reserve > until:
                 return active, spread
-            if not first:
-                pairs.renew(SCREEN)
+            pairs.renew(SCREEN)
             chance.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
             for number, name in enumerate(wanted):
                 left = sum(map(pairs.cost, wanted[number:])) + reserve
-                left += sum(pairs.cost(other) * (look - 1 - len(found[other].screen)) for other in wanted)
+                later = max(0, LOOKS[0] - 1 - len(found[name].screen))  # passes that all cells take
+                left += later * (pairs.renewal() + sum(map(pairs.cost, wanted)))
                 say(f"screening {number_of(len(active), 'cell')}, pair {len(found[name].screen) + 1} of {look}", left)
                 if not _took(name, found[name].screen, SCREEN, pairs):
                     active.remove(name)
