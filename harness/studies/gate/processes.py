@@ -31,8 +31,8 @@ from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.qualification import qualify
 from plumbline.harness.verdicts.regression import Evidence
 
-ROUNDS, MOST_ROUNDS = 10, 24  # of each order; more than the first where the effect is known to no better than KNOWN
-KNOWN = 0.011  # standard error of the effect in one order, as its rounds show it; processes of the same code differ by as much
+ROUNDS, MOST_ROUNDS = 10, 16  # of each order; more than the first where the effect is known to no better than KNOWN
+KNOWN = 0.015  # standard error of the effect in one order, as its rounds show it; processes of the same code differ by as much
 BLOCK_S = 0.015  # of the timed inferences of a turn
 CALLS = 1000  # of them at most
 SLOWED = 0.05
@@ -143,7 +143,7 @@ class Processes:
         slower = max(base.turn_s, head.turn_s)
         self._calls[name] = max(1, min(CALLS, math.ceil(BLOCK_S / slower)))
         turn = timing.TOUCH_S + slower + max(slower, self._calls[name] * slower)
-        self._guessed[name] = 2 * (2 * ROUNDS * turn + base.seconds + head.seconds)
+        self._guessed[name] = 2 * ((ROUNDS + MOST_ROUNDS) * turn + base.seconds + head.seconds)
 
     def write_to(self, journal: IO[bytes]) -> None:
         """Go on in another journal."""
@@ -162,7 +162,10 @@ class Processes:
 
     def cost(self, name: str) -> float:
         name = self._controls.get(name, name)
-        return median(self._seconds[name]) if name in self._seconds else self._guessed[name]
+        if name in self._seconds:
+            return median(self._seconds[name])
+        guesses = [median(seconds) / self._guessed[other] for other, seconds in self._seconds.items()]
+        return self._guessed[name] * (median(guesses) if guesses else 1.0)
 
     def remember(self, entries: Iterable[Entry]) -> dict[str, Evidence]:
         """Keep the pairs of this run, or of one that was interrupted; returns their effects."""

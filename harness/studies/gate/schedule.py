@@ -68,10 +68,9 @@ def run(
     for name in (*names, *CONTROLS):
         found.setdefault(name, Evidence())
     chance = chance or random.Random()
-    affordable = _affordable(names, pairs, until, found)
-    active, spread = _screened(affordable, pairs, until, found, chance, say)
+    active, spread, too_long = _screened(names, pairs, until, found, chance, say)
     given_up = _confirm(active, spread, pairs, until, found, chance, say)
-    return Outcome(found, spread, [*given_up, *(name for name in names if name not in affordable)])
+    return Outcome(found, spread, [*given_up, *too_long])
 
 
 class _Supposed:
@@ -112,28 +111,42 @@ def _reserve(pairs: Pairs) -> float:
 
 def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
     """Return the cells whose first look the budget pays for; those whose pairs are the longest are given up first."""
-    left = until - pairs.clock() - _reserve(pairs) - pairs.renewal() * LOOKS[0]
+    missing = {name: max(0, LOOKS[0] - len(found[name].screen)) for name in names}
+    left = until - pairs.clock() - _reserve(pairs) - pairs.renewal() * max(missing.values(), default=0)
     kept = set()
     for name in sorted(names, key=pairs.cost):
-        left -= pairs.cost(name) * max(0, LOOKS[0] - len(found[name].screen))
+        left -= pairs.cost(name) * missing[name]
         if left >= 0:
             kept.add(name)
     return [name for name in names if name in kept]
 
 
 def _screened(
-    names: list[str], pairs: Pairs, until: float, found: dict[str, Evidence], chance: random.Random, say: Say
-) -> tuple[list[str], Spread]:
-    """Take pairs of all cells, then of those that are not cleared yet. Returns those that never were."""
-    active, spread, reserve = list(names), Spread(0.0, 0.0), _reserve(pairs)
+    names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence], chance: random.Random, say: Say
+) -> tuple[list[str], Spread, list[str]]:
+    """Take pairs of all cells, then of those that are not cleared yet.
+
+    Returns those that never were, the spread of all, and those for whose first look the budget did not pay.
+    """
+    active, spread, too_long = list(names), Spread(0.0, 0.0), list[str]()
     for look in LOOKS:
         while wanted := [name for name in active if len(found[name].screen) < look]:
-            if look > LOOKS[0] and pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + reserve > until:
-                return active, spread
+            if look == LOOKS[0]:  # what pairs take is known better with each pass
+                wanted = _affordable(wanted, pairs, until, found)
+                too_long += [name for name in active if len(found[name].screen) < look and name not in wanted]
+                active = [name for name in active if name not in too_long]
+                if not wanted:
+                    break
+            elif pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + _reserve(pairs) > until:
+                return active, spread, too_long
             pairs.renew(SCREEN)
             chance.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
             for number, name in enumerate(wanted):
-                left = sum(map(pairs.cost, wanted[number:])) + reserve
+                if pairs.clock() + pairs.cost(name) + _reserve(pairs) > until:  # pairs take longer than they did before
+                    too_long.append(name)
+                    active.remove(name)
+                    continue
+                left = sum(map(pairs.cost, wanted[number:])) + _reserve(pairs)
                 later = max(0, LOOKS[0] - 1 - len(found[name].screen))  # passes that all cells take
                 left += later * (pairs.renewal() + sum(map(pairs.cost, wanted)))
                 say(f"screening {number_of(len(active), 'cell')}, pair {len(found[name].screen) + 1} of {look}", left)
@@ -141,7 +154,7 @@ def _screened(
                     active.remove(name)
         spread = Spread.of([found[name].screen for name in names if len(found[name].screen) > 1])
         active = [name for name in active if not regression.cleared(found[name].screen, spread)]
-    return active, spread
+    return active, spread, too_long
 
 
 def _confirm(

@@ -77,6 +77,21 @@ def test_the_longest_cells_are_given_up_first() -> None:
     assert outcome.given_up == ["cell 17"]  # of that kind
 
 
+def test_controls_have_their_pairs_where_cells_take_longer_than_was_guessed() -> None:
+    """Each pair takes three times as long as it seemed before the first one: cells are given up, and the controls are not."""
+
+    class Slower(Resampled):
+        def take(self, name: str, stage: str) -> float:
+            self._pool.seconds.update(dict.fromkeys(self._pool.seconds, 3 * SECONDS))
+            return super().take(name, stage)
+
+    pairs = Slower(pool(0.005), 20, {}, random.Random(0))
+    until = SECONDS * (2 * 20 + 3 * 6 + 30)  # what seems to be enough
+    outcome = schedule.run(pairs.names, pairs, chance=random.Random(0), until=until)
+    assert all(len(outcome.evidence[name].confirm) >= regression.CONFIRMING[0] for name in CONTROLS)
+    assert outcome.given_up and pairs.clock() <= until
+
+
 def test_a_gate_that_was_interrupted_goes_on_where_it_was() -> None:
     """Pairs that are there are not taken again."""
     pairs = Resampled(pool(0.005), 10, {}, random.Random(0))
