@@ -31,8 +31,8 @@ from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.qualification import qualify
 from plumbline.harness.verdicts.regression import Evidence
 
-ROUNDS, MOST_ROUNDS = 10, 16  # of each order; more than the first where the effect is known to no better than KNOWN
-KNOWN = 0.015  # standard error of the effect in one order, as its rounds show it; processes of the same code differ by as much
+ROUNDS, MOST_ROUNDS = 10, 30  # of each order; more than the first where the effect is known to no better than KNOWN
+KNOWN = 0.011  # standard error of the effect in one order, as its rounds show it; processes of the same code differ by as much
 BLOCK_S = 0.015  # of the timed inferences of a turn
 CALLS = 1000  # of them at most
 SLOWED = 0.05
