@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -205,34 +206,30 @@ class Processes:
         sides = {BASE: base, HEAD: (HEAD, contestant.head)}
         slowed = {HEAD: SLOWED if name == SLOWER else self.slowed.get(name, 0.0), BASE: 0.0}
         taken: dict[str, list[list[float]]] = {BASE: [], HEAD: []}
-        memory: dict[str, list[dict[str, float]]] = {BASE: [], HEAD: []}
+        held: dict[str, list[dict[str, float]]] = {BASE: [], HEAD: []}
         order = random.sample(list(sides), 2)
         try:
             # who is started first is slower, by one or two percent: each side is so once (docs/results/gate.md)
             for started in (order, order[::-1]):
-                probes = {side: self._sides.probe(*sides[side], replace(self._settings, slowed=slowed[side])) for side in started}
-                try:
+                with ExitStack() as running:
+                    probes = {
+                        side: self._sides.probe(*sides[side], replace(self._settings, slowed=slowed[side])) for side in started
+                    }
                     for probe in probes.values():
+                        running.callback(probe.close)
                         probe.prepared()
-                    for side, seconds in self._turns(
-                        {side: partial(probe.turn, calls) for side, probe in probes.items()}
-                    ).items():
-                        taken[side].append(seconds)
-                        memory[side].append(_held(probes[side].memory()))
-                finally:
-                    for probe in probes.values():
-                        probe.close()
+                    rounds = self._turns({side: partial(probe.turn, calls) for side, probe in probes.items()})
+                    for side, probe in probes.items():
+                        taken[side].append(rounds[side])
+                        held[side].append(_held(probe.memory()))
         except CellEnded as end:
             self.failed[name] = f"{end.outcome}: {end.reason}"
             self.write(Entry(name, stage=stage, reason=self.failed[name]))
             return None
         self._seconds.setdefault(cell, []).append(self.clock() - began)
-        held = {
-            side: {key: fmean(each[key] for each in both) for key in both[0].keys() & both[1].keys()}
-            for side, both in memory.items()
-        }
-        both = {key: [held[BASE][key], held[HEAD][key]] for key in held[BASE] if key in held[HEAD]}
-        entry = Entry(name, stage=stage, base_s=taken[BASE], head_s=taken[HEAD], memory=both)
+        base_bytes, head_bytes = _mean(held[BASE]), _mean(held[HEAD])
+        memory = {quantity: [base_bytes[quantity], head_bytes[quantity]] for quantity in base_bytes if quantity in head_bytes}
+        entry = Entry(name, stage=stage, base_s=taken[BASE], head_s=taken[HEAD], memory=memory)
         self.write(entry)
         self.remember([entry])
         return regression.pair_effect(entry.base_s, entry.head_s)
@@ -274,3 +271,8 @@ def _held(memory: Readings) -> dict[str, float]:
     named = {"process_peak": "peak memory", "cuda_allocated": "peak of CUDA memory"}
     found = {words: value_of(memory, key) for key, words in named.items()}
     return {words: value for words, value in found.items() if value}
+
+
+def _mean(held: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each quantity that was read every time."""
+    return {quantity: fmean(each[quantity] for each in held) for quantity in held[0] if all(quantity in each for each in held)}
