@@ -38,7 +38,8 @@ BLOCK_S = 0.015  # of the timed inferences of a turn
 CALLS = 1000  # of them at most
 SLOWED = 0.05
 RENEWAL_S = 6.0  # before it is known
-CHECKED_S = 0.1  # of a process, beside what its net takes to be built: it is forked, and its outputs are compared
+CHECKED_S = 0.3  # of a process, beside what its net takes to be built: it is forked, and its outputs are compared
+WAKING_S = 0.003  # of a turn: a process is woken up, and stops itself after it
 
 
 class Contestant(Struct, frozen=True):
@@ -143,7 +144,7 @@ class Processes:
         """Learn how long an inference takes: the longer side fills the block, and both make as many calls."""
         slower = max(base.turn_s, head.turn_s)
         self._calls[name] = max(1, min(CALLS, math.ceil(BLOCK_S / slower)))
-        turn = timing.TOUCH_S + slower + max(slower, self._calls[name] * slower)
+        turn = WAKING_S + timing.TOUCH_S + slower + max(slower, self._calls[name] * slower)
         self._guessed[name] = 2 * ((ROUNDS + MOST_ROUNDS) * turn + base.seconds + head.seconds)
 
     def write_to(self, journal: IO[bytes]) -> None:
