@@ -96,22 +96,19 @@ class Spread(Struct, frozen=True):
 
     def mean(self, effects: Sequence[float]) -> Mean:
         """Return the mean of the few pairs that screen a cell, whose spread alone says little."""
-        return self.moderated(Mean(fmean(effects), math.sqrt(variance(effects) / len(effects)), len(effects) - 1), len(effects))
+        return self._moderated(Mean(fmean(effects), math.sqrt(variance(effects) / len(effects)), len(effects) - 1))
 
     def confirmed(self, effects: Sequence[float]) -> Mean:
         """Return the mean of fresh pairs; of one that spreads more than the suite did before, by its own spread."""
         own = trimmed(effects)
-        found = self.moderated(own, round(own.freedom) + 1)
+        found = self._moderated(own)
         return Mean(found.value, max(found.error, own.error), found.freedom)
 
-    def moderated(self, mean: Mean, pairs: int) -> Mean:
-        """Return a mean of so many pairs, its error taken from their spread and from this one, each by its degrees of freedom."""
-        freedom = self.freedom + mean.freedom
-        return Mean(
-            mean.value,
-            math.sqrt((self.freedom * self.variance / pairs + mean.freedom * mean.error**2) / freedom),
-            freedom,
-        )
+    def _moderated(self, mean: Mean) -> Mean:
+        """Take the error of a mean from the spread of its pairs and from this one, each by its degrees of freedom."""
+        freedom, pairs = self.freedom + mean.freedom, mean.freedom + 1
+        pooled = (self.freedom * self.variance / pairs + mean.freedom * mean.error**2) / freedom
+        return Mean(mean.value, math.sqrt(pooled), freedom)
 
 
 class Mean(Struct, frozen=True):
@@ -193,7 +190,7 @@ def judge(
     evidence: Mapping[Named, Evidence], spread: Spread, controls: Collection[Named] = (), given_up: Collection[Named] = ()
 ) -> dict[Named, Judgement]:
     """Return the judgement of each cell. `given_up` are suspects that were not confirmed; controls are not of the family."""
-    confirmed = {name: spread.confirmed(seen.confirm) for name, seen in evidence.items() if len(seen.confirm) > 1}
+    confirmed = _confirmed(evidence, spread)
     family = {name: mean for name, mean in confirmed.items() if name not in controls}
     slower = rejected({name: mean.p() for name, mean in family.items()})
     faster = rejected({name: mean.opposite().p() for name, mean in family.items()})
@@ -235,16 +232,20 @@ def judge_memory(effects: Mapping[Named, Sequence[float]]) -> dict[Named, Judgem
 
 def distrust(evidence: Mapping[str, Evidence], spread: Spread, same: Collection[str], slowed: str) -> list[str]:
     """Say why a run is not to be trusted: sides that are the same differ, or a known slowdown was not seen. Empty where it is."""
-    reasons = []
+    reasons, confirmed = [], _confirmed(evidence, spread)
     for name in same:
-        mean = spread.confirmed(evidence[name].confirm) if len(evidence[name].confirm) > 1 else None
+        mean = confirmed.get(name)
         if mean is not None and min(mean.p(), mean.opposite().p()) < CONTROL:
             reasons.append(f"two processes of one side differ by {math.expm1(mean.value):+.1%} ({name})")
-    mean = spread.confirmed(evidence[slowed].confirm) if len(evidence[slowed].confirm) > 1 else None
+    mean = confirmed.get(slowed)
     if mean is None or mean.p() > FAMILY:
         got = "it was not timed" if mean is None else f"it shows {math.expm1(mean.value):+.1%}, and that is not certain"
         reasons.append(f"a slowdown of {math.expm1(EFFECT):.0%}, made on purpose, was not found: {got}")
     return reasons
+
+
+def _confirmed(evidence: Mapping[Named, Evidence], spread: Spread) -> dict[Named, Mean]:
+    return {name: spread.confirmed(seen.confirm) for name, seen in evidence.items() if len(seen.confirm) > 1}
 
 
 def upper(mean: Mean, confidence: float) -> float:

@@ -133,6 +133,7 @@ class Processes:
         self._calls: dict[str, int] = {}
         self._seconds: dict[str, list[float]] = {}
         self._guessed: dict[str, float] = {}
+        self._slower = 1.0  # pairs than they were guessed to be
         self._controls: dict[str, str] = {}
         self._taken: dict[tuple[str, str], list[float]] = {}
         self.memory: dict[tuple[str, str], list[float]] = {}  # log(head / base) of each pair, by cell and quantity
@@ -164,10 +165,7 @@ class Processes:
 
     def cost(self, name: str) -> float:
         name = self._controls.get(name, name)
-        if name in self._seconds:
-            return median(self._seconds[name])
-        guesses = [median(seconds) / self._guessed[other] for other, seconds in self._seconds.items()]
-        return self._guessed[name] * (median(guesses) if guesses else 1.0)
+        return median(self._seconds[name]) if name in self._seconds else self._guessed[name] * self._slower
 
     def remember(self, entries: Iterable[Entry]) -> dict[str, Evidence]:
         """Keep the pairs of this run, or of one that was interrupted; returns their effects."""
@@ -228,6 +226,7 @@ class Processes:
             self.write(Entry(name, stage=stage, reason=self.failed[name]))
             return None
         self._seconds.setdefault(cell, []).append(self.clock() - began)
+        self._slower = median(median(seconds) / self._guessed[timed] for timed, seconds in self._seconds.items())
         base_bytes, head_bytes = _mean(held[BASE]), _mean(held[HEAD])
         memory = {quantity: [base_bytes[quantity], head_bytes[quantity]] for quantity in base_bytes if quantity in head_bytes}
         entry = Entry(name, stage=stage, base_s=taken[BASE], head_s=taken[HEAD], memory=memory)

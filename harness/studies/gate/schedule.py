@@ -126,16 +126,16 @@ def _screened(
 ) -> tuple[list[str], Spread, list[str]]:
     """Take pairs of all cells, then of those that are not cleared yet.
 
-    Returns those that never were, the spread of all, and those for whose first look the budget did not pay.
+    Returns those that never were, the spread of all, and those for whose pairs the budget did not pay.
     """
     active, spread, too_long = list(names), Spread(0.0, 0.0), list[str]()
     for look in LOOKS:
         while wanted := [name for name in active if len(found[name].screen) < look]:
             if look == LOOKS[0]:  # what pairs take is known better with each pass
-                wanted = _affordable(wanted, pairs, until, found)
-                too_long += [name for name in active if len(found[name].screen) < look and name not in wanted]
+                paid = _affordable(wanted, pairs, until, found)
+                too_long += [name for name in wanted if name not in paid]
                 active = [name for name in active if name not in too_long]
-                if not wanted:
+                if not (wanted := paid):
                     break
             elif pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + _reserve(pairs) > until:
                 return active, spread, too_long
