@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from plumbline.harness import messages
@@ -38,6 +38,7 @@ class FakeConnection(Connection):
         outputs: Outputs | None = None,
         memory: Readings | None = None,
         load: Loaded | None = None,
+        sources: Sequence[str] = (),
         work: Work | None = None,
         gpu: str | None = None,
         peaks: Peaks = PEAKS,
@@ -57,6 +58,7 @@ class FakeConnection(Connection):
             "latency": latency or latency_of(),
             "outputs": outputs or Outputs([0.0], [0.0], 1.0),
             "load": load,
+            "sources": list(sources),
             "work": work or Work("fp32", 1000, 1000.0, 400),
             "gpu": gpu,
             "peaks": peaks,

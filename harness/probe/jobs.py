@@ -19,7 +19,7 @@ from plumbline.harness.machine import allowed_cpus
 from plumbline.harness.messages import Ask, Compress, Count, Ended, Examine, Load, MeasureSpeed, Open, Race, Train, Turn
 from plumbline.harness.meters.running import Watch
 from plumbline.harness.outcomes import FAILED, OUT_OF_MEMORY, UNSUPPORTED, CellEnded, first_line
-from plumbline.harness.probe import disturbance, memory, process
+from plumbline.harness.probe import disturbance, memory, process, sources
 from plumbline.harness.probe.channel import Channel
 from plumbline.harness.settings import Settings
 
@@ -180,7 +180,10 @@ def run_job(task: Task, channel: Channel) -> int:
         torch.set_num_threads(allowed_cpus())  # compilers write the number into their code
         if task.job in OF_NO_CELL or task.cell.precision != "tf32":
             os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # TensorRT takes it unasked
-    return report_failure(partial(JOBS[task.job], task, channel), channel)
+    code = report_failure(partial(JOBS[task.job], task, channel), channel)
+    if task.job != "cell":  # which is asked
+        sources.note(task.folder)
+    return code
 
 
 def report_failure(work: Callable[[], None], channel: Channel) -> int:

@@ -41,7 +41,7 @@ from plumbline.harness.meters.meter import on_tegra
 from plumbline.harness.meters.running import Running, Watch
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded, NotAsAsked, Unsupported
 from plumbline.harness.precisions import PRECISIONS
-from plumbline.harness.probe import accuracy, agreement, artefacts, loads, memory, peaks, threads
+from plumbline.harness.probe import accuracy, agreement, artefacts, loads, memory, peaks, sources, threads
 from plumbline.harness.probe.disturbance import Disturbance, in_quiet
 from plumbline.harness.probe.reference import Reference, layers
 from plumbline.harness.readings import Readings, read
@@ -81,7 +81,7 @@ class Subject:
         self._state = ProcessState()
         self._base_bytes = memory.resident_bytes()
         self._peak_bytes = 0
-        self._cell, self._settings, self._progress, self._watch = cell, settings, progress, watch
+        self._cell, self._settings, self._folder, self._progress, self._watch = cell, settings, folder, progress, watch
         self._runtime = runtimes.find(cell.runtime).adapter
         self._device = torch.device(cell.device)
         if cell.device_kind == "cuda" and not self._runtime.elsewhere:
@@ -364,6 +364,10 @@ class Subject:
         executed = torch.cat(parts)[: len(inputs)].double().flatten()[:OUTPUTS]
         return Outputs(executed.tolist(), expected.double().flatten()[:OUTPUTS].tolist(), self._reference.spread)
 
+    def sources(self) -> list[str]:
+        """Return the files of the revision that the cell has loaded."""
+        return sources.of_cell(self._folder, *filter(None, [self._model.file]))
+
     def memory(self) -> Readings:
         """Read what the process holds, and under a high-water mark what one more inference needs beyond that.
 
@@ -546,6 +550,7 @@ QUESTIONS: Mapping[str, Callable[[Subject], Any]] = {
     "memory": Subject.memory,
     "layers": Subject.layers,
     "audit": Subject.audit,
+    "sources": Subject.sources,
 }
 
 

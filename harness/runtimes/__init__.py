@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,14 +19,6 @@ from plumbline.harness.outcomes import Unsupported as Unsupported
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.runtimes import board
 from plumbline.harness.runtimes.adapter import RunConfig, Runtime
-from plumbline.harness.runtimes.agent import Agent
-from plumbline.harness.runtimes.compiled import Compiled
-from plumbline.harness.runtimes.eager import Eager
-from plumbline.harness.runtimes.exported import Exported
-from plumbline.harness.runtimes.litert import LiteRT
-from plumbline.harness.runtimes.onnxruntime import OnnxRuntime
-from plumbline.harness.runtimes.openvino import OpenVino
-from plumbline.harness.runtimes.tensorrt import TensorRT
 from plumbline.texts import nearest
 
 FACE = 2  # of this module's names and of adapter.Runtime: whoever changes what they take or give raises it (harness/faces.py)
@@ -46,17 +39,40 @@ __all__ = [
 ]
 
 GROUP = "plumbline.runtimes"
+
+
+class Adapters(Mapping[str, type[Runtime]]):
+    """Adapters by name, each imported when it is asked for: what a cell does depends on the file of its own one alone."""
+
+    def __init__(self, **classes: str) -> None:
+        self._classes = classes
+
+    def __getitem__(self, name: str) -> type[Runtime]:
+        attribute = self._classes[name]
+        adapter: type[Runtime] = getattr(import_module(f"{__name__}.{name}"), attribute)
+        return adapter
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+
 # The first that takes a model's format is its usual one (`usual`).
-RUNTIMES: dict[str, type[Runtime]] = {
-    "eager": Eager,
-    "compiled": Compiled,
-    "exported": Exported,
-    "onnxruntime": OnnxRuntime,
-    "openvino": OpenVino,
-    "tensorrt": TensorRT,
-    "litert": LiteRT,
-    "agent": Agent,
-}
+RUNTIMES = Adapters(
+    eager="Eager",
+    compiled="Compiled",
+    exported="Exported",
+    onnxruntime="OnnxRuntime",
+    openvino="OpenVino",
+    tensorrt="TensorRT",
+    litert="LiteRT",
+    agent="Agent",
+)
 
 
 @dataclass(frozen=True)

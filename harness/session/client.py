@@ -84,7 +84,7 @@ ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b|nothing was heard")  # 
 # The type of the answer to each question.
 ANSWERS: dict[str, Any] = {
     "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "work": Work,
-    "gpu": str | None, "peaks": Peaks, "peaks_anew": Peaks, "turn": float,
+    "gpu": str | None, "sources": list[str], "peaks": Peaks, "peaks_anew": Peaks, "turn": float,
     "outputs": Outputs, "memory": Readings, "layers": Layers, "audit": Audit, "race": list[Contender], "speed": Speed,
     "train": Trained,
     "compress": Promise, "load": Loaded, "examine": Examination,
@@ -414,6 +414,10 @@ class CellProbe:
     def outputs(self) -> Outputs:
         """Fetch what it computes for the reference's pictures, for a comparison with another revision."""
         return self._ask("outputs")
+
+    def sources(self) -> list[str]:
+        """Return the files that it has loaded of the revision which it runs, from the folder of that."""
+        return self._ask("sources")
 
     def load(self, scenario: Scenario) -> Loaded:
         """Put the object that has qualified under a load; each time anew."""

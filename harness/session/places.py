@@ -40,6 +40,7 @@ class Place:
 
     starting_s = 60.0  # after which a place that has not answered a question does not answer
     bring = "name a folder there that has them as data = ... in targets.toml"
+    root: Path | None = None  # with the files of a revision, which a probe there runs (session/revisions.py)
     silence_s: float | None = 30.0  # after which a probe there takes its session for gone; ssh here does sooner
 
     def __init__(

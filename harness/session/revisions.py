@@ -10,7 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from filecmp import cmp
 from pathlib import Path
 
 from msgspec import Struct
@@ -19,6 +20,7 @@ import plumbline
 from plumbline import PlumblineError
 from plumbline.harness import messages
 from plumbline.harness.boot import BOOT
+from plumbline.harness.environment import TREE
 from plumbline.harness.session.places import IN_FOLDER, Here
 from plumbline.harness.session.selection import Selected, Selection
 
@@ -26,6 +28,7 @@ WORKING = "."  # the files as they lie there, committed or not
 CHANGING = ("models", "harness/runtimes")  # of plumbline: what each side has of its own revision
 OURS = "src/plumbline/__init__.py"  # whose presence tells this repository from others
 SELECT = BOOT[2].partition("from ")[0] + "from plumbline.harness.session import selection; sys.exit(selection.main())"
+PROSE = (".md", ".rst")  # endings of files on which nothing computed depends
 FILES = "files"  # in the folder of a side: those of its repository
 
 
@@ -51,13 +54,16 @@ class Revision(Struct, frozen=True):
 
 
 class Tree(Here):
-    """A side on this machine: a probe started in its folder, by its Python."""
+    """A side on this machine: a probe started in its folder, by its Python. `root` holds all files that are of its revision."""
 
-    def __init__(self, folder: Path, path: Sequence[Path], python: str, matrix: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, path: Sequence[Path], python: str, matrix: Path | None = None, root: Path | None = None
+    ) -> None:
         super().__init__()
-        self.matrix = matrix
+        self.matrix, self.root = matrix, root
         search = os.pathsep.join([*map(str, path), *filter(None, [os.environ.get("PYTHONPATH", "")])])
-        self._python = ("sh", "-c", IN_FOLDER, "sh", str(folder), "env", f"PYTHONPATH={search}", python)
+        told = [] if root is None else [f"{TREE}={root}"]
+        self._python = ("sh", "-c", IN_FOLDER, "sh", str(folder), "env", f"PYTHONPATH={search}", *told, python)
         self.command = (*self._python, *BOOT[1:])
 
     def select(self, asked: Selection) -> Selected:
@@ -125,7 +131,7 @@ class Repository:
         if not here.is_dir():
             raise BadRevision(f"{revision.shown} has no folder {self.inside}")
         if not self.is_plumbline:
-            return Tree(here, [_installed()], python)
+            return Tree(here, [here / "src", _installed()], python, root=folder)
         ours, running = folder / "plumbline", Path(plumbline.__file__).parent
         unlike = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(running, ours, ignore=lambda at, names: {*unlike(at, names), "models"} & set(names))
@@ -134,7 +140,16 @@ class Repository:
             if not (files / part).is_dir():
                 raise BadRevision(f"{revision.shown} has no {part}/: it is from before the face by which these are measured")
             shutil.copytree(files / part, ours / part, ignore=unlike)
-        return Tree(here, [folder], python, files / "benchmarks" / "matrix.toml")
+        return Tree(here, [folder], python, files / "benchmarks" / "matrix.toml", root=folder)
+
+    def difference(self, base: Path, head: Path) -> Difference:
+        """Compare what was `written` into the folders of two sides, and is of their revisions."""
+        old, new = _files(base), _files(head)
+        changed = {name for name in old & new if not cmp(base / name, head / name, shallow=False)}
+        data = {name for name in changed | (old ^ new) if not name.endswith(".py") or name not in new}
+        if self.is_plumbline:  # whose checkout no net reads anything from
+            data = {name for name in data if not name.startswith(f"{FILES}{os.sep}")}
+        return Difference(frozenset(changed | (new - old)), frozenset(data))
 
     def _try(self, *arguments: str) -> str:
         try:
@@ -160,6 +175,27 @@ def written(repository: Repository, revision: Revision, folder: Path) -> Path:
     files.mkdir(parents=True)
     repository.write(revision, files)
     return files
+
+
+class Difference(Struct, frozen=True):
+    """Which `files` of the head are not those of its base. Of `anyones` nobody can say which cells depend on them.
+
+    These are files that the head does not have any more, and those that are no Python code, which whatever there is may read.
+    """
+
+    files: frozenset[str]
+    anyones: frozenset[str]
+
+    def concerns(self, loaded: Collection[str]) -> bool:
+        """Whether a cell that has loaded these files on the head may do something else on the base."""
+        return bool(self.anyones) or not self.files.isdisjoint(loaded)
+
+
+def _files(folder: Path) -> set[str]:
+    """Return what lies in a folder, from there, but what is hidden, compiled or prose."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    kept = (path for path in found if not any(part.startswith(".") or part == "__pycache__" for part in path.parts))
+    return {str(path) for path in kept if path.suffix not in PROSE}
 
 
 def as_it_is(python: str = sys.executable) -> Tree:

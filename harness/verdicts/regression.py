@@ -31,8 +31,17 @@ TRIMMED = 0.15  # of the fresh pairs, at each end: a pair during which something
 CONTROL = 0.0025  # p of a control, in either direction, below which the gate distrusts itself
 
 REGRESSED, IMPROVED, WITHIN_NOISE, INCONCLUSIVE = "regressed", "improved", "within noise", "inconclusive"
-MISSING, NEW, INCOMPARABLE = "missing", "new", "incomparable"
-VERDICTS = (REGRESSED, INCOMPARABLE, MISSING, INCONCLUSIVE, IMPROVED, NEW, WITHIN_NOISE)  # what a reader has to see comes first
+MISSING, NEW, INCOMPARABLE, UNCHANGED = "missing", "new", "incomparable", "unchanged"
+VERDICTS = (
+    REGRESSED,
+    INCOMPARABLE,
+    MISSING,
+    INCONCLUSIVE,
+    IMPROVED,
+    NEW,
+    WITHIN_NOISE,
+    UNCHANGED,
+)  # what a reader has to see comes first
 
 
 Named = TypeVar("Named", bound=Hashable)

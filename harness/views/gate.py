@@ -6,7 +6,7 @@ from collections import Counter
 from xml.etree import ElementTree
 
 from plumbline.harness.studies.gate import BROKEN, COULD_NOT_TELL, FINE, SLOWER_CODE, Report, Row
-from plumbline.harness.verdicts.regression import INCOMPARABLE, INCONCLUSIVE, MISSING, REGRESSED, WITHIN_NOISE
+from plumbline.harness.verdicts.regression import INCOMPARABLE, INCONCLUSIVE, MISSING, REGRESSED, UNCHANGED, WITHIN_NOISE
 from plumbline.harness.views.table import NOTHING, milliseconds, tabulated
 from plumbline.texts import duration, number_of
 
@@ -22,16 +22,21 @@ WORDS = {
 
 
 def text(report: Report, style: str = "simple", whole: bool = False) -> str:
-    """Return the verdict, the cells that matter and the controls; with `whole`, each cell that is within noise, too."""
-    rows = report.rows
+    """Return the verdict, the cells that matter and the controls; with `whole`, each cell that is within noise, too.
+
+    Cells that run the same code on both sides are counted.
+    """
+    rows = [row for row in report.rows if row.judgement.verdict != UNCHANGED]
+    unchanged = len(report.rows) - len(rows)
     fine = [row for row in rows if row.judgement.verdict == WITHIN_NOISE and not row.changes]
-    if not whole and len(fine) > MANY:
-        rows = [row for row in rows if row not in fine]
+    few = rows if whole or len(fine) <= MANY else [row for row in rows if row not in fine]
     parts = []
-    if rows:
-        parts.append(tabulated([_row(row) for row in rows], HEADS, LEFT, style))
-    if len(rows) < len(report.rows):
+    if few:
+        parts.append(tabulated([_row(row) for row in few], HEADS, LEFT, style))
+    if len(few) < len(rows):
         parts.append(f"{number_of(len(fine), 'more cell')} within noise")
+    if unchanged:
+        parts.append(f"{number_of(unchanged, 'cell')} unchanged: the same code and packages on both sides, so nothing to time")
     if report.controls:
         parts.append("Controls\n\n" + tabulated([_row(row) for row in report.controls], HEADS, LEFT, style))
     if report.skipped:

@@ -27,6 +27,7 @@ from plumbline.harness.machine import here
 from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from plumbline.harness.session.client import Connection
 from plumbline.harness.session.places import Place
+from plumbline.harness.session.revisions import Difference
 from plumbline.harness.session.session import needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies.gate import exact, schedule
@@ -35,12 +36,24 @@ from plumbline.harness.studies.gate.processes import BrokenSide, Contestant, Ent
 from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER, Outcome
 from plumbline.harness.studies.gate.sides import BASE, HEAD, Side
 from plumbline.harness.verdicts import regression
-from plumbline.harness.verdicts.regression import IMPROVED, INCOMPARABLE, INCONCLUSIVE, MISSING, NEW, REGRESSED, Judgement
+from plumbline.harness.verdicts.regression import (
+    IMPROVED,
+    INCOMPARABLE,
+    INCONCLUSIVE,
+    MISSING,
+    NEW,
+    REGRESSED,
+    UNCHANGED,
+    Judgement,
+)
 from plumbline.texts import duration, number_of
 
 FINE, SLOWER_CODE, BROKEN, COULD_NOT_TELL = 0, 1, 2, 3  # exit codes
 JOURNAL, REPORT = "gate.jsonl", "gate.json"
 SPREAD, USUAL_SPREAD = Path("gate", "spread.json"), regression.Spread(0.015**2, 4.0)
+NOTHING_LOADED = (
+    "it loads nothing of the revisions: expected a net in the repository's folder or its src/, got one from elsewhere"
+)
 SETTINGS = {"accuracy_images": 0, "warmup_s": 0.0, "sampling_s": 0.0, "energy_s": 0.0, "train_minutes": 0.0}
 
 
@@ -120,8 +133,12 @@ def gate(
         broken = base.broken or _started(sides)
         if broken is not None:
             able = {}
-        facts = facts_of(able, processes, earlier, sides)
-        timed = [name for name in able if all(facts[name][side].reason is None for side in (BASE, HEAD))]
+        facts = facts_of(able, processes, earlier, sides, head.differs)
+        runs = [name for name in able if all(facts[name][side].reason is None for side in (BASE, HEAD))]
+        same = [name for name in runs if facts[name][BASE] is facts[name][HEAD]]
+        timed = [name for name in runs if name not in same]
+        if same:
+            say(f"{number_of(len(same), 'cell')} of {len(able)} load nothing that the change touches, and are not timed")
         for name in timed:
             processes.know(name, facts[name][BASE], facts[name][HEAD])
         outcome, planned_s, timed_s = Outcome({}, regression.Spread(0.0, 0.0), []), 0.0, 0.0
@@ -148,6 +165,7 @@ def gate(
     judged = _judged(outcome, processes)
     memory = regression.judge_memory(processes.memory)
     rows = _untimed(base, head, able, facts, skipped, allowed) if broken is None else _incomparable(head, broken)
+    rows |= {name: Row(name, Judgement(UNCHANGED)) for name in same}
     rows |= {name: _row(name, judged[name], facts[name], processes, memory, allowed) for name in timed}
     report = Report(
         base=base.shown,
@@ -254,20 +272,38 @@ def read(path: Path) -> list[Entry]:
 
 
 def facts_of(
-    cells: Mapping[str, Contestant], processes: Processes, earlier: Sequence[Entry], sides: Sides
+    cells: Mapping[str, Contestant],
+    processes: Processes,
+    earlier: Sequence[Entry],
+    sides: Sides,
+    differs: Difference | None = None,
 ) -> dict[str, dict[str, Facts]]:
-    """Ask both sides of each cell, of what is not known from before; side by side takes longer."""
+    """Ask both sides of each cell, of what is not known from before; side by side takes longer.
+
+    Of a cell that loads nothing by which the sides differ, the facts of the head are those of the base.
+    """
     found: dict[str, dict[str, Facts]] = {name: {} for name in cells}
     for entry in earlier:
         if entry.facts is not None and entry.side is not None and entry.name in found:
             found[entry.name][entry.side] = entry.facts
     for number, name in enumerate(cells, 1):
-        for side in (BASE, HEAD):
+        for side in (HEAD, BASE):
             if side not in found[name]:
                 sides.said = f"cell {number} of {len(cells)}, {side}: {name}"
                 found[name][side] = processes.facts(name, side)
+            if side == HEAD and differs is not None:
+                found[name] |= _known_of_both(cells[name], found[name][HEAD], differs)
     sides.said = ""
     return found
+
+
+def _known_of_both(cell: Contestant, head: Facts, differs: Difference) -> dict[str, Facts]:
+    """Return the facts of both sides, where those of the head say enough: base and head cannot but do the same; else none."""
+    if head.reason is None and not head.sources:
+        head = Facts(NOTHING_LOADED)
+    elif head.reason is not None or cell.base != cell.head or differs.concerns(head.sources):
+        return {}
+    return {BASE: head, HEAD: head}
 
 
 def _untimed(
@@ -291,7 +327,7 @@ def _untimed(
             if all(reason.startswith((UNSUPPORTED, UNAVAILABLE)) for reason in (old, new)):
                 skipped[name] = new
             else:
-                found[name] = Judgement(INCOMPARABLE, f"the base: {old}; the head: {new}")
+                found[name] = Judgement(INCOMPARABLE, new if old == new else f"the base: {old}; the head: {new}")
         elif new is not None:
             found[name] = Judgement(REGRESSED, f"the head: {new}")
         elif old is not None:

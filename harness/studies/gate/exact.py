@@ -12,7 +12,10 @@ SAME_FUNCTION = 1e-6  # RMS difference of two revisions in float64, as a share o
 
 
 class Facts(Struct):
-    """What a side says of a cell before it is timed; `reason` is why it is not. `turn_s` is an inference, in seconds."""
+    """What a side says of a cell before it is timed; `reason` is why it is not. `turn_s` is an inference, in seconds.
+
+    `sources` are the files of its revision that it has loaded.
+    """
 
     reason: str | None = None
     counts: Counts | None = None
@@ -21,6 +24,7 @@ class Facts(Struct):
     weights_bytes: float | None = None
     turn_s: float = 0.0
     seconds: float = 0.0
+    sources: list[str] = []
 
     def exact(self) -> dict[str, float]:
         """Return the quantities that are compared exactly; where one grows, that is a regression."""

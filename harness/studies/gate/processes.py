@@ -109,6 +109,10 @@ class Sides:
     def probe(self, side: str, cell: Cell, settings: Settings) -> CellProbe:
         return CellProbe(self._connections[side], cell, settings)
 
+    def has_sources(self, side: str) -> bool:
+        """Whether the files of a side lie in a folder of its own."""
+        return self._connections[side].place.root is not None
+
     def close(self) -> None:
         for connection in self._connections.values():
             connection.close()
@@ -253,7 +257,8 @@ class Processes:
             counts, prepared, outputs = probe.counts(), probe.prepared(), probe.outputs()
             weights = value_of(probe.memory(), "weights")
             turn_s = min(probe.turn(1) for _ in range(5))
-            found = Facts(None, counts, prepared, outputs, weights, turn_s, prepared.seconds + CHECKED_S)
+            sources = probe.sources() if self._sides.has_sources(side) else []
+            found = Facts(None, counts, prepared, outputs, weights, turn_s, prepared.seconds + CHECKED_S, sources)
         except CellEnded as end:
             found = Facts(f"{end.outcome}: {end.reason}", seconds=self.clock() - began)
         finally:

@@ -12,7 +12,7 @@ from plumbline import PlumblineError
 from plumbline.harness.cell import Cell, shown_model
 from plumbline.harness.session import environments, places
 from plumbline.harness.session.places import Place
-from plumbline.harness.session.revisions import BadRevision, Repository, Tree, as_it_is, written
+from plumbline.harness.session.revisions import BadRevision, Difference, Repository, Tree, as_it_is, written
 from plumbline.harness.session.selection import Selected, Selection, select
 
 BASE, HEAD, TWIN = "base", "head", "twin"
@@ -32,6 +32,7 @@ class Side(Struct, frozen=True):
     """One of the two: its name for people, the place that starts its probe, and its cells.
 
     `cells` are by a name that both sides share; `impossible` says of some why they cannot run there, `broken` why none can.
+    `differs`: how a head does from its base, where only files make the difference.
     """
 
     shown: str
@@ -39,6 +40,7 @@ class Side(Struct, frozen=True):
     cells: dict[str, Cell]
     impossible: dict[str, str]
     broken: str | None = None
+    differs: Difference | None = None
 
 
 class Impossible(PlumblineError, ValueError):
@@ -50,7 +52,7 @@ def make(asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]) -
 
     Raises BadRevision, BadEnvironment, BadPlace and MatrixError.
     """
-    trees, words, wrong = _trees(asked, scratch, cache, say)
+    trees, words, wrong, differs = _trees(asked, scratch, cache, say)
     found = []
     for number, side in enumerate((BASE, HEAD)):
         selection, shown = asked.selection, [words[side]]
@@ -79,19 +81,24 @@ def make(asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]) -
         cells = {names[cell.id]: cell for cell in selected.cells}
         impossible = {names[name]: reason for name, reason in selected.impossible.items()}
         at = place if asked.targets is None else places.of(asked.targets[number])
-        found.append(Side(", ".join(filter(None, shown)) or side, at, cells, impossible, broken))
+        found.append(
+            Side(", ".join(filter(None, shown)) or side, at, cells, impossible, broken, differs if side == HEAD else None)
+        )
     twin = trees[TWIN] if asked.targets is None else found[1].place
     return found[0], found[1], twin
 
 
 def _trees(
     asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]
-) -> tuple[dict[str, Tree], dict[str, str], str | None]:
-    """Return the files of each side with a Python for them, what the sides are called, and why the base cannot be measured."""
+) -> tuple[dict[str, Tree], dict[str, str], str | None, Difference | None]:
+    """Return the files of each side with a Python for them, and what the sides are called.
+
+    Then why the base cannot be measured, and by which files they differ where it is by nothing else.
+    """
     more = {BASE: asked.packages[0], HEAD: asked.packages[1], TWIN: asked.packages[1]}
     if asked.revisions is None:
         pythons = {side: environments.running(more[side], cache, say) for side in more}
-        return {side: as_it_is(pythons[side]) for side in more}, {BASE: "", HEAD: ""}, None
+        return {side: as_it_is(pythons[side]) for side in more}, {BASE: "", HEAD: ""}, None, None
     repository = Repository(Path.cwd())
     head = repository.find(asked.revisions[1])
     base = repository.usual_base() if asked.revisions[0] is None else repository.find(asked.revisions[0])
@@ -112,7 +119,9 @@ def _trees(
             if side != BASE:
                 raise
             trees[side], wrong = trees[HEAD], str(error)
-    return trees, {BASE: base.shown, HEAD: head.shown}, wrong
+    told = same and more[BASE] == more[HEAD] and wrong is None and asked.models is None and asked.targets is None
+    differs = repository.difference(scratch / BASE, scratch / HEAD) if told else None
+    return trees, {BASE: base.shown, HEAD: head.shown}, wrong, differs
 
 
 def _name(cell: Cell, asked: Asked) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from plumbline.harness.session import environments, revisions
 from plumbline.harness.session.environments import BadEnvironment
-from plumbline.harness.session.revisions import WORKING, BadRevision, Repository
+from plumbline.harness.session.revisions import WORKING, BadRevision, Difference, Repository
 from plumbline.harness.session.selection import Selection
 from plumbline.harness.session.session import REPOSITORY
 
@@ -87,6 +87,36 @@ def test_files_of_a_revision_and_of_the_working_tree(folder: Path, tmp_path: Pat
     assert sorted(path.name for path in old.iterdir()) == ["gone.py", "nets"]
     assert sorted(path.name for path in now.iterdir()) == ["link.py", "nets", "new.py"] and (now / "link.py").is_symlink()
     assert git(folder, "status", "--porcelain").splitlines() == ["D gone.py", "?? link.py", "?? new.py"], "untouched"
+
+
+def test_by_which_files_two_revisions_differ(folder: Path, tmp_path: Path) -> None:
+    """Of what is no code, or gone, nobody can say who depends on it; of prose nobody does."""
+
+    def difference(repository: Repository, name: str) -> Difference:
+        sides = [tmp_path / f"{name}-{side}" for side in ("base", "head")]
+        for revision, side in zip(("HEAD", WORKING), sides):
+            revisions.written(repository, repository.find(revision), side)
+        return repository.difference(*sides)
+
+    repository = Repository(folder)
+    assert difference(repository, "nothing") == Difference(frozenset(), frozenset())
+    (folder / "nets" / "mynets.py").write_text(NET)
+    (folder / "new.py").write_text("")
+    (folder / "README.md").write_text("words")
+    (folder / ".github").mkdir()
+    (folder / ".github" / "ci.yml").write_text("words")
+    found = difference(repository, "code")
+    assert found == Difference(frozenset({"files/nets/mynets.py", "files/new.py"}), frozenset())
+    assert found.concerns(["files/gone.py", "files/new.py"]) and not found.concerns(["files/gone.py"])
+    (folder / "labels.txt").write_text("cat")
+    (folder / "gone.py").unlink()
+    found = difference(repository, "data")
+    assert found.anyones == {"files/labels.txt", "files/gone.py"} and found.concerns(["files/other.py"])
+    (folder / "src" / "plumbline").mkdir(parents=True)
+    (folder / "src" / "plumbline" / "__init__.py").write_text("")
+    assert difference(Repository(folder), "ours").anyones == set(), (
+        "of a checkout of plumbline nets read what lies beside the code"
+    )
 
 
 def test_each_side_is_asked_for_its_own_cells(folder: Path, tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import pytest
 
 from plumbline.harness import timing
 from plumbline.harness.facts import Outputs
+from plumbline.harness.messages import Ended, Exited
 from plumbline.harness.readings import read
 from plumbline.harness.session import environments
 from plumbline.harness.session.places import Here
+from plumbline.harness.session.revisions import Difference
 from plumbline.harness.session.selection import Selection
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies import gate as gates
@@ -35,7 +37,7 @@ from plumbline.harness.studies.gate import (
 from plumbline.harness.studies.gate.exact import Facts
 from plumbline.harness.studies.gate.sides import Side
 from plumbline.harness.verdicts import regression
-from plumbline.harness.verdicts.regression import INCOMPARABLE, MISSING, NEW, REGRESSED, WITHIN_NOISE
+from plumbline.harness.verdicts.regression import INCOMPARABLE, MISSING, NEW, REGRESSED, UNCHANGED, WITHIN_NOISE
 from plumbline.harness.views import gate as view
 from tests.fake import FakeConnection
 from tests.records import cell_of, counts_of, prepared_of, replace
@@ -61,7 +63,9 @@ class Simulated:
             dies_at=self._head.get("dies_at") if new else None,
             ending=self._head.get("ending", ()) if new else (),
             memory={"process_peak": read("byte", "process", 1e8 * (self._head.get("peak", 1) if side == "head" else 1))},
+            sources=self._head.get("sources", ["net.py"]),
         )
+        connection.place = place
         self.made.append(connection)
         return connection
 
@@ -73,20 +77,23 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Report
 
     def run(connect: Simulated, base: list[str] | None = None, head: list[str] | None = None, **how: Any) -> Report:
         monkeypatch.setattr(gates, "Connection", connect)
+        here = Here()
+        here.root = tmp_path
         base_side, head_side = (
             Side(
                 name,
-                Here(),
-                {model: cell_of(model) for model in models},
+                here,
+                how.pop(f"{name}_cells", {model: cell_of(model) for model in models}),
                 how.pop(f"{name}_impossible", {}),
                 how.pop(f"{name}_broken", None),
+                how.pop(f"{name}_differs", None),
             )
             for name, models in (("base", base or ["mlp"]), ("head", head or ["mlp"]))
         )
         return gate(
             base_side,
             head_side,
-            Here(),
+            here,
             how.pop("settings", Settings()),
             how.pop("folder", tmp_path / "run"),
             say=lambda text: None,
@@ -144,6 +151,56 @@ def test_what_runs_on_neither_side_is_told_of(run: Callable[..., Report]) -> Non
     why = {"small_cnn": "no library"}
     report = run(Simulated(), ["mlp", "small_cnn"], ["mlp", "small_cnn"], base_impossible=why, head_impossible=why)
     assert (report.skipped, report.code) == (why, FINE) and "no library" in view.text(report)
+
+
+def test_what_loads_nothing_that_has_changed_is_not_timed(run: Callable[..., Report], tmp_path: Path) -> None:
+    connect = Simulated(head_s=1.2e-3, sources=["models/a.py", "models/b.py"])
+    report = run(
+        connect, ["mlp", "small_cnn"], ["mlp", "small_cnn"], head_differs=Difference(frozenset({"models/c.py"}), frozenset())
+    )
+    assert [row.judgement.verdict for row in report.rows] == [UNCHANGED, UNCHANGED]
+    assert (report.code, report.controls, report.distrust) == (FINE, [], [])
+    assert connect.made[0].sent == [], "the base would have said the same"
+    assert "2 cells unchanged" in view.text(report) and "2 unchanged" in view.summary(report)
+    assert ElementTree.fromstring(view.junit(report)).get("tests") == "2"
+    again = run(Simulated(), ["mlp", "small_cnn"], ["mlp", "small_cnn"], resume=True,
+                head_differs=Difference(frozenset({"models/c.py"}), frozenset()))  # fmt: skip
+    assert again.rows == report.rows
+
+
+@pytest.mark.parametrize(
+    ("sources", "differs"),
+    [
+        (["a.py", "b.py"], Difference(frozenset({"b.py"}), frozenset())),
+        (["a.py"], Difference(frozenset({"b.py"}), frozenset({"table.csv"}))),
+        (["a.py"], None),
+    ],
+    ids=["it loads what has changed", "it may read what has changed", "more than files may differ"],
+)
+def test_what_may_have_changed_is_timed(run: Callable[..., Report], sources: list[str], differs: Difference | None) -> None:
+    report = run(Simulated(head_s=1.2e-3, sources=sources), head_differs=differs)
+    assert report.rows[0].judgement.verdict == REGRESSED
+
+
+def test_what_loads_nothing_of_either_revision_is_not_compared(run: Callable[..., Report]) -> None:
+    """It would be the same net twice, and within noise whatever was changed."""
+    report = run(Simulated(sources=[]), head_differs=Difference(frozenset({"b.py"}), frozenset()))
+    assert (report.rows[0].judgement.verdict, report.code) == (INCOMPARABLE, COULD_NOT_TELL)
+    assert "loads nothing of the revision" in report.rows[0].judgement.reason
+
+
+def test_another_cell_under_the_same_name_is_timed(run: Callable[..., Report]) -> None:
+    """Its code is the same; what it is asked for is not."""
+    other = {"mlp": cell_of("mlp", batch=2)}
+    report = run(Simulated(), head_cells=other, head_differs=Difference(frozenset(), frozenset()))
+    assert report.rows[0].judgement.verdict == WITHIN_NOISE
+
+
+def test_what_ends_on_the_head_is_tried_on_the_base(run: Callable[..., Report]) -> None:
+    """Memory may have run out by chance."""
+    connect = Simulated(dies_at="agreement", ending=[Ended("failed", "RMS error 1"), Exited("cell")])
+    report = run(connect, head_differs=Difference(frozenset(), frozenset()))
+    assert report.rows[0].judgement.verdict == REGRESSED and connect.made[0].sent
 
 
 def test_a_gate_on_a_folder_that_holds_one_is_refused(run: Callable[..., Report]) -> None:
@@ -246,6 +303,8 @@ def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatc
     repository = tmp_path / "mine"
     repository.mkdir()
     (repository / "mynets.py").write_text(NETS)
+    (repository / "src").mkdir()
+    (repository / "src" / "others.py").write_text(NETS)
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one"]):
         subprocess.run(["git", "-C", str(repository), *command], check=True)
     again = "        for _ in range(4):\n            torch.relu(self.one(x.flatten(1)))\n        hidden ="
@@ -260,6 +319,7 @@ def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module, "CONFIRMING", (3, 4))
     selection = Selection("gate", {"model": ["mynets:make"], "image_size": [8], "runtime": ["eager"]})
     made = sides.make(sides.Asked(selection, ("HEAD", ".")), tmp_path / "sides", tmp_path / "cache", lambda text: None)
+    assert made[1].differs is not None and made[1].differs.files == {"files/mynets.py"}
     settings = Settings(cache=tmp_path / "cache")
     report = gate(*made, settings, tmp_path / "run", allowed=["size"], say=lambda text: None)  # it has more MACs, too
     (row,) = report.rows
@@ -267,3 +327,7 @@ def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatc
     assert row.changes == ["MACs 103,424 -> 496,640"]
     assert row.judgement.effect is not None and row.judgement.effect > 0.5
     assert "mynets:make" in row.name and "1 changed file" in report.head
+    another = Selection("gate", {**selection.axes, "model": ["others:make"]})
+    made = sides.make(sides.Asked(another, ("HEAD", ".")), tmp_path / "others", tmp_path / "cache", lambda text: None)
+    report = gate(*made, settings, tmp_path / "others-run", say=lambda text: None)
+    assert [row.judgement.verdict for row in report.rows] == [UNCHANGED], report

@@ -20,6 +20,7 @@ from plumbline.harness.verdicts.regression import (
     MISSING,
     NEW,
     REGRESSED,
+    UNCHANGED,
     WITHIN_NOISE,
 )
 from plumbline.harness.views import gate as words
@@ -40,7 +41,7 @@ from plumbline.harness.views.report.pictures.drawing import (
 )
 from plumbline.texts import number_of
 
-STYLES = {REGRESSED: 5, IMPROVED: 2, WITHIN_NOISE: 0, INCONCLUSIVE: 1, INCOMPARABLE: 3, MISSING: 6, NEW: 4}
+STYLES = {REGRESSED: 5, IMPROVED: 2, WITHIN_NOISE: 0, INCONCLUSIVE: 1, INCOMPARABLE: 3, MISSING: 6, NEW: 4, UNCHANGED: 7}
 WIDTH = 420
 NONE, EDGE, FOUND = "no change", "margin: less is no slowdown", f"{math.expm1(EFFECT):.0%} slower: promised to be found"
 # of a ratio, in steps that look alike on a logarithmic axis
