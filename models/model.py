@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -314,26 +315,30 @@ def _no_module(net: Any) -> str | None:
 
 
 class Registry:
-    """Models by name. A reference is `name` or `name+option=value+...`."""
+    """Models by name. A reference is `name` or `name+option=value+...`.
 
-    def __init__(self) -> None:
-        self._models: dict[str, Model] = {}
+    A file of a package has its models in `MODELS`, and is imported when one of them is asked for: so a cell depends on the file
+    of its own net alone, and a gate times no other ones.
+    """
 
-    def add(self, model: Model) -> Model:
-        """Register a model, and return it. Raises ValueError for a name that is taken or has other than a-z, 0-9 and _."""
-        if model.name in self._models:
-            raise ValueError(f"a model called {model.name!r} is registered already; names must differ")
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", model.name):
-            raise ValueError(f"model name {model.name!r}: lower case letters, digits and _ only, as it stands in test ids")
-        self._models[model.name] = model
-        return model
+    def __init__(self, package: str, files: Mapping[str, Sequence[str]]) -> None:
+        """Register the names that each file has. Raises ValueError for one that is taken or has other than a-z, 0-9 and _."""
+        self._package, self._files = package, files
+        self._file: dict[str, str] = {}
+        for file, names in files.items():
+            for name in names:
+                if name in self._file:
+                    raise ValueError(f"a model called {name!r} is registered already; names must differ")
+                if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                    raise ValueError(f"model name {name!r}: lower case letters, digits and _ only, as it stands in test ids")
+                self._file[name] = file
 
     def names(self) -> list[str]:
         """Return the names of all models, in alphabetical order."""
-        return sorted(self._models)
+        return sorted(self._file)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._models
+        return name in self._file
 
     def find(self, reference: str) -> Model:
         """Return the model of a reference, its options set.
@@ -341,12 +346,21 @@ class Registry:
         Raises `UnknownName` for a model, option or value that does not exist.
         """
         name, *settings = split(reference)
-        if name not in self._models:
+        if name not in self._file:
             raise UnknownName(
-                f"no model {name!r}{nearest(name, self._models)}; known: {', '.join(self.names())}; "
+                f"no model {name!r}{nearest(name, self._file)}; known: {', '.join(self.names())}; "
                 "others by timm:NAME, torchvision:NAME, package.module:CALLABLE, FILE.onnx or an entry point"
             )
-        return choose(self._models[name], settings)
+        return choose(self._models(self._file[name])[name], settings)
+
+    def _models(self, file: str) -> dict[str, Model]:
+        """Return the models of a file by name. Raises ValueError where it has others than were registered."""
+        found: dict[str, Model] = {model.name: model for model in import_module(f"{self._package}.{file}").MODELS}
+        if set(found) != set(self._files[file]):
+            raise ValueError(
+                f"{file}.py: expected the models {', '.join(self._files[file])}, as registered, got {', '.join(found)}"
+            )
+        return found
 
 
 def split(reference: str) -> list[str]:

@@ -1,28 +1,25 @@
-"""All models by name: a file an architecture, an entry of its `MODELS` a model. Imports no torch."""
+"""All models by name, with the file in architectures/ that has it in its `MODELS`. Imports no torch."""
 
 from __future__ import annotations
 
-from plumbline.models.architectures import (
-    alexnet,
-    detection,
-    mixer,
-    mlp,
-    mobilenet,
-    resnet,
-    resnet_cifar,
-    small_cnn,
-    squeezenet,
-    vgg,
-    vit,
-    vit_cifar,
-)
 from plumbline.models.model import Model, Registry
 from plumbline.models.sources import outside
 
-REGISTRY = Registry()
-for architecture in (mlp, small_cnn, alexnet, vgg, resnet_cifar, resnet, squeezenet, mobilenet, mixer, vit_cifar, vit, detection):
-    for entry in architecture.MODELS:
-        REGISTRY.add(entry)
+FILES = {
+    "mlp": ("mlp",),
+    "small_cnn": ("small_cnn",),
+    "alexnet": ("alexnet_cifar", "alexnet_cifar_residual"),
+    "vgg": ("vgg16",),
+    "resnet_cifar": ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
+    "resnet": ("resnet18", "resnet50"),
+    "squeezenet": ("squeezenet1_1",),
+    "mobilenet": ("mobilenetv1_025", "mobilenet_v2", "mobilenet_v3_large"),
+    "mixer": ("small_mixer", "mixer_s16", "mixer_m16", "mixer_b16"),
+    "vit_cifar": ("vit_cifar",),
+    "vit": ("vit_b_16", "vit_l_16", "vit_tiny", "vit_small"),
+    "detection": ("ssdlite320_mobilenet_v3_large",),
+}
+REGISTRY = Registry("plumbline.models.architectures", FILES)
 
 
 def kind_of(reference: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plumbline.files import NoCache, cache_folder
+from plumbline.files import NoCache, cache_folder, code_digest
 
 
 def test_without_a_home_the_variable_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -27,3 +27,17 @@ def test_a_home_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(NoCache, match=r"cannot be written to .*plumbline; set \$XDG_CACHE_HOME"):
         cache_folder()
+
+
+def test_the_digest_of_code_is_of_all_its_sources(tmp_path: Path) -> None:
+    """A kernel in C decides as much as Python does; a page about it does not."""
+    (tmp_path / "deep").mkdir()
+    seen = [code_digest(tmp_path)]
+    for name in ("deep/one.py", "deep/kernel.c"):
+        (tmp_path / name).write_text("one")
+        seen.append(code_digest(tmp_path))
+        (tmp_path / name).write_text("another")
+        seen.append(code_digest(tmp_path))
+    assert len(set(seen)) == 5
+    (tmp_path / "README.md").write_text("words")
+    assert code_digest(tmp_path) == seen[-1]

@@ -44,6 +44,6 @@ def code_digest(folder: Path) -> str:
     record names the code, and a floor holds their accuracy to account.
     """
     digest = hashlib.sha256()
-    for path in (*sorted(folder.rglob("*.py")), *sorted(SHARED.glob("*.py"))):
+    for path in (*sorted(folder.rglob("*.py")), *sorted(folder.rglob("*.c")), *sorted(SHARED.glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

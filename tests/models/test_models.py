@@ -10,8 +10,7 @@ import pytest
 from plumbline import UnknownName
 from plumbline.models import find
 from plumbline.models.model import Registry
-from plumbline.models.registry import REGISTRY
-from tests.records import replace
+from plumbline.models.registry import FILES, REGISTRY
 
 
 def test_importing_the_models_and_the_plugin_imports_no_torch() -> None:
@@ -45,12 +44,20 @@ def test_an_unknown_name_names_the_known_ones(reference: str, says: str) -> None
 
 
 def test_a_name_is_registered_once() -> None:
-    registry = Registry()
-    registry.add(find("mlp"))
     with pytest.raises(ValueError, match="registered already"):
-        registry.add(find("mlp"))
+        Registry("nets", {"one": ("mlp",), "two": ("cnn", "mlp")})
     with pytest.raises(ValueError, match="lower case"):
-        registry.add(replace(find("mlp"), name="My Net"))
+        Registry("nets", {"one": ("My Net",)})
+
+
+def test_a_file_has_the_models_that_are_registered() -> None:
+    for file, names in FILES.items():
+        for name in names:
+            assert REGISTRY.find(name).name == name, file
+    short = Registry("plumbline.models.architectures", {"vgg": ("vgg16",), "resnet": ("resnet18",)})
+    assert short.find("vgg16").name == "vgg16"
+    with pytest.raises(ValueError, match=r"resnet\.py: expected the models resnet18, as registered, got resnet18, resnet50"):
+        short.find("resnet18")
 
 
 def test_options_have_one_spelling() -> None:

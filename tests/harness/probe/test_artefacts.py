@@ -12,8 +12,10 @@ import torch
 from onnx import numpy_helper
 
 from plumbline.files import sha256
+from plumbline.harness import runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.probe import artefacts
 from plumbline.harness.probe.artefacts import _sound
 from plumbline.harness.session.client import PROBE, CellProbe, Connection
 from plumbline.harness.settings import Settings
@@ -38,6 +40,12 @@ def ask(tmp_path: Path, python: str) -> Iterator[Ask]:
     for server in servers:
         server.close()
     log.close()
+
+
+def test_a_choice_by_time_outlives_code_that_has_no_part_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artefacts, "code_digest", lambda folder: folder.name)
+    assert artefacts._code(runtimes.RUNTIMES["onnxruntime"]) == ["harness", "models"]
+    assert artefacts._code(runtimes.RUNTIMES["eager"])[1:] == ["compression"]
 
 
 @pytest.mark.slow
