@@ -1,12 +1,13 @@
 """How often `tox -e gate` finds a slowdown of 5 % that was planted in a branch of this project, and how often it is wrong.
 
-    tox -e trials -- FOLDER unchanged --runs 10     # a branch that adds a comment to what all cells load: all of them are timed
+    tox -e trials -- FOLDER unchanged --runs 10     # a branch that changes no file: nothing is timed
+    tox -e trials -- FOLDER comment --runs 10       # one more comment in what all cells load: all of them are timed
     tox -e trials -- FOLDER layer --runs 4          # extra work in a layer
     tox -e trials -- FOLDER adapter --runs 3        # in a runtime's adapter
     tox -e trials -- FOLDER dependency --runs 3     # in a package that a layer uses, of which the sides have two wheels
     tox -e trials -- FOLDER table                   # what became of all runs in FOLDER
 
-Each kind has a clone of this checkout with a base and a head. How much work is 5 % follows from what `unchanged` measured, so
+Each kind has a clone of this checkout with a base and a head. How much work is 5 % follows from what `comment` measured, so
 that comes first. Each run is kept in FOLDER, and counted by `table`, also those of earlier days.
 """
 
@@ -25,7 +26,7 @@ from typing import NamedTuple
 from plumbline.harness import messages, timing
 from plumbline.harness.statistics import wilson_interval
 from plumbline.harness.studies.gate import COULD_NOT_TELL, REPORT, Report
-from plumbline.harness.verdicts.regression import INCONCLUSIVE, REGRESSED, Judgement
+from plumbline.harness.verdicts.regression import INCONCLUSIVE, REGRESSED, UNCHANGED, Judgement
 from plumbline.harness.views.table import NOTHING, tabulated
 
 SHARE = 0.05
@@ -71,13 +72,18 @@ class Clone:
     def commit(self, words: str, branch: str) -> None:
         """Commit everything on a branch."""
         self._git("checkout", "--quiet", "-B", branch)
-        self._git("-c", "user.name=trial", "-c", "user.email=trial@localhost", "commit", "--quiet", "-am", words)
+        self._git("-c", "user.name=trial", "-c", "user.email=trial@localhost", "commit", "--quiet", "--allow-empty", "-am", words)
 
     def _git(self, *arguments: str, at: Path | None = None) -> None:
         subprocess.run(["git", *arguments], cwd=at or self.folder, check=True)
 
 
 def unchanged(clone: Clone, known: dict[str, float]) -> None:
+    """Commit nothing."""
+    clone.commit("nothing", "head")
+
+
+def comment(clone: Clone, known: dict[str, float]) -> None:
     """Add a comment to a file that all cells load."""
     clone.append(EVERYONES, "# nothing\n")
     clone.commit("a comment", "head")
@@ -109,6 +115,7 @@ def dependency(clone: Clone, known: dict[str, float]) -> None:
 
 KINDS: dict[str, tuple[Callable[[Clone, dict[str, float]], None], str | None]] = {
     "unchanged": (unchanged, None),
+    "comment": (comment, None),
     "layer": (layer, LAYER_CELL),
     "adapter": (adapter, ADAPTER_CELL),
     "dependency": (dependency, LAYER_CELL),
@@ -133,9 +140,7 @@ def _wheel(folder: Path, version: int, count: int) -> None:
 def _count(known: dict[str, float], cell: str) -> int:
     """Return how many steps of a loop are SHARE of a cell's inference."""
     if (seconds := next((found for name, found in known.items() if name.startswith(cell)), None)) is None:
-        raise SystemExit(
-            f"expected a run of `unchanged` that timed {cell}, got {', '.join(known) or 'none'}; run `unchanged` first"
-        )
+        raise SystemExit(f"expected a run of `comment` that timed {cell}, got {', '.join(known) or 'none'}; run `comment` first")
     steps = 1_000_000
 
     def loop() -> None:
@@ -151,9 +156,9 @@ def reports(folder: Path, kind: str) -> list[Report]:
 
 
 def known_s(folder: Path) -> dict[str, float]:
-    """Return the median inference of each cell in the runs of `unchanged`, in seconds."""
+    """Return the median inference of each cell in the runs of `comment`, in seconds."""
     found: dict[str, list[float]] = {}
-    for report in reports(folder, "unchanged"):
+    for report in reports(folder, "comment"):
         for row in report.rows:
             if row.base_s is not None:
                 found.setdefault(row.name, []).append(row.base_s)
@@ -200,13 +205,14 @@ class Trial(NamedTuple):
 
     def row(self, *first: object) -> list[str]:
         effect = self.planted.effect if self.planted else None
-        unsure = sum(row.judgement.verdict == INCONCLUSIVE for row in self.report.rows)
+        timed = [row for row in self.report.rows if row.judgement.verdict != UNCHANGED]
+        unsure = sum(row.judgement.verdict == INCONCLUSIVE for row in timed)
         minutes = [f"{seconds / 60:.1f}" for seconds in (self.report.planned_s, self.report.timed_s, self.report.seconds)]
         return [
             *map(str, (*first, self.report.code)),
             self.planted.verdict if self.planted else NOTHING,
             NOTHING if effect is None else f"{effect:+.1%}",
-            f"{unsure} of {len(self.report.rows)}",
+            f"{unsure} of {len(timed)}",
             "; ".join(self.by_mistake) or NOTHING,
             *minutes,
             "; ".join(self.report.distrust) or NOTHING,
@@ -219,7 +225,7 @@ HEADS = [
     "code",
     "planted",
     "shown",
-    "inconclusive",
+    "inconclusive of timed",
     "red by mistake",
     "planned, min",
     "took",
@@ -232,7 +238,7 @@ def trials(folder: Path, kind: str) -> list[Trial]:
     """Return what became of the runs of a kind."""
     cell = KINDS[kind][1]
     # the planted work is in other cells of that net or runtime, too, by another share: no word about those
-    touched = re.compile({"unchanged": "$^", "adapter": "-onnxruntime-"}.get(kind, "^resnet20-.*-eager-"))
+    touched = re.compile({"unchanged": "$^", "comment": "$^", "adapter": "-onnxruntime-"}.get(kind, "^resnet20-.*-eager-"))
     found = []
     for report in reports(folder, kind):
         judged = {row.name: row.judgement for row in report.rows}
