@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Protocol
 
 from msgspec import Struct
@@ -109,6 +110,11 @@ def _reserve(pairs: Pairs) -> float:
     return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * CONFIRMING[0]
 
 
+def _confirming_s(names: Sequence[str], pairs: Pairs, spread: Spread, found: dict[str, Evidence]) -> float:
+    """Return the seconds that fresh pairs of these cells take, in the passes in which controls are taken."""
+    return sum(regression.pairs_to_confirm(found[name].screen, len(names), spread) * pairs.cost(name) for name in names)
+
+
 def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
     """Return the cells whose first look the budget pays for; those whose pairs are the longest are given up first."""
     missing = {name: max(0, LOOKS[0] - len(found[name].screen)) for name in names}
@@ -137,8 +143,11 @@ def _screened(
                 active = [name for name in active if name not in too_long]
                 if not (wanted := paid):
                     break
-            elif pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + _reserve(pairs) > until:
-                return active, spread, too_long
+            else:  # another look at those that are slower, as it seems, would only put off what convicts them
+                slower = [name for name in active if fmean(found[name].screen) >= EFFECT]
+                later = _reserve(pairs) + _confirming_s(slower, pairs, spread, found)
+                if pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + later > until:
+                    return active, spread, too_long
             pairs.renew(SCREEN)
             chance.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
             for number, name in enumerate(wanted):

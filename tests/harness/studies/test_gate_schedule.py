@@ -69,6 +69,15 @@ def test_a_budget_is_kept_and_what_was_given_up_is_named() -> None:
     assert all(len(outcome.evidence[name].confirm) >= regression.CONFIRMING[0] for name in CONTROLS)
 
 
+def test_what_seems_to_be_slower_is_confirmed_and_not_looked_at_again() -> None:
+    """The budget pays for two pairs of each cell, for the controls and for the six that confirm one; not for a third look."""
+    pairs = Resampled(pool(0.004), 6, {"cell 3": 0.1}, random.Random(0))
+    until = SECONDS * (6 * 2 + 3 * 6 + 6.5)
+    outcome = schedule.run(pairs.names, pairs, chance=random.Random(0), until=until)
+    assert (len(outcome.evidence["cell 3"].screen), outcome.given_up) == (2, [])
+    assert regression.judge(outcome.evidence, outcome.spread, CONTROLS)["cell 3"].verdict == REGRESSED
+
+
 def test_the_longest_cells_are_given_up_first() -> None:
     short = pool(0.01)
     short.seconds["kind 7"] = 30.0
