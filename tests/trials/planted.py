@@ -182,7 +182,10 @@ def run(folder: Path, kind: str, runs: int, options: list[str]) -> None:
 
 
 class Trial(NamedTuple):
-    """What became of a run: of the cell in which 5 % was planted (None: in none), and of those that it left alone."""
+    """What became of a run: of a cell in which work was planted (None: in none), and of those that it left alone.
+
+    The cell is the first of those with the work that regressed, else that of which the work is 5 %: a budget may pay for some.
+    """
 
     report: Report
     planted: Judgement | None
@@ -237,14 +240,15 @@ HEADS = [
 def trials(folder: Path, kind: str) -> list[Trial]:
     """Return what became of the runs of a kind."""
     cell = KINDS[kind][1]
-    # the planted work is in other cells of that net or runtime, too, by another share: no word about those
+    # the planted work is in other cells of that net or runtime, too, by another share
     touched = re.compile({"unchanged": "$^", "comment": "$^", "adapter": "-onnxruntime-"}.get(kind, "^resnet20-.*-eager-"))
     found = []
     for report in reports(folder, kind):
         judged = {row.name: row.judgement for row in report.rows}
-        planted = next((one for name, one in judged.items() if cell and name.startswith(cell)), None)
-        red = [name for name, one in judged.items() if one.verdict == REGRESSED and not touched.search(name)]
-        found.append(Trial(report, planted, red))
+        usual = next((one for name, one in judged.items() if cell and name.startswith(cell)), None)
+        red = [name for name, one in judged.items() if one.verdict == REGRESSED]
+        planted = next((judged[name] for name in red if touched.search(name)), usual)
+        found.append(Trial(report, planted, [name for name in red if not touched.search(name)]))
     return found
 
 
