@@ -116,8 +116,8 @@ def _cells(measured: Sequence[Row], most: int) -> str:
             "n-th of the others. CSV and Parquet have all."
         )
     doubt = (
-        "±: 95 % interval of the median, a range where that is wide. !: disturbed, or not that of the net alone. p90: upper "
-        "bound at 99 %. ≤: at most."
+        "±: 95 % interval of the median, a range where that is wide. !: disturbed, or not that of the net alone. *: emulated, as "
+        "the processor lacks this arithmetic. ~: the warm-up did not become steady. p90: upper bound at 99 %. ≤: at most."
     )
     return "\n\n".join(["### Cells", *words, _tabulated(rows, heads, heads[: len(axes)]), doubt])
 

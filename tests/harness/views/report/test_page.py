@@ -166,6 +166,8 @@ def test_a_vague_median_is_shown_as_a_range_and_an_upper_bound_as_one() -> None:
     assert page.shown(row, "latency_s").text == "1.23"
     vague = replace(row, vague=True, latency_low_s=1e-3, latency_high_s=2e-3, disturbed="by others")
     assert page.shown(vague, "latency_s") == page.Shown("1–2!", 1.234e-3)
+    assert page.shown(replace(row, emulated=True, steady=False), "latency_s").text == "1.23*"
+    assert page.shown(replace(row, steady=False), "latency_s").text == "1.23~"
     known = replace(row, latency_low_s=1.2e-3, latency_high_s=1.3e-3)
     assert page.shown(known, "latency_s").doubt == "±4.1%"
     assert page.shown(replace(row, inference_bytes=2**20, inference_is_bound=True), "inference_bytes").text == "≤1"
