@@ -133,6 +133,12 @@ class Row(Struct, frozen=True, kw_only=True):
         """Whether it passed its checks and was timed: only then can it be chosen."""
         return self.outcome == OK and self.latency_s is not None
 
+    @property
+    def latency_marks(self) -> str:
+        """What is said behind its latency: `~` no steady warm-up, `*` emulated, `!` disturbed or with a remark."""
+        marks = {"~": self.steady is False and not self.emulated, "*": self.emulated, "!": self.disturbed or self.remarks}
+        return "".join(mark for mark, holds in marks.items() if holds)
+
 
 def row_of(record: Record, key: str) -> Row:
     """Flatten a record; `key` names it."""

@@ -219,8 +219,8 @@ MARKS = {
 
 
 def _marks(row: Row) -> str:
-    there = (row.emulated, bool(row.disturbed or row.remarks), row.energy_is_estimate, row.steady is False and not row.emulated)
-    return "".join(mark for mark, holds in zip(MARKS, there) if holds)
+    there = row.latency_marks + ("≈" if row.energy_is_estimate else "")
+    return "".join(mark for mark in MARKS if mark in there)
 
 
 def _against(row: Row) -> str:

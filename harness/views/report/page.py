@@ -218,9 +218,7 @@ def shown(row: Row, name: str) -> Shown:
         else:
             doubt = f"±{(row.latency_high_s - row.latency_low_s) / 2 / value:.1%}"
     if name == "latency_s":
-        unsteady = row.steady is False and not row.emulated
-        marks = {"~": unsteady, "*": row.emulated, "!": row.disturbed or row.remarks}
-        text += "".join(mark for mark, holds in marks.items() if holds)
+        text += row.latency_marks
     if name == "top1" and row.top1_low is not None and row.top1_high is not None:
         text = f"{value / scale:.2f}"
         doubt = f"{row.top1_low / scale:.1f}–{row.top1_high / scale:.1f} of {row.images}"
