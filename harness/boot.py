@@ -1,4 +1,4 @@
-"""The command that starts a probe on this machine."""
+"""The command that starts a probe on this machine, and what of other packages a probe imports first."""
 
 from __future__ import annotations
 
@@ -12,3 +12,7 @@ BOOT = (
     "import sys; sys.path[:] = filter(None, sys.path); "
     "from plumbline.harness.probe import server; sys.exit(server.main([sys.argv.pop(1) for _ in sys.argv[1:]]))",
 )
+# Imported before the first fork, always the same, so that every process starts from the same memory.
+PRELOAD = (
+    "torchvision.transforms.v2", "timm", "sklearn.datasets", "sklearn.model_selection", "ptflops", "safetensors.torch",
+)  # fmt: skip

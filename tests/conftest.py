@@ -21,7 +21,7 @@ from plumbline.harness.session.session import REPOSITORY
 from plumbline.harness.settings import Settings
 from plumbline.harness.target import HERE
 from plumbline.process_state import ProcessState
-from tests.nursery import Nursery
+from tests.nursery import nursery
 
 
 def take_cores() -> None:
@@ -69,9 +69,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     base = tmp_path_factory.getbasetemp()  # under `pytest -n` the parent is one for all workers
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     shared.mkdir(exist_ok=True)
-    nursery = Nursery(tmp_path_factory.mktemp("nursery"), shared)
-    yield str(nursery.python)
-    nursery.close()
+    started = nursery(tmp_path_factory.mktemp("nursery"), shared)
+    yield str(started.python)
+    started.close()
 
 
 @pytest.fixture

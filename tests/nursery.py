@@ -1,115 +1,41 @@
-"""Pythons that start at once: forks of one process that has imported what all of them import.
+"""The nursery of the tests: its process has also imported plumbline, what pytest needs, and a compiler that is ready.
 
-A probe imports torch for ten seconds of a processor, and a test of a session starts one or two. `Nursery.python` is an
-executable that takes the arguments of an ordinary Python and behaves like one, with its own folder, environment, files
-and exit code; its work is done by a fork of the nursery's process. What is not asked for as `-c` or `-m`, or with other
-variables that an interpreter or a library reads when it is loaded, is done by an ordinary Python.
-
-What such a process has imported says nothing; tests of that, and of how processes end, start an ordinary one.
+What a process of it has imported says nothing; tests of that, and of how processes end, start an ordinary Python.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import json
 import os
-import runpy
-import select
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-READ_WHEN_LOADED = ("ATEN_", "CUDA_", "CXX", "GOMP_", "KMP_", "LD_", "MKL_", "OMP_", "ONEDNN_", "PYTHON", "TORCH_")
-# Of these, what a fork can take up or does without, and what scikit-learn sets in whoever imports it.
-KEPT = ("PYTHONPATH", "PYTHONUNBUFFERED", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+from plumbline.harness.boot import PRELOAD
+from plumbline.harness.nursery import SCRIPT, Nursery, serve
+
 PROBE = "plumbline.harness.probe"
-IMPORTED = ("pytest", "tabulate", "psutil", "filelock", f"{PROBE}.server", f"{PROBE}.subject", f"{PROBE}.counts")
+IMPORTED = ("pytest", "tabulate", "psutil", "filelock", f"{PROBE}.server", f"{PROBE}.subject", f"{PROBE}.counts", *PRELOAD)
 INDUCTOR = ("torch._inductor.codecache", "torch._inductor.compile_fx")  # and what compiles imports it for three seconds
 
-# Runs in a Python without site-packages: 0.03 s. {real}, {address} and {loaded} are filled in.
-LAUNCHER = """#!{real} -IS
-import json, os, signal, socket, sys
-loaded = {{key: value for key, value in os.environ.items() if key.startswith({prefixes!r}) and key not in {kept!r}}}
-if loaded != {loaded!r} or sys.argv[1:2] not in (["-c"], ["-m"]):
-    os.execv({real!r}, [{real!r}, *sys.argv[1:]])
-nursery = socket.socket(socket.AF_UNIX)
-nursery.connect({address!r})
-told = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode("utf-8", "surrogateescape")
-socket.send_fds(nursery, [len(told).to_bytes(8, "big")], [0, 1, 2])
-nursery.sendall(told)
-answers = nursery.makefile("rb")
-pid = int(answers.readline())
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda number, _: os.kill(pid, number))
-code = int(answers.readline() or b"1")
-if code < 0:
-    if -code not in (signal.SIGKILL, signal.SIGSTOP):
-        signal.signal(-code, signal.SIG_DFL)
-    os.kill(os.getpid(), -code)
-sys.exit(code)
-"""
+
+def nursery(folder: Path, shared: Path) -> Nursery:
+    """Start it; `shared` is the folder in which all nurseries of a run keep what inductor has made."""
+    return Nursery(folder, [str(shared), *IMPORTED], command=("-c", SCRIPT, __file__))
 
 
-class Nursery:
-    """The process and its executable, in a folder of their own; `close` ends it and all that it has started."""
-
-    def __init__(self, folder: Path, shared: Path) -> None:
-        address, self.python = folder / "nursery", folder / "python"
-        loaded = {key: value for key, value in os.environ.items() if key.startswith(READ_WHEN_LOADED) and key not in KEPT}
-        filled = LAUNCHER.format(real=sys.executable, address=str(address), prefixes=READ_WHEN_LOADED, kept=KEPT, loaded=loaded)
-        self.python.write_text(filled)
-        self.python.chmod(0o700)
-        command = [sys.executable, "-m", "tests.nursery", str(address), str(self.python), str(shared)]
-        environment = {key: value for key, value in os.environ.items() if key not in KEPT}
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"the nursery did not start: exit code {self._process.wait()}")
-
-    def close(self) -> None:
-        """By a signal: its input has no end while a fork of the tests' process, which no test has waited for, holds the pipe."""
-        self._process.terminate()
-        self._process.communicate()
-
-
-def serve(address: str, python: str, shared: str) -> None:
-    """Fork an attendant for each launcher that comes, until the pipe to the tests is closed.
+def main(address: str, python: str, shared: str, *modules: str) -> None:
+    """Serve with a compiler that is ready.
 
     Torch's inductor translates its headers beforehand, 20 s of a processor for each kind of program, and keeps what comes of
-    it below the folder of temporary files that it finds when it is imported: the `shared` one, whatever a probe's is.
+    it below the folder of temporary files that it finds when it is imported: the shared one, whatever a probe's is.
     """
-    sys.executable = python  # what is started from here starts at once, too
-    for name in IMPORTED:
-        import_module(name)
-    for name in sys.modules[f"{PROBE}.server"].PRELOAD:
-        import_module(name)
     tempfile.tempdir = shared
     for name in INDUCTOR:
         import_module(name)
     tempfile.tempdir = None
     check_vectors_in(shared)
-    gc.freeze()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
-    listener.listen(64)
-    print("ready", flush=True)
-    while 0 not in select.select([listener.fileno(), 0], [], [])[0]:
-        connection, _ = listener.accept()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:  # attendants that have ended
-                pass
-        if os.fork() == 0:
-            listener.close()
-            attend(connection)
-        connection.close()
+    serve(address, python, *modules)
 
 
 def check_vectors_in(folder: str) -> None:
@@ -131,77 +57,6 @@ def check_vectors_in(folder: str) -> None:
     VecISA.check_build = kept  # type: ignore[assignment,method-assign]
 
 
-def attend(connection: socket.socket) -> None:
-    """Fork the worker; tell its launcher how it ends, and end it when the launcher is gone."""
-    _end_with_parent(signal.SIGKILL)
-    os.setsid()
-    length, files, _, _ = socket.recv_fds(connection, 8, 3)
-    told = b""
-    while len(told) < int.from_bytes(length, "big"):
-        told += connection.recv(1 << 16)
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    signal.set_wakeup_fd(write)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    worker = os.fork()
-    if worker == 0:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _end_with_parent(signal.SIGKILL)
-        connection.close()
-        for end in (read, write):
-            os.close(end)
-        for number, file in enumerate(files):
-            os.dup2(file, number)
-            os.close(file)
-        os._exit(work(*json.loads(told.decode("utf-8", "surrogateescape"))))
-    for file in files:
-        os.close(file)
-    connection.sendall(b"%d\n" % worker)
-    if connection.fileno() in select.select([connection.fileno(), read], [], [])[0]:
-        os.kill(worker, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
-    with contextlib.suppress(OSError):  # the launcher is gone
-        connection.sendall(b"%d\n" % code)
-    os._exit(0)
-
-
-def work(arguments: list[str], folder: str, environment: dict[str, str]) -> int:
-    """What Python does with these arguments. Returns the exit code."""
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    # those of before have looked at other files, and still think that they can seek in them
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
-    kind, name, *rest = arguments
-    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = [folder if kind == "-m" else "", *paths, *sys.path[1:]]
-    code: Any = 0
-    try:
-        if kind == "-m":
-            sys.argv = [name, *rest]
-            runpy.run_module(name, run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = ["-c", *rest]
-            exec(compile(name, "<string>", "exec"), {"__name__": "__main__"})
-    except SystemExit as end:
-        code = end.code
-    except BaseException:  # noqa: BLE001 - the process boundary: what an interpreter does
-        traceback.print_exc()
-        code = 1
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    return code if isinstance(code, int) else int(code is not None)
-
-
-def _end_with_parent(by: signal.Signals) -> None:
-    from plumbline.harness.probe.process import die_with_parent
-
-    die_with_parent(by)
-
-
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    main(*sys.argv[1:])
     os._exit(0)

@@ -182,8 +182,16 @@ def run_job(task: Task, channel: Channel) -> int:
             os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # TensorRT takes it unasked
     code = report_failure(partial(JOBS[task.job], task, channel), channel)
     if task.job != "cell":  # which is asked
-        sources.note(task.folder)
+        sources.note(task.folder, _noted_as(task))
     return code
+
+
+def _noted_as(task: Task) -> str:
+    if task.job != "artefact":
+        return task.job
+    from plumbline.harness.probe import artefacts
+
+    return artefacts.name(task.cell)  # others of the same model have theirs in the same folder
 
 
 def report_failure(work: Callable[[], None], channel: Channel) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 
 from plumbline.harness.machine import oom_kills
 from plumbline.harness.messages import Exited
+from plumbline.harness.nursery import die_with_parent
 from plumbline.harness.probe.memory import maximum_resident_bytes
 
 HANG_UP = getattr(select, "POLLRDHUP", 0)  # a socket's other end is closed, as POLLHUP says of a pipe's
@@ -221,14 +222,6 @@ def _ending(job: str, code: int, timed_out: bool, memory_ran_out: bool, seconds:
         peak_bytes,
         seconds,
     )
-
-
-def die_with_parent(by: signal.Signals) -> None:
-    """Linux: have the kernel send this signal when the parent dies, so that nothing is left to disturb the next session."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, by)  # PR_SET_PDEATHSIG
 
 
 def _be_the_first_to_be_killed_for_memory() -> None:

@@ -40,7 +40,7 @@ from msgspec.structs import replace
 
 from plumbline import PlumblineError, UnknownName, entry_points, models
 from plumbline.harness import environment, faces, machine, messages, runtimes
-from plumbline.harness.boot import BOOT
+from plumbline.harness.boot import BOOT, PRELOAD
 from plumbline.harness.cell import Cell
 from plumbline.harness.lock import Busy as Occupied
 from plumbline.harness.lock import lock_machine
@@ -60,22 +60,18 @@ from plumbline.harness.messages import (
     Request,
     Train,
 )
+from plumbline.harness.nursery import die_with_parent
 from plumbline.harness.outcomes import FAILED, UNAVAILABLE, CellEnded
 from plumbline.harness.probe.channel import Channel
 from plumbline.harness.probe.cooling import Cooling
 from plumbline.harness.probe.jobs import Task, run_job, trial_name
-from plumbline.harness.probe.process import Branch, die_with_parent, run_forked, run_spawned
+from plumbline.harness.probe.process import Branch, run_forked, run_spawned
 from plumbline.harness.readings import Readings, value_of
 from plumbline.harness.runtimes import board
 from plumbline.harness.runtimes.board import Board
 from plumbline.harness.settings import NoFolder, Settings, folders
 from plumbline.models import DENSE
 
-# Imported before the first fork, always the same, so that every process starts from the same memory.
-PRELOAD = (
-    "torchvision.transforms.v2", "timm", "sklearn.datasets", "sklearn.model_selection", "ptflops", "safetensors.torch",
-    "plumbline.harness.probe.subject",
-)  # fmt: skip
 ROOM_BYTES = 4 << 30  # that a disk shall have for the next variant
 UNLIMITED = ("train", "compress")  # jobs that take as long as they take
 
@@ -93,7 +89,7 @@ class Server:
         """Say hello, then serve until the end of the stream."""
         software = _software()
         here = machine.fingerprint(software) if self._agent is None else self._agent.machine(software["torch"])
-        for name in PRELOAD:
+        for name in (*PRELOAD, "plumbline.harness.probe.subject"):
             import_module(name)
         entry_points.look_up()  # what other packages bring
         gc.freeze()  # what is here now is never garbage; looking through it took 0.15 s a collection
@@ -207,7 +203,7 @@ class Server:
         if not self._fork:
             pipe = (self._channel.read_end, self._channel.write_end)
             return run_spawned([*BOOT, "--job", messages.encode(task).decode()], task.job, pipe, limit)
-        if task.job == "artefact":
+        if task.job == "artefact" and _imports_to_build(task):
             return self._builder.run(task, task.job, limit)
         return run_forked(partial(run_job, task, self._channel), task.job, limit, self._channel.read_end)
 
@@ -232,6 +228,12 @@ _SERVED: dict[type, Callable[[Server, Any], None]] = {
 def clock_s() -> float:
     """Return what the clock of this machine says. It names moments to people; durations are of another one."""
     return datetime.now(timezone.utc).timestamp()
+
+
+def _imports_to_build(task: Task) -> bool:
+    """Whether its runtime imports something to build. Where not, the job is forked from here, without what others imported."""
+    kinds = runtimes.find(task.cell.runtime).adapter.mro()
+    return any("prepare_to_build" in vars(kind) for kind in kinds[: kinds.index(runtimes.Runtime)])
 
 
 def _prepare_to_build(task: Task) -> None:

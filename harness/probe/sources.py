@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from plumbline.harness.environment import TREE
 
-NOTE = "sources.txt"  # in the folder of a cell's model: what the jobs before the cell's process have loaded
+ENDING = ".sources"  # of files in the folder of a cell's model: what each of the jobs before the cell's process has loaded
 
 
 def loaded(tree: Path, more: Iterable[str | Path] = ()) -> set[str]:
@@ -21,13 +21,17 @@ def loaded(tree: Path, more: Iterable[str | Path] = ()) -> set[str]:
     return {path.removeprefix(root) for path in found for root in roots if path.startswith(root)}
 
 
-def note(folder: Path) -> None:
-    """Note in a folder what this process has loaded of a revision; where a session runs no revision, nothing."""
+def note(folder: Path, job: str) -> None:
+    """Note in a folder what this process, which did a job, has loaded of a revision; in a session without revisions nothing."""
     if TREE in os.environ:
-        (folder / NOTE).write_text("\n".join(of_cell(folder)))
+        (folder / f"{job}{ENDING}").write_text("\n".join(sorted(loaded(Path(os.environ[TREE])))))
 
 
-def of_cell(folder: Path, *more: str | Path) -> list[str]:
-    """Return what this process and the jobs before it have loaded of a revision, from its folder; of `more`, what lies there."""
-    noted = (folder / NOTE).read_text().splitlines() if (folder / NOTE).exists() else []
+def of_cell(folder: Path, jobs: Collection[str], *more: str | Path) -> list[str]:
+    """Return what this process and the jobs before it have loaded of a revision, from its folder; of `more`, what lies there.
+
+    The other cells of a model have jobs in the same folder, which say nothing of this one.
+    """
+    files = [folder / f"{job}{ENDING}" for job in jobs]
+    noted = [line for file in files if file.exists() for line in file.read_text().splitlines()]
     return sorted({*noted, *loaded(Path(os.environ[TREE]), more)})

@@ -366,7 +366,8 @@ class Subject:
 
     def sources(self) -> list[str]:
         """Return the files of the revision that the cell has loaded."""
-        return sources.of_cell(self._folder, *filter(None, [self._model.file]))
+        jobs = ("count", "reference", "parent", artefacts.name(self._cell))
+        return sources.of_cell(self._folder, jobs, *filter(None, [self._model.file]))
 
     def memory(self) -> Readings:
         """Read what the process holds, and under a high-water mark what one more inference needs beyond that.

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import Distribution, distributions, requires
 from pathlib import Path
+from typing import Any
 
 from plumbline import PlumblineError
 from plumbline.files import sha256
@@ -35,13 +37,17 @@ def needed(files: Path) -> str:
     """Return what the files of a project say of the packages that it needs; two sides with the same text share an environment."""
     found = {name: (files / name).read_text(errors="replace") for name in (*NEEDED, *HELD) if (files / name).is_file()}
     if "pyproject.toml" in found:  # its version and the settings of its tools change often, and mean nothing here
-        try:
-            project = tomllib.loads(found["pyproject.toml"]).get("project", {})
-        except tomllib.TOMLDecodeError:
-            project = {"text": found["pyproject.toml"]}
+        project = _project(found["pyproject.toml"])
         keys = ("requires-python", "dependencies", "optional-dependencies", "text")
         found["pyproject.toml"] = json.dumps({key: project.get(key) for key in keys})
     return json.dumps(found)
+
+
+def _project(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text).get("project", {})
+    except tomllib.TOMLDecodeError:
+        return {"text": text}
 
 
 def running(more: Sequence[str], cache: Path, say: Callable[[str], None]) -> str:
@@ -62,8 +68,16 @@ def of_project(files: Path, more: Sequence[str], cache: Path, say: Callable[[str
             arguments += ["--requirements", str(files / name)]
             break
     arguments += [part for name in HELD if (files / name).is_file() for part in ("--constraints", str(files / name))]
-    ours = [text for text in requires(OURS) or () if "extra ==" not in text]
+    own: set[str] = set()
+    if (files / "pyproject.toml").is_file() and (project := _project((files / "pyproject.toml").read_text())).get("name") == OURS:
+        own = set(map(_name, project.get("dependencies", [])))  # another revision of plumbline may need another version
+    ours = [text for text in requires(OURS) or () if "extra ==" not in text and _name(text) not in own]
     return _made(ours, arguments, more, cache, say, needed(files))
+
+
+def _name(requirement: str) -> str:
+    """Return the normalised name in a requirement (PEP 503 and 508)."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0]).lower()
 
 
 def _pinned(found: Distribution) -> str | None:

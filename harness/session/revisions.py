@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Sequence
+from copy import copy
 from filecmp import cmp
 from pathlib import Path
 
@@ -60,15 +61,21 @@ class Tree(Here):
         self, folder: Path, path: Sequence[Path], python: str, matrix: Path | None = None, root: Path | None = None
     ) -> None:
         super().__init__()
-        self.matrix, self.root = matrix, root
+        self.matrix, self.root, self.python = matrix, root, python
         search = os.pathsep.join([*map(str, path), *filter(None, [os.environ.get("PYTHONPATH", "")])])
         told = [] if root is None else [f"{TREE}={root}"]
-        self._python = ("sh", "-c", IN_FOLDER, "sh", str(folder), "env", f"PYTHONPATH={search}", *told, python)
-        self.command = (*self._python, *BOOT[1:])
+        self._before = ("sh", "-c", IN_FOLDER, "sh", str(folder), "env", f"PYTHONPATH={search}", *told)
+        self.command = (*self._before, python, *BOOT[1:])
+
+    def started_by(self, python: str) -> Tree:
+        """Return the same side with another executable for its Python, as that of a nursery."""
+        found = copy(self)
+        found.command = (*self._before, python, *BOOT[1:])
+        return found
 
     def select(self, asked: Selection) -> Selected:
         """Ask which cells this side has. Raises BadRevision where it cannot say."""
-        command = [*self._python, "-c", SELECT, messages.encode(asked).decode()]
+        command = [*self._before, self.python, "-c", SELECT, messages.encode(asked).decode()]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
         try:
             found = messages.decode(done.stdout.strip().rpartition(b"\n")[2], Selected)

@@ -9,6 +9,7 @@ suite: two cells with the same code on both sides, and one that is slowed down b
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,20 +22,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from plumbline import PlumblineError
-from plumbline.harness import messages
+from plumbline.harness import environment, messages
+from plumbline.harness.boot import PRELOAD
 from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import here
+from plumbline.harness.nursery import Nursery
 from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED
 from plumbline.harness.session.client import Connection
 from plumbline.harness.session.places import Place
-from plumbline.harness.session.revisions import Difference
+from plumbline.harness.session.revisions import Difference, Tree
 from plumbline.harness.session.session import needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies.gate import exact, schedule
 from plumbline.harness.studies.gate.exact import Facts
 from plumbline.harness.studies.gate.processes import BrokenSide, Contestant, Entry, Processes, Sides
 from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER, Outcome
-from plumbline.harness.studies.gate.sides import BASE, HEAD, Side
+from plumbline.harness.studies.gate.sides import BASE, HEAD, TWIN, Side
 from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.regression import (
     IMPROVED,
@@ -199,9 +202,25 @@ def ready(
         stack.callback(lock_machine(wait_s, holder()).release)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-gate-")))
         log = stack.enter_context((journal.parent / "probe.log").open("ab"))
-        probes = Sides(base.place, head.place, twin, partial(Connection, log), scratch, progress)
+        places = started_at_once({BASE: base.place, HEAD: head.place, TWIN: twin}, scratch, stack)
+        probes = Sides(places, partial(Connection, log), scratch, progress)
         stack.callback(probes.close)
         yield probes, Processes(probes, settings, cells, stack.enter_context(journal.open("ab")))
+
+
+def started_at_once(places: Mapping[str, Place], folder: Path, stack: ExitStack) -> Mapping[str, Place]:
+    """Return the places with one nursery for all of their probes, where these have one Python here; else as they are.
+
+    So the memory of the libraries is, page by page, the same on both sides: pairs of the same code differ by half
+    (docs/results/gate.md), and a probe takes less than a second to start.
+    """
+    trees = {name: place for name, place in places.items() if isinstance(place, Tree)}
+    pythons = {tree.python for tree in trees.values()}
+    if trees.keys() != places.keys() or len(pythons) > 1 or not hasattr(os, "fork"):
+        return places
+    nursery = Nursery(folder, PRELOAD, pythons.pop(), environment.passed_on(os.environ))
+    stack.callback(nursery.close)
+    return {name: tree.started_by(str(nursery.python)) for name, tree in trees.items()}
 
 
 def _earlier_spread(cache: Path) -> regression.Spread:

@@ -37,7 +37,7 @@ KNOWN = 0.011  # standard error of the effect in one order, as its rounds show i
 BLOCK_S = 0.015  # of the timed inferences of a turn
 CALLS = 1000  # of them at most
 SLOWED = 0.05
-RENEWAL_S = 6.0  # before it is known
+RENEWAL_S = 2.0  # before it is known
 CHECKED_S = 0.3  # of a process, beside what its net takes to be built: it is forked, and its outputs are compared
 WAKING_S = 0.003  # of a turn: a process is woken up, and stops itself after it
 
@@ -63,13 +63,11 @@ class Entry(Struct, frozen=True):
 
 
 class Sides:
-    """Three probes: of the base, of the head, and of the head once more, for the controls."""
+    """Three probes, by the names of their sides: of the base, of the head, and of the head once more, for the controls."""
 
     def __init__(
         self,
-        base: Place,
-        head: Place,
-        twin: Place,
+        places: Mapping[str, Place],
         connect: Callable[..., Connection],
         folder: Path,
         progress: Callable[[str], None],
@@ -77,9 +75,9 @@ class Sides:
         self._progress, self.said = progress, ""
         self._connections: dict[str, Connection] = {}
         locked = {HERE}  # by the gate itself; another place by the first of its probes
-        for name, place in ((BASE, base), (HEAD, head), (TWIN, twin)):
+        for name, place in places.items():
             lock_s = None if place.name in locked else 0.0
-            keep = None if place.name else folder / name
+            keep = None if place.name else folder / (HEAD if name == TWIN else name)  # what one head has made the other one takes
             if keep is not None:
                 keep.mkdir(parents=True, exist_ok=True)
             self._connections[name] = connect(progress=self._forward, place=place, lock_s=lock_s, keep=keep)

@@ -36,15 +36,16 @@ def test_what_several_jobs_have_loaded_adds_up(tree: Path, tmp_path: Path, monke
     """A job that builds has loaded what the process of the cell never sees."""
     monkeypatch.setenv(TREE, str(tree))
     import_module("sources_one")
-    sources.note(tmp_path)
+    sources.note(tmp_path, "count")
     del sys.modules["sources_one"]
     import_module("sources_two")
-    sources.note(tmp_path)
+    sources.note(tmp_path, "reference")
     del sys.modules["sources_two"]
-    assert sources.of_cell(tmp_path) == ["nets/sources_one.py", "nets/sources_two.py"]
+    assert sources.of_cell(tmp_path, ["count", "reference"]) == ["nets/sources_one.py", "nets/sources_two.py"]
+    assert sources.of_cell(tmp_path, ["count", "another"]) == ["nets/sources_one.py"], "the job of another cell"
 
 
 def test_nothing_is_noted_where_no_revision_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TREE, raising=False)
-    sources.note(tmp_path)
+    sources.note(tmp_path, "count")
     assert list(tmp_path.iterdir()) == []

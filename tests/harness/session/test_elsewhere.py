@@ -21,6 +21,7 @@ from filelock import FileLock
 from plumbline.harness.cli import main
 from plumbline.harness.facts import Latency
 from plumbline.harness.lock import Busy, lock_machine
+from plumbline.harness.nursery import KEPT, READ_WHEN_LOADED
 from plumbline.harness.outcomes import CellEnded
 from plumbline.harness.session import client, elsewhere, places, shipping
 from plumbline.harness.session.client import CellProbe, Connection
@@ -31,7 +32,6 @@ from plumbline.harness.settings import Settings
 from plumbline.harness.target import at
 from tests.agent.agents import alive
 from tests.conftest import Run
-from tests.nursery import KEPT, READ_WHEN_LOADED
 from tests.records import cell_of, replace
 
 Bench = Callable[..., Run]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -174,13 +175,31 @@ def test_what_a_project_needs(tmp_path: Path) -> None:
     assert environments.needed(tmp_path) != before
 
 
-def test_an_environment_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a uv that notes what it was asked for; other packages are another environment."""
-    log = tmp_path / "log"
-    uv = tmp_path / "uv"
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a uv notes that it was asked for."""
+    uv, log = tmp_path / "uv", tmp_path / "log"
     uv.write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$1" in venv) for last; do :; done; mkdir -p "$last/bin";; esac\n')
     uv.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return log
+
+
+@pytest.mark.parametrize(("project", "of_ours"), [("plumbline", False), ("mine", True)])
+def test_another_revision_of_plumbline_may_need_another_version(tmp_path: Path, log: Path, project: str, of_ours: bool) -> None:
+    """What the running one needs is not asked for beside it; of another project both are, and where they differ uv says so."""
+    needs = next(text for text in requires("plumbline") or () if text.startswith("filelock"))
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{project}"\ndependencies = ["FileLock==1"]\n')
+    environments.of_project(tmp_path, [], tmp_path, lambda text: None)
+    asked = log.read_text().splitlines()[-1].split()
+    assert (needs in asked) == of_ours
+    assert any(text.startswith("psutil") for text in asked), (
+        "what that revision does not name the measuring code needs all the same"
+    )
+
+
+def test_an_environment_is_made_once(tmp_path: Path, log: Path) -> None:
+    """By a uv that notes what it was asked for; other packages are another environment."""
     wheel = tmp_path / "small-1.whl"
     wheel.write_text("one")
     assert environments.running([], tmp_path, lambda text: None) == sys.executable

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import subprocess
+import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,12 +14,13 @@ from xml.etree import ElementTree
 import pytest
 
 from plumbline.harness import timing
+from plumbline.harness.boot import BOOT
 from plumbline.harness.facts import Outputs
 from plumbline.harness.messages import Ended, Exited
 from plumbline.harness.readings import read
 from plumbline.harness.session import environments
 from plumbline.harness.session.places import Here
-from plumbline.harness.session.revisions import Difference
+from plumbline.harness.session.revisions import Difference, Tree
 from plumbline.harness.session.selection import Selection
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies import gate as gates
@@ -295,6 +297,25 @@ class Net(nn.Module):
 def make():
     return Net()
 """
+
+
+def test_probes_of_one_python_are_forks_of_one_process(tmp_path: Path) -> None:
+    """So the memory of the libraries is the same on both sides; of plumbline it has nothing, which each side imports from its own."""
+    trees = {name: Tree(tmp_path, [tmp_path / name], sys.executable) for name in ("base", "head")}
+    code = "import psutil, sys; at = psutil.Process().parent().parent().pid"
+    code += "; print(at, 'torch' in sys.modules, any(name.startswith('plumbline') for name in sys.modules))"
+    with ExitStack() as stack:
+        found = gates.started_at_once(trees, tmp_path, stack)
+        commands = [[*place.command[: -len(BOOT[1:])], "-c", code] for place in found.values()]
+        base, head = (subprocess.run(command, capture_output=True, text=True).stdout.split() for command in commands)
+    assert base == head
+    assert base[1:] == ["True", "False"]
+
+
+def test_two_pythons_and_other_places_start_as_they_do(tmp_path: Path) -> None:
+    trees = {name: Tree(tmp_path, [], python) for name, python in (("base", sys.executable), ("head", "/another/python"))}
+    for places in (trees, {"base": trees["base"], "head": Here()}):
+        assert gates.started_at_once(places, tmp_path, ExitStack()) is places
 
 
 @pytest.mark.slow
