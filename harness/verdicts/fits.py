@@ -36,7 +36,14 @@ class Fit(Struct, frozen=True):
 
     def interval(self, x: float) -> tuple[float, float]:
         """Return the 95 % interval of the line at x: of where a mean of many lies, not of single points."""
-        error = self.deviation * math.sqrt(1 / self.points + (math.log10(x) - self.centre) ** 2 / self.spread)
+        return self._around(x, 0.0)
+
+    def prediction(self, x: float) -> tuple[float, float]:
+        """Return the 95 % interval of one more point at x (section 1.4)."""
+        return self._around(x, 1.0)
+
+    def _around(self, x: float, single: float) -> tuple[float, float]:
+        error = self.deviation * math.sqrt(single + 1 / self.points + (math.log10(x) - self.centre) ** 2 / self.spread)
         factor = 10 ** float(student(0.975, self.points - 2) * error)
         return self.at(x) / factor, self.at(x) * factor
 

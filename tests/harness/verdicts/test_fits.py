@@ -53,6 +53,20 @@ def test_the_interval_of_the_line_holds_the_truth_in_95_of_100() -> None:
     assert 0.935 < held / 2000 < 0.965
 
 
+def test_one_more_net_is_within_its_prediction_in_95_of_100() -> None:
+    """The same six nets and a seventh one, 2,000 times; the interval of the line holds it in far fewer."""
+    chance, xs = random.Random(4), [1e6, 5e6, 2e7, 9e7, 4e8, 4e9]
+    held, in_line = 0, 0
+    for _ in range(2000):
+        fit = log_log(xs, [1e-9 * x * math.exp(chance.gauss(0, 0.2)) for x in xs])
+        assert fit is not None
+        one = 0.1 * math.exp(chance.gauss(0, 0.2))
+        (low, high), (nearest, farthest) = fit.prediction(1e8), fit.interval(1e8)
+        held, in_line = held + (low <= one <= high), in_line + (nearest <= one <= farthest)
+    assert 0.935 < held / 2000 < 0.965
+    assert in_line < 0.75 * 2000
+
+
 def test_of_too_few_points_and_of_one_x_nothing_is_said() -> None:
     assert log_log([1, 2, 3], [1, 2, 3]) is None
     assert log_log([2, 2, 2, 2], [1, 2, 3, 4]) is None

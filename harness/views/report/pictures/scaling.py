@@ -37,6 +37,7 @@ AXES = {
     "image_size": ("picture-sizes", "How do throughput, latency and memory grow with the picture?", "picture, pixels"),
 }
 SHOWN = ("images_per_s", "latency_s", "inference_bytes")
+SWEPT = ("latency_s", "image_s", "first_s", "top1")  # of an option; the second where a batch has several images
 SERIES = 8  # lines
 OTHER_AXES = ("model", "variant", "runtime", "precision", "batch", "image_size", "target", "machine_id")
 
@@ -127,7 +128,7 @@ def _said(row: Row, axis: str, marks: dict[str, str]) -> str:
 
 
 def _sweeps(rows: Sequence[Row], without: str) -> Iterator[Picture]:
-    """Draw latency and accuracy by each option of a model that has three values at least, as depth and width.
+    """Draw latency, first inference and accuracy by each option of a model that has three values at least, as depth and width.
 
     On one machine and target, in one picture size and on one set of pictures: of the groups that are alike, the largest one.
     """
@@ -149,22 +150,23 @@ def _sweeps(rows: Sequence[Row], without: str) -> Iterator[Picture]:
         values = [
             {
                 "key": row.key, "link": link(row), "id": row.id, "rest": names[rest], "x": value,
-                "latency_s": (row.latency_s or 0) * 1e3, "top1": None if row.top1 is None else row.top1 * 100,
+                **{quantity: None if getattr(row, quantity) is None else getattr(row, quantity) / QUANTITIES[quantity].scale
+                   for quantity in SWEPT},
             }
             for value, rest, row in usual
         ]  # fmt: skip
         apart = told_apart("rest", styles_of(names.values()), "with")
         panels = [
             _of_option(f"{model}_{option}_{quantity}", values, quantity, option, apart)
-            for quantity in ("latency_s", "top1")
-            if any(value[quantity] is not None for value in values)
+            for quantity in SWEPT
+            if any(value[quantity] is not None for value in values) and (quantity != "image_s" or usual[0][2].batch > 1)
         ]
         drawn = [row for _, _, row in usual]
         data = drawn[0].data
         yield picture(
             f"{model}-{option}",
             f"What does the {option.replace('_', ' ')} of {model} change?",
-            alt.hconcat(*panels),
+            alt.concat(*panels, columns=2),
             drawn,
             in_common(drawn),
             f"Accuracy on {data}." if data else "",
@@ -184,7 +186,7 @@ def _options(model: str) -> Iterator[tuple[str, float, str]]:
 
 def _of_option(name: str, values: Sequence[dict[str, Any]], quantity: str, option: str, apart: dict[str, Any]) -> Any:
     up = f"{QUANTITIES[quantity].title}, {QUANTITIES[quantity].unit}"
-    kind = {"type": "log", "nice": False} if quantity == "latency_s" else {"zero": False}
+    kind = {"zero": False} if quantity == "top1" else {"type": "log", "nice": False}
     x = alt.X("x:Q", title=option.replace("_", " "), scale=alt.Scale(zero=False, padding=12, nice=False))
     y = alt.Y(f"{quantity}:Q", title=up, scale=alt.Scale(padding=12, **kind))
     base = alt.Chart(inline(name, [value for value in values if value[quantity] is not None])).encode(x=x, y=y)

@@ -98,6 +98,7 @@ def _latency(place: str, rows: Sequence[Row]) -> Iterator[Picture]:
             line = inline(f"macs_latency_fit{place}_{batch}", _line(fits[batch], min(ends), max(ends)))
             base = alt.Chart(line).encode(x=alt.X("x:Q", title=across))
             layers = [
+                base.mark_area(opacity=0.08, color=GREY).encode(y=alt.Y("least:Q", title=up), y2="most:Q"),
                 base.mark_area(opacity=0.18, color=GREY).encode(y=alt.Y("low:Q", title=up), y2="high:Q"),
                 base.mark_line(color=GREY).encode(y=alt.Y("y:Q", title=up)),
                 *layers,
@@ -117,8 +118,8 @@ def _latency(place: str, rows: Sequence[Row]) -> Iterator[Picture]:
         drawn,
         in_common(drawn),
         "Both axes are logarithmic.",
-        "The line is a least-squares fit of the logarithms, through dense nets in eager fp32; the band is its 95 % interval, and "
-        "not that of single nets."
+        "The line is a least-squares fit of the logarithms, through dense nets in eager fp32; the dark band is its 95 % "
+        "interval, the light one that of one more net."
         if fits
         else "Dense nets in eager fp32 are too few for a line.",
         *said,
@@ -143,8 +144,9 @@ def _fit(rows: Sequence[Row], batch: int) -> Fit | None:
 def _line(fit: Fit, least: float, most: float) -> Iterator[dict[str, float]]:
     for step in range(STEPS + 1):
         x = least * (most / least) ** (step / STEPS)
-        low, high = fit.interval(x)
-        yield {"x": x / 1e6, "y": fit.at(x) * 1e3, "low": low * 1e3, "high": high * 1e3}
+        (low, high), (least_s, most_s) = fit.interval(x), fit.prediction(x)
+        ends = {"low": low, "high": high, "least": least_s, "most": most_s}
+        yield {"x": x / 1e6, "y": fit.at(x) * 1e3, **{end: seconds * 1e3 for end, seconds in ends.items()}}
 
 
 def _accuracy(place: str, rows: Sequence[Row]) -> Iterator[Picture]:

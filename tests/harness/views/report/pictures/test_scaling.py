@@ -57,8 +57,18 @@ def test_an_option_of_a_model_is_swept_on_one_set_of_pictures() -> None:
     points = data_of(picture, "mlp_depth_latency_s")
     assert {point["x"]: point["latency_s"] for point in points} == pytest.approx({2: 2, 4: 4, 8: 8})
     assert {point["rest"] for point in points} == {"width=64"}
+    first = data_of(picture, "mlp_depth_first_s")
+    assert {point["x"]: point["first_s"] for point in first} == pytest.approx({2: 6, 4: 12, 8: 24})
     assert "Accuracy on digits." in picture.caption
     assert "2 more cells" in picture.caption
+
+
+def test_of_several_images_the_time_of_one_is_swept_too() -> None:
+    swept = {batch: named(*(one(f"mlp+depth={depth}", depth * 1e-3, batch=batch) for depth in (2, 4, 8))) for batch in (1, 8)}
+    points = data_of(swept[8]["mlp-depth"], "mlp_depth_image_s")
+    assert {point["x"]: point["image_s"] for point in points} == pytest.approx({2: 0.25, 4: 0.5, 8: 1})
+    with pytest.raises(AssertionError, match="no data"):
+        data_of(swept[1]["mlp-depth"], "mlp_depth_image_s")
 
 
 def test_first_inferences_are_those_of_the_records_on_each_machine() -> None:

@@ -38,7 +38,7 @@ def test_the_line_goes_through_dense_nets_alone() -> None:
     assert [point["x"] for point in (line[0], line[-1])] == [1, 1000]
     assert line[0]["y"] == pytest.approx(1, rel=0.2)
     assert line[-1]["y"] == pytest.approx(500, rel=0.2)
-    assert all(point["low"] < point["y"] < point["high"] for point in line)
+    assert all(point["least"] < point["low"] < point["y"] < point["high"] < point["most"] for point in line)
     assert "to the power of 0.9" in picture.caption
     assert "4 nets" in picture.caption
     assert {row["key"] for row in data_of(picture, "macs_latency_1")} == {f"c{number}" for number in range(5)}
