@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from plumbline.harness.session.client import CellProbe
 from plumbline.harness.verdicts import audit, bound, qualification
 
@@ -12,10 +14,10 @@ def test_counts(counter: CellProbe) -> None:
         assert claim.holds, claim.found
 
 
-def test_cell(probe: CellProbe) -> None:
+def test_cell(probe: CellProbe, budget: Callable[[CellProbe], None]) -> None:
     """Counts, size, outputs and accuracy first (harness/verdicts/qualification.py); the probe times nothing that fails.
 
-    No figure may be below what the cell's own work takes (harness/roofline.py).
+    No figure may be below what the cell's own work takes (harness/roofline.py). With `--budget`, its limits come last.
     """
     for claim in qualification.claims(probe):
         assert claim.holds, claim.found
@@ -29,3 +31,4 @@ def test_cell(probe: CellProbe) -> None:
     assert claim.holds, claim.found
 
     probe.delivery()
+    budget(probe)

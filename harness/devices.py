@@ -82,7 +82,8 @@ class Mode(Struct, frozen=True, forbid_unknown_fields=True):
 class Device(Struct, frozen=True, forbid_unknown_fields=True):
     """A device of the file, in base units; what is None is unknown. `matches` is looked for in the name that it gives itself.
 
-    `memory_bytes` is what is built in, `visible_bytes` what a system shows of it.
+    `memory_bytes` is what is built in, `visible_bytes` what a system shows of it, `usable_bytes` what a program has had there.
+    `cores` are those of the CPU.
     """
 
     name: str
@@ -93,9 +94,19 @@ class Device(Struct, frozen=True, forbid_unknown_fields=True):
     bytes_per_s: float | None = None
     memory_bytes: float | None = None
     visible_bytes: float | None = None
+    usable_bytes: float | None = None
+    cores: int | None = None
     storage_bytes: float | None = None
     cache_bytes: float | None = None
     headroom: float = 1.0
+
+    def for_programs(self) -> int:
+        """Return the bytes that a program may have there: what one has had, else what a system shows. Raises UnknownDevice."""
+        if (found := self.usable_bytes or self.visible_bytes) is None:
+            raise UnknownDevice(
+                f"how much memory {self.name} has for programs is not known; usable_bytes of a file of devices can say it"
+            )
+        return round(found)
 
     def peaks(self, mode: str | None = None) -> Peaks:
         """Return its peaks in a power mode; without one, the largest figures of all modes. Raises UnknownDevice."""

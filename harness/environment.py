@@ -23,6 +23,7 @@ WATCHING = (
     "MALLOC_PERTURB_", "ONEDNN_VERBOSE*", "DNNL_VERBOSE*", "MKLDNN_VERBOSE", "MKL_VERBOSE", "OPENBLAS_VERBOSE", "OV_CPU_VERBOSE*",
     "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "CUDA_LAUNCH_BLOCKING", "PYTORCH_NO_CUDA_MEMORY_CACHING",
 )  # fmt: skip
+IMPORT = "import "  # before the name of a package that a cell has loaded, among files
 TREE = "PLUMBLINE_TREE"  # of a probe that runs a revision: the folder with its files
 SANITIZERS = ("*lib?san*", "*libhwasan*", "*libubsan*", "*vgpreload*", "*libmemusage*", "*libefence*")  # in LD_PRELOAD
 

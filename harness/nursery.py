@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 READ_WHEN_LOADED = ("ATEN_", "CUDA_", "CXX", "GOMP_", "KMP_", "LD_", "MKL_", "OMP_", "ONEDNN_", "PYTHON", "TORCH_")
 # Of these, what a fork can take up or does without, and what scikit-learn sets in whoever imports it.
@@ -61,8 +61,9 @@ sys.exit(code)
 class Nursery:
     """The process and its executable, in a folder of their own; `close` ends it and all that it has started.
 
-    `real` is the Python that it is, `environment` its own and that of what it starts, `modules` are imported first. `command`
-    runs `serve` with the socket, the executable and the modules as arguments. Raises RuntimeError where it does not start.
+    `real` is the Python that it is, `environment` its own and that of what it starts, `modules` are imported first; `log` gets
+    what that writes to stderr. `command` runs `serve` with the socket, the executable and the modules as arguments. Raises
+    RuntimeError where it does not start.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Nursery:
         real: str = sys.executable,
         environment: Mapping[str, str] = os.environ,
         command: Sequence[str] = ("-c", SCRIPT, __file__),
+        log: IO[bytes] | None = None,
     ) -> None:
         address, self.python = folder / "nursery", folder / "python"
         loaded = {key: value for key, value in environment.items() if key.startswith(READ_WHEN_LOADED) and key not in KEPT}
@@ -82,6 +84,7 @@ class Nursery:
             [real, *command, str(address), str(self.python), *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=log,
             env={key: value for key, value in environment.items() if key not in KEPT},
         )
         assert self._process.stdout is not None

@@ -57,7 +57,8 @@ class Settings(Struct, frozen=True):
     A measurement that was disturbed is repeated once, if the machine is calm again within `calm_s` (0: it is not).
 
     Sampling ends when the median's 95 % interval is within `median_within` of it and there are `min_samples`, or
-    when `sampling_s` is spent; the second latency, with transfers, gets half of that.
+    when `sampling_s` is spent; the second latency, with transfers, gets half of that. With a limit of p99, `p99_within_s`,
+    sampling of the first goes on until there are as many as a bound of p99 takes, unless the median is beyond that limit.
 
     `energy_s` is the most that a meter of energy may take for each of its two windows, at rest and while inferences run; 0 asks
     none.
@@ -76,6 +77,7 @@ class Settings(Struct, frozen=True):
     max_temperature: float | None = None
     min_samples: int = 64
     max_samples: int = 10_000
+    p99_within_s: float | None = None
     median_within: float = 0.01
     energy_s: float = 5.0
     emulated_samples: int = 6  # the fewest that have an interval

@@ -10,6 +10,7 @@ from msgspec import Struct
 from scipy.special import bdtr, bdtri, bdtrik, polygamma, stdtr, stdtrit
 
 LOADGEN = "loadgen-early-stopping-99"
+P99_SAMPLES = 662  # from which on `loadgen_bound` gives one of p99
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
@@ -59,6 +60,15 @@ def loadgen_bound(ordered: Sequence[float], fraction: float, confidence: float =
     """
     allowed = _largest_with_cdf_below(1 - confidence, len(ordered), 1 - fraction)
     return ordered[len(ordered) - allowed] if allowed >= 1 else None
+
+
+def percentile_floor(ordered: Sequence[float], fraction: float, confidence: float = 0.99) -> float | None:
+    """Lower confidence bound of a percentile, from order statistics; None with too few samples. It holds for any distribution.
+
+    Source: Conover 1999, "Practical Nonparametric Statistics", section 3.2.
+    """
+    above = _largest_with_cdf_below(confidence, len(ordered), 1 - fraction) + 1  # samples beyond the percentile, at most
+    return ordered[len(ordered) - 1 - above] if above < len(ordered) else None
 
 
 def loadgen_percentile(ordered: Sequence[float], fraction: float) -> float:

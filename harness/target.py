@@ -15,9 +15,10 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # of targets.toml
 # Neither begins with what a command would take for an option.
 IMAGE = r"[A-Za-z0-9][\w.:/@-]*"  # registry:5000/name:tag, name@sha256:...
 HOST = r"[A-Za-z0-9_][\w.@-]*"  # as OpenSSH takes it: an alias of ~/.ssh/config, or user@host
-KINDS = "docker:IMAGE, ssh:HOST, ssh:HOST/docker:IMAGE, agent:ssh:HOST"
+KINDS = "docker:IMAGE, ssh:HOST, ssh:HOST/docker:IMAGE, agent:ssh:HOST, like:DEVICE"
 FORMS = f"cpu, cuda:1, {KINDS} or a name of targets.toml, and @cuda:1 behind it for a device"
 BOARD = re.compile(rf"agent:ssh:(?P<host>{HOST})")
+LIKE = re.compile(rf"like:(?P<device>{NAME.pattern})")
 PLACE = re.compile(rf"(?:ssh:(?P<host>{HOST}))?(?P<slash>/)?(?:docker:(?P<image>{IMAGE}))?")
 
 
@@ -26,7 +27,7 @@ class BadTarget(PlumblineError, ValueError):
 
 
 class Target(NamedTuple):
-    """`place` is HERE, a name of targets.toml, `docker:IMAGE`, `ssh:HOST`, `ssh:HOST/docker:IMAGE` or `agent:ssh:HOST`.
+    """A place and a device there: HERE, a name of targets.toml, `docker:IMAGE`, `ssh:HOST`, `agent:ssh:HOST`, `like:DEVICE`, ...
 
     `device` is what torch calls it there.
     """
@@ -51,7 +52,7 @@ class Target(NamedTuple):
         place, _, device = text.rpartition("@")
         if not DEVICE.fullmatch(device):
             place, device = text, "cpu"
-        if not (NAME.fullmatch(place) or at(place) or with_agent(place)):
+        if not (NAME.fullmatch(place) or at(place) or with_agent(place) or stood_in(place)):
             raise BadTarget(f"expected a target as {FORMS}; got {text!r}")
         return cls(place, device)
 
@@ -81,3 +82,9 @@ def with_agent(place: str) -> str | None:
     """Return the host of `agent:ssh:HOST`, a board that cannot run the harness; None of a name that is of another form."""
     found = BOARD.fullmatch(place)
     return None if found is None else found["host"]
+
+
+def stood_in(place: str) -> str | None:
+    """Return the device of `like:DEVICE`, for which this machine stands in; None of a name that is of another form."""
+    found = LIKE.fullmatch(place)
+    return None if found is None else found["device"]

@@ -5,13 +5,27 @@ from __future__ import annotations
 import pytest
 
 from plumbline.harness.plugin.bench import Bench
-from plumbline.harness.plugin.fixtures import batch, cell, counter, image_size, model, precision, probe, runtime, target, variant
+from plumbline.harness.plugin.fixtures import (
+    batch,
+    budget,
+    cell,
+    counter,
+    image_size,
+    model,
+    precision,
+    probe,
+    runtime,
+    target,
+    variant,
+)
 from plumbline.harness.plugin.options import pytest_addoption
 from plumbline.harness.plugin.report import Report
 from plumbline.harness.session import matrix, places
+from plumbline.harness.verdicts.budget import BadBudget
 
 __all__ = [
-    "batch", "cell", "counter", "image_size", "model", "precision", "probe", "pytest_addoption", "runtime", "target", "variant",
+    "batch", "budget", "cell", "counter", "image_size", "model", "precision", "probe", "pytest_addoption", "runtime", "target",
+    "variant",
 ]  # fmt: skip
 
 
@@ -27,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     try:
         bench = Bench(config)
-    except (matrix.MatrixError, places.BadPlace) as error:
+    except (matrix.MatrixError, places.BadPlace, BadBudget) as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(bench, "plumbline-bench")
     if (file := config.getoption("report")) is not None:

@@ -24,6 +24,7 @@ from plumbline.harness.session import matrix, places, plan
 from plumbline.harness.session.client import CellProbe, NotDescribed, describe
 from plumbline.harness.session.session import Session, default_run_dir, known_speed
 from plumbline.harness.settings import Settings
+from plumbline.harness.verdicts import budget as budgets
 from plumbline.harness.views import table, terminal
 from plumbline.models.weights.weights import candidates, file_name
 from plumbline.texts import duration, number_of
@@ -63,6 +64,10 @@ class Bench:
             self.settings = replace(self.settings, time_limit_s=config.getoption("time_limit"))
         if config.getoption("train_minutes") is not None:
             self.settings = replace(self.settings, train_minutes=config.getoption("train_minutes"))
+        name = config.getoption("budget")
+        self.budget = None if name is None else budgets.find(name, config.getoption("budgets") or budgets.FILE)
+        if self.budget is not None and "p99" in self.budget.limits:
+            self.settings = replace(self.settings, p99_within_s=self.budget.limits["p99"])
         if config.getoption("memory_limit") is not None:
             self.settings = replace(self.settings, memory_limit_bytes=config.getoption("memory_limit"))
         self.run_dir: Path = (
@@ -235,6 +240,8 @@ class Bench:
             result = yield
         except CellEnded as end:
             outcome, reason, error = end.outcome, end.reason, self._verdict(probe.cell, end)
+        except budgets.OverBudget as over:  # it is right, and was timed: its record is as good as any
+            error = pytest.fail.Exception(str(over), pytrace=False)
         except AssertionError as failure:
             outcome, reason, error = FAILED, str(failure).partition("\n")[0] or "an assertion failed", failure
         except pytest.fail.Exception as failure:
@@ -255,11 +262,19 @@ class Bench:
         self._report(probe.cell, record)
         if record.latency is not None and record.latency.disturbed:
             item.user_properties.append(("disturbed", "; ".join(record.latency.disturbed)))
+        if self.budget is not None:
+            item.user_properties += [(f"budget: {one.figure}", f"{one.verdict}: {one.words}") for one in self.held(probe)]
         if error is not None:
             raise error
         if "latency" in probe.facts:
             _replay(item, probe, record.machine.id)
         return result
+
+    def held(self, probe: CellProbe) -> list[budgets.Held]:
+        """Hold a cell that was measured against the budget, if one was named."""
+        if self.budget is None or self.session is None or "latency" not in probe.facts:
+            return []
+        return list(budgets.held(self.budget, self.session.record(probe, OK, None)))
 
     def _verdict(self, cell: Cell, end: CellEnded) -> BaseException:
         """Return what an ended cell is to pytest: a skip, an expected failure, or a failure."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from plumbline import models
 from plumbline.harness.cell import Cell
 from plumbline.harness.session import matrix
 from plumbline.harness.session.client import CellProbe
+from plumbline.harness.verdicts import budget as budgets
 
 
 @pytest.fixture
@@ -60,6 +62,13 @@ def probe(request: pytest.FixtureRequest, cell: Cell) -> CellProbe:
     bench: Any = request.config.pluginmanager.get_plugin("plumbline-bench")
     request.node.keywords["measuring"] = True
     return bench.session.open(cell, matrix.impossible(cell))
+
+
+@pytest.fixture
+def budget(request: pytest.FixtureRequest) -> Callable[[CellProbe], None]:
+    """Yield what raises OverBudget where a cell that was measured does not keep to the budget; without one it asks nothing."""
+    bench: Any = request.config.pluginmanager.get_plugin("plumbline-bench")
+    return lambda probe: budgets.keep(bench.held(probe))
 
 
 @pytest.fixture

@@ -36,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME, or $PLUMBLINE_RUNS/TIME)"
     )
     words = "write a report of the run there when it has ended: .html, .md, .csv or .parquet"
+    words = "hold each cell against these limits of the file of budgets, as well: red where one is missed, or cannot be decided"
+    group.addoption("--budget", metavar="NAME", help=words)
+    group.addoption("--budgets", type=Path, metavar="FILE", help="another file of budgets (default: benchmarks/budgets.toml)")
     group.addoption("--report", type=Path, metavar="FILE", help=words)
     group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")

@@ -203,7 +203,7 @@ class Server:
         if not self._fork:
             pipe = (self._channel.read_end, self._channel.write_end)
             return run_spawned([*BOOT, "--job", messages.encode(task).decode()], task.job, pipe, limit)
-        if task.job == "artefact" and _imports_to_build(task):
+        if task.job == "artefact":
             return self._builder.run(task, task.job, limit)
         return run_forked(partial(run_job, task, self._channel), task.job, limit, self._channel.read_end)
 
@@ -228,12 +228,6 @@ _SERVED: dict[type, Callable[[Server, Any], None]] = {
 def clock_s() -> float:
     """Return what the clock of this machine says. It names moments to people; durations are of another one."""
     return datetime.now(timezone.utc).timestamp()
-
-
-def _imports_to_build(task: Task) -> bool:
-    """Whether its runtime imports something to build. Where not, the job is forked from here, without what others imported."""
-    kinds = runtimes.find(task.cell.runtime).adapter.mro()
-    return any("prepare_to_build" in vars(kind) for kind in kinds[: kinds.index(runtimes.Runtime)])
 
 
 def _prepare_to_build(task: Task) -> None:

@@ -1,4 +1,4 @@
-"""Which files of a revision a cell has loaded: where they are the same on both sides of a gate, both do the same."""
+"""What a cell has loaded: files of its revision, and packages. If they are the same on both sides of a gate, both do the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from plumbline.harness.environment import TREE
+from plumbline.harness.environment import IMPORT, TREE
 
 ENDING = ".sources"  # of files in the folder of a cell's model: what each of the jobs before the cell's process has loaded
 
@@ -21,17 +21,23 @@ def loaded(tree: Path, more: Iterable[str | Path] = ()) -> set[str]:
     return {path.removeprefix(root) for path in found for root in roots if path.startswith(root)}
 
 
+def packages() -> set[str]:
+    """Return the packages of this process's modules, but for Python's own, each as `import NAME`."""
+    return {f"{IMPORT}{name}" for name in {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names}
+
+
 def note(folder: Path, job: str) -> None:
-    """Note in a folder what this process, which did a job, has loaded of a revision; in a session without revisions nothing."""
+    """Note in a folder what this process, which did a job, has loaded; where a session runs no revision, nothing."""
     if TREE in os.environ:
-        (folder / f"{job}{ENDING}").write_text("\n".join(sorted(loaded(Path(os.environ[TREE])))))
+        (folder / f"{job}{ENDING}").write_text("\n".join(sorted(loaded(Path(os.environ[TREE])) | packages())))
 
 
 def of_cell(folder: Path, jobs: Collection[str], *more: str | Path) -> list[str]:
-    """Return what this process and the jobs before it have loaded of a revision, from its folder; of `more`, what lies there.
+    """Return what this process and the jobs before it have loaded: files of a revision, from its folder, and `import NAME`.
 
-    The other cells of a model have jobs in the same folder, which say nothing of this one.
+    Of `more` files, what lies in the revision's folder. The other cells of a model have jobs in the same `folder`, which say
+    nothing of this one.
     """
     files = [folder / f"{job}{ENDING}" for job in jobs]
     noted = [line for file in files if file.exists() for line in file.read_text().splitlines()]
-    return sorted({*noted, *loaded(Path(os.environ[TREE]), more)})
+    return sorted({*noted, *loaded(Path(os.environ[TREE]), more), *packages()})

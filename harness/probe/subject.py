@@ -234,7 +234,8 @@ class Subject:
             workers, written = threads.Workers(), _written_bytes()
             model = timed(partial(self._executable.run, placed), budget_s=settings.sampling_s)
             telemetry = reading.read(model.warmup + len(model.samples_s))
-            with_transfer = timed(partial(self._host_to_host, host), budget_s=settings.sampling_s / 2)
+            without_p99 = replace(settings, p99_within_s=None)
+            with_transfer = timed(partial(self._host_to_host, host), settings=without_p99, budget_s=settings.sampling_s / 2)
             found = disturbance.read()
             remarks = workers.remarks(allowed_cpus(), found["seconds"].value or 0.0)
             if (more := _written_bytes() - written) > 0:
@@ -365,7 +366,7 @@ class Subject:
         return Outputs(executed.tolist(), expected.double().flatten()[:OUTPUTS].tolist(), self._reference.spread)
 
     def sources(self) -> list[str]:
-        """Return the files of the revision that the cell has loaded."""
+        """Return what the cell has loaded (harness/probe/sources.py)."""
         jobs = ("count", "reference", "parent", artefacts.name(self._cell))
         return sources.of_cell(self._folder, jobs, *filter(None, [self._model.file]))
 

@@ -416,7 +416,7 @@ class CellProbe:
         return self._ask("outputs")
 
     def sources(self) -> list[str]:
-        """Return the files that it has loaded of the revision which it runs, from the folder of that."""
+        """Return what it has loaded: files of its revision, from that one's folder, and `import NAME` of packages."""
         return self._ask("sources")
 
     def load(self, scenario: Scenario) -> Loaded:

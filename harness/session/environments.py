@@ -25,7 +25,20 @@ else:
 
 # The files that say which packages a project needs, the first that is there; and what holds their versions.
 NEEDED, HELD = ("pyproject.toml", "requirements.txt"), ("constraints.txt",)
+SAYING = (*NEEDED, *HELD)
 DONE = ".complete"
+# Run by a Python: of each package its version, where it comes from, and the first parts of its modules' names. What is run
+# whenever Python starts (.pth) is no module of its own.
+TELL = """
+import json
+from importlib.metadata import distributions
+found = {}
+for one in distributions():
+    code = [file for file in one.files or [] if file.suffix in (".py", ".so", ".pyd", ".pth") and file.parts[0] != ".."]
+    names = {None if file.suffix == ".pth" else file.parts[0].partition(".")[0] for file in code}
+    found[one.name.lower()] = [one.version, one.read_text("direct_url.json"), sorted(names - {None}), None in names]
+print(json.dumps(found))
+"""
 OURS = "plumbline"
 
 
@@ -73,6 +86,31 @@ def of_project(files: Path, more: Sequence[str], cache: Path, say: Callable[[str
         own = set(map(_name, project.get("dependencies", [])))  # another revision of plumbline may need another version
     ours = [text for text in requires(OURS) or () if "extra ==" not in text and _name(text) not in own]
     return _made(ours, arguments, more, cache, say, needed(files))
+
+
+def difference(base: str, head: str) -> tuple[set[str], set[str]]:
+    """Return by which modules the packages of two Pythons differ, by first names, and the packages of which nobody can say that.
+
+    Plumbline's own files are not compared: each side brings its own. Raises BadEnvironment.
+    """
+    old, new = _packages(base), _packages(head)
+    changed = {name for name in {*old, *new} - {OURS} if old.get(name) != new.get(name)}
+    modules, unknown = set[str](), set[str]()
+    for name in changed:
+        own = [module for side in (old, new) if name in side for module in side[name][2]]
+        modules.update(own)
+        if not own or any(side[name][3] for side in (old, new) if name in side):
+            unknown.add(name)
+    return modules, unknown
+
+
+def _packages(python: str) -> dict[str, Any]:
+    done = subprocess.run([python, "-c", TELL], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        raise BadEnvironment(
+            f"{python} does not say which packages it has: {done.stderr.strip() or f'exit code {done.returncode}'}"
+        )
+    return json.loads(done.stdout)
 
 
 def _name(requirement: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from plumbline import PlumblineError
-from plumbline.harness import messages, runtimes
+from plumbline.harness import devices, messages, runtimes
 from plumbline.harness.boot import BOOT
+from plumbline.harness.devices import BadDevices, UnknownDevice
 from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
 from plumbline.harness.session.shipping import Hold, Needed
 from plumbline.harness.settings import UNKNOWN, Settings
-from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, with_agent
+from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, stood_in, with_agent
+from plumbline.texts import nearest, size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,6 +44,7 @@ class Place:
     starting_s = 60.0  # after which a place that has not answered a question does not answer
     bring = "name a folder there that has them as data = ... in targets.toml"
     root: Path | None = None  # with the files of a revision, which a probe there runs (session/revisions.py)
+    remark: str | None = None  # on the latency of cells there, which is not that of the place's name
     silence_s: float | None = 30.0  # after which a probe there takes its session for gone; ssh here does sooner
 
     def __init__(
@@ -128,6 +132,35 @@ class Here(Place):
         return settings
 
 
+class StandIn(Here):
+    """A small device's place taken by this machine: with as much memory and as many cores as that has, at its own speed.
+
+    The limit counts Python and torch, as they take their share of a board's memory, too. Raises UnknownDevice where nobody has
+    described the device, or said how much memory a program may have there.
+    """
+
+    def __init__(self, name: str, device: str) -> None:
+        super().__init__()
+        known = devices.known(devices.of_user())
+        if device not in known:
+            raise UnknownDevice(
+                f"no device {device!r}{nearest(device, known)}; known: {', '.join(known)}; ${devices.VARIABLE} adds more"
+            )
+        self.name, self._bytes = name, known[device].for_programs()
+        allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        cores = known[device].cores
+        if cores is not None and cores < len(allowed):
+            first = f"import os; os.sched_setaffinity(0, {allowed[:cores]}); "
+            self.command = (*BOOT[:2], f"{first}{BOOT[2]}")
+        few = f"{cores} wanted, {min(cores, len(allowed))} here" if cores is not None else "as many as here"
+        self.remark = f"in the memory of {known[device].name} ({size(self._bytes)}; cores: {few}), at the speed of this machine"
+
+    def settings(self, settings: Settings) -> Settings:
+        """Return them with the device's memory as the limit of a cell."""
+        asked = settings.memory_limit_bytes
+        return replace(settings, memory_limit_bytes=self._bytes if asked is None else min(asked, self._bytes))
+
+
 class Board(Place):
     """A board with an agent: `command` starts the agent there, and a probe here asks it; so all folders are those of here."""
 
@@ -184,7 +217,12 @@ def find(name: str) -> Place:
     if name not in _known:
         from plumbline.harness.session.elsewhere import BoardOverSsh, Elsewhere
 
-        if (host := with_agent(name)) is not None:
+        if (device := stood_in(name)) is not None:
+            try:
+                _known[name] = StandIn(name, device)
+            except (UnknownDevice, BadDevices) as error:
+                raise BadPlace(f"target {name!r}: {error}") from error
+        elif (host := with_agent(name)) is not None:
             _known[name] = BoardOverSsh(name, host)
         elif (where := at(name)) is not None:
             _known[name] = Elsewhere(name, where)

@@ -26,6 +26,7 @@ from plumbline.harness.session import places
 from plumbline.harness.session.matrix import UNKNOWN_MACS, find, impossible
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed, guessed
+from plumbline.harness.statistics import P99_SAMPLES
 from plumbline.models import DENSE, variant
 from plumbline.models.weights.weights import AmbiguousWeights, Weights, WrongWeights, located
 from plumbline.texts import duration, number_of
@@ -185,7 +186,9 @@ class Estimate:
         warm_up = min(max(20 * call, 0.06), max(settings.warmup_s, min(10 * call, 5 * settings.warmup_s)))
         expected = 1.5 * settings.min_samples * call + 0.2
         budgets = (settings.sampling_s, settings.sampling_s / 2)
-        return 2 * max(warm_up, call) + sum(max(call, min(budget, expected)) for budget in budgets)
+        of_p99 = P99_SAMPLES * call if settings.p99_within_s is not None and call <= settings.p99_within_s else 0.0
+        alone, with_transfer = (max(call, min(budget, expected)) for budget in budgets)
+        return 2 * max(warm_up, call) + max(alone, of_p99) + with_transfer
 
     def _building_s(self, cell: Cell, runtime: str) -> float:
         if any((self._settings.cache / "artefacts").glob(f"{glob.escape(stem(cell))}*")):

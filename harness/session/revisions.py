@@ -16,12 +16,14 @@ from filecmp import cmp
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 import plumbline
 from plumbline import PlumblineError
 from plumbline.harness import messages
 from plumbline.harness.boot import BOOT
-from plumbline.harness.environment import TREE
+from plumbline.harness.environment import IMPORT, TREE
+from plumbline.harness.session import environments
 from plumbline.harness.session.places import IN_FOLDER, Here
 from plumbline.harness.session.selection import Selected, Selection
 
@@ -185,17 +187,29 @@ def written(repository: Repository, revision: Revision, folder: Path) -> Path:
 
 
 class Difference(Struct, frozen=True):
-    """Which `files` of the head are not those of its base. Of `anyones` nobody can say which cells depend on them.
+    """What of a head is not that of its base: `parts` are files and `import NAME` of packages, whichever a cell may have loaded.
 
-    These are files that the head does not have any more, and those that are no Python code, which whatever there is may read.
+    Of `anyones` nobody can say which cells depend on them: files that the head does not have any more, those that are no Python
+    code, which whatever there is may read, and packages without a module. `revisions`: whether files are compared at all.
     """
 
-    files: frozenset[str]
+    parts: frozenset[str]
     anyones: frozenset[str]
+    revisions: bool = True
 
     def concerns(self, loaded: Collection[str]) -> bool:
-        """Whether a cell that has loaded these files on the head may do something else on the base."""
-        return bool(self.anyones) or not self.files.isdisjoint(loaded)
+        """Whether a cell that has loaded this on the head may do something else on the base."""
+        return bool(self.anyones) or not self.parts.isdisjoint(loaded)
+
+    def and_of_packages(self, base: str, head: str) -> Difference:
+        """Return this with what differs between the packages of two Pythons. Raises BadEnvironment."""
+        if base == head:
+            return self
+        names, unknown = environments.difference(base, head)
+        parts = self.parts | {f"{IMPORT}{name}" for name in names}
+        # what these say of packages is compared as what is installed
+        anyones = {name for name in self.anyones if name not in {f"{FILES}{os.sep}{each}" for each in environments.SAYING}}
+        return replace(self, parts=parts, anyones=frozenset(anyones | unknown))
 
 
 def _files(folder: Path) -> set[str]:
@@ -207,7 +221,7 @@ def _files(folder: Path) -> set[str]:
 
 def as_it_is(python: str = sys.executable) -> Tree:
     """Return this folder as a side, with plumbline as it is installed."""
-    return Tree(Path.cwd(), [_installed()], python)
+    return Tree(Path.cwd(), [_installed()], python, root=Path.cwd())
 
 
 def _installed() -> Path:

@@ -27,6 +27,7 @@ from plumbline.harness.record import Record
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.client import CellProbe, Connection, measured_speed, peak_of
 from plumbline.harness.session.matrix import Impossible
+from plumbline.harness.session.places import Here
 from plumbline.harness.session.shipping import Needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.speed import Speed
@@ -121,7 +122,7 @@ class Session:
     def finish(self, probe: CellProbe, outcome: str, reason: str | None) -> Record:
         """End the probe's process and keep its record."""
         probe.close()
-        record = self._record(probe, outcome, reason)
+        record = self.record(probe, outcome, reason)
         self.journal.append(record)
         self.records[record.key] = _without_samples(record)
         self.measured += outcome == OK
@@ -129,12 +130,15 @@ class Session:
             self._share(probe.cell, record.accuracy)
         return record
 
-    def _record(self, probe: CellProbe, outcome: str, reason: str | None) -> Record:
+    def record(self, probe: CellProbe, outcome: str, reason: str | None) -> Record:
+        """Return what is known of a cell so far, as its record has it."""
         connection = self._connection(probe.cell.place)
         here, off = connection.machine, connection.clock_ahead_s
         if not here.id and probe.cell.place == HERE:
             here = self._unprobed = self._unprobed or machine.fingerprint()
-        facts, ended = probe.facts, probe.exit
+        facts, ended, latency = probe.facts, probe.exit, probe.facts.get("latency")
+        if latency is not None and (remark := connection.place.remark):
+            latency = replace(latency, remarks=[*latency.remarks, remark])
         return Record(
             id=probe.cell.id,
             revision=here.revision,
@@ -146,7 +150,7 @@ class Session:
             counts=facts.get("counts"),
             agreement=facts.get("agreement"),
             accuracy=facts.get("accuracy"),
-            latency=facts.get("latency"),
+            latency=latency,
             memory=facts.get("memory") or peak_of(ended),
             layers=facts.get("layers"),
             audit=facts.get("audit"),
@@ -163,7 +167,10 @@ class Session:
 
     def _connection(self, name: str) -> Connection:
         if name not in self._connections:
-            self._connections[name] = Connection(self._log, progress=self._progress, place=places.find(name), lock_s=self._lock_s)
+            place = places.find(name)
+            mine = isinstance(place, Here) and any(isinstance(other.place, Here) for other in self._connections.values())
+            lock_s = None if mine else self._lock_s  # of this machine there is one, and one of its probes has it
+            self._connections[name] = Connection(self._log, progress=self._progress, place=place, lock_s=lock_s)
         return self._connections[name]
 
     def kill(self) -> None:

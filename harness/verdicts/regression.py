@@ -19,6 +19,7 @@ from msgspec import Struct
 from scipy.special import polygamma, psi
 
 from plumbline.harness.statistics import student, student_above, trigamma_inverse
+from plumbline.harness.verdicts.words import INCONCLUSIVE as INCONCLUSIVE
 
 MARGIN = math.log(1.01)  # a slowdown below that is none: two identical sides may differ by a bias of some tenths of a percent
 EFFECT = math.log(1.05)  # the slowdown that is promised to be found
@@ -30,7 +31,7 @@ POWER = 0.99  # with which the number of fresh pairs is to find EFFECT
 TRIMMED = 0.15  # of the fresh pairs, at each end: a pair during which something else woke up says little
 CONTROL = 0.0025  # p of a control, in either direction, below which the gate distrusts itself
 
-REGRESSED, IMPROVED, WITHIN_NOISE, INCONCLUSIVE = "regressed", "improved", "within noise", "inconclusive"
+REGRESSED, IMPROVED, WITHIN_NOISE = "regressed", "improved", "within noise"
 MISSING, NEW, INCOMPARABLE, UNCHANGED = "missing", "new", "incomparable", "unchanged"
 VERDICTS = (
     REGRESSED,

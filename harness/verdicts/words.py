@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-PASSED, FAILED, MISSING = "passed", "failed", "missing"
+PASSED, FAILED, MISSING, INCONCLUSIVE = "passed", "failed", "missing", "inconclusive"

@@ -74,7 +74,7 @@ def _population(answer: Answer, question: Question) -> Iterator[str]:
     if len(answer.pictures) > 1:
         yield f"- top-1 is of different pictures ({_counted(answer.pictures)}), and not comparable between these; see --model"
     for name, count in answer.unknown.items():
-        yield f"- {FIGURES[name].title} is not known of {count} of {answer.settings}, so that its limit does not hold for them"
+        yield f"- {FIGURES[name].title} is unknown for {count} of {number_of(answer.settings, 'setting')}; these cannot pass"
 
 
 def _found(answer: Answer, best: Setting, question: Question, most: int, style: str) -> Iterator[str]:

@@ -112,6 +112,15 @@ def test_sampling_ends_when_the_budget_is_spent() -> None:
     assert timing.percentiles["p90"].reason == "too few samples"
 
 
+def test_with_a_limit_of_p99_sampling_goes_on_until_its_bound_is_known() -> None:
+    """Not longer, and not where the median tells already that p99 is beyond the limit."""
+    timing = measure(forever(0.4), sampling_s=2.0, p99_within_s=0.5)
+    assert len(timing.samples_s) == 662
+    assert timing.percentiles["p99"].bound_s == pytest.approx(0.4)
+    assert len(measure(forever(0.4), sampling_s=2.0, p99_within_s=0.3).samples_s) == 5
+    assert len(measure(noisy(), sampling_s=100.0, p99_within_s=1.0).samples_s) == Settings().max_samples
+
+
 def test_one_call_longer_than_the_budget_is_still_a_sample() -> None:
     assert len(measure(forever(50.0), sampling_s=1.0).samples_s) == 1
 

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import IO
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,6 +25,7 @@ from msgspec.structs import replace
 from plumbline import PlumblineError
 from plumbline.harness import environment, messages
 from plumbline.harness.boot import PRELOAD
+from plumbline.harness.environment import IMPORT
 from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import here
 from plumbline.harness.nursery import Nursery
@@ -202,13 +204,13 @@ def ready(
         stack.callback(lock_machine(wait_s, holder()).release)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-gate-")))
         log = stack.enter_context((journal.parent / "probe.log").open("ab"))
-        places = started_at_once({BASE: base.place, HEAD: head.place, TWIN: twin}, scratch, stack)
+        places = started_at_once({BASE: base.place, HEAD: head.place, TWIN: twin}, scratch, log, stack)
         probes = Sides(places, partial(Connection, log), scratch, progress)
         stack.callback(probes.close)
         yield probes, Processes(probes, settings, cells, stack.enter_context(journal.open("ab")))
 
 
-def started_at_once(places: Mapping[str, Place], folder: Path, stack: ExitStack) -> Mapping[str, Place]:
+def started_at_once(places: Mapping[str, Place], folder: Path, log: IO[bytes], stack: ExitStack) -> Mapping[str, Place]:
     """Return the places with one nursery for all of their probes, where these have one Python here; else as they are.
 
     So the memory of the libraries is, page by page, the same on both sides: pairs of the same code differ by half
@@ -218,7 +220,10 @@ def started_at_once(places: Mapping[str, Place], folder: Path, stack: ExitStack)
     pythons = {tree.python for tree in trees.values()}
     if trees.keys() != places.keys() or len(pythons) > 1 or not hasattr(os, "fork"):
         return places
-    nursery = Nursery(folder, PRELOAD, pythons.pop(), environment.passed_on(os.environ))
+    try:
+        nursery = Nursery(folder, PRELOAD, pythons.pop(), environment.passed_on(os.environ), log=log)
+    except RuntimeError:
+        return places  # which do not start either, and say why
     stack.callback(nursery.close)
     return {name: tree.started_by(str(nursery.python)) for name, tree in trees.items()}
 
@@ -299,13 +304,16 @@ def facts_of(
 ) -> dict[str, dict[str, Facts]]:
     """Ask both sides of each cell, of what is not known from before; side by side takes longer.
 
-    Of a cell that loads nothing by which the sides differ, the facts of the head are those of the base.
+    Of a cell that loads nothing by which the sides differ, the facts of the head are those of the base. Runtimes come one after
+    the other, as what a probe has loaded for one is there for the next: so the cells of the first have loaded nothing else.
     """
     found: dict[str, dict[str, Facts]] = {name: {} for name in cells}
     for entry in earlier:
         if entry.facts is not None and entry.side is not None and entry.name in found:
             found[entry.name][entry.side] = entry.facts
-    for number, name in enumerate(cells, 1):
+    runtimes = list(dict.fromkeys(cell.head.runtime for cell in cells.values()))
+    ordered = sorted(cells, key=lambda name: runtimes.index(cells[name].head.runtime))
+    for number, name in enumerate(ordered, 1):
         for side in (HEAD, BASE):
             if side not in found[name]:
                 sides.said = f"cell {number} of {len(cells)}, {side}: {name}"
@@ -318,7 +326,7 @@ def facts_of(
 
 def _known_of_both(cell: Contestant, head: Facts, differs: Difference) -> dict[str, Facts]:
     """Return the facts of both sides, where those of the head say enough: base and head cannot but do the same; else none."""
-    if head.reason is None and not head.sources:
+    if head.reason is None and differs.revisions and all(part.startswith(IMPORT) for part in head.sources):
         head = Facts(NOTHING_LOADED)
     elif head.reason is not None or cell.base != cell.head or differs.concerns(head.sources):
         return {}

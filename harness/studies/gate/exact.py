@@ -14,7 +14,7 @@ SAME_FUNCTION = 1e-6  # RMS difference of two revisions in float64, as a share o
 class Facts(Struct):
     """What a side says of a cell before it is timed; `reason` is why it is not. `turn_s` is an inference, in seconds.
 
-    `sources` are the files of its revision that it has loaded.
+    `sources` are what it has loaded: files of its revision, and `import NAME` of packages.
     """
 
     reason: str | None = None

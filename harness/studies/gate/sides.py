@@ -32,7 +32,7 @@ class Side(Struct, frozen=True):
     """One of the two: its name for people, the place that starts its probe, and its cells.
 
     `cells` are by a name that both sides share; `impossible` says of some why they cannot run there, `broken` why none can.
-    `differs`: how a head does from its base, where only files make the difference.
+    `differs`: how a head does from its base, where only files and packages make the difference.
     """
 
     shown: str
@@ -93,12 +93,16 @@ def _trees(
 ) -> tuple[dict[str, Tree], dict[str, str], str | None, Difference | None]:
     """Return the files of each side with a Python for them, and what the sides are called.
 
-    Then why the base cannot be measured, and by which files they differ where it is by nothing else.
+    Then why the base cannot be measured, and by what they differ where it is by nothing but files and packages.
     """
     more = {BASE: asked.packages[0], HEAD: asked.packages[1], TWIN: asked.packages[1]}
     if asked.revisions is None:
         pythons = {side: environments.running(more[side], cache, say) for side in more}
-        return {side: as_it_is(pythons[side]) for side in more}, {BASE: "", HEAD: ""}, None, None
+        differs = None
+        if asked.models is None and asked.targets is None:
+            none = Difference(frozenset(), frozenset(), revisions=False)
+            differs = none.and_of_packages(pythons[BASE], pythons[HEAD])
+        return {side: as_it_is(pythons[side]) for side in more}, {BASE: "", HEAD: ""}, None, differs
     repository = Repository(Path.cwd())
     head = repository.find(asked.revisions[1])
     base = repository.usual_base() if asked.revisions[0] is None else repository.find(asked.revisions[0])
@@ -119,8 +123,9 @@ def _trees(
             if side != BASE:
                 raise
             trees[side], wrong = trees[HEAD], str(error)
-    told = same and more[BASE] == more[HEAD] and wrong is None and asked.models is None and asked.targets is None
-    differs = repository.difference(scratch / BASE, scratch / HEAD) if told else None
+    differs = None
+    if wrong is None and asked.models is None and asked.targets is None:
+        differs = repository.difference(scratch / BASE, scratch / HEAD).and_of_packages(trees[BASE].python, trees[HEAD].python)
     return trees, {BASE: base.shown, HEAD: head.shown}, wrong, differs
 
 

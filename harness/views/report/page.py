@@ -65,9 +65,13 @@ class Reason(Struct, frozen=True):
 
 
 class Choice(Struct, frozen=True):
-    """Of a model on a machine: its fastest correct cell, and its dense one in eager fp32, in the smallest batch that has both."""
+    """Of a model on a machine: its fastest correct cell, and its dense one in eager fp32, in the smallest batch that has both.
+
+    `weights` says where these come from, if the model was measured with several.
+    """
 
     model: str
+    weights: str
     image_size: int
     target: str
     batch: int
@@ -180,22 +184,24 @@ def _kind(text: str) -> str:
 
 
 def choices(rows: Sequence[Row]) -> list[Choice]:
-    """Return the fastest correct cell of each model, by picture size and target, in the smallest batch.
+    """Return the fastest correct cell of each model, by origin of its weights, picture size and target, in the smallest batch.
 
     An emulated cell is none of the processor's. Latencies of one session were not taken in turns, so that close ones may be in
     another order; the page says that.
     """
-    groups: dict[tuple[str, int, str], list[Row]] = {}
+    groups: dict[tuple[str, int, str, str], list[Row]] = {}
     for row in rows:
         if row.measured and not row.emulated:
-            groups.setdefault((row.model, row.image_size, row.target), []).append(row)
+            groups.setdefault((row.model, row.image_size, row.target, row.weights or ""), []).append(row)
+    times = Counter((model, size, target) for model, size, target, _ in groups)
     found = []
-    for (model, size, target), own in groups.items():
+    for (model, size, target, weights), own in groups.items():
         batch = min(row.batch for row in own)
         alike = [row for row in own if row.batch == batch]
         usual = [row for row in alike if (row.variant, row.runtime, row.precision) == (DENSE, "eager", "fp32")]
         fastest = min(alike, key=lambda row: row.latency_s or math.inf)
-        found.append(Choice(model, size, target, batch, fastest, usual[-1] if usual else None))
+        told = weights if times[model, size, target] > 1 else ""
+        found.append(Choice(model, told, size, target, batch, fastest, usual[-1] if usual else None))
     return sorted(found, key=lambda choice: choice.fastest.latency_s or math.inf)
 
 

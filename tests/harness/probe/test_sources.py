@@ -41,8 +41,20 @@ def test_what_several_jobs_have_loaded_adds_up(tree: Path, tmp_path: Path, monke
     import_module("sources_two")
     sources.note(tmp_path, "reference")
     del sys.modules["sources_two"]
-    assert sources.of_cell(tmp_path, ["count", "reference"]) == ["nets/sources_one.py", "nets/sources_two.py"]
-    assert sources.of_cell(tmp_path, ["count", "another"]) == ["nets/sources_one.py"], "the job of another cell"
+
+    def files(*jobs: str) -> list[str]:
+        return [part for part in sources.of_cell(tmp_path, jobs) if not part.startswith("import ")]
+
+    assert files("count", "reference") == ["nets/sources_one.py", "nets/sources_two.py"]
+    assert files("count", "another") == ["nets/sources_one.py"], "the job of another cell"
+    assert "import sources_two" in sources.of_cell(tmp_path, ["reference"]) and "import sources_two" not in sources.packages()
+
+
+def test_packages_are_the_first_parts_of_what_is_not_pythons_own() -> None:
+    import os.path as path
+
+    assert {"import pytest", "import plumbline"} <= sources.packages()
+    assert path and not sources.packages() & {"import os", "import json", "import pytest.mark"}
 
 
 def test_nothing_is_noted_where_no_revision_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

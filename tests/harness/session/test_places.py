@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from plumbline.harness import messages, runtimes
+from plumbline.harness import journal, messages, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.places import BadPlace, Place
 from plumbline.harness.session.session import missing_data
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.target import HERE
-from tests.conftest import Run
+from tests.conftest import Run, command, where
 from tests.records import cell_of, replace
 
 Bench = Callable[..., Run]
@@ -45,6 +47,57 @@ def test_a_place_has_its_own_folders() -> None:
     there = Place("board", ("x",), data="/theirs").settings(ours)
     assert (there.data, there.weights, there.cache, there.seed) == (Path("/theirs"), None, UNKNOWN, 3)
     assert places.find(HERE).settings(ours) == ours
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file of devices with one that has a core and 2 GB, one with too little memory for torch, and one of unknown memory."""
+    device = '[device.{0}]\nname = "A {0}"\nkind = "cpu"\nmatches = "{0}"\nsource = "us"\n{1}\n'
+    device += "[device.{0}.mode.usual]\nflop_per_s = {{ fp32 = 1e9 }}\n"
+    more = {"tiny": "usable_bytes = 2e9\nvisible_bytes = 3e9\ncores = 1", "mote": "visible_bytes = 5e7", "blank": ""}
+    path = tmp_path / "devices.toml"
+    path.write_text("".join(device.format(*one) for one in more.items()))
+    monkeypatch.setenv("PLUMBLINE_DEVICES", str(path))
+    monkeypatch.setattr(places, "_known", {HERE: places.find(HERE)})
+
+
+@pytest.mark.usefixtures("small")
+def test_a_stand_in_has_the_memory_and_the_cores_of_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = min(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {first, first + 1})
+    place = places.find("like:tiny")
+    assert place.settings(Settings()).memory_limit_bytes == 2_000_000_000
+    assert place.settings(Settings(memory_limit_bytes=10)).memory_limit_bytes == 10, "what was asked for is less"
+    code = place.command[2].partition("import sys")[0] + "print(os.sched_getaffinity(0))"
+    assert subprocess.run([*place.command[:2], code], capture_output=True, text=True).stdout.strip() == str({first})
+    assert place.remark is not None and "A tiny (2 GB; cores: 1 wanted, 1 here), at the speed of this machine" in place.remark
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("device", "says"), [("blank", "how much memory A blank has"), ("tinny", r"did you mean tiny\?.*PLUMBLINE_DEVICES")]
+)
+def test_a_device_that_nobody_has_described_has_no_stand_in(device: str, says: str) -> None:
+    with pytest.raises(BadPlace, match=says):
+        places.find(f"like:{device}")
+
+
+@pytest.mark.usefixtures("small")
+def test_what_does_not_fit_there_does_not_fit_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
+    """In one session with this machine itself, which has the memory, and whose lock both share."""
+    devices, file = os.environ["PLUMBLINE_DEVICES"], tmp_path / "run"
+    asked = command(file, "--tier", "smoke", "--model", "mlp", "--runtime", "eager", "--precision", "fp32", "--batch", "1",
+                    "--target", "cpu,like:tiny,like:mote")  # fmt: skip
+    how = where(tmp_path, cache)
+    done = subprocess.run(asked, capture_output=True, text=True, **{**how, "env": {**how["env"], "PLUMBLINE_DEVICES": devices}})
+    found = {record.cell.target: record for record in journal.read(file)}
+    assert {target: record.outcome for target, record in found.items()} == {
+        "cpu": "ok", "like:tiny": "ok", "like:mote": "out_of_memory",
+    }, done.stdout  # fmt: skip
+    tiny, here = found["like:tiny"].latency, found["cpu"].latency
+    assert tiny is not None and here is not None
+    assert "at the speed of this machine" in tiny.remarks[-1] and not any("speed" in remark for remark in here.remarks)
+    assert "limit 50000000 bytes" in (found["like:mote"].reason or "")
 
 
 def test_folders_that_a_session_leaves_open_are_found_where_the_cell_runs(

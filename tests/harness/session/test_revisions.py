@@ -198,6 +198,33 @@ def test_another_revision_of_plumbline_may_need_another_version(tmp_path: Path, 
     )
 
 
+def test_by_which_modules_the_packages_of_two_pythons_differ(tmp_path: Path) -> None:
+    """Of a package without a module, or one that runs whenever Python starts, nobody can say who depends on it."""
+    odd = {"bare": ["../../lib/bare.so"], "eager": ["eager.pth", "eager/__init__.py"]}
+    old = {"one": 1, "two": 1, "bare": 1, "eager": 1}
+    pythons = []
+    for side, versions in (("base", old), ("head", {"one": 1, "two": 2, "bare": 2, "eager": 2, "new": 1})):
+        for name, version in versions.items():
+            about = tmp_path / side / f"{name}-{version}.dist-info"
+            about.mkdir(parents=True)
+            (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            files = odd.get(name, [f"{name}/a.py", f"_{name}.so"])
+            (about / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+        python = tmp_path / f"python-{side}"
+        python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / side} exec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+        pythons.append(str(python))
+    modules, unknown = environments.difference(*pythons)
+    assert (modules, unknown) == ({"two", "_two", "new", "_new", "eager"}, {"bare", "eager"})
+    assert environments.difference(pythons[0], pythons[0]) == (set(), set())
+    none = Difference(frozenset({"a.py"}), frozenset({"files/pyproject.toml", "files/table.csv"}))
+    found = none.and_of_packages(*pythons)
+    assert found.parts >= {"a.py", "import two"} and found.anyones == {"files/table.csv", "bare", "eager"}
+    assert none.and_of_packages(pythons[0], pythons[0]) is none
+    with pytest.raises(BadEnvironment, match="does not say"):
+        environments.difference("/bin/false", pythons[0])
+
+
 def test_an_environment_is_made_once(tmp_path: Path, log: Path) -> None:
     """By a uv that notes what it was asked for; other packages are another environment."""
     wheel = tmp_path / "small-1.whl"

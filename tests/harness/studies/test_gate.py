@@ -186,9 +186,17 @@ def test_what_may_have_changed_is_timed(run: Callable[..., Report], sources: lis
 
 def test_what_loads_nothing_of_either_revision_is_not_compared(run: Callable[..., Report]) -> None:
     """It would be the same net twice, and within noise whatever was changed."""
-    report = run(Simulated(sources=[]), head_differs=Difference(frozenset({"b.py"}), frozenset()))
+    report = run(Simulated(sources=["import torch"]), head_differs=Difference(frozenset({"b.py"}), frozenset()))
     assert (report.rows[0].judgement.verdict, report.code) == (INCOMPARABLE, COULD_NOT_TELL)
     assert "loads nothing of the revision" in report.rows[0].judgement.reason
+
+
+def test_of_other_packages_alone_a_net_needs_no_file_of_its_own(run: Callable[..., Report], tmp_path: Path) -> None:
+    differs = Difference(frozenset({"import onnxruntime"}), frozenset(), revisions=False)
+    loads = ["import torch"], ["import onnxruntime", "import torch"]
+    connects = [Simulated(head_s=1.2e-3, sources=each) for each in loads]
+    reports = [run(connect, head_differs=differs, folder=tmp_path / str(number)) for number, connect in enumerate(connects)]
+    assert [report.rows[0].judgement.verdict for report in reports] == [UNCHANGED, REGRESSED]
 
 
 def test_another_cell_under_the_same_name_is_timed(run: Callable[..., Report]) -> None:
@@ -300,12 +308,12 @@ def make():
 
 
 def test_probes_of_one_python_are_forks_of_one_process(tmp_path: Path) -> None:
-    """So the memory of the libraries is the same on both sides; of plumbline it has nothing, which each side imports from its own."""
+    """So the memory of the libraries is the same on both sides. It holds nothing of plumbline, which each side imports itself."""
     trees = {name: Tree(tmp_path, [tmp_path / name], sys.executable) for name in ("base", "head")}
     code = "import psutil, sys; at = psutil.Process().parent().parent().pid"
     code += "; print(at, 'torch' in sys.modules, any(name.startswith('plumbline') for name in sys.modules))"
-    with ExitStack() as stack:
-        found = gates.started_at_once(trees, tmp_path, stack)
+    with ExitStack() as stack, (tmp_path / "log").open("wb") as log:
+        found = gates.started_at_once(trees, tmp_path, log, stack)
         commands = [[*place.command[: -len(BOOT[1:])], "-c", code] for place in found.values()]
         base, head = (subprocess.run(command, capture_output=True, text=True).stdout.split() for command in commands)
     assert base == head
@@ -313,9 +321,11 @@ def test_probes_of_one_python_are_forks_of_one_process(tmp_path: Path) -> None:
 
 
 def test_two_pythons_and_other_places_start_as_they_do(tmp_path: Path) -> None:
-    trees = {name: Tree(tmp_path, [], python) for name, python in (("base", sys.executable), ("head", "/another/python"))}
-    for places in (trees, {"base": trees["base"], "head": Here()}):
-        assert gates.started_at_once(places, tmp_path, ExitStack()) is places
+    """So does a Python without what is imported first: its probe says why it does not start."""
+    one, another, broken = (Tree(tmp_path, [], python) for python in (sys.executable, "/another/python", "/bin/false"))
+    with (tmp_path / "log").open("wb") as log:
+        for places in ({"base": one, "head": another}, {"base": one, "head": Here()}, {"base": broken, "head": broken}):
+            assert gates.started_at_once(places, tmp_path, log, ExitStack()) is places
 
 
 @pytest.mark.slow
@@ -340,7 +350,7 @@ def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module, "CONFIRMING", (3, 4))
     selection = Selection("gate", {"model": ["mynets:make"], "image_size": [8], "runtime": ["eager"]})
     made = sides.make(sides.Asked(selection, ("HEAD", ".")), tmp_path / "sides", tmp_path / "cache", lambda text: None)
-    assert made[1].differs is not None and made[1].differs.files == {"files/mynets.py"}
+    assert made[1].differs is not None and made[1].differs.parts == {"files/mynets.py"}
     settings = Settings(cache=tmp_path / "cache")
     report = gate(*made, settings, tmp_path / "run", allowed=["size"], say=lambda text: None)  # it has more MACs, too
     (row,) = report.rows

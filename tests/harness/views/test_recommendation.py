@@ -64,8 +64,8 @@ def test_nothing_fits(vgg16: list[Row]) -> None:
 
 def test_what_is_not_known_is_said() -> None:
     found = shown([row(1), row(2, top1=0.8, top1_low=0.7, data="digits")], limits={"accuracy": 0.6, "energy": 1e-3})
-    assert "- energy is not known of 2 of 2, so that its limit does not hold for them" in found
-    assert "- top-1 is not known of 1 of 2, so that its limit does not hold for them" in found
+    assert "- energy is unknown for 2 of 2 settings; these cannot pass" in found
+    assert "- top-1 is unknown for 1 of 2 settings; these cannot pass" in found
     assert re.search(r"energy ≤ 1 mJ +0 of 2 +not known", found)
     assert re.search(r"net2-\S+ +0%, 1 not known +0.7 +not known", found)
     assert "- left out: 2 of unknown energy of an image" in shown([row(1), row(2)], by=["energy"])

@@ -20,7 +20,7 @@ from plumbline.harness.studies.report import Evidence
 from plumbline.harness.views.report import assets, page
 from plumbline.harness.views.report.pictures import pictures
 from tests import synthetic_runs
-from tests.records import accuracy_of, cell_of, counts_of, latency_of, record_of, replace, timing_of
+from tests.records import accuracy_of, cell_of, counts_of, latency_of, prepared_of, record_of, replace, timing_of
 
 MARKUP = "</script><img src=x onerror=alert(1)>\"'&"
 
@@ -187,6 +187,19 @@ def test_the_fastest_is_a_correct_one_in_the_smallest_batch() -> None:
     assert (choice.fastest.runtime, choice.batch) == ("fast", 1)
     assert choice.usual is not None
     assert choice.usual.runtime == "eager"
+
+
+def test_a_net_with_other_weights_is_another_choice() -> None:
+    """A trained one and one that is not would else share a line, with the accuracy of one and the speed of the other."""
+    trained = {"recipe": {}}
+    cases = (("dense", 3e-3, None), ("dense", 2e-3, trained), ("filter50", 1e-3, trained))
+    records = [
+        record_of(cell_of("mlp", variant=variant), latency=latency_of(seconds), prepared=prepared_of(training=training))
+        for variant, seconds, training in cases
+    ]
+    found = page.choices(evidence_of(*records).rows)
+    assert [(choice.weights, choice.fastest.variant) for choice in found] == [("trained", "filter50"), ("seeded", "dense")]
+    assert [choice.weights for choice in page.choices(evidence_of(*records[:1]).rows)] == [""], "where all have the same"
 
 
 def test_fewer_rows_than_cells_are_said(many: Evidence) -> None:

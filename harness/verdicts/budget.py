@@ -1,0 +1,188 @@
+"""Whether a cell keeps to a budget: limits that are held against both ends of what is known of its figures (docs/budgets.md)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from plumbline import PlumblineError
+from plumbline.harness.record import Record
+from plumbline.harness.rows import Row, row_of
+from plumbline.harness.statistics import percentile_floor
+from plumbline.harness.verdicts.figures import FIGURES, Figure
+from plumbline.harness.verdicts.words import FAILED, INCONCLUSIVE, PASSED
+from plumbline.texts import NotText, nearest, read_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "budgets.toml"
+TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
+BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+JOULES = {"J": 1.0, "mJ": 1e-3}
+# By the unit in which people see a figure: the units in which a limit of it may be written, in base units.
+UNITS: dict[str, Mapping[str, float]] = {
+    "ms": TIME,
+    "MB": BYTES,
+    "mJ": JOULES,
+    "images/s": {"images/s": 1.0},
+    "": {"": 1.0, "%": 1e-2},
+}
+SAMPLED = ("latency", "p99", "throughput", "energy", "accuracy")
+OF_TIME = ("latency", "p99", "first", "throughput")  # which a neighbour makes worse, and never better
+
+
+class BadBudget(PlumblineError, ValueError):
+    """A file of budgets that cannot be read, or a budget that is not in it; the message says what was expected."""
+
+
+class OverBudget(PlumblineError, AssertionError):
+    """A cell that is right and was timed, and that misses its budget or cannot be shown to keep to it."""
+
+
+class Budget(Struct, frozen=True):
+    """Limits by the names of FIGURES, in base units."""
+
+    name: str
+    limits: dict[str, float]
+
+
+class Held(Struct, frozen=True):
+    """A limit held against a cell: `passed`, `failed`, or `inconclusive` where what is known lies on both sides of it.
+
+    `margin` is the share of the limit by which it holds or is missed, by the end of the interval that decides; `words` say all.
+    """
+
+    figure: str
+    verdict: str
+    margin: float | None
+    words: str
+
+
+def load(path: Path = FILE) -> dict[str, Budget]:
+    """Return the budgets of a file, by name. Raises BadBudget."""
+    try:
+        tables = tomllib.loads(read_text(path))
+    except OSError as error:
+        raise BadBudget(f"{path}: cannot be read: {error.strerror}") from error
+    except (NotText, tomllib.TOMLDecodeError) as error:
+        raise BadBudget(f"{path}: {error}") from error
+    return {name: Budget(name, dict(_limits(f"{path}: budget {name!r}", table))) for name, table in tables.items()}
+
+
+def _limits(where: str, table: object) -> Iterator[tuple[str, float]]:
+    if not isinstance(table, dict) or not table:
+        raise BadBudget(f'{where}: expected limits, as p99 = "33 ms", got {table!r}')
+    for name, given in table.items():
+        if name not in FIGURES:
+            raise BadBudget(f"{where}: no quantity {name!r}{nearest(name, FIGURES)}; known: {', '.join(FIGURES)}")
+        yield name, _base_units(f"{where}: {name}", given, FIGURES[name])
+
+
+def _base_units(where: str, given: object, figure: Figure) -> float:
+    units = UNITS[figure.unit]
+    example = f'"{33 if figure.unit else 0.7} {figure.unit}"'.replace(' "', '"')
+    found = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*(\D*)", str(given).strip())
+    if found is None or isinstance(given, bool) or found[2] not in units:
+        named = ", ".join(unit for unit in units if unit)
+        raise BadBudget(f"{where}: expected a number with a unit of {named}, as {example}, got {given!r}")
+    value = float(found[1]) * units[found[2]]
+    if not value > 0 or (figure is FIGURES["accuracy"] and value > 1):
+        raise BadBudget(f"{where}: expected {'a share up to 1' if value > 1 else 'a number above 0'}, got {given!r}")
+    return value
+
+
+def find(name: str, path: Path = FILE) -> Budget:
+    """Return a budget of a file. Raises BadBudget."""
+    known = load(path)
+    if name not in known:
+        raise BadBudget(f"no budget {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'} ({path})")
+    return known[name]
+
+
+def held(budget: Budget, record: Record) -> Iterator[Held]:
+    """Hold each limit of a budget against a cell that was measured."""
+    row = row_of(record, "")
+    for name, limit in budget.limits.items():
+        yield _held(name, limit, record, row)
+
+
+def keep(found: Iterable[Held]) -> None:
+    """Raise OverBudget where a limit does not hold for certain; the message has all that do not."""
+    said: dict[str, list[str]] = {}
+    for one in sorted(found, key=lambda one: one.verdict):  # what is missed comes before what is inconclusive
+        if one.verdict != PASSED:
+            said.setdefault("over budget" if one.verdict == FAILED else "undecided", []).append(one.words)
+    if said:
+        raise OverBudget("; ".join(f"{word}: {'; '.join(words)}" for word, words in said.items()))
+
+
+def _held(name: str, limit: float, record: Record, row: Row) -> Held:
+    figure = FIGURES[name]
+    worse, better = figure.value(row), BETTER[name](record, row)
+    asked = f"{figure.title} {'at most' if figure.most else 'at least'} {_said(limit, figure)}"
+
+    def excess(value: float) -> float:
+        return (value - limit if figure.most else limit - value) / limit
+
+    def found(verdict: str, words: str, margin: float | None = None) -> Held:
+        return Held(name, verdict, margin, f"{asked}: {words}")
+
+    if worse is None and better is None:
+        return found(INCONCLUSIVE, "it is unknown; the record says why")
+    if name == "energy" and row.energy_is_estimate:
+        return found(INCONCLUSIVE, f"only an estimate is known, by {row.meter}; a meter decides")
+    if worse is not None and excess(worse) <= 0:
+        beyond = f"{-excess(worse):.1%} {'below' if figure.most else 'above'} it"
+        return found(PASSED, f"{_said(worse, figure)} ({figure.statistic}), {beyond}", -excess(worse))
+    known = _known(better, worse, figure)
+    if better is None or excess(better) <= 0:
+        return found(INCONCLUSIVE, f"{known}, which does not decide it{'; more samples would' if name in SAMPLED else ''}")
+    if name in OF_TIME and row.disturbed:
+        return found(INCONCLUSIVE, f"{known}, but it was disturbed: {row.disturbed}")
+    return found(FAILED, f"{known}, {excess(better):.1%} {'above' if figure.most else 'below'} it", excess(better))
+
+
+def _known(better: float | None, worse: float | None, figure: Figure) -> str:
+    if better is None or worse is None:
+        (known,) = (value for value in (better, worse) if value is not None)
+        return f"at {'most' if better is None else 'least'} {_said(known, figure)}"
+    low, high = sorted((better, worse))
+    return _said(low, figure) if low == high else f"{low / figure.scale:.4g} to {_said(high, figure)}"
+
+
+def _said(value: float, figure: Figure) -> str:
+    return f"{value / figure.scale:.4g} {figure.unit}".rstrip()
+
+
+def _p99_at_least(record: Record, row: Row) -> float | None:
+    """Return the lower bound of p99 at 99 %; where there are too few samples that of the median, which is no longer."""
+    latency = record.latency
+    samples = [] if latency is None else sorted(latency.model.samples_s)
+    known = (percentile_floor(samples, 0.99), row.latency_low_s)
+    return max((each for each in known if each is not None), default=None)
+
+
+def _of_image(value: float | None, row: Row) -> float | None:
+    return None if value is None else value / row.batch
+
+
+# The end of each figure's interval that is better for the cell: a limit is missed for certain where this is beyond it.
+BETTER: dict[str, Callable[[Record, Row], float | None]] = {
+    "latency": lambda record, row: row.latency_low_s,
+    "p99": _p99_at_least,
+    "first": lambda record, row: row.first_s,
+    "memory": lambda record, row: row.process_bytes,
+    "inference_memory": lambda record, row: None if row.inference_is_bound else row.inference_bytes,
+    "energy": lambda record, row: _of_image(row.joules_low, row),
+    "size": lambda record, row: row.stored_bytes,
+    "accuracy": lambda record, row: row.top1_high,
+    "throughput": lambda record, row: row.batch / row.latency_low_s if row.latency_low_s else None,
+    "macs": lambda record, row: row.macs,
+}
