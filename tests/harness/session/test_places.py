@@ -70,7 +70,7 @@ def test_a_stand_in_has_the_memory_and_the_cores_of_its_device(monkeypatch: pyte
     assert place.settings(Settings(memory_limit_bytes=10)).memory_limit_bytes == 10, "what was asked for is less"
     code = place.command[2].partition("import sys")[0] + "print(os.sched_getaffinity(0))"
     assert subprocess.run([*place.command[:2], code], capture_output=True, text=True).stdout.strip() == str({first})
-    assert place.remark is not None and "A tiny (2 GB; cores: 1 wanted, 1 here), at the speed of this machine" in place.remark
+    assert place.remark is not None and "A tiny (2.0 GB; cores: 1 wanted, 1 here), at the speed of this machine" in place.remark
 
 
 @pytest.mark.usefixtures("small")

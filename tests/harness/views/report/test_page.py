@@ -191,7 +191,7 @@ def test_the_fastest_is_a_correct_one_in_the_smallest_batch() -> None:
 
 def test_a_net_with_other_weights_is_another_choice() -> None:
     """A trained one and one that is not would else share a line, with the accuracy of one and the speed of the other."""
-    trained = {"recipe": {}}
+    trained: dict[str, Any] = {"recipe": {}}
     cases = (("dense", 3e-3, None), ("dense", 2e-3, trained), ("filter50", 1e-3, trained))
     records = [
         record_of(cell_of("mlp", variant=variant), latency=latency_of(seconds), prepared=prepared_of(training=training))
