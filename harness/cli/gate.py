@@ -115,12 +115,10 @@ def _self_test(made: Any, settings: Any, folder: Path, arguments: argparse.Names
         print(text, flush=True)
 
     tally, pool = selftest.live(made, settings, folder, arguments.suites, say=say, progress=progress)
-    tallies = {"live": tally, "resampled": selftest.resample(pool, arguments.resampled, progress=progress)}
-    tallies["resampled, one cell slowed by each"] = selftest.resample(
-        pool, arguments.resampled // 4, slowed_each=1, seed=1, progress=progress
-    )
+    drawn, limit_s = selftest.resampled(pool, arguments.resampled, progress)
+    tallies = {"live": tally, **drawn}
     progress("")
-    print(f"\n{selftest.report(tallies, pool, arguments.style)}")
+    print(f"\n{selftest.report(tallies, pool, limit_s, arguments.style)}")
     broken = selftest.promise_broken(tallies)
     for words in broken:
         print(f"the promise does not hold: {words}")

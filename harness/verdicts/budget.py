@@ -13,6 +13,7 @@ from plumbline import PlumblineError
 from plumbline.harness.record import Record
 from plumbline.harness.rows import Row, row_of
 from plumbline.harness.statistics import percentile_floor
+from plumbline.harness.target import stood_in
 from plumbline.harness.verdicts.figures import FIGURES, Figure
 from plumbline.harness.verdicts.words import FAILED, INCONCLUSIVE, PASSED
 from plumbline.texts import NotText, nearest, read_text
@@ -88,7 +89,7 @@ def _limits(where: str, table: object) -> Iterator[tuple[str, float]]:
 def _base_units(where: str, given: object, figure: Figure) -> float:
     units = UNITS[figure.unit]
     example = f'"{33 if figure.unit else 0.7} {figure.unit}"'.replace(' "', '"')
-    found = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*(\D*)", str(given).strip())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*(\D*)", str(given).strip())
     if found is None or isinstance(given, bool) or found[2] not in units:
         named = ", ".join(unit for unit in units if unit)
         raise BadBudget(f"{where}: expected a number with a unit of {named}, as {example}, got {given!r}")
@@ -136,6 +137,8 @@ def _held(name: str, limit: float, record: Record, row: Row) -> Held:
 
     if worse is None and better is None:
         return found(INCONCLUSIVE, "it is unknown; the record says why")
+    if name in (*OF_TIME, "energy") and stood_in(record.cell.place):
+        return found(INCONCLUSIVE, f"{row.target} claims memory, and no speed or energy; the device itself decides")
     if name == "energy" and row.energy_is_estimate:
         return found(INCONCLUSIVE, f"only an estimate is known, by {row.meter}; a meter decides")
     if worse is not None and excess(worse) <= 0:

@@ -27,7 +27,9 @@ FAMILY = 0.01  # the chance that a suite without a slowdown is called regressed
 CLEARED = 0.002  # the chance, at each look, that a cell which is slower by EFFECT is cleared
 LOOKS = (2, 3, 4, 5, 6, 8)  # pairs after which screening looks at a cell
 CONFIRMING = (6, 25)  # fresh pairs: at least, at most
-POWER = 0.99  # with which the number of fresh pairs is to find EFFECT
+HURRIED = 4  # fresh pairs at least where the time does not allow for more
+POWER = 0.99  # with which the number of fresh pairs is to find EFFECT; in a hurry, LIKELY of what screening saw
+LIKELY = 0.75  # of an effect that is looked at because it is large; where that is more than EFFECT
 TRIMMED = 0.15  # of the fresh pairs, at each end: a pair during which something else woke up says little
 CONTROL = 0.0025  # p of a control, in either direction, below which the gate distrusts itself
 
@@ -185,13 +187,14 @@ def suspicion(effects: Sequence[float], spread: Spread) -> float:
     return spread.mean(effects).p()
 
 
-def pairs_to_confirm(effects: Sequence[float], suspects: int, spread: Spread) -> int:
-    """Return how many fresh pairs find EFFECT with the chance POWER, by the spread that screening saw."""
-    deviation = spread.mean(effects).error * math.sqrt(len(effects))
-    for count in range(*CONFIRMING):
+def pairs_to_confirm(effects: Sequence[float], suspects: int, spread: Spread, hurried: bool = False) -> int:
+    """Return how many fresh pairs find a slowdown with the chance POWER, by the spread that screening saw."""
+    seen = spread.mean(effects)
+    deviation, wanted = seen.error * math.sqrt(len(effects)), max(EFFECT, LIKELY * seen.value) if hurried else EFFECT
+    for count in range(HURRIED if hurried else CONFIRMING[0], CONFIRMING[1]):
         kept = count - 2 * int(TRIMMED * count)
         freedom = spread.freedom + kept - 1
-        if _detectable(deviation / math.sqrt(kept), freedom, FAMILY / max(1, suspects), POWER) <= EFFECT:
+        if _detectable(deviation / math.sqrt(kept), freedom, FAMILY / max(1, suspects), POWER) <= wanted:
             return count
     return CONFIRMING[1]
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from plumbline.harness.verdicts import regression
-from plumbline.harness.verdicts.regression import CONFIRMING, EFFECT, LOOKS, Evidence, Spread
+from plumbline.harness.verdicts.regression import CONFIRMING, EFFECT, HURRIED, LOOKS, Evidence, Spread
 from plumbline.texts import number_of
 
 CONTROLS = ("same code 1", "same code 2", "slowed by 5 %")  # in every suite, beside its cells
@@ -106,13 +106,14 @@ def planned(names: Sequence[str], pairs: Pairs, spread: Spread, until: float = m
 
 
 def _reserve(pairs: Pairs) -> float:
-    """Return the seconds that the controls take."""
-    return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * CONFIRMING[0]
+    """Return the seconds that the controls take, in a hurry."""
+    return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * HURRIED
 
 
 def _confirming_s(names: Sequence[str], pairs: Pairs, spread: Spread, found: dict[str, Evidence]) -> float:
     """Return the seconds that fresh pairs of these cells take, in the passes in which controls are taken."""
-    return sum(regression.pairs_to_confirm(found[name].screen, len(names), spread) * pairs.cost(name) for name in names)
+    counts = (regression.pairs_to_confirm(found[name].screen, len(names), spread, hurried=True) for name in names)
+    return sum(count * pairs.cost(name) for name, count in zip(names, counts))
 
 
 def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
@@ -170,22 +171,10 @@ def _confirm(
     suspects: list[str], spread: Spread, pairs: Pairs, until: float, found: dict[str, Evidence], chance: random.Random, say: Say
 ) -> list[str]:
     """Take fresh pairs of suspects and controls. Returns the suspects that the budget did not pay for."""
-    wanted = dict.fromkeys(CONTROLS, CONFIRMING[0])
-    left = until - pairs.clock() - _reserve(pairs)
-    if len(seen := found[pairs.control(SLOWER)].screen) > 1:  # surer than a suspect: all hangs on it
-        more, each = regression.pairs_to_confirm(seen, 10, spread) - CONFIRMING[0], pairs.cost(SLOWER) + pairs.renewal()
-        paid = more if left == math.inf else min(more, max(0, int(left / each)))
-        wanted[SLOWER] += paid
-        left -= paid * each
-    given_up = []
-    for name in sorted(suspects, key=lambda name: regression.suspicion(found[name].screen, spread)):
-        count = regression.pairs_to_confirm(found[name].screen, len(suspects), spread)
-        seconds = count * pairs.cost(name) + max(0, count - max(wanted.values())) * pairs.renewal()
-        if seconds > left:
-            given_up.append(name)
-        else:
-            wanted[name] = count
-            left -= seconds
+    left = until - pairs.clock()
+    wanted, given_up = _plan(suspects, spread, pairs, left, found, hurried=False)
+    if given_up:
+        wanted, given_up = _plan(suspects, spread, pairs, left, found, hurried=True)
     while unfinished := [name for name, count in wanted.items() if len(found[name].confirm) < count]:
         pairs.renew(CONFIRM)
         chance.shuffle(unfinished)
@@ -199,6 +188,30 @@ def _confirm(
             if not _took(name, found[name].confirm, CONFIRM, pairs):
                 del wanted[name]
     return given_up
+
+
+def _plan(
+    suspects: list[str], spread: Spread, pairs: Pairs, left: float, found: dict[str, Evidence], hurried: bool
+) -> tuple[dict[str, int], list[str]]:
+    """Say how many fresh pairs each control and suspect gets in so many seconds, and for which suspects these do not suffice."""
+    wanted = dict.fromkeys(CONTROLS, HURRIED if hurried else CONFIRMING[0])
+    left -= (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * wanted[SLOWER]
+    if len(seen := found[pairs.control(SLOWER)].screen) > 1:  # surer than a suspect: all hangs on it
+        more = max(0, regression.pairs_to_confirm(seen, 10, spread, hurried) - wanted[SLOWER])
+        each = pairs.cost(SLOWER) + pairs.renewal()
+        paid = more if left == math.inf else min(more, max(0, int(left / each)))
+        wanted[SLOWER] += paid
+        left -= paid * each
+    given_up = []
+    for name in sorted(suspects, key=lambda name: regression.suspicion(found[name].screen, spread)):
+        count = regression.pairs_to_confirm(found[name].screen, len(suspects), spread, hurried)
+        seconds = count * pairs.cost(name) + max(0, count - max(wanted.values())) * pairs.renewal()
+        if seconds > left:
+            given_up.append(name)
+        else:
+            wanted[name] = count
+            left -= seconds
+    return wanted, given_up
 
 
 def _took(name: str, effects: list[float], stage: str, pairs: Pairs) -> bool:

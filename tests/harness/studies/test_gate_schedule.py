@@ -16,6 +16,7 @@ from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.regression import INCONCLUSIVE, REGRESSED, Evidence
 
 SECONDS = 1.6
+QUIET_S, LONGER_S, *_ = selftest.LIMITS_S
 
 
 def pool(deviation: float, *, heavy: bool = False, bias: float = 0.0, seconds: float = SECONDS) -> Pool:
@@ -31,29 +32,39 @@ def pool(deviation: float, *, heavy: bool = False, bias: float = 0.0, seconds: f
 
 def test_what_is_promised_holds_on_simulated_pairs() -> None:
     """Pairs that spread by 1.2 %: nothing is red, each 5 % and 10 % is found, 200 cells take less than 25 minutes."""
-    fine = resample(pool(0.012), 12)
+    fine = resample(pool(0.012), 12, budget_s=QUIET_S)
     assert (fine.red, fine.distrusted) == (0, 0)
     assert max(fine.seconds) < 25 * 60
-    slow = resample(pool(0.012), 6, slowed_each=1, seed=1)
+    slow = resample(pool(0.012), 6, budget_s=QUIET_S, slowed_each=1, seed=1)
     assert slow.found[0.05] == slow.slowed[0.05] == 6
     assert slow.found[0.10] == slow.slowed[0.10] == 6
     assert slow.red == 0
 
 
+def test_where_pairs_take_longer_so_does_what_is_promised() -> None:
+    """The self-test says in which time 200 cells are told apart: where a pair takes 5 s, not in 25 minutes."""
+    quick, limit_s = selftest.resampled(pool(0.012), 8)
+    assert limit_s == QUIET_S and not selftest.promise_broken(quick)
+    slow, limit_s = selftest.resampled(pool(0.012, seconds=5.0), 8)
+    assert limit_s > QUIET_S and not selftest.promise_broken(slow)
+    never, limit_s = selftest.resampled(pool(0.012, seconds=60.0), 4)
+    assert limit_s == selftest.LIMITS_S[-1] and selftest.promise_broken(never)
+
+
 @pytest.mark.parametrize(("deviation", "heavy", "bias"), [(0.035, False, 0.0), (0.02, True, 0.0), (0.012, False, 0.005)])
 def test_a_noisy_or_slightly_biased_machine_is_not_red(deviation: float, heavy: bool, bias: float) -> None:
-    assert resample(pool(deviation, heavy=heavy, bias=bias), 8).red == 0
+    assert resample(pool(deviation, heavy=heavy, bias=bias), 8, budget_s=LONGER_S).red == 0
 
 
 def test_a_machine_on_which_nothing_can_be_told_says_so() -> None:
     """Pairs that spread by a third."""
-    tally = resample(pool(0.3), 2, cells=20)
+    tally = resample(pool(0.3), 2, budget_s=LONGER_S, cells=20)
     assert tally.red == 0 and tally.could_not_tell == tally.suites == 2
 
 
 def test_a_broken_schedule_is_noticed() -> None:
     """One side is favoured by 4 %: what would be red everywhere is distrusted instead."""
-    tally = resample(pool(0.01, bias=0.04), 3, cells=40)
+    tally = resample(pool(0.01, bias=0.04), 3, budget_s=QUIET_S, cells=40)
     assert tally.distrusted == tally.suites and tally.red == 0
 
 
@@ -66,13 +77,13 @@ def test_a_budget_is_kept_and_what_was_given_up_is_named() -> None:
     untimed = [name for name in outcome.given_up if not outcome.evidence[name].screen]
     assert untimed and {judged[name].verdict for name in untimed} == {INCONCLUSIVE}
     assert REGRESSED not in {judged[name].verdict for name in outcome.given_up}
-    assert all(len(outcome.evidence[name].confirm) >= regression.CONFIRMING[0] for name in CONTROLS)
+    assert all(len(outcome.evidence[name].confirm) >= regression.HURRIED for name in CONTROLS)
 
 
 def test_what_seems_to_be_slower_is_confirmed_and_not_looked_at_again() -> None:
-    """The budget pays for two pairs of each cell, for the controls and for the six that confirm one; not for a third look."""
+    """The budget pays for two pairs of each cell, for the controls and to confirm one in a hurry; not for a third look."""
     pairs = Resampled(pool(0.004), 6, {"cell 3": 0.1}, random.Random(0))
-    until = SECONDS * (6 * 2 + 3 * 6 + 6.5)
+    until = SECONDS * (6 * 2 + 3 * 4 + 4.5)
     outcome = schedule.run(pairs.names, pairs, chance=random.Random(0), until=until)
     assert (len(outcome.evidence["cell 3"].screen), outcome.given_up) == (2, [])
     assert regression.judge(outcome.evidence, outcome.spread, CONTROLS)["cell 3"].verdict == REGRESSED
@@ -97,7 +108,7 @@ def test_controls_have_their_pairs_where_cells_take_longer_than_was_guessed() ->
     pairs = Slower(pool(0.005), 20, {}, random.Random(0))
     until = SECONDS * (2 * 20 + 3 * 6 + 30)  # what seems to be enough
     outcome = schedule.run(pairs.names, pairs, chance=random.Random(0), until=until)
-    assert all(len(outcome.evidence[name].confirm) >= regression.CONFIRMING[0] for name in CONTROLS)
+    assert all(len(outcome.evidence[name].confirm) >= regression.HURRIED for name in CONTROLS)
     assert outcome.given_up and pairs.clock() <= until
 
 

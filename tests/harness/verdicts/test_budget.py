@@ -29,7 +29,9 @@ def one(samples: list[float] | None = None, **fields: Any) -> Record:
     latency = latency_of()
     timing = summarise(samples or spread(9e-3, 11e-3), 1, 0, 0.0, True)
     latency = replace(latency, model=timing, first_s=0.2, **fields.pop("latency", {}))
-    return record_of(cell_of("net"), latency=latency, accuracy=accuracy_of(0.9, interval=(0.87, 0.93)), **fields)
+    return record_of(
+        fields.pop("cell", cell_of("net")), latency=latency, accuracy=accuracy_of(0.9, interval=(0.87, 0.93)), **fields
+    )
 
 
 def verdict(record: Record, **limits: float) -> tuple[str, float | None]:
@@ -72,6 +74,12 @@ def test_what_a_neighbour_may_have_done_convicts_nobody() -> None:
     noisy = one(latency={"disturbance": BUSY})
     assert verdict(noisy, latency=1e-3) == (INCONCLUSIVE, None)
     assert verdict(noisy, latency=1.0)[0] == PASSED, "it was fast enough all the same"
+
+
+def test_a_stand_in_decides_on_memory_alone() -> None:
+    there = one(cell=cell_of("net", target="like:jetson-nano"))
+    assert verdict(there, latency=1.0)[0] == verdict(there, latency=1e-6)[0] == verdict(there, energy=1.0)[0] == INCONCLUSIVE
+    assert verdict(there, macs=1.0)[0] != PASSED and verdict(there, accuracy=0.5)[0] == PASSED
 
 
 def test_the_message_has_all_limits_that_do_not_hold() -> None:
@@ -125,6 +133,7 @@ def test_units_are_read(tmp_path: Path) -> None:
         ('[a]\np99 = "0 ms"', "a number above 0"),
         ("[a]\naccuracy = 70", "a share up to 1"),
         ("[a]\naccuracy = true", "expected a number"),
+        ('[a]\np99 = "1.2.3 ms"', "expected a number"),
         ("[a]", "expected limits"),
         ("p99 = 3", "expected limits"),
         ("[a", "budgets.toml"),
