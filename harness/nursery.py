@@ -5,7 +5,8 @@ takes the arguments of an ordinary Python and behaves like one, with its own fol
 is done by a fork of the nursery's process. What is not asked for as `-c` or `-m`, or with other variables that an interpreter or
 a library reads when it is loaded, is done by an ordinary Python.
 
-The process imports nothing of plumbline, whose files may be those of a revision: this file runs as a script there.
+The process imports nothing of plumbline, whose files may be those of a revision: this file runs as a script there. A fork may
+take its packages from elsewhere ($PLUMBLINE_PACKAGES), if what was imported before (`Nursery.imported`) is the same there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -26,6 +28,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+PACKAGES = "PLUMBLINE_PACKAGES"  # of a fork: the path on which it looks for packages, instead of the nursery's
 READ_WHEN_LOADED = ("ATEN_", "CUDA_", "CXX", "GOMP_", "KMP_", "LD_", "MKL_", "OMP_", "ONEDNN_", "PYTHON", "TORCH_")
 # Of these, what a fork can take up or does without, and what scikit-learn sets in whoever imports it.
 KEPT = ("PYTHONPATH", "PYTHONUNBUFFERED", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
@@ -34,8 +37,12 @@ SCRIPT = (
     "import runpy, sys; sys.path[:] = filter(None, sys.path); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 
-# Runs in a Python without site-packages: 0.03 s. {real}, {address} and {loaded} are filled in.
-LAUNCHER = """#!{real} -IS
+# Runs in a Python without site-packages: 0.03 s. By way of a shell, which reads two lines of it that are a text to Python, as a
+# path with a space cannot stand behind #!. What is in braces is filled in.
+LAUNCHER = """#!/bin/sh
+''':'
+exec {quoted} -IS "$0" "$@"
+'''
 import json, os, signal, socket, sys
 loaded = {{key: value for key, value in os.environ.items() if key.startswith({prefixes!r}) and key not in {kept!r}}}
 if loaded != {loaded!r} or sys.argv[1:2] not in (["-c"], ["-m"]):
@@ -77,7 +84,9 @@ class Nursery:
     ) -> None:
         address, self.python = folder / "nursery", folder / "python"
         loaded = {key: value for key, value in environment.items() if key.startswith(READ_WHEN_LOADED) and key not in KEPT}
-        filled = LAUNCHER.format(real=real, address=str(address), prefixes=READ_WHEN_LOADED, kept=KEPT, loaded=loaded)
+        filled = LAUNCHER.format(
+            quoted=shlex.quote(real), real=real, address=str(address), prefixes=READ_WHEN_LOADED, kept=KEPT, loaded=loaded
+        )
         self.python.write_text(filled)
         self.python.chmod(0o700)
         self._process = subprocess.Popen(
@@ -88,8 +97,10 @@ class Nursery:
             env={key: value for key, value in environment.items() if key not in KEPT},
         )
         assert self._process.stdout is not None
-        if self._process.stdout.readline() != b"ready\n":
+        word, *imported = self._process.stdout.readline().decode().split() or [""]
+        if word != "ready":
             raise RuntimeError(f"the nursery did not start: exit code {self._process.wait()}")
+        self.imported = frozenset(imported)  # the first parts of the names of its modules
 
     def close(self) -> None:
         """By a signal: its input has no end while a fork of this process, for which nobody has waited, holds the pipe."""
@@ -106,7 +117,7 @@ def serve(address: str, python: str, *modules: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
-    print("ready", flush=True)
+    print("ready", *{name.partition(".")[0] for name in sys.modules}, flush=True)
     while 0 not in select.select([listener.fileno(), 0], [], [])[0]:
         connection, _ = listener.accept()
         with contextlib.suppress(ChildProcessError):
@@ -162,7 +173,8 @@ def work(arguments: list[str], folder: str, environment: dict[str, str]) -> int:
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
     kind, name, *rest = arguments
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = [folder if kind == "-m" else "", *paths, *sys.path]
+    own = environment[PACKAGES].split(os.pathsep) if PACKAGES in environment else sys.path
+    sys.path[:] = [folder if kind == "-m" else "", *paths, *own]
     code: Any = 0
     try:
         if kind == "-m":

@@ -104,8 +104,17 @@ def difference(base: str, head: str) -> tuple[set[str], set[str]]:
     return modules, unknown
 
 
+def path_of(python: str) -> list[str]:
+    """Return where a Python looks for packages. Raises BadEnvironment."""
+    return list(_told(python, "import json, sys; print(json.dumps([path for path in sys.path if path]))"))
+
+
 def _packages(python: str) -> dict[str, Any]:
-    done = subprocess.run([python, "-c", TELL], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return _told(python, TELL)
+
+
+def _told(python: str, code: str) -> Any:
+    done = subprocess.run([python, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise BadEnvironment(
             f"{python} does not say which packages it has: {done.stderr.strip() or f'exit code {done.returncode}'}"

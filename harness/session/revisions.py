@@ -23,6 +23,7 @@ from plumbline import PlumblineError
 from plumbline.harness import messages
 from plumbline.harness.boot import BOOT
 from plumbline.harness.environment import IMPORT, TREE
+from plumbline.harness.nursery import PACKAGES
 from plumbline.harness.session import environments
 from plumbline.harness.session.places import IN_FOLDER, Here
 from plumbline.harness.session.selection import Selected, Selection
@@ -69,10 +70,11 @@ class Tree(Here):
         self._before = ("sh", "-c", IN_FOLDER, "sh", str(folder), "env", f"PYTHONPATH={search}", *told)
         self.command = (*self._before, python, *BOOT[1:])
 
-    def started_by(self, python: str) -> Tree:
-        """Return the same side with another executable for its Python, as that of a nursery."""
+    def started_by(self, python: str, packages: Sequence[str] | None = None) -> Tree:
+        """Return the same side with the executable of a nursery for its Python; `packages` is where a fork looks for them."""
         found = copy(self)
-        found.command = (*self._before, python, *BOOT[1:])
+        elsewhere = [] if packages is None else [f"{PACKAGES}={os.pathsep.join(packages)}"]
+        found.command = (*self._before, *elsewhere, python, *BOOT[1:])
         return found
 
     def select(self, asked: Selection) -> Selected:

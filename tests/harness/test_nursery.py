@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from plumbline.harness.nursery import Nursery
+
 
 def test_no_example_has_a_deadline() -> None:
     assert settings().deadline is None
@@ -68,3 +70,23 @@ def test_it_ends_when_its_launcher_is_killed(python: str) -> None:
         assert worker != launcher.pid
         launcher.kill()
         assert launcher.stdout.read() == ""  # its pipe is closed when it is gone
+
+
+def test_its_python_may_lie_in_a_folder_with_a_space(tmp_path: Path) -> None:
+    """As that of a user's environment; and it holds nothing but what was asked for."""
+    real = tmp_path / "my project" / "python"
+    real.parent.mkdir()
+    real.symlink_to(Path(sys.executable).resolve())
+    nursery = Nursery(tmp_path, ["json"], str(real))
+    code = "import os, sys; print(os.getppid(), 'plumbline' in sys.modules, sys.argv[1])"
+    try:
+        found = [subprocess.run([nursery.python, "-c", code, "a b"], capture_output=True, text=True).stdout for _ in range(2)]
+    finally:
+        nursery.close()
+    assert [text.split(maxsplit=1)[1] for text in found] == ["False a b\n"] * 2
+
+
+def test_one_that_cannot_import_what_was_asked_for_says_so(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log, pytest.raises(RuntimeError, match="did not start"):
+        Nursery(tmp_path, ["no_such_module"], log=log)
+    assert "no_such_module" in (tmp_path / "log").read_text()

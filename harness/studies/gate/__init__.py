@@ -30,6 +30,7 @@ from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import here
 from plumbline.harness.nursery import Nursery
 from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED
+from plumbline.harness.session import environments
 from plumbline.harness.session.client import Connection
 from plumbline.harness.session.places import Place
 from plumbline.harness.session.revisions import Difference, Tree
@@ -204,28 +205,36 @@ def ready(
         stack.callback(lock_machine(wait_s, holder()).release)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-gate-")))
         log = stack.enter_context((journal.parent / "probe.log").open("ab"))
-        places = started_at_once({BASE: base.place, HEAD: head.place, TWIN: twin}, scratch, log, stack)
+        places = started_at_once({BASE: base.place, HEAD: head.place, TWIN: twin}, head.differs, scratch, log, stack)
         probes = Sides(places, partial(Connection, log), scratch, progress)
         stack.callback(probes.close)
         yield probes, Processes(probes, settings, cells, stack.enter_context(journal.open("ab")))
 
 
-def started_at_once(places: Mapping[str, Place], folder: Path, log: IO[bytes], stack: ExitStack) -> Mapping[str, Place]:
-    """Return the places with one nursery for all of their probes, where these have one Python here; else as they are.
+def started_at_once(
+    places: Mapping[str, Place], differs: Difference | None, folder: Path, log: IO[bytes], stack: ExitStack
+) -> Mapping[str, Place]:
+    """Return the places with one nursery for all of their probes, where these are here and it can be; else as they are.
 
     So the memory of the libraries is, page by page, the same on both sides: pairs of the same code differ by half
-    (docs/results/gate.md), and a probe takes less than a second to start.
+    (docs/results/gate.md), and a probe takes less than a second to start. Of two Pythons it is the head's, if what their packages
+    differ by is imported by the probes themselves.
     """
     trees = {name: place for name, place in places.items() if isinstance(place, Tree)}
     pythons = {tree.python for tree in trees.values()}
-    if trees.keys() != places.keys() or len(pythons) > 1 or not hasattr(os, "fork"):
+    alike = len(pythons) == 1
+    if trees.keys() != places.keys() or not hasattr(os, "fork") or not (alike or (differs is not None and not differs.anyones)):
         return places
+    python = trees[HEAD].python
     try:
-        nursery = Nursery(folder, PRELOAD, pythons.pop(), environment.passed_on(os.environ), log=log)
+        nursery = Nursery(folder, PRELOAD, python, environment.passed_on(os.environ), log=log)
     except RuntimeError:
         return places  # which do not start either, and say why
     stack.callback(nursery.close)
-    return {name: tree.started_by(str(nursery.python)) for name, tree in trees.items()}
+    if not alike and differs is not None and differs.concerns({f"{IMPORT}{name}" for name in nursery.imported}):
+        return places
+    paths = {other: None if other == python else environments.path_of(other) for other in pythons}
+    return {name: tree.started_by(str(nursery.python), paths[tree.python]) for name, tree in trees.items()}
 
 
 def _earlier_spread(cache: Path) -> regression.Spread:

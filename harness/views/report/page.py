@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from plumbline.harness import messages
 from plumbline.harness.cell import AXES, shown_model
 from plumbline.harness.facts import Timing
 from plumbline.harness.outcomes import OK, UNAVAILABLE, UNSUPPORTED
+from plumbline.harness.readings import value_of
 from plumbline.harness.record import Record
 from plumbline.harness.rows import DENSE, QUANTITIES, Row
 from plumbline.harness.studies.report import Evidence
@@ -40,6 +41,8 @@ _LONG = re.compile(rb"(\.0*[1-9]\d{5})\d+")  # a number in JSON with more digits
 _FIGURE = re.compile(r"(?<![\w.])\d+(\.\d+)?(e[+-]?\d+)?%?(?![\w.]*\w)")
 SKIPPED = (UNSUPPORTED, UNAVAILABLE)
 NAMED = 12  # cells that are named behind a reason
+AGAIN = 1.1  # by which medians of one cell in two sessions may differ without a word
+COUNTED = "counted only"
 HEADS = {"image_size": "px"}
 COLUMNS = (
     "latency_s", "p90_s", "p99_s", "first_s", "end_to_end_s", "images_per_s", "top1", "accuracy_loss", "error", "macs",
@@ -65,8 +68,9 @@ class Reason(Struct, frozen=True):
 
 
 class Choice(Struct, frozen=True):
-    """Of a model on a machine: its fastest correct cell, and its dense one in eager fp32, in the smallest batch that has both.
+    """Of a model on a machine: its fastest correct cell, and its dense one in eager fp32, in the smallest batch.
 
+    The latter is of the same session and the same pictures, or None.
     `weights` says where these come from, if the model was measured with several.
     """
 
@@ -108,7 +112,8 @@ def page(evidence: Evidence, pictures: Sequence[Picture], title: str) -> str:
         heads={**{axis: HEADS.get(axis, axis.replace("_", " ")) for axis in AXES}, **{name: head(name) for name in QUANTITIES}},
         columns=columns,
         values={axis: sorted({getattr(row, axis) for row in rows}, key=lambda value: (str(type(value)), value)) for axis in AXES},
-        outcomes=sorted({row.outcome for row in rows}),
+        outcomes=sorted({outcome(row) for row in rows}),
+        outcome=outcome,
         shown=shown,
         shown_model=shown_model,
         pictures=pictures,
@@ -141,6 +146,7 @@ def facts(evidence: Evidence) -> dict[str, str]:
             "measured": days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else "",
             "revision of plumbline": ", ".join(dict.fromkeys(str(row.revision) for row in rows)),
             "settings other than usual": "; ".join(dict.fromkeys(filter(None, (settings_of(one.settings) for one in records)))),
+            "quiet": quiet(evidence),
             "the same in all cells": ", ".join(
                 f"{axis.replace('_', ' ')} {getattr(rows[0], axis)}"
                 for axis in AXES
@@ -161,7 +167,7 @@ def reasons(rows: Iterable[Row]) -> list[Reason]:
     return [Reason(key[0], own[0].reason or key[1] if len(same[key]) == 1 else key[1], own) for key, own in groups]
 
 
-def doubts(rows: Iterable[Row]) -> list[Reason]:
+def doubts(rows: Sequence[Row]) -> list[Reason]:
     """Say of which latencies one cannot be sure, and why."""
     found: dict[str, list[Row]] = {}
     for row in rows:
@@ -175,7 +181,38 @@ def doubts(rows: Iterable[Row]) -> list[Reason]:
             found.setdefault("the warm-up did not become steady", []).append(row)
         if row.emulated:
             found.setdefault("the processor lacks this arithmetic, which is emulated", []).append(row)
+    for own in _measured_again(rows):
+        found.setdefault("measured by several sessions, whose medians differ by more than 10 %", []).extend(own)
     return [Reason("", text, own) for text, own in found.items()]
+
+
+def _measured_again(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Yield the rows of each cell that several sessions measured on a machine, with the same weights, and not alike."""
+    cells: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row.measured:
+            cells.setdefault((row.machine_id, row.weights, *(getattr(row, axis) for axis in AXES)), []).append(row)
+    for own in cells.values():
+        medians = [row.latency_s or 0.0 for row in own]
+        if max(medians) > AGAIN * min(medians):
+            yield own
+
+
+def quiet(evidence: Evidence) -> str:
+    """Say how much others took at most while cells were timed, of what could be read; nothing where none was."""
+    latencies = [record.latency for record in evidence.records.values() if record.latency is not None]
+    words = {"others": "other processes had {:.1%} of the processors at most", "cpu_steal": "the hypervisor took {:.1%} at most"}
+    said = []
+    for name, text in words.items():
+        read = [value for latency in latencies if (value := value_of(latency.disturbance, name)) is not None]
+        said += [text.format(max(read))] if read else []
+    disturbed = sum(bool(latency.disturbed) for latency in latencies)
+    return "; ".join([*said, f"{disturbed} of {len(latencies)} latencies disturbed"]) if said else ""
+
+
+def outcome(row: Row) -> str:
+    """Return the outcome of a row as people see it: what is only counted was not timed, and is another thing."""
+    return COUNTED if row.outcome == OK and row.latency_s is None else row.outcome
 
 
 def _kind(text: str) -> str:
@@ -198,8 +235,13 @@ def choices(rows: Sequence[Row]) -> list[Choice]:
     for (model, size, target, weights), own in groups.items():
         batch = min(row.batch for row in own)
         alike = [row for row in own if row.batch == batch]
-        usual = [row for row in alike if (row.variant, row.runtime, row.precision) == (DENSE, "eager", "fp32")]
         fastest = min(alike, key=lambda row: row.latency_s or math.inf)
+        usual = [
+            row
+            for row in alike
+            if (row.variant, row.runtime, row.precision) == (DENSE, "eager", "fp32")
+            and (row.session, row.data) == (fastest.session, fastest.data)  # else the two say nothing of each other
+        ]
         told = weights if times[model, size, target] > 1 else ""
         found.append(Choice(model, told, size, target, batch, fastest, usual[-1] if usual else None))
     return sorted(found, key=lambda choice: choice.fastest.latency_s or math.inf)
@@ -215,7 +257,7 @@ def shown(row: Row, name: str) -> Shown:
     """Return a number of a row as it is read, in the unit of its column."""
     value = getattr(row, name)
     if value is None:
-        return Shown()
+        return Shown("untrained") if name == "top1" and row.measured and row.weights == "seeded" else Shown()
     scale = QUANTITIES[name].scale
     text, doubt = number(value / scale), ""
     if name == "latency_s" and row.latency_low_s is not None and row.latency_high_s is not None:

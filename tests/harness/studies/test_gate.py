@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -19,7 +20,7 @@ from plumbline.harness.facts import Outputs
 from plumbline.harness.messages import Ended, Exited
 from plumbline.harness.readings import read
 from plumbline.harness.session import environments
-from plumbline.harness.session.places import Here
+from plumbline.harness.session.places import Here, Place
 from plumbline.harness.session.revisions import Difference, Tree
 from plumbline.harness.session.selection import Selection
 from plumbline.harness.settings import Settings
@@ -307,25 +308,50 @@ def make():
 """
 
 
+def said(place: Place, code: str) -> list[str]:
+    """Let the Python of a place run a line, and return its words."""
+    return subprocess.run([*place.command[: -len(BOOT[1:])], "-c", code], capture_output=True, text=True).stdout.split()
+
+
+WHO = "import psutil; at = psutil.Process().parent().parent().pid; "
+
+
 def test_probes_of_one_python_are_forks_of_one_process(tmp_path: Path) -> None:
     """So the memory of the libraries is the same on both sides. It holds nothing of plumbline, which each side imports itself."""
     trees = {name: Tree(tmp_path, [tmp_path / name], sys.executable) for name in ("base", "head")}
-    code = "import psutil, sys; at = psutil.Process().parent().parent().pid"
-    code += "; print(at, 'torch' in sys.modules, any(name.startswith('plumbline') for name in sys.modules))"
+    code = WHO + "import sys; print(at, 'torch' in sys.modules, any(name.startswith('plumbline') for name in sys.modules))"
     with ExitStack() as stack, (tmp_path / "log").open("wb") as log:
-        found = gates.started_at_once(trees, tmp_path, log, stack)
-        commands = [[*place.command[: -len(BOOT[1:])], "-c", code] for place in found.values()]
-        base, head = (subprocess.run(command, capture_output=True, text=True).stdout.split() for command in commands)
+        base, head = (said(place, code) for place in gates.started_at_once(trees, None, tmp_path, log, stack).values())
     assert base == head
     assert base[1:] == ["True", "False"]
 
 
-def test_two_pythons_and_other_places_start_as_they_do(tmp_path: Path) -> None:
+def test_sides_with_other_packages_are_forks_of_one_process_too(tmp_path: Path) -> None:
+    """Each finds its own; unless the process has imported what differs."""
+    trees = {}
+    for name in ("base", "head"):
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / name)], check=True)
+        packages = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / name)}))
+        (packages / "trial_of_gate.py").write_text(f"SIDE = {name!r}")
+        (packages / "ours.pth").write_text("\n".join(filter(None, sys.path)))
+        trees[name] = Tree(tmp_path, [], str(tmp_path / name / "bin" / "python"))
+    code = WHO + "import trial_of_gate; print(at, trial_of_gate.SIDE)"
+    differs = Difference(frozenset({"import trial_of_gate"}), frozenset())
+    with ExitStack() as stack, (tmp_path / "log").open("wb") as log:
+        places = gates.started_at_once(trees, differs, tmp_path, log, stack)
+        (one, base), (other, head) = (said(place, code) for place in places.values())
+        assert (base, head) == ("base", "head") and one == other
+        for unlike in (Difference(frozenset({"import torch"}), frozenset()), Difference(frozenset(), frozenset({"bare"})), None):
+            (folder := tmp_path / str(unlike)[:30].replace("/", "")).mkdir()
+            assert gates.started_at_once(trees, unlike, folder, log, stack) is trees
+
+
+def test_other_places_start_as_they_do(tmp_path: Path) -> None:
     """So does a Python without what is imported first: its probe says why it does not start."""
-    one, another, broken = (Tree(tmp_path, [], python) for python in (sys.executable, "/another/python", "/bin/false"))
+    one, broken = (Tree(tmp_path, [], python) for python in (sys.executable, "/bin/false"))
     with (tmp_path / "log").open("wb") as log:
-        for places in ({"base": one, "head": another}, {"base": one, "head": Here()}, {"base": broken, "head": broken}):
-            assert gates.started_at_once(places, tmp_path, log, ExitStack()) is places
+        for places in ({"base": one, "head": Here()}, {"base": broken, "head": broken}):
+            assert gates.started_at_once(places, None, tmp_path, log, ExitStack()) is places
 
 
 @pytest.mark.slow

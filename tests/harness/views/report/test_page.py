@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from plumbline.harness.readings import read
 from plumbline.harness.record import Record
 from plumbline.harness.rows import row_of
 from plumbline.harness.studies.report import Evidence
@@ -200,6 +201,37 @@ def test_a_net_with_other_weights_is_another_choice() -> None:
     found = page.choices(evidence_of(*records).rows)
     assert [(choice.weights, choice.fastest.variant) for choice in found] == [("trained", "filter50"), ("seeded", "dense")]
     assert [choice.weights for choice in page.choices(evidence_of(*records[:1]).rows)] == [""], "where all have the same"
+
+
+def test_what_two_sessions_measured_otherwise_is_doubted_and_not_compared() -> None:
+    """A latency of one session beside the dense net's of another says nothing of the variant."""
+
+    def one(session: str, seconds: float, **axes: Any) -> Record:
+        return record_of(cell_of("mlp", **axes), latency=latency_of(seconds), session=session)
+
+    rows = evidence_of(one("a", 2e-3), one("b", 3e-3), one("b", 1e-3, variant="filter50"), one("a", 5e-4, precision="bf16")).rows
+    (doubt,) = [doubt for doubt in page.doubts(rows) if "several sessions" in doubt.text]
+    assert [row.session for row in doubt.rows] == ["a", "b"]
+    assert page.doubts(evidence_of(one("a", 2e-3), one("b", 2.1e-3)).rows) == []
+    (choice,) = page.choices(rows)
+    assert choice.usual is not None and (choice.fastest.session, choice.usual.session) == ("a", "a")
+    (alone,) = page.choices(rows[1:])
+    assert (alone.fastest.precision, alone.usual) == ("bf16", None)
+
+
+def test_the_page_says_how_quiet_it_was() -> None:
+    latency = replace(latency_of(), disturbance={"others": read("1", "machine", 0.4), "cpu_steal": read("1", "machine", 0.001)})
+    words = page.quiet(evidence_of(record_of(latency=latency), record_of(latency=latency_of())))
+    assert words == (
+        "other processes had 40.0% of the processors at most; the hypervisor took 0.1% at most; 1 of 2 latencies disturbed"
+    )
+    assert page.quiet(evidence_of(record_of(latency=latency_of()))) == "", "where nothing can be read"
+
+
+def test_what_was_not_timed_or_trained_says_so() -> None:
+    counted, timed = evidence_of(record_of(counts=counts_of()), record_of(latency=latency_of(), prepared=prepared_of())).rows
+    assert (page.outcome(counted), page.outcome(timed)) == ("counted only", "ok")
+    assert (page.shown(counted, "top1").text, page.shown(timed, "top1").text) == ("", "untrained")
 
 
 def test_fewer_rows_than_cells_are_said(many: Evidence) -> None:
