@@ -122,7 +122,7 @@ def test_a_number_leads_to_its_record_and_back(view: Any, evidence: Evidence) ->
     key = row.get_attribute("id")
     row.locator("td").nth(7).click()
     dialog = view.locator("#record")
-    assert dialog.is_visible()
+    dialog.wait_for(state="visible")  # a change of the address is told of a moment later
     record = evidence.records[key]
     assert view.text_content("#record-title") == record.id
     assert record.session in view.text_content("#record-body")
@@ -130,10 +130,10 @@ def test_a_number_leads_to_its_record_and_back(view: Any, evidence: Evidence) ->
         view.click("#download")
     assert json.loads(saved.value.path().read_text())["id"] == record.id
     view.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
     assert "#" not in view.url
     view.locator("#matrix tbody a").first.press("Enter")
-    assert dialog.is_visible()
+    dialog.wait_for(state="visible")
 
 
 def test_an_address_with_a_key_opens_its_record(view: Any, file: Path, evidence: Evidence) -> None:
