@@ -17,7 +17,6 @@ import json
 import os
 import runpy
 import select
-import shlex
 import signal
 import socket
 import subprocess
@@ -37,12 +36,9 @@ SCRIPT = (
     "import runpy, sys; sys.path[:] = filter(None, sys.path); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 
-# Runs in a Python without site-packages: 0.03 s. By way of a shell, which reads two lines of it that are a text to Python, as a
-# path with a space cannot stand behind #!. What is in braces is filled in.
-LAUNCHER = """#!/bin/sh
-''':'
-exec {quoted} -IS "$0" "$@"
-'''
+# Runs in a Python without site-packages: 0.03 s. What is in braces is filled in. {link} leads to {real}, whose path may have a
+# space, and cannot stand behind #!; a shell in between would add to the environment.
+LAUNCHER = """#!{link} -IS
 import json, os, signal, socket, sys
 loaded = {{key: value for key, value in os.environ.items() if key.startswith({prefixes!r}) and key not in {kept!r}}}
 if loaded != {loaded!r} or sys.argv[1:2] not in (["-c"], ["-m"]):
@@ -84,9 +80,11 @@ class Nursery:
     ) -> None:
         address, self.python = folder / "nursery", folder / "python"
         loaded = {key: value for key, value in environment.items() if key.startswith(READ_WHEN_LOADED) and key not in KEPT}
-        filled = LAUNCHER.format(
-            quoted=shlex.quote(real), real=real, address=str(address), prefixes=READ_WHEN_LOADED, kept=KEPT, loaded=loaded
-        )
+        link = folder / "real"
+        if any(letter.isspace() for letter in str(link)):
+            raise RuntimeError(f"the nursery needs a folder without a space in its name, got {str(folder)!r}")
+        link.symlink_to(real)
+        filled = LAUNCHER.format(link=link, real=real, address=str(address), prefixes=READ_WHEN_LOADED, kept=KEPT, loaded=loaded)
         self.python.write_text(filled)
         self.python.chmod(0o700)
         self._process = subprocess.Popen(

@@ -90,3 +90,9 @@ def test_one_that_cannot_import_what_was_asked_for_says_so(tmp_path: Path) -> No
     with (tmp_path / "log").open("wb") as log, pytest.raises(RuntimeError, match="did not start"):
         Nursery(tmp_path, ["no_such_module"], log=log)
     assert "no_such_module" in (tmp_path / "log").read_text()
+
+
+def test_a_folder_with_a_space_is_refused(tmp_path: Path) -> None:
+    """Its executable could not be started, and nobody would know why."""
+    with pytest.raises(RuntimeError, match="without a space"):
+        Nursery(tmp_path / "a b", [])
