@@ -262,8 +262,6 @@ class Bench:
         self._report(probe.cell, record)
         if record.latency is not None and record.latency.disturbed:
             item.user_properties.append(("disturbed", "; ".join(record.latency.disturbed)))
-        if self.budget is not None:
-            item.user_properties += [(f"budget: {one.figure}", f"{one.verdict}: {one.words}") for one in self.held(probe)]
         if error is not None:
             raise error
         if "latency" in probe.facts:
@@ -272,7 +270,7 @@ class Bench:
 
     def held(self, probe: CellProbe) -> list[budgets.Held]:
         """Hold a cell that was measured against the budget, if one was named."""
-        if self.budget is None or self.session is None or "latency" not in probe.facts:
+        if self.budget is None or self.session is None:
             return []
         return list(budgets.held(self.budget, self.session.record(probe, OK, None)))
 

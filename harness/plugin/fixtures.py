@@ -68,7 +68,13 @@ def probe(request: pytest.FixtureRequest, cell: Cell) -> CellProbe:
 def budget(request: pytest.FixtureRequest) -> Callable[[CellProbe], None]:
     """Yield what raises OverBudget where a cell that was measured does not keep to the budget; without one it asks nothing."""
     bench: Any = request.config.pluginmanager.get_plugin("plumbline-bench")
-    return lambda probe: budgets.keep(bench.held(probe))
+
+    def keep(probe: CellProbe) -> None:
+        found = bench.held(probe)
+        request.node.user_properties += [(f"budget: {one.figure}", f"{one.verdict}: {one.words}") for one in found]
+        budgets.keep(found)
+
+    return keep
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from plumbline.harness.cell import AXES
 from plumbline.harness.session import matrix
 from plumbline.harness.settings import NoFolder, Settings, folders
 from plumbline.models.model import split
-from plumbline.texts import not_negative, positive
+from plumbline.texts import BYTES, not_negative, positive
 
 NUMBERS = ("batch", "image_size")
 CALM = "PLUMBLINE_CALM_S"  # another default of --calm
@@ -35,10 +35,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME, or $PLUMBLINE_RUNS/TIME)"
     )
-    words = "write a report of the run there when it has ended: .html, .md, .csv or .parquet"
     words = "hold each cell against these limits of the file of budgets, as well: red where one is missed, or cannot be decided"
     group.addoption("--budget", metavar="NAME", help=words)
     group.addoption("--budgets", type=Path, metavar="FILE", help="another file of budgets (default: benchmarks/budgets.toml)")
+    words = "write a report of the run there when it has ended: .html, .md, .csv or .parquet"
     group.addoption("--report", type=Path, metavar="FILE", help=words)
     group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
@@ -101,7 +101,7 @@ def settings(config: pytest.Config) -> Settings:
 
 
 def _bytes(text: str) -> int:
-    units = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+    units = {"": 1.0, **{unit.lower(): size for unit, size in BYTES.items()}}
     number = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
     unit = text[len(number) :].strip().lower()
     try:

@@ -152,7 +152,7 @@ class StandIn(Here):
         if cores is not None and cores < len(allowed):
             first = f"import os; os.sched_setaffinity(0, {allowed[:cores]}); "
             self.command = (*BOOT[:2], f"{first}{BOOT[2]}")
-        few = f"{cores} wanted, {min(cores, len(allowed))} here" if cores is not None else "as many as here"
+        few = f"{cores} wanted, {min(cores, allowed_cpus())} here" if cores is not None else "as many as here"
         self.remark = f"in the memory of {known[device].name} ({size(self._bytes)}; cores: {few}), at the speed of this machine"
 
     def settings(self, settings: Settings) -> Settings:

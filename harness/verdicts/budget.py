@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -14,9 +14,9 @@ from plumbline.harness.record import Record
 from plumbline.harness.rows import Row, row_of
 from plumbline.harness.statistics import percentile_floor
 from plumbline.harness.target import stood_in
-from plumbline.harness.verdicts.figures import FIGURES, Figure
+from plumbline.harness.verdicts.figures import FIGURES, ORDERS, Figure
 from plumbline.harness.verdicts.words import FAILED, INCONCLUSIVE, PASSED
-from plumbline.texts import NotText, nearest, read_text
+from plumbline.texts import BYTES, NotText, nearest, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,7 +25,6 @@ else:
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "budgets.toml"
 TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
-BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 JOULES = {"J": 1.0, "mJ": 1e-3}
 # By the unit in which people see a figure: the units in which a limit of it may be written, in base units.
 UNITS: dict[str, Mapping[str, float]] = {
@@ -126,7 +125,7 @@ def keep(found: Iterable[Held]) -> None:
 
 def _held(name: str, limit: float, record: Record, row: Row) -> Held:
     figure = FIGURES[name]
-    worse, better = figure.value(row), BETTER[name](record, row)
+    worse, better = figure.value(row), _better(name, record, row)
     asked = f"{figure.title} {'at most' if figure.most else 'at least'} {_said(limit, figure)}"
 
     def excess(value: float) -> float:
@@ -164,28 +163,21 @@ def _said(value: float, figure: Figure) -> str:
     return f"{value / figure.scale:.4g} {figure.unit}".rstrip()
 
 
+def _better(name: str, record: Record, row: Row) -> float | None:
+    """Return the end of a figure's interval that is better for the cell; if that is beyond a limit, it is missed."""
+    if name == "p99":
+        return _p99_at_least(record, row)
+    if name == "inference_memory" and row.inference_is_bound:
+        return None
+    if name not in ORDERS:
+        return FIGURES[name].value(row)
+    ends = ORDERS[name].ends(row)
+    return None if ends is None else ends[0 if ORDERS[name].lower else 1]
+
+
 def _p99_at_least(record: Record, row: Row) -> float | None:
     """Return the lower bound of p99 at 99 %; where there are too few samples that of the median, which is no longer."""
     latency = record.latency
     samples = [] if latency is None else sorted(latency.model.samples_s)
     known = (percentile_floor(samples, 0.99), row.latency_low_s)
     return max((each for each in known if each is not None), default=None)
-
-
-def _of_image(value: float | None, row: Row) -> float | None:
-    return None if value is None else value / row.batch
-
-
-# The end of each figure's interval that is better for the cell: a limit is missed for certain where this is beyond it.
-BETTER: dict[str, Callable[[Record, Row], float | None]] = {
-    "latency": lambda record, row: row.latency_low_s,
-    "p99": _p99_at_least,
-    "first": lambda record, row: row.first_s,
-    "memory": lambda record, row: row.process_bytes,
-    "inference_memory": lambda record, row: None if row.inference_is_bound else row.inference_bytes,
-    "energy": lambda record, row: _of_image(row.joules_low, row),
-    "size": lambda record, row: row.stored_bytes,
-    "accuracy": lambda record, row: row.top1_high,
-    "throughput": lambda record, row: row.batch / row.latency_low_s if row.latency_low_s else None,
-    "macs": lambda record, row: row.macs,
-}

@@ -17,6 +17,10 @@ MARKS = (
 )  # fmt: skip
 
 
+# Units of memory and storage, in bytes.
+BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+
+
 class NotText(PlumblineError, ValueError):
     """Bytes that are no text; the message says in which line, counted from 1."""
 

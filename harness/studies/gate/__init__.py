@@ -222,17 +222,18 @@ def started_at_once(
     """
     trees = {name: place for name, place in places.items() if isinstance(place, Tree)}
     pythons = {tree.python for tree in trees.values()}
-    alike = len(pythons) == 1
-    if trees.keys() != places.keys() or not hasattr(os, "fork") or not (alike or (differs is not None and not differs.anyones)):
+    unlike = Difference(frozenset(), frozenset()) if len(pythons) == 1 else differs
+    if trees.keys() != places.keys() or not hasattr(os, "fork") or unlike is None or unlike.anyones:
         return places
     python = trees[HEAD].python
     try:
         nursery = Nursery(folder, PRELOAD, python, environment.passed_on(os.environ), log=log)
     except RuntimeError:
         return places  # which do not start either, and say why
-    stack.callback(nursery.close)
-    if not alike and differs is not None and differs.concerns({f"{IMPORT}{name}" for name in nursery.imported}):
+    if unlike.concerns({f"{IMPORT}{name}" for name in nursery.imported}):
+        nursery.close()
         return places
+    stack.callback(nursery.close)
     paths = {other: None if other == python else environments.path_of(other) for other in pythons}
     return {name: tree.started_by(str(nursery.python), paths[tree.python]) for name, tree in trees.items()}
 

@@ -96,10 +96,11 @@ def _trees(
     Then why the base cannot be measured, and by what they differ where it is by nothing but files and packages.
     """
     more = {BASE: asked.packages[0], HEAD: asked.packages[1], TWIN: asked.packages[1]}
+    cells_alike = asked.models is None and asked.targets is None
     if asked.revisions is None:
         pythons = {side: environments.running(more[side], cache, say) for side in more}
         differs = None
-        if asked.models is None and asked.targets is None:
+        if cells_alike:
             none = Difference(frozenset(), frozenset(), revisions=False)
             differs = none.and_of_packages(pythons[BASE], pythons[HEAD])
         return {side: as_it_is(pythons[side]) for side in more}, {BASE: "", HEAD: ""}, None, differs
@@ -124,7 +125,7 @@ def _trees(
                 raise
             trees[side], wrong = trees[HEAD], str(error)
     differs = None
-    if wrong is None and asked.models is None and asked.targets is None:
+    if wrong is None and cells_alike:
         differs = repository.difference(scratch / BASE, scratch / HEAD).and_of_packages(trees[BASE].python, trees[HEAD].python)
     return trees, {BASE: base.shown, HEAD: head.shown}, wrong, differs
 

@@ -212,7 +212,7 @@ def quiet(evidence: Evidence) -> str:
 
 def outcome(row: Row) -> str:
     """Return the outcome of a row as people see it: what is only counted was not timed, and is another thing."""
-    return COUNTED if row.outcome == OK and row.latency_s is None else row.outcome
+    return COUNTED if row.outcome == OK and not row.measured else row.outcome
 
 
 def _kind(text: str) -> str:

@@ -22,7 +22,7 @@ def test_a_disturbed_cell_is_marked_whatever_became_of_it(
 ) -> None:
     record = record_of(latency=replace(latency_of(), disturbance={"others": read("1", "machine", 0.4)}))
     bench: Any = Bench.__new__(Bench)
-    bench.session, bench._done, bench.budget = SimpleNamespace(finish=lambda *given: record), 0, None
+    bench.session, bench._done = SimpleNamespace(finish=lambda *given: record), 0
     monkeypatch.setattr(bench, "_report", lambda cell, kept: None)
     probe = SimpleNamespace(cell=record.cell, facts={})
     item: Any = SimpleNamespace(funcargs={"probe": probe}, user_properties=[])
