@@ -110,12 +110,6 @@ def _reserve(pairs: Pairs) -> float:
     return (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * HURRIED
 
 
-def _confirming_s(names: Sequence[str], pairs: Pairs, spread: Spread, found: dict[str, Evidence]) -> float:
-    """Return the seconds that fresh pairs of these cells take, in the passes in which controls are taken."""
-    counts = (regression.pairs_to_confirm(found[name].screen, len(names), spread, hurried=True) for name in names)
-    return sum(count * pairs.cost(name) for name, count in zip(names, counts))
-
-
 def _affordable(names: Sequence[str], pairs: Pairs, until: float, found: dict[str, Evidence]) -> list[str]:
     """Return the cells whose first look the budget pays for; those whose pairs are the longest are given up first."""
     missing = {name: max(0, LOOKS[0] - len(found[name].screen)) for name in names}
@@ -146,8 +140,8 @@ def _screened(
                     break
             else:  # another look at those that are slower, as it seems, would only put off what convicts them
                 slower = [name for name in active if fmean(found[name].screen) >= EFFECT]
-                later = _reserve(pairs) + _confirming_s(slower, pairs, spread, found)
-                if pairs.clock() + pairs.renewal() + sum(map(pairs.cost, wanted)) + later > until:
+                left = until - pairs.clock() - pairs.renewal() - sum(map(pairs.cost, wanted))
+                if left < _reserve(pairs) or _plan(slower, spread, pairs, left, found, hurried=True)[1]:
                     return active, spread, too_long
             pairs.renew(SCREEN)
             chance.shuffle(wanted)  # all cells once, then all once more: what the machine does for a while is spread over them
@@ -196,8 +190,8 @@ def _plan(
     """Say how many fresh pairs each control and suspect gets in so many seconds, and for which suspects these do not suffice."""
     wanted = dict.fromkeys(CONTROLS, HURRIED if hurried else CONFIRMING[0])
     left -= (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * wanted[SLOWER]
-    if len(seen := found[pairs.control(SLOWER)].screen) > 1:  # surer than a suspect: all hangs on it
-        more = max(0, regression.pairs_to_confirm(seen, 10, spread, hurried) - wanted[SLOWER])
+    if len(seen := found[pairs.control(SLOWER)].screen) > 1:  # surer than a suspect, as all hangs on it; not at their cost
+        more = max(0, regression.pairs_to_confirm(seen, 1 if hurried else 10, spread, hurried) - wanted[SLOWER])
         each = pairs.cost(SLOWER) + pairs.renewal()
         paid = more if left == math.inf else min(more, max(0, int(left / each)))
         wanted[SLOWER] += paid
