@@ -467,6 +467,10 @@ class Work(Struct, frozen=True):
     least_macs: float
     weights_bytes: int
 
+    def times(self, batches: float) -> Work:
+        """Return the work of a batch that is so many times as large."""
+        return Work(self.precision, round(batches * self.macs), batches * self.least_macs, self.weights_bytes)
+
 
 class Bound(Struct, frozen=True):
     """The least `seconds` that an inference takes (harness/roofline.py); None where nothing is known of the device.

@@ -98,3 +98,13 @@ def bound(work: Work, peaks: Peaks) -> Bound:
         source=peaks.source,
         missing=missing,
     )
+
+
+def least_s(work: Work, known: Bound) -> float | None:
+    """Return the least seconds of other work in the precision of a known bound, on its device; None where no rate is known."""
+    if known.macs_per_s is None:
+        return None
+    terms = [work.least_macs / known.macs_per_s]
+    if known.bytes_per_s is not None and known.cache_bytes is not None:
+        terms.append(max(0, work.weights_bytes - known.cache_bytes) / known.bytes_per_s)
+    return max(terms)

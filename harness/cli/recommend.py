@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from plumbline import PlumblineError
 from plumbline.harness.cell import AXES
 from plumbline.harness.cli import shared
-from plumbline.harness.verdicts.figures import DOUBTS, FIGURES, ORDERS, THROUGHPUT
+from plumbline.harness.verdicts.figures import THROUGHPUT
 from plumbline.harness.views.terminal import Progress
-from plumbline.texts import nearest, positive, whole_number
+from plumbline.texts import nearest, whole_number
 
 if TYPE_CHECKING:
     from plumbline.harness.rows import Row
 
-PARENTS = (shared.STYLE,)
+PARENTS = (shared.LIMITS, shared.STYLE)
 
 
 class NotThere(PlumblineError, ValueError):
@@ -27,14 +27,6 @@ class NotThere(PlumblineError, ValueError):
 def arguments_of(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories, or folders of them")
-    for name, figure in FIGURES.items():
-        parser.add_argument(
-            f"--{figure.option}", type=positive, metavar="N", dest=f"limit_{name}", help=_percents(figure.statistic)
-        )
-    words = "what the best has most or least of; again: what breaks ties (default: throughput)"
-    parser.add_argument("--by", action="append", default=[], choices=list(ORDERS), help=words)
-    words = "; ".join(f"{doubt}: {what}" for doubt, what in DOUBTS.items())
-    parser.add_argument("--allow", action="append", default=[], choices=list(DOUBTS), help=f"choose these, too ({words})")
     for axis in AXES:
         words = f"only this {axis.replace('_', ' ')}; several with commas"
         parser.add_argument(
@@ -43,18 +35,13 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most", type=whole_number, default=5, metavar="N", help="settings that are shown (default: 5)")
 
 
-def _percents(words: str) -> str:
-    return words.replace("%", "%%")  # argparse's own sign
-
-
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Run the command. Returns 1 where nothing fits on one of the machines."""
     from plumbline.harness.verdicts.recommendation import Question, recommend
     from plumbline.harness.views.recommendation import text
 
-    asked = {name: getattr(arguments, f"limit_{name}") for name in FIGURES}
     question = Question(
-        limits={name: value * FIGURES[name].scale for name, value in asked.items() if value is not None},
+        limits=shared.limits(arguments),
         by=list(dict.fromkeys(arguments.by)) or [THROUGHPUT],
         allowed=arguments.allow,
     )

@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from plumbline.harness.verdicts.figures import DOUBTS, FIGURES, ORDERS
+from plumbline.texts import positive
+
 
 def _parent(option: str, **keywords: Any) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
@@ -19,3 +22,24 @@ PLACE = _parent("--target", metavar="PLACE", help="where: ssh:HOST, docker:IMAGE
 STYLE = _parent(
     "--markdown", dest="style", action="store_const", const="github", default="simple", help="tables as GitHub shows them"
 )
+
+
+def _of_limits() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    for name, figure in FIGURES.items():
+        words = figure.statistic.replace("%", "%%")  # argparse's own sign
+        parser.add_argument(f"--{figure.option}", type=positive, metavar="N", dest=f"limit_{name}", help=words)
+    words = "what the best has most or least of; again: what breaks ties (default: throughput)"
+    parser.add_argument("--by", action="append", default=[], choices=list(ORDERS), help=words)
+    words = "; ".join(f"{doubt}: {what}" for doubt, what in DOUBTS.items())
+    parser.add_argument("--allow", action="append", default=[], choices=list(DOUBTS), help=f"choose these, too ({words})")
+    return parser
+
+
+LIMITS = _of_limits()
+
+
+def limits(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return what LIMITS were given, by the names of FIGURES, in base units."""
+    given = {name: getattr(arguments, f"limit_{name}") for name in FIGURES}
+    return {name: value * FIGURES[name].scale for name, value in given.items() if value is not None}

@@ -1,0 +1,53 @@
+"""`plumbline ceilings`: the least time of a cell on a device, the memory that it needs, and the largest batch that fits."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from plumbline.harness.cli import shared
+from plumbline.harness.views.terminal import Progress
+
+PARENTS = (shared.STYLE,)
+AXES = ("variant", "precision", "batch", "image_size")
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("model", nargs="*", help="as in plumbline show; none: all cells of a tier")
+    parser.add_argument(
+        "--device", action="append", default=[], metavar="NAME", help="of devices.toml; again: others (default: all)"
+    )
+    parser.add_argument("--tier", default="default", metavar="NAME", help="the tier of the matrix (default: default)")
+    parser.add_argument("--matrix", type=Path, metavar="FILE", help="another matrix file")
+    for axis in AXES:
+        words = f"of the models that are named: another {axis.replace('_', ' ')} than the usual one; several with commas"
+        option = f"--{axis.replace('_', '-')}"
+        parser.add_argument(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
+    parser.add_argument("--no-memory", action="store_true", help="bounds on latency alone: no torch, and no time")
+
+
+def run(arguments: argparse.Namespace, progress: Progress) -> int:
+    """Run the command. Returns 1 where a cell does not fit."""
+    from plumbline.harness import devices
+    from plumbline.harness.plugin.options import values
+    from plumbline.harness.session import matrix, places
+    from plumbline.harness.studies import ceilings
+
+    places.load(places.FILE)
+    known = devices.known(devices.of_user())
+    chosen = [devices.named(name, known) for name in arguments.device] or list(known.values())
+    if arguments.model:
+        cells = ceilings.cells(arguments.model, {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in AXES})
+    else:
+        tiers = matrix.load(arguments.matrix or matrix.FILE)
+        if arguments.tier not in tiers:
+            raise matrix.MatrixError(f"no tier {arguments.tier!r}; known: {', '.join(tiers)}")
+        cells = matrix.expand(tiers[arguments.tier], {"target": ["cpu"]})
+    rows = []
+    for cell in cells:
+        progress(f"{cell.id}, {len(rows) // len(chosen) + 1} of {len(cells)}")
+        rows += [ceilings.of(cell, device, not arguments.no_memory) for device in chosen]
+    progress("")
+    print(ceilings.table(rows, arguments.style))
+    return 1 if any(row.fits is False for row in rows) else 0

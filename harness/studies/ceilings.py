@@ -1,0 +1,135 @@
+"""`plumbline ceilings`: before anything runs, the least time of a cell on a device, its memory, and whether it fits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from plumbline.harness import needs, roofline, runtimes
+from plumbline.harness.cell import Cell
+from plumbline.harness.devices import Device, UnknownDevice
+from plumbline.harness.facts import Bound
+from plumbline.harness.needs import Needs, Unpredicted
+from plumbline.harness.session import matrix
+from plumbline.harness.views.table import LEFT, NOTHING, tabulated
+from plumbline.models import DENSE
+from plumbline.texts import size
+
+COMPUTE, MEMORY = "compute", "bandwidth"
+
+
+class Ceiling(Struct, frozen=True):
+    """What a device allows a cell: the `bound` on its latency, and what it `needs` of the bytes that the device `has`.
+
+    `largest` is the largest batch that is predicted to fit, up to needs.MOST_BATCH. `unknown` says why a figure is missing.
+    """
+
+    cell: Cell
+    device: str
+    bound: Bound
+    needs: Needs | None = None
+    has: int | None = None
+    largest: int | None = None
+    unknown: list[str] = []
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it needs no more than there is; None where either is unknown."""
+        return None if self.needs is None or self.has is None else self.needs.process <= self.has
+
+
+def cells(models: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> list[Cell]:
+    """Return the product of models and axes, where there are no values the usual ones, by the first runtime of each precision.
+
+    Raises MatrixError.
+    """
+    for axis, values in {"model": models, **axes}.items():
+        for value in values:
+            matrix.check(axis, value)
+    found = []
+    for model in {matrix.find(name).name: matrix.find(name) for name in models}.values():
+        rest = (
+            axes["variant"] or [DENSE],
+            axes["precision"] or ["fp32"],
+            axes["batch"] or [1],
+            axes["image_size"] or [model.image_size],
+        )
+        for variant, precision, batch, image_size in itertools.product(*rest):
+            runtime = next(name for name, adapter in runtimes.RUNTIMES.items() if precision in adapter.precisions)
+            found.append(Cell(model.name, variant, runtime, precision, batch, image_size, "cpu"))
+    return found
+
+
+def of(cell: Cell, device: Device, memory: bool = True) -> Ceiling:
+    """Return the ceiling of a cell on a device; with `memory` also what it needs, which takes torch and a moment a cell.
+
+    The memory is that of eager torch on a processor, with the framework's share as it is on x86: a device's own may differ.
+    """
+    found = _bound(cell, device)
+    unknown = list(found.missing)
+    needed = has = largest = None
+    try:
+        has = device.for_programs()
+    except UnknownDevice as reason:
+        unknown.append(str(reason))
+    if memory:
+        try:
+            needed = Needs.of(cell)
+            largest = None if has is None else needs.largest_batch(cell, has)
+        except Unpredicted as reason:
+            unknown.append(str(reason))
+    return Ceiling(cell, device.name, found, needed, has, largest, unknown)
+
+
+def _bound(cell: Cell, device: Device) -> Bound:
+    formula = matrix.find(cell.model).formula(cell.image_size) if cell.variant == DENSE else None
+    if formula is None:
+        why = (
+            "what a variant leaves of a net is known when it is made" if cell.variant != DENSE else f"{cell.model} has no formula"
+        )
+        return Bound(missing=[f"{why}; measure it once, its record has the bound"])
+    return roofline.bound(roofline.work(formula, None, cell.precision, cell.batch), device.peaks())
+
+
+HEADS = ["cell", "device", "at least, ms", "by", "images/s,\nat most", "needs, MB", "there are", "fits", "largest\nbatch"]
+
+
+def table(found: Sequence[Ceiling], style: str) -> str:
+    """Tabulate ceilings, a row each; below it what is not known, once each."""
+    rows = [list(_row(each)) for each in found]
+    shown = tabulated(rows, HEADS, (*LEFT, "cell", "device", "by", "fits"), style)
+    return "\n".join([shown, "", *notes(found)])
+
+
+def _row(found: Ceiling) -> Iterator[str]:
+    seconds = found.bound.seconds
+    by = COMPUTE if seconds is not None and seconds == found.bound.compute_s else MEMORY
+    yield found.cell.id.removesuffix(f"-{found.cell.target}")
+    yield found.device
+    yield NOTHING if seconds is None else f"{seconds * 1e3:.3g}"
+    yield NOTHING if not seconds else by
+    yield NOTHING if not seconds else f"{found.cell.batch / seconds:.3g}"
+    yield NOTHING if found.needs is None else f"{found.needs.process / 1e6:.0f}"
+    yield NOTHING if found.has is None else f"{found.has / 1e6:.0f}"
+    yield NOTHING if found.fits is None else "yes" if found.fits else "no"
+    more = "or more" if found.largest is not None and found.largest >= needs.MOST_BATCH else ""
+    yield (
+        ("none" if found.needs is not None and found.has is not None else NOTHING)
+        if found.largest is None
+        else (f"{found.largest} {more}".rstrip())
+    )
+
+
+def notes(found: Iterable[Ceiling]) -> Iterator[str]:
+    """Say where figures come from, and why some are missing."""
+    found = list(found)
+    for source in dict.fromkeys(f"{each.bound.device}: {each.bound.source}" for each in found if each.bound.device):
+        yield f"- {source}"
+    if any(each.needs for each in found):
+        share = size(round(needs.FRAMEWORK))
+        yield f"- memory: eager torch on a processor, {share} of it the framework's share on x86 (docs/fit.md)"
+    for why in dict.fromkeys(why for each in found for why in each.unknown):
+        yield f"- unknown: {why}"

@@ -1,0 +1,189 @@
+"""Which setting to try next, and which need no trial: a search of one axis after the other, with proofs where there are any.
+
+The grid is a product of axes. Around the best setting so far those are tried that differ from it in one group of axes; where none
+of them is better, it is the answer. Where nothing fits, the search goes on until every setting was tried or ruled out.
+Source: coordinate search, as in Nocedal and Wright 2006, "Numerical Optimization", section 9.3 (docs/fit.md has what it misses).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from plumbline.harness.cell import Cell
+from plumbline.harness.outcomes import OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED
+from plumbline.harness.rows import Row
+from plumbline.harness.verdicts.figures import FIGURES, LATENCY, ORDERS
+from plumbline.harness.verdicts.recommendation import Question, Setting, doubts, setting_of
+
+# Axes that are varied together. Of runtime, precision and variant any may follow any; batch and picture size have an order.
+GROUPS = (("runtime", "precision"), ("variant",), ("batch",), ("image_size",), ("model",))
+REACH = 2  # steps along an axis that has an order: a plateau, or a figure's noise, does not end the search
+ORDERED = ("batch", "image_size")
+# What does not become less by a larger batch or picture; of time and memory that holds as far as they are known.
+GROWING = ("latency", "p99", "first", "memory", "inference_memory")
+OF_NET = ("size", "macs", "accuracy")  # what no batch changes
+Least = Callable[[Cell], "float | None"]
+
+
+class Search:
+    """Tries settings one after the other, as `next` says, and `learn`s of each what became of it.
+
+    `cells` are the grid, the first of them where the search begins. `least_s` returns the least seconds that an inference of a
+    cell can take, or None where that is not known; it is held against `limits`, those of the question and perhaps others, which no
+    measurement here decides. `tried` has the row of each cell; `out` says why a cell needs no trial.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        question: Question,
+        least_s: Least = lambda _: None,
+        limits: Mapping[str, float] | None = None,
+    ) -> None:
+        if not cells:
+            raise ValueError("expected one setting at least, got none")
+        self.cells, self.question, self._least_s = list(dict.fromkeys(cells)), question, least_s
+        self._limits = question.limits if limits is None else limits
+        self._values = {axis: sorted({getattr(cell, axis) for cell in self.cells}) for axis in ORDERED}
+        self.tried: dict[Cell, Row] = {}
+        self.out: dict[Cell, str] = {}
+
+    def learn(self, cell: Cell, row: Row) -> None:
+        """Take in what became of a cell."""
+        self.tried[cell] = row
+
+    @property
+    def best(self) -> tuple[Cell, Setting] | None:
+        """The best setting that was tried; where none is within the limits, the nearest."""
+        found = [
+            (cell, setting_of(row, self.question))
+            for cell, row in self.tried.items()
+            if row.measured and self.question.order.value(row) is not None and not doubts(row, self.question)
+        ]
+        return min(found, key=lambda pair: self._badness(pair[1]), default=None)
+
+    @property
+    def fits(self) -> bool:
+        """Whether a setting within the limits was found."""
+        return self.best is not None and not self.best[1].missed
+
+    def next(self) -> Cell | None:
+        """Return the cell to try next; None where the search has ended."""
+        best = self.best
+        if best is None:
+            return self._first(self.cells)
+        near = self._first(cell for group in GROUPS for cell in self._around(best[0], group))
+        return near if near is not None or self.fits else self._first(self.cells)
+
+    @property
+    def left(self) -> list[Cell]:
+        """Cells that were neither tried nor ruled out."""
+        return [cell for cell in self.cells if cell not in self.tried and self._ruled_out(cell) is None]
+
+    def _first(self, cells: Any) -> Cell | None:
+        return next((cell for cell in cells if cell not in self.tried and self._ruled_out(cell) is None), None)
+
+    def _around(self, best: Cell, group: tuple[str, ...]) -> Iterator[Cell]:
+        """Yield the cells that differ from the best in a group alone, the nearest first."""
+        there = [
+            cell
+            for cell in self.cells
+            if all((getattr(cell, axis) == getattr(best, axis)) for axis in cell.__struct_fields__ if axis not in group)
+        ]
+        if group[0] not in ORDERED:
+            yield from there
+            return
+        values = self._values[group[0]]
+
+        def steps(cell: Cell) -> int:
+            return abs(values.index(getattr(cell, group[0])) - values.index(getattr(best, group[0])))
+
+        yield from sorted((cell for cell in there if steps(cell) <= REACH), key=steps)
+
+    def _badness(self, setting: Setting) -> tuple[Any, ...]:
+        """Sort settings: by what they miss, then by the order that was asked for.
+
+        A p99 that too few samples carry is not known, but is no less than the median.
+        """
+        excess = dict(setting.excess)
+        for name in ("p99", "latency"):
+            low = setting.row.latency_low_s
+            if name in excess and excess[name] is None and low is not None and low > self.question.limits[name]:
+                excess[name] = low / self.question.limits[name] - 1
+        known = [each for each in excess.values() if each is not None]
+        return len(excess) - len(known), sum(known), setting.rank
+
+    # -- what needs no trial --------------------------------------------------------------------------------------
+
+    def _ruled_out(self, cell: Cell) -> str | None:
+        """Say why a cell is not worth a trial; what is once known stays so."""
+        if cell not in self.out and (why := next(self._reasons(cell), None)) is not None:
+            self.out[cell] = why
+        return self.out.get(cell)
+
+    def _reasons(self, cell: Cell) -> Iterator[str]:
+        least_s = self._least_s(cell)
+        if least_s is not None:
+            yield from self._by_bound(cell, least_s)
+        for other, row in self.tried.items():
+            if _same(cell, other, ("batch", "image_size")):
+                yield from self._by_smaller(cell, other, row)
+            if _same(cell, other, ("batch",)):
+                yield from self._by_batch(other, row)
+
+    def _by_bound(self, cell: Cell, least_s: float) -> Iterator[str]:
+        limits = self._limits
+        for name in ("latency", "p99", "first"):
+            if name in limits and least_s > limits[name]:
+                yield f"bound: an inference takes {FIGURES[name].title} beyond the limit at the peak rates of the device"
+        if "throughput" in limits and cell.batch / least_s < limits["throughput"]:
+            yield "bound: throughput is below the limit at the peak rates of the device"
+        if self.fits and self.best is not None and self.question.by[0] in ("throughput", "latency"):
+            ends = self.question.order.ends(self.best[1].row)
+            could = least_s if self.question.by[0] == LATENCY else cell.batch / least_s
+            if ends is not None and (could > ends[1] if self.question.order.lower else could < ends[0]):
+                yield "bound: at the peak rates of the device it is no better than the best so far"
+
+    def _by_smaller(self, cell: Cell, other: Cell, row: Row) -> Iterator[str]:
+        """Say what follows from a smaller batch or picture, which takes no more time and memory."""
+        if other.batch > cell.batch or other.image_size > cell.image_size:
+            return
+        if row.outcome in (OUT_OF_MEMORY, TIMED_OUT):
+            yield f"smaller: a smaller batch or picture was {row.outcome}"
+        if not row.measured:
+            return
+        for name in GROWING:
+            least = _least(name, row)
+            if name in self.question.limits and least is not None and least > self.question.limits[name]:
+                yield f"smaller: a smaller batch or picture is beyond the limit of {FIGURES[name].title}"
+        same_net = other.image_size == cell.image_size
+        if same_net and self.question.by[0] == LATENCY and not setting_of(row, self.question).missed:
+            yield "smaller: a smaller batch fits, and takes no longer"
+
+    def _by_batch(self, other: Cell, row: Row) -> Iterator[str]:
+        """Say what follows from another batch, at which the net is as large and as accurate, and run by what runs it."""
+        if row.outcome in (UNSUPPORTED, UNAVAILABLE):
+            yield f"net: at another batch it was {row.outcome}"
+        if not row.measured:
+            return
+        for name in OF_NET:
+            if name not in self.question.limits:
+                continue
+            figure, limit = FIGURES[name], self.question.limits[name]
+            value = row.top1_high if name == "accuracy" else figure.value(row)
+            if value is not None and (value > limit if figure.most else value < limit):
+                yield f"net: at another batch it missed the limit of {figure.title}"
+
+
+def _same(cell: Cell, other: Cell, but: tuple[str, ...]) -> bool:
+    return all(getattr(cell, axis) == getattr(other, axis) for axis in cell.__struct_fields__ if axis not in but)
+
+
+def _least(name: str, row: Row) -> float | None:
+    """Return what a figure of a cell is at least."""
+    if name in ("latency", "p99"):
+        return row.latency_low_s
+    if name == "inference_memory" and row.inference_is_bound:
+        return None
+    return ORDERS[name].value(row) if name in ORDERS else FIGURES[name].value(row)

@@ -1,0 +1,163 @@
+"""What an inference does, operation by operation, and what it holds meanwhile: on the meta device, without numbers.
+
+An operation is a call that eager torch makes of its library of kernels, ATen. One that only looks at its input in another way, as
+a view, is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from plumbline.fastpath import without_attention_fast_path
+from plumbline.models.model import Model
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+BLOCK = 16  # channels that oneDNN keeps together, with AVX-512; the last block is filled up
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of a kernel, for a whole batch: `macs` by torch's counter, `bytes` that it reads and writes, each tensor once.
+
+    `groups` are those of a convolution; as many as it has channels make it depthwise.
+    """
+
+    name: str
+    macs: int
+    bytes: int
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The operations of an inference in their order, and the bytes of its weights and statistics.
+
+    `asked` is what it asks the allocator for beside weights and pictures, in order: a block by its number and bytes, the same
+    number with 0 bytes where it gives the block back.
+    """
+
+    operations: tuple[Operation, ...]
+    weights_bytes: int
+    asked: tuple[tuple[int, int], ...]
+
+    @property
+    def macs(self) -> int:
+        return sum(operation.macs for operation in self.operations)
+
+    @property
+    def bytes(self) -> int:
+        """What all operations read and write."""
+        return sum(operation.bytes for operation in self.operations)
+
+
+def trace(model: Model, image_size: int, batch: int = 1, dtype: str = "float32") -> Trace:
+    """Follow an inference of `batch` pictures, with weights and pictures of a type of torch's.
+
+    Raises ValueError for a model that has no torch net, or whose way depends on its numbers.
+    """
+    import torch
+
+    if model.build is None or model.inputs is not None:
+        raise ValueError(f"{model.name}: expected a torch net that takes pictures alone, so that it runs without numbers")
+    kind = getattr(torch, dtype)
+    with torch.device("meta"):
+        net = model.instantiate(image_size).eval().to(kind)
+        pictures = torch.empty(batch, model.dataset(image_size).channels, image_size, image_size, dtype=kind)
+    try:
+        return trace_net(net, pictures)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{model.name}: expected a net that runs without numbers, got {error}") from error
+
+
+def trace_net(net: nn.Module, pictures: Tensor) -> Trace:
+    """Follow an inference of a net on the meta device; shape of the pictures (batch, channels, height, width)."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from plumbline.models.counting.products import formulas
+
+    held = [*net.parameters(), *net.buffers()]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(without_attention_fast_path())
+        stack.enter_context(torch.no_grad())
+        counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=formulas()))
+        follower = stack.enter_context(_follower(counter, [*held, pictures]))
+        net(pictures)
+    return Trace(tuple(follower.operations), sum(map(_bytes, held)), tuple(follower.asked))
+
+
+def _follower(counter: Any, known: list[Tensor]) -> Any:
+    """Return a mode that follows each call of a kernel, and which storages there are. Its base class takes torch."""
+    import torch
+    from torch import Tensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Follower(TorchDispatchMode):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.operations: list[Operation] = []
+            self.asked: list[tuple[int, int]] = []
+            self._blocks = {tensor.untyped_storage()._cdata: 0 for tensor in known}  # by storage; these are held anyway
+            self._numbers = itertools.count(1)
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            before = counter.get_total_flops()
+            out = func(*args, **(kwargs or {}))
+            macs = (counter.get_total_flops() - before) // 2
+            given, made = (list(_tensors(tree_leaves(each))) for each in ((args, kwargs), out))
+            there = {tensor.untyped_storage()._cdata for tensor in given}
+            new = [tensor for tensor in made if tensor.untyped_storage()._cdata not in there]
+            convolved = func is torch.ops.aten.convolution.default
+            own = _copies(*given[:2], made[0]) if convolved else ()
+            blocks = [(next(self._numbers), size) for size in own]
+            self.asked += blocks
+            self.asked += [(number, 0) for number, _ in blocks[:-1]]
+            for tensor in new:
+                self._hold(tensor.untyped_storage())
+            self.asked += [(number, 0) for number, _ in blocks[-1:]]
+            if new or func._schema.is_mutable:
+                moved, groups = sum(map(_bytes, (*given, *made))), args[8] if convolved else 1
+                self.operations.append(Operation(func._schema.name, macs, moved, groups))
+            return out
+
+        def _hold(self, storage: Any) -> None:
+            key = storage._cdata
+            if key not in self._blocks and storage.nbytes():
+                self._blocks[key] = next(self._numbers)
+                self.asked.append((self._blocks[key], storage.nbytes()))
+                weakref.finalize(storage, self._free, key)
+
+        def _free(self, key: int) -> None:
+            self.asked.append((self._blocks.pop(key), 0))
+
+    def _tensors(leaves: list[Any]) -> Iterator[Tensor]:
+        yield from (leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+    return Follower()
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _copies(inputs: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> tuple[int, ...]:
+    """Return the bytes of the blocks that oneDNN asks for itself in a convolution on a CPU: of input, weights and result.
+
+    It computes in an order of its own, in blocks of channels. It gives back the first two after that, and the last one when it
+    has copied it into the tensor that torch returns.
+    """
+    return _blocked(inputs), _bytes(weights), _blocked(out)
+
+
+def _blocked(tensor: torch.Tensor) -> int:
+    channels = tensor.shape[1]
+    return _bytes(tensor) // channels * (-(-channels // BLOCK) * BLOCK)

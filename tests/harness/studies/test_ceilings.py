@@ -1,0 +1,89 @@
+"""What a device allows before anything runs: by hand for one cell, without torch, and what is refused by name."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from plumbline.harness import devices
+from plumbline.harness.needs import Needs
+from plumbline.harness.roofline import fewer
+from plumbline.harness.studies import ceilings
+from tests.conftest import where
+from tests.records import cell_of
+
+DEVICES = devices.known()
+NONE = {"variant": [], "precision": [], "batch": [], "image_size": []}
+
+
+def test_a_nano_and_an_mlp_by_hand() -> None:
+    """2,910,208 MACs at 118 GMAC/s take 24.7 us; 2,913,290 weights of 4 bytes less 256 KiB at 25.6 GB/s take 445 us."""
+    found = ceilings.of(cell_of("mlp", image_size=28), DEVICES["jetson-nano"], memory=False)
+    assert found.bound.compute_s == pytest.approx(2_910_208 / 118e9)
+    assert found.bound.bandwidth_s == pytest.approx((4 * 2_913_290 - 262_144) / 25.6e9, rel=0.01)
+    assert found.bound.seconds == found.bound.bandwidth_s
+    assert (found.needs, found.fits, found.has) == (None, None, 2_600_000_000)
+
+
+def test_a_convolution_may_be_done_with_fewer_multiplications() -> None:
+    """VGG-16 at batch 1 takes 15.5 GMAC on 118 GMAC/s at most, and by the best algorithm known a fraction of it at least."""
+    found = ceilings.of(cell_of("vgg16", image_size=224), DEVICES["jetson-nano"], memory=False).bound.compute_s
+    assert found is not None
+    assert 15.47e9 / fewer(3) / 118e9 < found < 15.47e9 / 118e9
+
+
+def test_whether_it_fits() -> None:
+    cell, nano = cell_of("vgg16", batch=128, image_size=224), DEVICES["jetson-nano"]
+    large = ceilings.of(cell, nano)
+    assert large.fits is False
+    assert large.largest is not None
+    assert Needs.of(cell_of("vgg16", batch=large.largest, image_size=224)).process <= 2.6e9
+    assert ceilings.of(cell_of("mlp"), nano).fits is True
+
+
+@pytest.mark.parametrize(
+    ("cell", "device", "words"),
+    [
+        (cell_of("mlp", precision="bf16"), "jetson-nano", "no peak rate of Jetson Nano 4 GB, 10W or 5W in bf16 is known"),
+        (cell_of("mlp", variant="filter50"), "jetson-nano", "what a variant leaves of a net is known when it is made"),
+        (cell_of("ssdlite320_mobilenet_v3_large", image_size=320), "jetson-nano", "has no formula; measure it once"),
+        (cell_of("mlp"), "rtx-3070", "how much memory GeForce RTX 3070 has for programs is not known"),
+    ],
+)
+def test_what_is_not_known_is_refused_by_name(cell: object, device: str, words: str) -> None:
+    found = ceilings.of(cell, DEVICES[device], memory=False)  # type: ignore[arg-type]
+    assert any(words in why for why in found.unknown)
+    assert words in ceilings.table([found], "simple")
+
+
+def test_a_product_of_axes_by_a_runtime_that_knows_the_precision() -> None:
+    found = ceilings.cells(["mlp"], {**NONE, "precision": ["fp32", "int8-dynamic"], "batch": [1, 8]})
+    assert [(cell.precision, cell.batch, cell.image_size) for cell in found] == [
+        ("fp32", 1, 8),
+        ("fp32", 8, 8),
+        ("int8-dynamic", 1, 8),
+        ("int8-dynamic", 8, 8),
+    ]
+    assert found[0].runtime == "eager"
+
+
+def told(tmp_path: Path, cache: Path, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [python, "-X", "importtime", "-m", "plumbline.harness", "ceilings", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **where(tmp_path, cache))
+
+
+def test_the_bounds_of_a_tier_take_no_torch(tmp_path: Path, cache: Path, python: str) -> None:
+    found = told(tmp_path, cache, python, "--no-memory", "--device", "jetson-nano")
+    assert found.returncode == 0, found.stderr
+    assert "resnet50-dense-eager-fp32-b1-224px" in found.stdout
+    assert "torch" not in {line.rpartition("|")[2].strip() for line in found.stderr.splitlines()}
+
+
+def test_an_exit_code_says_that_something_does_not_fit(tmp_path: Path, cache: Path, python: str) -> None:
+    found = told(tmp_path, cache, python, "vgg16", "--batch", "64", "--device", "jetson-nano")
+    assert found.returncode == 1, found.stderr[-300:]
+    assert " no " in found.stdout
+    unknown = told(tmp_path, cache, python, "mlp", "--device", "jetson-nan")
+    assert (unknown.returncode, "no device 'jetson-nan' (did you mean" in unknown.stderr) == (2, True)

@@ -1,0 +1,75 @@
+"""What an inference does and asks for, worked out by hand on small nets, and beside the formulas of registered ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from plumbline import models
+from plumbline.models.counting.operations import trace, trace_net
+from plumbline.models.layers import macs
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+
+def traced(net: object, *shape: int) -> object:
+    return trace_net(net.eval().to("meta"), torch.empty(shape, device="meta"))  # type: ignore[attr-defined]
+
+
+def test_two_layers_by_hand() -> None:
+    """3 pictures of 4 numbers, 8 hidden ones, 2 classes, of 4 bytes: 96 and 48 MACs, and 24 numbers that are asked for twice."""
+    found = traced(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), 3, 4)
+    assert [(each.name, each.macs) for each in found.operations] == [("aten::addmm", 96), ("aten::relu", 0), ("aten::addmm", 48)]
+    # bias, pictures, weights and result; the input and the result; bias, input, weights and result
+    assert [each.bytes for each in found.operations] == [4 * (8 + 12 + 32 + 24), 4 * (24 + 24), 4 * (2 + 24 + 16 + 6)]
+    assert found.weights_bytes == 4 * (32 + 8 + 16 + 2)
+    sizes = [size for _, size in found.asked]
+    assert sizes == [96, 96, 0, 24, 0, 0]  # the first is given back when the second is there
+    (first, _), (second, _), (freed, _), *_ = found.asked
+    assert freed == first != second
+
+
+def test_what_works_in_place_asks_for_nothing_and_a_view_is_no_operation() -> None:
+    found = traced(nn.Sequential(nn.ReLU(inplace=True), nn.Flatten()), 2, 3, 4, 4)
+    assert [each.name for each in found.operations] == ["aten::relu_"]
+    assert found.asked == ()
+
+
+def test_a_convolution_copies_into_blocks_of_channels() -> None:
+    """3 and 8 channels of 4 x 4 numbers become 16 of them; the result's copy is there when torch's own result is made."""
+    found = traced(nn.Conv2d(3, 8, 3, padding=1, bias=False), 1, 3, 4, 4)
+    sizes = {number: size for number, size in found.asked if size}
+    assert list(sizes.values()) == [16 * 16 * 4, 3 * 8 * 9 * 4, 16 * 16 * 4, 8 * 16 * 4]
+    numbers = list(sizes)
+    assert [number for number, size in found.asked if not size] == [*numbers[:2], numbers[2], numbers[3]]
+    assert [size for _, size in found.asked].index(512) < found.asked.index((numbers[2], 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet50", 224), ("mobilenet_v3_large", 224), ("mixer_s16", 224), ("vit_tiny", 224), ("mlp", 28)]
+)
+def test_its_macs_are_those_of_the_formula(name: str, size: int) -> None:
+    model = models.find(name)
+    formula = model.formula(size)
+    assert formula is not None
+    assert trace(model, size, 2).macs == 2 * macs(formula)
+
+
+def test_half_as_wide_numbers_ask_for_half() -> None:
+    model = models.find("resnet20")
+    whole, half = (trace(model, 32, 4, dtype) for dtype in ("float32", "bfloat16"))
+    asked, of_half = (sum(size for _, size in each.asked) for each in (whole, half))
+    assert of_half == pytest.approx(asked / 2, rel=1e-3)  # statistics stay as they are
+    assert half.weights_bytes < 0.6 * whole.weights_bytes  # counters of batches stay as they are
+
+
+def test_everything_that_is_asked_for_is_given_back() -> None:
+    asked = trace(models.find("resnet20"), 32).asked
+    given = [number for number, size in asked if size]
+    assert sorted(given) == sorted(number for number, size in asked if not size)
+    assert len(set(given)) == len(given)
+
+
+def test_a_net_whose_way_depends_on_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="ssdlite320_mobilenet_v3_large: expected a torch net that takes pictures alone"):
+        trace(models.find("ssdlite320_mobilenet_v3_large"), 320)
