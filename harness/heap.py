@@ -1,9 +1,9 @@
 """How much memory a process holds for what it asks glibc's allocator for: more than that, as freed blocks are kept for later.
 
 Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD. Blocks beyond a threshold come from the kernel each by itself and go
-back to it when they are freed; the threshold rises to the largest such block, up to 32 MiB. All others lie one behind the other in one
-heap, which is shortened only where its free end has twice the threshold. A block that was freed is a little too small for another
-one of its size, as torch asks for aligned ones (SPARE).
+back to it when they are freed; the threshold rises to the largest such block, up to 32 MiB. All others lie one behind the other
+in one heap, which is shortened only where its free end has twice the threshold. A block that was freed is a little too small for
+another one of its size, as torch asks for aligned ones (SPARE).
 """
 
 from __future__ import annotations

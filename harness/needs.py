@@ -10,10 +10,9 @@ from functools import cache
 from msgspec import Struct
 from msgspec.structs import replace
 
-from plumbline import PlumblineError
+from plumbline import PlumblineError, models
 from plumbline.harness import heap
 from plumbline.harness.cell import Cell
-from plumbline.harness.session import matrix
 from plumbline.models import DENSE
 from plumbline.models.counting.operations import trace
 
@@ -43,7 +42,7 @@ class Needs(Struct, frozen=True):
             got = f"{cell.variant}, {cell.runtime}, {cell.precision}"
             raise Unpredicted(f"memory is predicted of a dense net in eager {', '.join(TYPES)} on a CPU, got {got}")
         weights, inference = _traced(cell.model, cell.image_size, cell.batch, cell.precision)
-        pictures = cell.batch * matrix.find(cell.model).dataset(cell.image_size).channels * cell.image_size**2 * 4
+        pictures = cell.batch * models.find(cell.model).dataset(cell.image_size).channels * cell.image_size**2 * 4
         stored = weights * (1 if cell.precision == "fp32" else 2)  # in fp32
         process = framework + max(2 * stored + LOADING, weights + pictures + inference + RUNNING)
         return Needs(weights, inference, round(process))
@@ -53,7 +52,7 @@ class Needs(Struct, frozen=True):
 def _traced(model: str, image_size: int, batch: int, precision: str) -> tuple[int, int]:
     """Return the bytes of weights, and those that an inference holds beside them at its peak. Raises Unpredicted."""
     try:
-        found = trace(matrix.find(model), image_size, batch, TYPES[precision])
+        found = trace(models.find(model), image_size, batch, TYPES[precision])
     except ValueError as reason:
         raise Unpredicted(str(reason)) from reason
     return found.weights_bytes, heap.peak_bytes(found.asked)

@@ -17,7 +17,7 @@ from plumbline.harness.views import terminal
 COMMANDS = (
     "bench", "list", "show", "counts", "overhead", "table", "report", "check-plugin", "layers", "fastest", "train", "compression",
     "compress", "reproduce", "results", "data", "schema", "trust", "gate", "compare",
-    "history", "load", "doctor", "record-device", "recommend", "fit", "ceilings",
+    "history", "load", "doctor", "record-device", "recommend", "fit", "ceilings", "estimate",
 )  # fmt: skip
 
 

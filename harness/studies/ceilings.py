@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import Struct
 
+from plumbline import models
 from plumbline.harness import needs, roofline, runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.devices import Device, UnknownDevice
@@ -15,7 +17,7 @@ from plumbline.harness.facts import Bound
 from plumbline.harness.needs import Needs, Unpredicted
 from plumbline.harness.session import matrix
 from plumbline.harness.views.table import LEFT, NOTHING, tabulated
-from plumbline.models import DENSE
+from plumbline.models import DENSE, Layer
 from plumbline.texts import size
 
 COMPUTE, MEMORY = "compute", "bandwidth"
@@ -41,16 +43,16 @@ class Ceiling(Struct, frozen=True):
         return None if self.needs is None or self.has is None else self.needs.process <= self.has
 
 
-def cells(models: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> list[Cell]:
+def cells(names: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> list[Cell]:
     """Return the product of models and axes, where there are no values the usual ones, by the first runtime of each precision.
 
     Raises MatrixError.
     """
-    for axis, values in {"model": models, **axes}.items():
+    for axis, values in {"model": names, **axes}.items():
         for value in values:
             matrix.check(axis, value)
     found = []
-    for model in {matrix.find(name).name: matrix.find(name) for name in models}.values():
+    for model in {models.find(name).name: models.find(name) for name in names}.values():
         rest = (
             axes["variant"] or [DENSE],
             axes["precision"] or ["fp32"],
@@ -68,7 +70,7 @@ def of(cell: Cell, device: Device, memory: bool = True) -> Ceiling:
 
     The memory is that of eager torch on a processor, with the framework's share as it is on x86: a device's own may differ.
     """
-    found = _bound(cell, device)
+    found = _bound(cell, device, memory)
     unknown = list(found.missing)
     needed = has = largest = None
     try:
@@ -84,14 +86,21 @@ def of(cell: Cell, device: Device, memory: bool = True) -> Ceiling:
     return Ceiling(cell, device.name, found, needed, has, largest, unknown)
 
 
-def _bound(cell: Cell, device: Device) -> Bound:
-    formula = matrix.find(cell.model).formula(cell.image_size) if cell.variant == DENSE else None
-    if formula is None:
-        why = (
-            "what a variant leaves of a net is known when it is made" if cell.variant != DENSE else f"{cell.model} has no formula"
-        )
-        return Bound(missing=[f"{why}; measure it once, its record has the bound"])
-    return roofline.bound(roofline.work(formula, None, cell.precision, cell.batch), device.peaks())
+def _bound(cell: Cell, device: Device, counting: bool) -> Bound:
+    if cell.variant != DENSE:
+        return Bound(missing=["what a variant leaves of a net is known when it is made; the record of a run has its bound"])
+    layers = models.find(cell.model).formula(cell.image_size)
+    if layers is None and counting:
+        layers = counted(cell.model, cell.image_size)
+    if layers is None:
+        return Bound(missing=[f"{cell.model} has no formula, and is counted where memory is asked for, too"])
+    return roofline.bound(roofline.work(layers, None, cell.precision, cell.batch), device.peaks())
+
+
+@cache
+def counted(model: str, image_size: int) -> tuple[Layer, ...]:
+    """Return the layers that torch's counter sees in a model."""
+    return tuple(Layer(**layer) for layer in models.find(model).count(image_size)["layers"])
 
 
 HEADS = ["cell", "device", "at least, ms", "by", "images/s,\nat most", "needs, MB", "there are", "fits", "largest\nbatch"]

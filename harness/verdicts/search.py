@@ -30,8 +30,8 @@ class Search:
     """Tries settings one after the other, as `next` says, and `learn`s of each what became of it.
 
     `cells` are the grid, the first of them where the search begins. `least_s` returns the least seconds that an inference of a
-    cell can take, or None where that is not known; it is held against `limits`, those of the question and perhaps others, which no
-    measurement here decides. `tried` has the row of each cell; `out` says why a cell needs no trial.
+    cell can take, or None where that is not known; it is held against `limits`, those of the question and perhaps others, which
+    no measurement here decides. `tried` has the row of each cell; `out` says why a cell needs no trial.
     """
 
     def __init__(
