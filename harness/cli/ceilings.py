@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from plumbline.harness.cli import shared
 from plumbline.harness.views.terminal import Progress
+from plumbline.texts import positive
 
 PARENTS = (shared.STYLE,)
 AXES = ("variant", "precision", "batch", "image_size")
@@ -24,6 +26,9 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
         words = f"of the models that are named: another {axis.replace('_', ' ')} than the usual one; several with commas"
         option = f"--{axis.replace('_', '-')}"
         parser.add_argument(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
+    words = "find by trials the largest of these batches that fits: on TARGET, or in the memory of the device here (like:NAME)"
+    parser.add_argument("--search", nargs="?", const="", metavar="TARGET", help=words)
+    parser.add_argument("--time-limit", type=positive, default=600.0, metavar="S", help="of a trial (default: 600)")
     parser.add_argument("--no-memory", action="store_true", help="bounds on latency alone: no torch, and no time")
 
 
@@ -44,6 +49,8 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         if arguments.tier not in tiers:
             raise matrix.MatrixError(f"no tier {arguments.tier!r}; known: {', '.join(tiers)}")
         cells = matrix.expand(tiers[arguments.tier], {"target": ["cpu"]})
+    if arguments.search is not None:
+        return _search(arguments, cells, chosen, progress)
     rows = []
     for cell in cells:
         progress(f"{cell.id}, {len(rows) // len(chosen) + 1} of {len(cells)}")
@@ -51,3 +58,30 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     progress("")
     print(ceilings.table(rows, arguments.style))
     return 1 if any(row.fits is False for row in rows) else 0
+
+
+def _search(arguments: argparse.Namespace, cells: list[Any], chosen: list[Any], progress: Progress) -> int:
+    """Return 1 where of a cell no batch fits, or one ended otherwise than by its size."""
+    from msgspec.structs import replace
+
+    from plumbline.harness import needs
+    from plumbline.harness.devices import UnknownDevice
+    from plumbline.harness.outcomes import OK
+    from plumbline.harness.studies import largest
+
+    if len(arguments.device) != 1:
+        raise UnknownDevice(f"--search: expected one --device, got {len(arguments.device)}")
+    target, batches = arguments.search or f"like:{arguments.device[0]}", sorted({cell.batch for cell in cells})
+    batches = batches if len(batches) > 1 else [2**power for power in range(8)]
+    asked = []
+    for cell in dict.fromkeys(replace(cell, batch=1) for cell in cells):
+        try:
+            predicted = needs.largest_batch(cell, chosen[0].for_programs()) or 0
+        except needs.Unpredicted:
+            predicted = None
+        asked.append((replace(cell, target=target), predicted))
+    found = largest.search(asked, batches, arguments.time_limit, progress)
+    progress("")
+    print(f"{target}: of batches {', '.join(map(str, batches))}\n\n{largest.table(found, arguments.style)}")
+    odd = any(one.outcome not in (OK, *largest.TOO_LARGE) for each in found for one in each.tried)
+    return 1 if odd or any(each.largest is None for each in found) else 0

@@ -116,6 +116,8 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> Grid:
     except NotDescribed as error:
         raise matrix.MatrixError(str(error)) from error
     given = matrix.canonical({axis: values for axis, values in axes.items() if values})
+    if len(given.get("target", [])) > 1:
+        raise NoSpace(f"expected one target, as figures of two devices are not comparable; got {', '.join(given['target'])}")
     named = given.get("runtime", list(runtimes.known()))
     pairs = [(name, precision) for name in named for precision in runtimes.find(name).adapter.precisions]
     pairs = [pair for pair in pairs if pair[1] in given.get("precision", _but_tf32())]
@@ -272,8 +274,7 @@ def measured(probe: CellProbe) -> tuple[str, str | None]:
 
 
 def _mark(found: Search, cell: Cell) -> str:
-    best = found.best
-    if best is None or best[0] != cell:
+    if found.best is None or found.best[0] != cell:
         return ""
     return "  <- the best so far" if found.fits else "  <- the nearest so far"
 

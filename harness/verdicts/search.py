@@ -1,7 +1,7 @@
 """Which setting to try next, and which need no trial: a search of one axis after the other, with proofs where there are any.
 
-The grid is a product of axes. Around the best setting so far those are tried that differ from it in one group of axes; where none
-of them is better, it is the answer. Where nothing fits, the search goes on until every setting was tried or ruled out.
+The grid is a product of axes. Around the best setting so far those are tried that differ from it in one axis; where none of them
+is better, it is the answer. Where nothing fits, the search goes on until every setting was tried or ruled out.
 Source: coordinate search, as in Nocedal and Wright 2006, "Numerical Optimization", section 9.3 (docs/fit.md has what it misses).
 """
 
@@ -16,10 +16,9 @@ from plumbline.harness.rows import Row
 from plumbline.harness.verdicts.figures import FIGURES, LATENCY, ORDERS
 from plumbline.harness.verdicts.recommendation import Question, Setting, doubts, setting_of
 
-# Axes that are varied together. Of runtime, precision and variant any may follow any; batch and picture size have an order.
-GROUPS = (("runtime", "precision"), ("variant",), ("batch",), ("image_size",), ("model",))
+VARIED = ("runtime", "precision", "variant", "batch", "image_size", "model")  # in this order
+ORDERED = ("batch", "image_size")  # of the other axes any value may follow any
 REACH = 2  # steps along an axis that has an order: a plateau, or a figure's noise, does not end the search
-ORDERED = ("batch", "image_size")
 # What does not become less by a larger batch or picture; of time and memory that holds as far as they are known.
 GROWING = ("latency", "p99", "first", "memory", "inference_memory")
 OF_NET = ("size", "macs", "accuracy")  # what no batch changes
@@ -48,20 +47,15 @@ class Search:
         self._values = {axis: sorted({getattr(cell, axis) for cell in self.cells}) for axis in ORDERED}
         self.tried: dict[Cell, Row] = {}
         self.out: dict[Cell, str] = {}
+        self.best: tuple[Cell, Setting] | None = None  # where none is within the limits, the nearest
 
     def learn(self, cell: Cell, row: Row) -> None:
         """Take in what became of a cell."""
         self.tried[cell] = row
-
-    @property
-    def best(self) -> tuple[Cell, Setting] | None:
-        """The best setting that was tried; where none is within the limits, the nearest."""
-        found = [
-            (cell, setting_of(row, self.question))
-            for cell, row in self.tried.items()
-            if row.measured and self.question.order.value(row) is not None and not doubts(row, self.question)
-        ]
-        return min(found, key=lambda pair: self._badness(pair[1]), default=None)
+        if row.measured and self.question.order.value(row) is not None and not doubts(row, self.question):
+            setting = setting_of(row, self.question)
+            if self.best is None or self._badness(setting) < self._badness(self.best[1]):
+                self.best = cell, setting
 
     @property
     def fits(self) -> bool:
@@ -70,10 +64,9 @@ class Search:
 
     def next(self) -> Cell | None:
         """Return the cell to try next; None where the search has ended."""
-        best = self.best
-        if best is None:
+        if self.best is None:
             return self._first(self.cells)
-        near = self._first(cell for group in GROUPS for cell in self._around(best[0], group))
+        near = self._first(cell for axis in VARIED for cell in self._around(self.best[0], axis))
         return near if near is not None or self.fits else self._first(self.cells)
 
     @property
@@ -84,20 +77,16 @@ class Search:
     def _first(self, cells: Any) -> Cell | None:
         return next((cell for cell in cells if cell not in self.tried and self._ruled_out(cell) is None), None)
 
-    def _around(self, best: Cell, group: tuple[str, ...]) -> Iterator[Cell]:
-        """Yield the cells that differ from the best in a group alone, the nearest first."""
-        there = [
-            cell
-            for cell in self.cells
-            if all((getattr(cell, axis) == getattr(best, axis)) for axis in cell.__struct_fields__ if axis not in group)
-        ]
-        if group[0] not in ORDERED:
+    def _around(self, best: Cell, axis: str) -> Iterator[Cell]:
+        """Yield the cells that differ from the best in an axis alone, the nearest first."""
+        there = [cell for cell in self.cells if _same(cell, best, (axis,))]
+        if axis not in ORDERED:
             yield from there
             return
-        values = self._values[group[0]]
+        values = self._values[axis]
 
         def steps(cell: Cell) -> int:
-            return abs(values.index(getattr(cell, group[0])) - values.index(getattr(best, group[0])))
+            return abs(values.index(getattr(cell, axis)) - values.index(getattr(best, axis)))
 
         yield from sorted((cell for cell in there if steps(cell) <= REACH), key=steps)
 

@@ -59,6 +59,7 @@ def test_what_cannot_be_is_counted_with_its_reason() -> None:
             fit.NoSpace,
             "got none: unsupported: sparse layers are run",
         ),
+        ({"target": ["cpu", "like:jetson-nano"]}, fit.NoSpace, "expected one target"),
         (
             {"runtime": ["eager"], "precision": ["int8-static"]},
             fit.NoSpace,

@@ -1,0 +1,139 @@
+"""The largest batch that fits, found by trials on a device or on what stands in for it; a prediction says where to begin."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from plumbline.harness.cell import Cell
+from plumbline.harness.outcomes import OK, OUT_OF_MEMORY, TIMED_OUT, CellEnded
+from plumbline.harness.readings import value_of
+from plumbline.harness.session import matrix, places
+from plumbline.harness.session.client import CellProbe, Connection
+from plumbline.harness.session.session import needed, without_paths
+from plumbline.harness.settings import Settings
+from plumbline.harness.views.table import LEFT, NOTHING, tabulated
+
+TOO_LARGE = (OUT_OF_MEMORY, TIMED_OUT)  # so a larger batch does not fit either
+
+
+class Tried(Struct, frozen=True):
+    """What became of a batch: the outcome, and of one that fits the bytes of its process at the peak."""
+
+    batch: int
+    outcome: str
+    peak_bytes: float | None = None
+    reason: str | None = None
+
+
+class Largest(Struct, frozen=True):
+    """The largest of the batches that fits, None where none does; what was tried, and the `predicted` one."""
+
+    cell: Cell
+    batches: list[int]
+    largest: int | None
+    tried: list[Tried]
+    predicted: int | None = None
+
+    @property
+    def steps_off(self) -> int | None:
+        """By how many of the batches the prediction was off; None where there is none."""
+        if self.predicted is None:
+            return None
+        places_of = {None: -1, **{batch: at for at, batch in enumerate(self.batches)}}
+        below = [batch for batch in self.batches if batch <= self.predicted]
+        return abs(places_of[max(below, default=None)] - places_of[self.largest])
+
+
+def find(cell: Cell, batches: Sequence[int], attempt: Callable[[Cell], Tried], predicted: int | None = None) -> Largest:
+    """Try batches, from the one that is predicted on, until the largest that fits and the next one are known.
+
+    A batch that ends otherwise, as unsupported or failed, ends the search: nothing is known of those above it.
+    """
+    batches = sorted(set(batches))
+    low, high, tried = -1, len(batches), list[Tried]()
+    at = max((number for number, batch in enumerate(batches) if batch <= (predicted or batches[0])), default=0)
+    while high - low > 1:
+        found = attempt(replace(cell, batch=batches[at]))
+        tried.append(found)
+        if found.outcome == OK:
+            low = at
+        elif found.outcome in TOO_LARGE:
+            high = at
+        else:
+            break
+        one_beside = at + 1 if found.outcome == OK else at - 1
+        at = one_beside if len(tried) == 1 and low < one_beside < high else (low + high) // 2
+    return Largest(cell, batches, batches[low] if low >= 0 else None, tried, predicted)
+
+
+def search(
+    cells: Sequence[tuple[Cell, int | None]], batches: Sequence[int], time_limit_s: float, progress: Callable[[str], None]
+) -> list[Largest]:
+    """Find the largest batch of each cell, beside the predicted one. Raises Busy, CellEnded and BadPlace.
+
+    A trial builds the net and runs two inferences; nothing is timed, so a neighbour does no harm.
+    """
+    settings = Settings.here(None, accuracy_images=0, energy_s=0.0, time_limit_s=time_limit_s)
+    found = []
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
+        words = [""]
+        connection = Connection(log, progress=lambda text: progress(f"{words[0]}: {text}"), place=places.of(cells[0][0].target))
+        try:
+            connection.place.prepare(needed([cell for cell, _ in cells], settings), progress, connection.holding)
+            connection.start()
+            for number, (cell, predicted) in enumerate(cells, 1):
+                words[0] = f"{cell.model} {cell.variant} at {cell.image_size} pixels, {number} of {len(cells)}"
+                found.append(find(cell, batches, lambda one: trial(connection, one, settings), predicted))
+        finally:
+            connection.close()
+    return found
+
+
+def trial(connection: Connection, cell: Cell, settings: Settings) -> Tried:
+    """Run a cell's inference twice, and return what its process held."""
+    if (impossible := matrix.impossible(cell)) is not None:
+        return Tried(cell.batch, impossible.outcome, reason=impossible.reason)
+    probe = CellProbe(connection, cell, settings)
+    try:
+        held = probe.memory()
+    except CellEnded as end:
+        return Tried(cell.batch, end.outcome, reason=without_paths(end.reason))
+    finally:
+        probe.close()
+    return Tried(cell.batch, OK, value_of(held, "process_peak"))
+
+
+HEADS = ["model", "variant", "precision", "pixels", "largest batch", "predicted", "steps off", "tried"]
+
+
+def table(found: Sequence[Largest], style: str) -> str:
+    """Tabulate what fits; below it the reasons of what ended otherwise."""
+    rows = [
+        [
+            each.cell.model,
+            each.cell.variant,
+            each.cell.precision,
+            str(each.cell.image_size),
+            "none" if each.largest is None else str(each.largest),
+            NOTHING if each.predicted is None else str(each.predicted),
+            NOTHING if each.steps_off is None else str(each.steps_off),
+            ", ".join(map(_said, sorted(each.tried, key=lambda one: one.batch))),
+        ]
+        for each in found
+    ]
+    reasons = dict.fromkeys(
+        f"- {each.cell.model} {each.cell.variant}, batch {one.batch}: {one.reason}"
+        for each in found
+        for one in each.tried
+        if one.reason and one.outcome not in TOO_LARGE
+    )
+    return "\n".join([tabulated(rows, HEADS, (*LEFT, "model", "variant", "precision", "tried"), style), *reasons])
+
+
+def _said(one: Tried) -> str:
+    return f"{one.batch}: " + (one.outcome.replace("_", " ") if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f} MB")
