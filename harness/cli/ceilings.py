@@ -29,6 +29,8 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     words = "find by trials the largest of these batches that fits: on TARGET, or in the memory of the device here (like:NAME)"
     parser.add_argument("--search", nargs="?", const="", metavar="TARGET", help=words)
     parser.add_argument("--time-limit", type=positive, default=600.0, metavar="S", help="of a trial (default: 600)")
+    words = "put the memory that is predicted beside what the cells of this run needed, and nothing else"
+    parser.add_argument("--beside", type=Path, metavar="RUN", help=words)
     parser.add_argument("--no-memory", action="store_true", help="bounds on latency alone: no torch, and no time")
 
 
@@ -40,6 +42,11 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     from plumbline.harness.studies import ceilings
 
     places.load(places.FILE)
+    if arguments.beside is not None:
+        from plumbline.harness import journal
+
+        print(ceilings.beside(journal.read(arguments.beside), arguments.style))
+        return 0
     known = devices.known(devices.of_user())
     chosen = [devices.named(name, known) for name in arguments.device] or list(known.values())
     if arguments.model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from statistics import fmean
 from typing import Any
 
 from msgspec import Struct
@@ -15,10 +16,11 @@ from plumbline.harness.cell import Cell
 from plumbline.harness.devices import Device, UnknownDevice
 from plumbline.harness.facts import Bound
 from plumbline.harness.needs import Needs, Unpredicted
+from plumbline.harness.record import Record
 from plumbline.harness.session import matrix
 from plumbline.harness.views.table import LEFT, NOTHING, tabulated
 from plumbline.models import DENSE, Layer
-from plumbline.texts import size
+from plumbline.texts import number_of, size
 
 COMPUTE, MEMORY = "compute", "bandwidth"
 
@@ -142,3 +144,39 @@ def notes(found: Iterable[Ceiling]) -> Iterator[str]:
         yield f"- memory: eager torch on a processor, {share} of it the framework's share on x86 (docs/fit.md)"
     for why in dict.fromkeys(why for each in found for why in each.unknown):
         yield f"- unknown: {why}"
+
+
+BESIDE = ["cell", "inference\nneeds, MB", "predicted", "off", "process\nneeds, MB", "predicted", "off"]
+COUNTED = 20e6  # bytes: a smaller inference is lost among what a process holds anyway
+
+
+def beside(records: Iterable[Record], style: str) -> str:
+    """Put what was predicted beside what cells needed, with the framework's share of their own processes."""
+    rows, off, unknown = [], list[tuple[float, float]](), dict[str, int]()
+    for record in records:
+        inference, process = record.memory_bytes("inference"), record.memory_bytes("process_peak")
+        base = record.memory_bytes("process_base")
+        if inference is None or process is None or base is None:
+            continue
+        try:
+            found = Needs.of(record.cell, base)
+        except Unpredicted as reason:
+            unknown[str(reason)] = unknown.get(str(reason), 0) + 1
+            continue
+        errors = found.inference / inference - 1, found.process / process - 1
+        if inference >= COUNTED:
+            off.append(errors)
+        shown = [[measured, predicted] for measured, predicted in ((inference, found.inference), (process, found.process))]
+        (a, b), (c, d) = ([f"{value / 1e6:.1f}" for value in pair] for pair in shown)
+        rows.append([record.cell.id, a, b, f"{errors[0]:+.0%}", c, d, f"{errors[1]:+.0%}"])
+    lines = [tabulated(rows, BESIDE, (*LEFT, "cell"), style), ""]
+    for name, errors in (("an inference", [one for one, _ in off]), ("the process", [other for _, other in off])):
+        if errors:
+            within = sum(abs(error) <= 0.1 for error in errors)
+            mean, worst = fmean(map(abs, errors)), max(errors, key=abs)
+            lines.append(
+                f"- of {name}, {number_of(len(errors), 'cell')} whose inference needs {COUNTED / 1e6:.0f} MB at least: "
+                f"{within} within 10 %, {mean:.0%} off on the average, {worst:+.0%} at worst"
+            )
+    lines += [f"- not predicted: {number_of(count, 'cell')}: {why}" for why, count in unknown.items()]
+    return "\n".join(lines)

@@ -117,13 +117,13 @@ def _follower(counter: Any, known: list[Tensor]) -> Any:
             there = {tensor.untyped_storage()._cdata for tensor in given}
             new = [tensor for tensor in made if tensor.untyped_storage()._cdata not in there]
             convolved = func is torch.ops.aten.convolution.default
-            own = _copies(*given[:2], made[0]) if convolved else ()
-            blocks = [(next(self._numbers), size) for size in own]
-            self.asked += blocks
-            self.asked += [(number, 0) for number, _ in blocks[:-1]]
+            copy = next(self._numbers)
+            if convolved:
+                self.asked.append((copy, _blocked(made[0])))
             for tensor in new:
                 self._hold(tensor.untyped_storage())
-            self.asked += [(number, 0) for number, _ in blocks[-1:]]
+            if convolved:
+                self.asked.append((copy, 0))
             if new or func._schema.is_mutable:
                 moved, groups = sum(map(_bytes, (*given, *made))), args[8] if convolved else 1
                 self.operations.append(Operation(func._schema.name, macs, moved, groups))
@@ -149,15 +149,11 @@ def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _copies(inputs: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> tuple[int, ...]:
-    """Return the bytes of the blocks that oneDNN asks for itself in a convolution on a CPU: of input, weights and result.
+def _blocked(out: torch.Tensor) -> int:
+    """Return the bytes of the block that oneDNN asks torch for beside a convolution's result, on a CPU.
 
-    It computes in an order of its own, in blocks of channels. It gives back the first two after that, and the last one when it
-    has copied it into the tensor that torch returns.
+    It computes in an order of its own, in blocks of channels; the copy is there until torch's own result is written. (torch's
+    profiler sees this one and none of the input. What oneDNN takes without asking torch is not seen here either.)
     """
-    return _blocked(inputs), _bytes(weights), _blocked(out)
-
-
-def _blocked(tensor: torch.Tensor) -> int:
-    channels = tensor.shape[1]
-    return _bytes(tensor) // channels * (-(-channels // BLOCK) * BLOCK)
+    channels = out.shape[1]
+    return _bytes(out) // channels * (-(-channels // BLOCK) * BLOCK)

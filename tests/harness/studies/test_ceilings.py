@@ -9,10 +9,11 @@ import pytest
 
 from plumbline.harness import devices
 from plumbline.harness.needs import Needs
+from plumbline.harness.readings import Reading, read
 from plumbline.harness.roofline import fewer
 from plumbline.harness.studies import ceilings
 from tests.conftest import where
-from tests.records import cell_of
+from tests.records import cell_of, record_of
 
 DEVICES = devices.known()
 NONE = {"variant": [], "precision": [], "batch": [], "image_size": []}
@@ -91,3 +92,28 @@ def test_an_exit_code_says_that_something_does_not_fit(tmp_path: Path, cache: Pa
     assert " no " in found.stdout
     unknown = told(tmp_path, cache, python, "mlp", "--device", "jetson-nan")
     assert (unknown.returncode, "no device 'jetson-nan' (did you mean" in unknown.stderr) == (2, True)
+
+
+def test_predictions_beside_what_was_needed() -> None:
+    """A cell that needed half of what is predicted, one that is too small to count, and one of which nothing is."""
+    cell = cell_of("vgg16", batch=8, image_size=224)
+    found = Needs.of(cell, framework=500e6)
+
+    def memory(inference: float, process: float) -> dict[str, Reading]:
+        values = {"inference": inference, "process_peak": process, "process_base": 500e6}
+        return {name: read("byte", "process", value) for name, value in values.items()}
+
+    records = [
+        record_of(cell, memory=memory(found.inference / 2, found.process)),
+        record_of(cell_of("mlp"), memory=memory(1e5, 550e6)),
+        record_of(cell_of("mlp", runtime="onnxruntime"), memory=memory(1e6, 550e6)),
+        record_of(cell_of("mlp")),
+    ]
+    said = ceilings.beside(records, "simple")
+    assert "+100%" in said and "+0%" in said
+    assert (
+        "of an inference, 1 cell whose inference needs 20 MB at least: 0 within 10 %, 100% off on the average, +100% at worst"
+        in said
+    )
+    assert "of the process, 1 cell whose inference needs 20 MB at least: 1 within 10 %" in said
+    assert "not predicted: 1 cell: memory is predicted of a dense net in eager" in said

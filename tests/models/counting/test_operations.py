@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import pytest
 
 from plumbline import models
@@ -35,14 +38,36 @@ def test_what_works_in_place_asks_for_nothing_and_a_view_is_no_operation() -> No
     assert found.asked == ()
 
 
-def test_a_convolution_copies_into_blocks_of_channels() -> None:
-    """3 and 8 channels of 4 x 4 numbers become 16 of them; the result's copy is there when torch's own result is made."""
+def test_a_convolution_copies_its_result_in_blocks_of_channels() -> None:
+    """8 channels of 4 x 4 numbers become 16 of them; that is there until torch's own result is."""
     found = traced(nn.Conv2d(3, 8, 3, padding=1, bias=False), 1, 3, 4, 4)
-    sizes = {number: size for number, size in found.asked if size}
-    assert list(sizes.values()) == [16 * 16 * 4, 3 * 8 * 9 * 4, 16 * 16 * 4, 8 * 16 * 4]
-    numbers = list(sizes)
-    assert [number for number, size in found.asked if not size] == [*numbers[:2], numbers[2], numbers[3]]
-    assert [size for _, size in found.asked].index(512) < found.asked.index((numbers[2], 0))
+    (copy, copied), (result, own), freed, last = found.asked
+    assert (copied, own) == (16 * 16 * 4, 8 * 16 * 4)
+    assert (freed, last) == ((copy, 0), (result, 0))
+
+
+def test_it_asks_for_what_torch_asks_for() -> None:
+    """As torch's profiler sees it on the CPU: the most that is there at one time, with convolutions and without."""
+    from torch.profiler import ProfilerActivity, profile
+
+    for name, size, batch in (("squeezenet1_1", 128, 2), ("mixer_s16", 32, 2)):
+        model = models.find(name)
+        net, pictures = model.instantiate(size).eval(), torch.rand(batch, 3, size, size)
+        with torch.inference_mode():
+            net(pictures)
+            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+                net(pictures)
+        events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+        held = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+        ours = itertools.accumulate(_signed(trace(model, size, batch).asked))
+        assert max(ours) == pytest.approx(max(held), rel=0.03), name
+
+
+def _signed(asked: tuple[tuple[int, int], ...]) -> Iterator[int]:
+    """Yield what is asked for, and what is given back as less than nothing."""
+    sizes = {number: size for number, size in asked if size}
+    for number, size in asked:
+        yield size or -sizes[number]
 
 
 @pytest.mark.parametrize(
