@@ -190,12 +190,18 @@ def _plan(
     """Say how many fresh pairs each control and suspect gets in so many seconds, and for which suspects these do not suffice."""
     wanted = dict.fromkeys(CONTROLS, HURRIED if hurried else CONFIRMING[0])
     left -= (sum(map(pairs.cost, CONTROLS)) + pairs.renewal()) * wanted[SLOWER]
-    if len(seen := found[pairs.control(SLOWER)].screen) > 1:  # surer than a suspect, as all hangs on it; not at their cost
-        more = max(0, regression.pairs_to_confirm(seen, 1 if hurried else 10, spread, hurried) - wanted[SLOWER])
+
+    def surer(suspects: int, hurried: bool) -> float:
+        """Give the slowed control as many pairs as so many suspects would take, and return the seconds that are left."""
+        if len(seen := found[pairs.control(SLOWER)].screen) < 2:
+            return left
+        more = max(0, regression.pairs_to_confirm(seen, suspects, spread, hurried) - wanted[SLOWER])
         each = pairs.cost(SLOWER) + pairs.renewal()
         paid = more if left == math.inf else min(more, max(0, int(left / each)))
         wanted[SLOWER] += paid
-        left -= paid * each
+        return left - paid * each
+
+    left = surer(1, True) if hurried else surer(10, False)  # surer than a suspect, as all hangs on it; not at their cost
     given_up = []
     for name in sorted(suspects, key=lambda name: regression.suspicion(found[name].screen, spread)):
         count = regression.pairs_to_confirm(found[name].screen, len(suspects), spread, hurried)
@@ -205,6 +211,8 @@ def _plan(
         else:
             wanted[name] = count
             left -= seconds
+    if hurried:
+        surer(10, False)  # with what nobody else has a use for
     return wanted, given_up
 
 
