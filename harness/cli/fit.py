@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     from plumbline.harness.views import recommendation
 
     places.load(places.FILE)
-    named = {} if arguments.budget is None else budget.find(arguments.budget, arguments.budgets or budget.FILE).limits
+    named = {} if arguments.budget is None else budget.find(arguments.budget, arguments.budgets or budget.FILE).searched
     limits = {**named, **shared.limits(arguments)}
     if not limits:
         raise budget.BadBudget("expected --budget NAME, or a limit as --max-p99-ms 33, got none; plumbline fastest needs none")

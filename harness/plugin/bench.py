@@ -66,8 +66,8 @@ class Bench:
             self.settings = replace(self.settings, train_minutes=config.getoption("train_minutes"))
         name = config.getoption("budget")
         self.budget = None if name is None else budgets.find(name, config.getoption("budgets") or budgets.FILE)
-        if self.budget is not None and "p99" in self.budget.limits:
-            self.settings = replace(self.settings, p99_within_s=self.budget.limits["p99"])
+        if self.budget is not None:
+            self.settings = replace(self.settings, p99_within_s=self.budget.p99_within_s)
         if config.getoption("memory_limit") is not None:
             self.settings = replace(self.settings, memory_limit_bytes=config.getoption("memory_limit"))
         self.run_dir: Path = (

@@ -166,7 +166,8 @@ def question_of(asked: Asked, target: str) -> tuple[Question, list[str]]:
         raise NoSpace(f"{target} claims no speed and no energy; expected --by {ACCURACY} or {MEMORY}, got {', '.join(wrong)}")
     unclaimed = [name for name in asked.limits if name in OF_SPEED]
     limits = {name: limit for name, limit in asked.limits.items() if name not in unclaimed}
-    return Question(limits, asked.by or (ACCURACY, MEMORY), [*asked.allowed, DISTURBED]), unclaimed
+    usual = (ACCURACY, MEMORY) if "accuracy" in limits else (MEMORY,)
+    return Question(limits, asked.by or usual, [*asked.allowed, DISTURBED]), unclaimed
 
 
 class Bounds:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from plumbline import PlumblineError
 from plumbline.harness.record import Record
 from plumbline.harness.rows import Row, row_of
-from plumbline.harness.statistics import percentile_floor
+from plumbline.harness.statistics import percentile_floor, share_at_most
 from plumbline.harness.target import stood_in
 from plumbline.harness.verdicts.figures import FIGURES, ORDERS, Figure
 from plumbline.harness.verdicts.words import FAILED, INCONCLUSIVE, PASSED
@@ -36,6 +36,8 @@ UNITS: dict[str, Mapping[str, float]] = {
 }
 SAMPLED = ("latency", "p99", "throughput", "energy", "accuracy")
 OF_TIME = ("latency", "p99", "first", "throughput")  # which a neighbour makes worse, and never better
+MISSED = "missed"
+CONFIDENCE = 0.99  # of either bound of the share of deadlines that are missed
 
 
 class BadBudget(PlumblineError, ValueError):
@@ -46,11 +48,30 @@ class OverBudget(PlumblineError, AssertionError):
     """A cell that is right and was timed, and that misses its budget or cannot be shown to keep to it."""
 
 
+class Deadline(Struct, frozen=True):
+    """At most a `share` of inferences may take longer than so many `seconds`, each with nothing queued before it."""
+
+    share: float
+    seconds: float
+
+
 class Budget(Struct, frozen=True):
-    """Limits by the names of FIGURES, in base units."""
+    """Limits by the names of FIGURES, in base units, and a deadline that is rarely missed."""
 
     name: str
     limits: dict[str, float]
+    missed: Deadline | None = None
+
+    @property
+    def p99_within_s(self) -> float | None:
+        """Up to which latency samples are taken until they carry a bound of p99, in seconds: the shorter of both limits of it."""
+        asked = [self.limits.get("p99"), None if self.missed is None else self.missed.seconds]
+        return min((each for each in asked if each is not None), default=None)
+
+    @property
+    def searched(self) -> dict[str, float]:
+        """Return the limits of a search among settings: of a deadline that may be missed by 1 in 100 its p99."""
+        return self.limits if self.p99_within_s is None else {**self.limits, "p99": self.p99_within_s}
 
 
 class Held(Struct, frozen=True):
@@ -73,7 +94,20 @@ def load(path: Path = FILE) -> dict[str, Budget]:
         raise BadBudget(f"{path}: cannot be read: {error.strerror}") from error
     except (NotText, tomllib.TOMLDecodeError) as error:
         raise BadBudget(f"{path}: {error}") from error
-    return {name: Budget(name, dict(_limits(f"{path}: budget {name!r}", table))) for name, table in tables.items()}
+    return {name: _budget(f"{path}: budget {name!r}", name, table) for name, table in tables.items()}
+
+
+def _budget(where: str, name: str, table: object) -> Budget:
+    missed = table.pop(MISSED, None) if isinstance(table, dict) else None
+    limits = {} if missed is not None and not table else dict(_limits(where, table))
+    return Budget(name, limits, None if missed is None else _deadline(f"{where}: {MISSED}", missed))
+
+
+def _deadline(where: str, given: object) -> Deadline:
+    share, of, seconds = str(given).partition(" of ")
+    if not of:
+        raise BadBudget(f'{where}: expected a share of inferences and a deadline, as "1 % of 33 ms", got {given!r}')
+    return Deadline(_base_units(where, share, FIGURES["accuracy"]), _base_units(where, seconds, FIGURES["latency"]))
 
 
 def _limits(where: str, table: object) -> Iterator[tuple[str, float]]:
@@ -81,7 +115,8 @@ def _limits(where: str, table: object) -> Iterator[tuple[str, float]]:
         raise BadBudget(f'{where}: expected limits, as p99 = "33 ms", got {table!r}')
     for name, given in table.items():
         if name not in FIGURES:
-            raise BadBudget(f"{where}: no quantity {name!r}{nearest(name, FIGURES)}; known: {', '.join(FIGURES)}")
+            known = (*FIGURES, MISSED)
+            raise BadBudget(f"{where}: no quantity {name!r}{nearest(name, known)}; known: {', '.join(known)}")
         yield name, _base_units(f"{where}: {name}", given, FIGURES[name])
 
 
@@ -111,6 +146,8 @@ def held(budget: Budget, record: Record) -> Iterator[Held]:
     row = row_of(record, "")
     for name, limit in budget.limits.items():
         yield _held(name, limit, record, row)
+    if budget.missed is not None:
+        yield _held_deadline(budget.missed, record, row)
 
 
 def keep(found: Iterable[Held]) -> None:
@@ -149,6 +186,30 @@ def _held(name: str, limit: float, record: Record, row: Row) -> Held:
     if name in OF_TIME and row.disturbed:
         return found(INCONCLUSIVE, f"{known}, but it was disturbed: {row.disturbed}")
     return found(FAILED, f"{known}, {excess(better):.1%} {'above' if figure.most else 'below'} it", excess(better))
+
+
+def _held_deadline(deadline: Deadline, record: Record, row: Row) -> Held:
+    """Hold the share of samples beyond a deadline, with its exact bounds, against the share that is allowed."""
+    asked = f"deadlines of {_said(deadline.seconds, FIGURES['latency'])} missed at most {deadline.share:.3g}"
+    samples = [] if record.latency is None else record.latency.model.samples_s
+    late, count = sum(sample > deadline.seconds for sample in samples), len(samples)
+
+    def found(verdict: str, words: str, margin: float | None = None) -> Held:
+        return Held(MISSED, verdict, margin, f"{asked}: {words}")
+
+    if not count:
+        return found(INCONCLUSIVE, "it is unknown; the record says why")
+    if stood_in(record.cell.place):
+        return found(INCONCLUSIVE, f"{row.target} claims memory, and no speed or energy; the device itself decides")
+    most, least = share_at_most(late, count, CONFIDENCE), 1 - share_at_most(count - late, count, CONFIDENCE)
+    known = f"{late} of {count}, {least:.2g} to {most:.2g} at {CONFIDENCE:.0%}"
+    if most <= deadline.share:
+        return found(PASSED, known, 1 - most / deadline.share)
+    if least <= deadline.share:
+        return found(INCONCLUSIVE, f"{known}, which does not decide it; more samples would")
+    if row.disturbed:
+        return found(INCONCLUSIVE, f"{known}, but it was disturbed: {row.disturbed}")
+    return found(FAILED, known, least / deadline.share - 1)
 
 
 def _known(better: float | None, worse: float | None, figure: Figure) -> str:

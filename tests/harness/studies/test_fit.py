@@ -75,7 +75,9 @@ def test_a_grid_in_which_nothing_can_be_tried(axes: dict[str, list[Any]], error:
 def test_a_stand_in_decides_memory_and_accuracy_and_no_speed() -> None:
     asked = fit.Asked(AXES, {"p99": 33e-3, "memory": 2e9, "energy": 1e-3})
     question, unclaimed = fit.question_of(asked, "like:jetson-nano")
-    assert (question.limits, question.by, unclaimed) == ({"memory": 2e9}, ("accuracy", "memory"), ["p99", "energy"])
+    assert (question.limits, question.by, unclaimed) == ({"memory": 2e9}, ("memory",), ["p99", "energy"])
+    accurate, _ = fit.question_of(fit.Asked(AXES, {"accuracy": 0.7}), "like:jetson-nano")
+    assert accurate.by == ("accuracy", "memory")
     assert "disturbed" in question.allowed  # its latencies say that they are of another device
     with pytest.raises(fit.NoSpace, match="like:jetson-nano claims no speed and no energy; expected --by accuracy or memory"):
         fit.question_of(fit.Asked(AXES, {"p99": 33e-3}, by=["throughput"]), "like:jetson-nano")

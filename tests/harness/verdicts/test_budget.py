@@ -13,7 +13,7 @@ from plumbline.harness.record import Record
 from plumbline.harness.statistics import P99_SAMPLES, loadgen_bound, percentile_floor
 from plumbline.harness.timing import summarise
 from plumbline.harness.verdicts import budget
-from plumbline.harness.verdicts.budget import BadBudget, Budget, OverBudget, held, keep
+from plumbline.harness.verdicts.budget import BadBudget, Budget, Deadline, OverBudget, held, keep
 from plumbline.harness.verdicts.figures import FIGURES
 from plumbline.harness.verdicts.words import FAILED, INCONCLUSIVE, PASSED
 from tests.records import accuracy_of, cell_of, latency_of, record_of, replace
@@ -74,6 +74,47 @@ def test_what_a_neighbour_may_have_done_convicts_nobody() -> None:
     noisy = one(latency={"disturbance": BUSY})
     assert verdict(noisy, latency=1e-3) == (INCONCLUSIVE, None)
     assert verdict(noisy, latency=1.0)[0] == PASSED, "it was fast enough all the same"
+
+
+def late(count: int, of: int = 1000, **fields: Any) -> Record:
+    """Make a cell of which so many inferences take 50 ms, and the others 10."""
+    return one([10e-3] * (of - count) + [50e-3] * count, **fields)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    # of 1,000: 0 late ones are at most 0.46 % at 99 %, 4 at most 1.2 %, 20 at least 1.1 %; by the binomial distribution
+    [(0, PASSED), (4, INCONCLUSIVE), (10, INCONCLUSIVE), (20, FAILED)],
+)
+def test_deadlines_that_are_missed(count: int, expected: str) -> None:
+    (found,) = held(Budget("b", {}, Deadline(0.01, 33e-3)), late(count))
+    assert (found.figure, found.verdict) == ("missed", expected)
+    assert f"deadlines of 33 ms missed at most 0.01: {count} of 1000" in found.words
+
+
+def test_a_deadline_that_a_neighbour_made_late_convicts_nobody() -> None:
+    (found,) = held(Budget("b", {}, Deadline(0.01, 33e-3)), late(100, latency={"disturbance": BUSY}))
+    assert found.verdict == INCONCLUSIVE
+    (there,) = held(Budget("b", {}, Deadline(0.01, 33e-3)), late(100, cell=cell_of("net", target="like:jetson-nano")))
+    assert there.verdict == INCONCLUSIVE
+
+
+def test_a_deadline_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "b.toml"
+    path.write_text('[a]\nmissed = "1 % of 33 ms"\n[b]\nmissed = "0.02 of 0.1 s"\np99 = "50 ms"\n')
+    found = budget.load(path)
+    assert found["a"] == Budget("a", {}, Deadline(0.01, 33e-3))
+    assert (found["a"].p99_within_s, found["a"].searched) == (33e-3, {"p99": 33e-3})
+    assert (found["b"].p99_within_s, found["b"].searched) == (50e-3, {"p99": 50e-3})
+    assert Budget("c", {"size": 1.0}).p99_within_s is None
+
+
+@pytest.mark.parametrize("text", ["33 ms", "1 %", "1 % of 33", "one of 33 ms", "101 % of 33 ms", "0 of 33 ms"])
+def test_a_deadline_that_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "b.toml"
+    path.write_text(f'[a]\nmissed = "{text}"\n')
+    with pytest.raises(BadBudget, match="budget 'a': missed: expected"):
+        budget.load(path)
 
 
 def test_a_stand_in_decides_on_memory_alone() -> None:
