@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         cells = matrix.expand(tiers[arguments.tier], {"target": ["cpu"]})
     if arguments.search is not None:
         return _search(arguments, cells, chosen, progress)
-    rows = []
+    rows: list[ceilings.Ceiling] = []
     for cell in cells:
         progress(f"{cell.id}, {len(rows) // len(chosen) + 1} of {len(cells)}")
         rows += [ceilings.of(cell, device, not arguments.no_memory) for device in chosen]

@@ -300,7 +300,7 @@ def describe(
     if warned := slow(possible, estimate, settings):
         lines.insert(1, warned)
     if counted:
-        lines.append(f"only counted, as they are too large to be timed in this tier: {len(counted)}")
+        lines.append(f"counted only, as they are too large to be timed in this tier: {len(counted)}")
         lines += [f"  {cell.model} at {cell.image_size} pixels" for cell in counted]
     if reasons:
         lines.append(f"impossible: {number_of(len(reasons), 'cell')}")

@@ -170,12 +170,12 @@ def beside(records: Iterable[Record], style: str) -> str:
         (a, b), (c, d) = ([f"{value / 1e6:.1f}" for value in pair] for pair in shown)
         rows.append([record.cell.id, a, b, f"{errors[0]:+.0%}", c, d, f"{errors[1]:+.0%}"])
     lines = [tabulated(rows, BESIDE, (*LEFT, "cell"), style), ""]
-    for name, errors in (("an inference", [one for one, _ in off]), ("the process", [other for _, other in off])):
-        if errors:
-            within = sum(abs(error) <= 0.1 for error in errors)
-            mean, worst = fmean(map(abs, errors)), max(errors, key=abs)
+    for name, each in (("an inference", [one for one, _ in off]), ("the process", [other for _, other in off])):
+        if each:
+            within = sum(abs(error) <= 0.1 for error in each)
+            mean, worst = fmean(map(abs, each)), max(each, key=abs)
             lines.append(
-                f"- of {name}, {number_of(len(errors), 'cell')} whose inference needs {COUNTED / 1e6:.0f} MB at least: "
+                f"- of {name}, {number_of(len(each), 'cell')} whose inference needs {COUNTED / 1e6:.0f} MB at least: "
                 f"{within} within 10 %, {mean:.0%} off on the average, {worst:+.0%} at worst"
             )
     lines += [f"- not predicted: {number_of(count, 'cell')}: {why}" for why, count in unknown.items()]

@@ -62,7 +62,7 @@ class Asked:
     def settings(self, earlier: Sequence[Record]) -> Settings:
         """Return the settings of all cells; a resumed search goes on with the pictures with which it began. Raises NoFolder."""
         seed = earlier[0].settings.inputs_seed if earlier else secrets.randbelow(2**31)
-        asked = {} if ENERGY in (*self.limits, *self.by) else {"energy_s": 0.0}
+        asked: dict[str, Any] = {} if ENERGY in (*self.limits, *self.by) else {"energy_s": 0.0}
         return Settings.here(
             self.data,
             inputs_seed=seed,
@@ -214,8 +214,8 @@ class Bounds:
         return roofline.bound(work, devices.named(standing_in, devices.known(devices.of_user())).peaks())
 
 
-def search(asked: Asked, folder: Path, resume: bool, say: Say, progress: Say) -> Found:
-    """Search, keep each record in a run directory, and return what was found.
+def search(asked: Asked, folder: Path, resume: bool, say: Say, progress: Say, kind: type[Search] = Search) -> Found:
+    """Search, in the way of a `kind`, keep each record in a run directory, and return what was found.
 
     Raises NoSpace, MatrixError, RunError, Busy, BadPlace and NoFolder.
     """
@@ -225,7 +225,7 @@ def search(asked: Asked, folder: Path, resume: bool, say: Say, progress: Say) ->
     earlier = journal.read(folder) if resume else []
     settings = asked.settings(earlier)
     bounds = Bounds()
-    found = Search(there.cells, question, bounds.least_s, asked.limits)
+    found = kind(there.cells, question, bounds.least_s, asked.limits)
     kept = Journal(folder, resume=resume)
     with (folder / "probe.log").open("ab") as log:
         session = Session(settings, kept, log, progress, asked.wait_s)
@@ -247,7 +247,9 @@ def search(asked: Asked, folder: Path, resume: bool, say: Say, progress: Say) ->
 
 def _try_all(found: Search, bounds: Bounds, session: Session, say: Say, progress: Say) -> None:
     estimate = plan.Estimate(found.cells, [], session.settings, None, session.speed())
-    took = planned = 0.0
+    took, planned, of_all = 0.0, 0.0, places.of(found.cells[0].target).remark
+    if of_all is not None:
+        say(f"all latencies: {of_all}")
     while (cell := found.next()) is not None:
         left = found.left
         scale = (took + plan.PLANNED_S) / (planned + plan.PLANNED_S)
@@ -259,7 +261,7 @@ def _try_all(found: Search, bounds: Bounds, session: Session, say: Say, progress
         took, planned = took + record.seconds, planned + estimate.of(cell)
         bounds.learn(record)
         found.learn(cell, row_of(record, cell.id))
-        say(f"[{len(found.tried)}] {table.line(record)}{_mark(found, cell)}")
+        say(f"[{len(found.tried)}] {table.line(record).replace(f'  ! {of_all}', '')}{_mark(found, cell)}")
 
 
 def measured(probe: CellProbe) -> tuple[str, str | None]:

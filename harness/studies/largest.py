@@ -44,9 +44,8 @@ class Largest(Struct, frozen=True):
         """By how many of the batches the prediction was off; None where there is none."""
         if self.predicted is None:
             return None
-        places_of = {None: -1, **{batch: at for at, batch in enumerate(self.batches)}}
-        below = [batch for batch in self.batches if batch <= self.predicted]
-        return abs(places_of[max(below, default=None)] - places_of[self.largest])
+        fit = 0 if self.largest is None else 1 + self.batches.index(self.largest)
+        return abs(sum(batch <= self.predicted for batch in self.batches) - fit)
 
 
 def find(cell: Cell, batches: Sequence[int], attempt: Callable[[Cell], Tried], predicted: int | None = None) -> Largest:

@@ -136,7 +136,7 @@ def _answer(machine: tuple[str, str], rows: Sequence[Row], question: Question) -
         machine_id=machine[0],
         target=machine[1],
         rows=len(rows),
-        untimed=dict(Counter("only counted" if row.outcome == OK else row.outcome for row in rows if not row.measured)),
+        untimed=dict(Counter("counted only" if row.outcome == OK else row.outcome for row in rows if not row.measured)),
         aside=dict(Counter(doubt for _, found in timed for doubt in found)),
         unordered=len(certain) - len(settings),
         settings=len(settings),

@@ -101,9 +101,9 @@ def _follower(counter: Any, known: list[Tensor]) -> Any:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    class Follower(TorchDispatchMode):  # type: ignore[misc]
+    class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__()  # type: ignore[no-untyped-call]
             self.operations: list[Operation] = []
             self.asked: list[tuple[int, int]] = []
             self._blocks = {tensor.untyped_storage()._cdata: 0 for tensor in known}  # by storage; these are held anyway

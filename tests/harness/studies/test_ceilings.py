@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.conftest import where
 from tests.records import cell_of, record_of
 
 DEVICES = devices.known()
-NONE = {"variant": [], "precision": [], "batch": [], "image_size": []}
+NONE: dict[str, list[Any]] = {"variant": [], "precision": [], "batch": [], "image_size": []}
 
 
 def test_a_nano_and_an_mlp_by_hand() -> None:
@@ -117,3 +118,29 @@ def test_predictions_beside_what_was_needed() -> None:
     )
     assert "of the process, 1 cell whose inference needs 20 MB at least: 1 within 10 %" in said
     assert "not predicted: 1 cell: memory is predicted of a dense net in eager" in said
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "batch", "image_ms", "possible"),
+    [
+        # Mixer on a Jetson Nano, tables 9 and 10 of that study: ten times too small, as its equation 8 multiplies seconds by 100
+        ("mixer_s16", 32, 32, 0.72, True),
+        ("mixer_m16", 32, 32, 1.15, False),
+        ("mixer_m16", 32, 64, 1.04, False),
+        ("mixer_m16", 32, 128, 1.08, False),
+        ("mixer_m16", 224, 32, 12.86, False),
+        # and as they follow from the reported run times
+        ("mixer_s16", 32, 32, 6.47, True),
+        ("mixer_m16", 32, 32, 10.27, True),
+        ("mixer_m16", 224, 32, 114.4, True),
+        # half a second for 16 pictures: only by an algorithm with four times fewer multiplications than MACs
+        ("vgg16", 224, 16, 500 / 16, True),
+    ],
+)
+def test_which_figures_of_the_studies_are_possible_at_all(
+    model: str, size: int, batch: int, image_ms: float, possible: bool
+) -> None:
+    name = f"{model}+data=cifar10" if model.startswith("mixer") else model
+    found = ceilings.of(cell_of(name, batch=batch, image_size=size), DEVICES["jetson-nano"], memory=False).bound.seconds
+    assert found is not None
+    assert (image_ms * batch / 1e3 >= found) is possible

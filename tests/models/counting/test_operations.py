@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from plumbline import models
-from plumbline.models.counting.operations import trace, trace_net
+from plumbline.models.counting.operations import Trace, trace, trace_net
 from plumbline.models.layers import macs
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
 
-def traced(net: object, *shape: int) -> object:
-    return trace_net(net.eval().to("meta"), torch.empty(shape, device="meta"))  # type: ignore[attr-defined]
+def traced(net: Any, *shape: int) -> Trace:
+    return trace_net(net.eval().to("meta"), torch.empty(shape, device="meta"))
 
 
 def test_two_layers_by_hand() -> None:
