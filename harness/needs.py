@@ -14,9 +14,8 @@ from plumbline import PlumblineError, models
 from plumbline.harness import heap
 from plumbline.harness.cell import Cell
 from plumbline.models import DENSE
-from plumbline.models.counting.operations import trace
+from plumbline.models.counting.operations import TYPES, trace
 
-TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 # Bytes beyond what is counted, from cells of the default tier (docs/fit.md): while weights are loaded, which are there twice
 # then, and while a net runs for the first time, when kernels are generated.
 LOADING, RUNNING = 14e6, 65e6

@@ -51,6 +51,11 @@ def reached(page: Path) -> set[Path]:
     return found
 
 
+def test_no_page_waits_for_a_figure() -> None:
+    """A name between two @ stands for output that is still to be pasted."""
+    assert [page.name for page in READ if re.search(r"^@[A-Z]+@$|`@[A-Z]+@`", page.read_text(), re.MULTILINE)] == []
+
+
 def test_every_page_is_reached_from_the_index() -> None:
     assert reached(DOCS / "index.md") == set(PAGES)
 

@@ -29,6 +29,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     words = "find by trials the largest of these batches that fits: on TARGET, or in the memory of the device here (like:NAME)"
     parser.add_argument("--search", nargs="?", const="", metavar="TARGET", help=words)
     parser.add_argument("--time-limit", type=positive, default=600.0, metavar="S", help="of a trial (default: 600)")
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="of --search: for another session there")
     words = "put the memory that is predicted beside what the cells of this run needed, and nothing else"
     parser.add_argument("--beside", type=Path, metavar="RUN", help=words)
     parser.add_argument("--no-memory", action="store_true", help="bounds on latency alone: no torch, and no time")
@@ -73,22 +74,20 @@ def _search(arguments: argparse.Namespace, cells: list[Any], chosen: list[Any], 
 
     from plumbline.harness import needs
     from plumbline.harness.devices import UnknownDevice
-    from plumbline.harness.outcomes import OK
     from plumbline.harness.studies import largest
 
     if len(arguments.device) != 1:
         raise UnknownDevice(f"--search: expected one --device, got {len(arguments.device)}")
     target, batches = arguments.search or f"like:{arguments.device[0]}", sorted({cell.batch for cell in cells})
-    batches = batches if len(batches) > 1 else [2**power for power in range(8)]
+    batches = [2**power for power in range(8)] if batches == [1] else batches
     asked = []
     for cell in dict.fromkeys(replace(cell, batch=1) for cell in cells):
         try:
             predicted = needs.largest_batch(cell, chosen[0].for_programs()) or 0
-        except needs.Unpredicted:
+        except (needs.Unpredicted, UnknownDevice):
             predicted = None
         asked.append((replace(cell, target=target), predicted))
-    found = largest.search(asked, batches, arguments.time_limit, progress)
+    found = largest.search(asked, batches, arguments.time_limit, arguments.wait, progress)
     progress("")
     print(f"{target}: of batches {', '.join(map(str, batches))}\n\n{largest.table(found, arguments.style)}")
-    odd = any(one.outcome not in (OK, *largest.TOO_LARGE) for each in found for one in each.tried)
-    return 1 if odd or any(each.largest is None for each in found) else 0
+    return 1 if any(each.largest is None or not each.known for each in found) else 0

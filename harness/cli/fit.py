@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from plumbline.harness.cell import AXES
@@ -12,10 +11,11 @@ from plumbline.harness.views.terminal import Progress
 from plumbline.texts import positive, whole_number
 
 PARENTS = (shared.LIMITS, shared.DATA, shared.STYLE)
+PRETRAINED = "pretrained"  # --weights that torchvision and timm publish
 USUAL = {
     "variant": "dense",
     "runtime": "all that are there",
-    "precision": "all that the processor has",
+    "precision": "all that the processor has, but tf32",
     "batch": "1",
     "image_size": "the model's usual one",
     "target": "cpu",
@@ -31,6 +31,8 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
         words = f"a {axis.replace('_', ' ')} to try; several with commas (default: {usual})"
         option = f"--{axis.replace('_', '-')}"
         parser.add_argument(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
+    words = f"safetensors files (default: ROOT/weights, if any), or: {PRETRAINED}"
+    parser.add_argument("--weights", metavar="DIR", help=words)
     parser.add_argument("--seconds", type=positive, default=1.0, metavar="S", help="of timing for each setting (default: 1)")
     parser.add_argument("--time-limit", type=positive, default=300.0, metavar="S", help="of a setting's process (default: 300)")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="keep the records here (default: runs/TIME)")
@@ -60,6 +62,8 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         arguments.by,
         arguments.allow,
         arguments.data,
+        None if arguments.weights in (None, PRETRAINED) else Path(arguments.weights),
+        arguments.weights == PRETRAINED,
         arguments.seconds,
         arguments.time_limit,
         arguments.wait,
@@ -70,12 +74,19 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         progress("")
         print(text, flush=True)
 
+    say(f"kept in {folder}; plumbline report {folder} shows it, --resume {folder} goes on")
     found = fit.search(asked, folder, arguments.resume is not None, say, progress)
     progress("")
     print("\n" + "\n".join(fit.summary(found)) + "\n")
-    if found.answer is None or not found.answer.timed:
-        print("nothing fits: no setting passed its checks and was timed")
-        return 1
-    print(recommendation.text([found.answer], found.question, arguments.most, arguments.style))
-    print(f"kept in {folder}; plumbline report {folder} shows it", file=sys.stderr)
-    return 0 if found.answer.best is not None else 1
+    if found.answer is not None and found.answer.timed:
+        text = recommendation.text([found.answer], found.question, arguments.most, arguments.style, untried=found.by_limit)
+        print(text)
+    else:
+        nothing = "nothing was timed" if found.tried else "nothing fits: every setting was ruled out"
+        print("\n".join([nothing, *(f"- {line}" for line in recommendation.without_trial(found.by_limit))]))
+    if found.answer is not None and found.answer.best is not None:
+        return 0
+    if found.disturbed:
+        words = f"- {found.disturbed} disturbed: whether they fit cannot be told; --resume {folder} measures them again"
+        print(words)
+    return 1

@@ -9,6 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from msgspec.structs import replace
+
 from plumbline.harness.outcomes import FAILED, CellEnded, Unsupported
 from plumbline.harness.readings import Readings
 from plumbline.harness.runtimes.adapter import OwnTiming, RunConfig, Runtime
@@ -17,6 +19,7 @@ from plumbline.harness.runtimes.export import export_once, prepare
 from plumbline.harness.runtimes.kernels import Kernel, share_in
 from plumbline.harness.runtimes.onnxruntime import arranged, check_doubled, doubling
 from plumbline.harness.settings import Settings
+from plumbline.harness.statistics import P99_SAMPLES
 from plumbline.models import onnx_file
 
 if TYPE_CHECKING:
@@ -180,6 +183,9 @@ class Agent(Runtime):
         return self._run_s
 
     def timed(self, placed: Any, settings: Settings, few: int | None) -> OwnTiming:
+        if settings.p99_within_s is not None:  # so long that there are as many samples as its bound takes, if it is kept
+            longer = max(settings.sampling_s, P99_SAMPLES * settings.p99_within_s)
+            settings = replace(settings, sampling_s=longer, min_samples=max(settings.min_samples, P99_SAMPLES))
         names = ("warmup_s", "sampling_s", "min_samples", "max_samples", "median_within")
         asked = {name: getattr(settings, name) for name in names}
         found, _ = self._board.ask("Time", Timed, [placed], few=few, **asked)

@@ -422,7 +422,12 @@ def outside(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return the models of a tier or an option that no registry knows, and that only the probe can describe."""
     blocks = (*tier.blocks, *tier.counted)
     named = [*options.get("model", ()), *(reference for block in blocks for reference in block["model"])]
-    return [name for name in dict.fromkeys(map(str, named)) if models.kind_of(name) != "registered" and name not in _described]
+    return unknown(named)
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Return those models, each once, that no registry knows, and of which the probe has not been asked."""
+    return [name for name in dict.fromkeys(map(str, names)) if models.kind_of(name) != "registered" and name not in _described]
 
 
 def learn(reference: str, model: models.Model) -> None:

@@ -14,7 +14,7 @@ from plumbline import PlumblineError
 from plumbline.harness import messages
 from plumbline.harness.cell import Cell
 from plumbline.harness.session import matrix, places
-from plumbline.harness.session.client import NotDescribed, describe
+from plumbline.harness.session.session import learn
 
 
 class Selection(Struct, frozen=True):
@@ -45,12 +45,7 @@ def select(asked: Selection) -> Selected:
     for axis, values in asked.axes.items():
         for value in values:
             matrix.check(axis, value)
-    references = matrix.outside(tier, asked.axes)
-    try:
-        for reference, model in zip(references, describe(references) if references else ()):
-            matrix.learn(reference, model)
-    except NotDescribed as error:
-        raise matrix.MatrixError(str(error)) from error
+    learn(matrix.outside(tier, asked.axes))
     cells = matrix.expand(tier, matrix.canonical(asked.axes))
     impossible = {cell.id: reason.reason for cell in cells if (reason := matrix.impossible(cell)) is not None}
     return Selected(cells, impossible)

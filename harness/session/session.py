@@ -25,7 +25,7 @@ from plumbline.harness.outcomes import OK, CellEnded
 from plumbline.harness.readings import read
 from plumbline.harness.record import Record
 from plumbline.harness.session import matrix, places
-from plumbline.harness.session.client import CellProbe, Connection, measured_speed, peak_of
+from plumbline.harness.session.client import CellProbe, Connection, NotDescribed, describe, measured_speed, peak_of
 from plumbline.harness.session.matrix import Impossible
 from plumbline.harness.session.places import Here
 from plumbline.harness.session.shipping import Needed
@@ -187,6 +187,16 @@ class Session:
     def _share(self, cell: Cell, accuracy: Accuracy | None) -> None:
         if accuracy is not None and accuracy.unavailable is None and accuracy.measured_by is None:
             self._accuracies[without_batch(cell)] = replace(accuracy, measured_by=cell.id)
+
+
+def learn(names: Iterable[str]) -> None:
+    """Ask the probe about the models that no registry knows, so that `matrix.find` does. Raises MatrixError."""
+    asked = matrix.unknown(names)
+    try:
+        for reference, model in zip(asked, describe(asked) if asked else ()):
+            matrix.learn(reference, model)
+    except NotDescribed as error:
+        raise matrix.MatrixError(str(error)) from error
 
 
 def needed(cells: Sequence[Cell], settings: Settings) -> Needed:

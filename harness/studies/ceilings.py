@@ -18,6 +18,7 @@ from plumbline.harness.facts import Bound
 from plumbline.harness.needs import Needs, Unpredicted
 from plumbline.harness.record import Record
 from plumbline.harness.session import matrix
+from plumbline.harness.session.session import learn
 from plumbline.harness.views.table import LEFT, NOTHING, tabulated
 from plumbline.models import DENSE, Layer
 from plumbline.texts import number_of, size
@@ -53,14 +54,18 @@ def cells(names: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> list[Cell]
     for axis, values in {"model": names, **axes}.items():
         for value in values:
             matrix.check(axis, value)
+    learn(names)
     found = []
-    for model in {models.find(name).name: models.find(name) for name in names}.values():
+    for model in {matrix.find(name).name: matrix.find(name) for name in names}.values():
         rest = (
             axes["variant"] or [DENSE],
             axes["precision"] or ["fp32"],
             axes["batch"] or [1],
             axes["image_size"] or [model.image_size],
         )
+        for image_size in rest[-1]:
+            if (unfit := matrix.unfit(model, image_size)) is not None:
+                raise matrix.MatrixError(unfit.reason)
         for variant, precision, batch, image_size in itertools.product(*rest):
             runtime = next(name for name, adapter in runtimes.RUNTIMES.items() if precision in adapter.precisions)
             found.append(Cell(model.name, variant, runtime, precision, batch, image_size, "cpu"))
@@ -91,7 +96,7 @@ def of(cell: Cell, device: Device, memory: bool = True) -> Ceiling:
 def _bound(cell: Cell, device: Device, counting: bool) -> Bound:
     if cell.variant != DENSE:
         return Bound(missing=["what a variant leaves of a net is known when it is made; the record of a run has its bound"])
-    layers = models.find(cell.model).formula(cell.image_size)
+    layers = matrix.find(cell.model).formula(cell.image_size)
     if layers is None and counting:
         layers = counted(cell.model, cell.image_size)
     if layers is None:

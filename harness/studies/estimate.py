@@ -12,16 +12,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from plumbline import UnknownName, models
+from plumbline import models
 from plumbline.harness import devices, roofline
 from plumbline.harness.studies import ceilings
 from plumbline.harness.verdicts.estimation import LEAST_FAMILIES, Additive, Amounts, Anchor, NoEstimate, mean_error
 from plumbline.harness.views.table import LEFT, NOTHING, tabulated
-from plumbline.models.counting.operations import trace
-from plumbline.texts import nearest
+from plumbline.models.counting.operations import TYPES, trace
 
 FILE = Path(__file__).parents[1] / "anchors.csv"
-TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class Published(Struct, frozen=True):
@@ -71,6 +69,8 @@ def published(path: Path = FILE) -> list[Published]:
 def amounts(model: str, image_size: int | None, batch: int, precision: str) -> Amounts:
     """Return what an inference of a model does. Raises NoEstimate of one that cannot be followed, and UnknownName."""
     found = models.find(model)
+    if precision not in TYPES:
+        raise NoEstimate(f"expected one of the precisions {', '.join(TYPES)}, got {precision}")
     try:
         followed = trace(found, image_size or found.image_size, batch, TYPES[precision])
     except ValueError as reason:
@@ -82,9 +82,12 @@ def amounts(model: str, image_size: int | None, batch: int, precision: str) -> A
 
 
 def family(model: str) -> str:
-    """Return the family of a model: the letters with which its name begins."""
-    found = re.match(r"[a-z]+", model.rpartition(":")[2])
-    return found[0] if found else model
+    """Return the family of a model: one that was published and that its name has, else the letters with which it begins."""
+    name = model.rpartition(":")[2]
+    letters = re.compile("[a-z]+")
+    known = {found[0] for each in published() if (found := letters.match(each.model.rpartition(":")[2]))}
+    found = letters.match(name)
+    return next((each for each in sorted(known) if each in name), name if found is None else found[0])
 
 
 def fitted(device: str, runtime: str, precision: str) -> Additive:
@@ -118,8 +121,6 @@ def report(asked: Asked, style: str) -> tuple[str, bool]:
     """
     devices.named(asked.device, devices.known(devices.of_user()))
     model = fitted(asked.device, asked.runtime, asked.precision)
-    if unknown := [name for name in asked.measured if name not in asked.models]:
-        raise UnknownName(f"--measured {unknown[0]}: expected one of the models{nearest(unknown[0], asked.models)}")
     known = {name: (_amounts(name, asked), seconds) for name, seconds in asked.measured.items()}
     model.calibrate(known)
     rows = [_row(name, asked, model) for name in asked.models]
@@ -142,9 +143,11 @@ def _amounts(name: str, asked: Asked) -> Amounts:
 
 
 def _row(name: str, asked: Asked, model: Additive) -> list[str]:
-    least = _milliseconds(bound_s(name, asked.image_size, asked.batch, asked.precision, asked.device))
+    least = NOTHING
     try:
-        found = model.of(_amounts(name, asked), family(name))
+        amounts_of = _amounts(name, asked)
+        least = _milliseconds(bound_s(name, asked.image_size, asked.batch, asked.precision, asked.device))
+        found = model.of(amounts_of, family(name))
     except NoEstimate as reason:
         return [name, NOTHING, NOTHING, NOTHING, least, str(reason)]
     low, high = (each * 1e3 for each in found.interval)

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,27 @@ from plumbline.harness import devices, journal, roofline, runtimes
 from plumbline.harness.cell import Cell
 from plumbline.harness.facts import Bound, Work
 from plumbline.harness.journal import Journal
-from plumbline.harness.outcomes import FAILED, OK, CellEnded
+from plumbline.harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED, CellEnded
 from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.record import Record
 from plumbline.harness.rows import row_of
 from plumbline.harness.session import matrix, places, plan
-from plumbline.harness.session.client import CellProbe, NotDescribed, describe
-from plumbline.harness.session.session import Session
+from plumbline.harness.session.client import CellProbe
+from plumbline.harness.session.session import Session, learn
 from plumbline.harness.settings import Settings
+from plumbline.harness.statistics import P99_SAMPLES
 from plumbline.harness.target import Target, stood_in
 from plumbline.harness.verdicts import bound, budget
-from plumbline.harness.verdicts.figures import ACCURACY, DISTURBED, ENERGY, LATENCY, MEMORY, THROUGHPUT
+from plumbline.harness.verdicts.figures import ACCURACY, DISTURBED, EMULATED, ENERGY, FIGURES, LATENCY, MEMORY, THROUGHPUT
 from plumbline.harness.verdicts.qualification import qualify
 from plumbline.harness.verdicts.recommendation import Answer, Question, recommend
-from plumbline.harness.verdicts.search import Search
+from plumbline.harness.verdicts.search import Search, Why
 from plumbline.harness.views import table
 from plumbline.models.compression.variants import DENSE
 from plumbline.texts import duration, number_of
 
+KNOWN = (OK, FAILED, OUT_OF_MEMORY, TIMED_OUT, UNSUPPORTED)  # what a resumed search takes as it is; all else is tried again
+BOUNDED = ("latency", "p99", "first", "throughput")  # limits that are held against a bound
 OF_SPEED = (*budget.OF_TIME, ENERGY)  # what a stand-in cannot claim
 NO_SPEED = (THROUGHPUT, LATENCY, ENERGY)  # nor order by
 Say = Callable[[str], None]
@@ -55,22 +59,30 @@ class Asked:
     by: Sequence[str] = ()
     allowed: Sequence[str] = ()
     data: Path | None = None
+    weights: Path | None = None
+    pretrained: bool = False
     seconds: float = 1.0
     time_limit_s: float = 300.0
     wait_s: float = 0.0
 
-    def settings(self, earlier: Sequence[Record]) -> Settings:
-        """Return the settings of all cells; a resumed search goes on with the pictures with which it began. Raises NoFolder."""
+    def settings(self, limits: Mapping[str, float], earlier: Sequence[Record]) -> Settings:
+        """Return the settings of all cells, of which `limits` are decided by measuring. Raises NoFolder.
+
+        The samples that a bound of p99 takes come on top of the time of a cell. A resumed search goes on with the pictures with
+        which it began.
+        """
         seed = earlier[0].settings.inputs_seed if earlier else secrets.randbelow(2**31)
-        asked: dict[str, Any] = {} if ENERGY in (*self.limits, *self.by) else {"energy_s": 0.0}
+        asked: dict[str, Any] = {} if ENERGY in (*limits, *self.by) else {"energy_s": 0.0}
         return Settings.here(
             self.data,
+            self.weights,
             inputs_seed=seed,
+            pretrained=self.pretrained,
             sampling_s=self.seconds,
             calm_s=5.0,
             cool_s=60.0,
-            time_limit_s=self.time_limit_s,
-            p99_within_s=self.limits.get("p99"),
+            time_limit_s=self.time_limit_s + 2 * P99_SAMPLES * limits.get("p99", 0.0),
+            p99_within_s=limits.get("p99"),
             **asked,
         )
 
@@ -87,8 +99,9 @@ class Grid:
 class Found:
     """What a search has found: the answer of what was tried, and what became of the other settings.
 
-    `ruled_out` counts those that needed no trial, by reason; `left` are those that nothing was found out about. `unclaimed` are
-    the limits that the target, a stand-in, cannot decide.
+    `ruled_out` counts those that needed no trial, by reason, and `by_limit` by the limit that is to blame, with the value that is
+    nearest to it. `left` are those that nothing was found out about, `disturbed` those that were tried beside somebody else's
+    load. `unclaimed` are the limits that the target, a stand-in, cannot decide.
     """
 
     answer: Answer | None
@@ -96,12 +109,14 @@ class Found:
     grid: Grid
     tried: dict[str, int]
     ruled_out: dict[str, int]
+    by_limit: dict[str, tuple[int, float | None]]
     left: int
     seconds: float
     unclaimed: list[str]
+    disturbed: int = 0
 
 
-def grid(axes: Mapping[str, Sequence[Any]]) -> Grid:
+def grid(axes: Mapping[str, Sequence[Any]], allowed: Sequence[str] = ()) -> Grid:
     """Return the product of the axes: the usual values where there are none, of runtimes and precisions all that run there.
 
     Raises MatrixError for a value that does not exist, and NoSpace where nothing can be tried.
@@ -109,12 +124,7 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> Grid:
     for axis, values in axes.items():
         for value in values:
             matrix.check(axis, value)
-    references = [name for name in axes["model"] if name in matrix.outside(_NO_TIER, {"model": axes["model"]})]
-    try:
-        for reference, model in zip(references, describe(references) if references else ()):
-            matrix.learn(reference, model)
-    except NotDescribed as error:
-        raise matrix.MatrixError(str(error)) from error
+    learn(axes["model"])
     given = matrix.canonical({axis: values for axis, values in axes.items() if values})
     if len(given.get("target", [])) > 1:
         raise NoSpace(f"expected one target, as figures of two devices are not comparable; got {', '.join(given['target'])}")
@@ -128,7 +138,7 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> Grid:
         rest = (given.get("variant", [DENSE]), pairs, given.get("batch", [1]), sizes, given.get("target", ["cpu"]))
         for variant, (runtime, precision), batch, size, target in itertools.product(*rest):
             cell = Cell(model, variant, runtime, precision, batch, size, target)
-            if (why := _refused(cell)) is None:
+            if (why := _refused(cell, allowed)) is None:
                 cells.append(cell)
             else:
                 refused[why] += 1
@@ -141,19 +151,18 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> Grid:
     return Grid(cells, dict(refused))
 
 
-_NO_TIER = matrix.Tier("none", ())
-
-
 def _but_tf32() -> list[str]:
     """All precisions but a switch of the whole process, in which fp32 would run, too."""
     return [name for name in PRECISIONS if name != "tf32"]
 
 
-def _refused(cell: Cell) -> str | None:
+def _refused(cell: Cell, allowed: Sequence[str]) -> str | None:
     if (impossible := matrix.impossible(cell)) is not None:
         return f"{impossible.outcome}: {impossible.reason}"
-    if PRECISIONS[cell.precision].emulated(cell.device_kind, places.of(cell.target).capabilities.cpu_flags):
-        return f"this processor has no arithmetic in {cell.precision}"
+    if EMULATED not in allowed and PRECISIONS[cell.precision].emulated(
+        cell.device_kind, places.of(cell.target).capabilities.cpu_flags
+    ):
+        return f"this processor has no arithmetic in {cell.precision}; --allow emulated tries it"
     return None
 
 
@@ -174,12 +183,12 @@ class Bounds:
     """What is known of the least time of cells: from bounds of those that were measured, or of the device they stand in for."""
 
     def __init__(self) -> None:
-        self._records: list[Record] = []
+        self._known: list[tuple[Cell, Bound, Work]] = []
 
-    def learn(self, record: Record) -> None:
+    def learn(self, cell: Cell, record: Record) -> None:
         """Take in a cell that was measured."""
         if record.bound is not None and record.bound.work is not None:
-            self._records.append(record)
+            self._known.append((cell, record.bound, record.bound.work))
 
     def least_s(self, cell: Cell) -> float | None:
         """Return the least seconds of an inference; None where nothing says it."""
@@ -189,23 +198,15 @@ class Bounds:
 
     def _work(self, cell: Cell) -> Work | None:
         """Return a cell's work: that of the same net at another batch, or by the formula of a dense one."""
-        for record in self._records:
-            other = record.cell
+        for other, _, work in self._known:
             if all(getattr(cell, axis) == getattr(other, axis) for axis in ("model", "variant", "precision", "image_size")):
-                assert record.bound is not None and record.bound.work is not None
-                return record.bound.work.times(cell.batch / other.batch)
-        formula = matrix.find(cell.model).formula(cell.image_size) if cell.variant == DENSE else None
-        return None if formula is None else roofline.work(formula, None, cell.precision, cell.batch)
+                return work.times(cell.batch / other.batch)
+        one = _of_formula(cell.model, cell.image_size, cell.precision) if cell.variant == DENSE else None
+        return None if one is None else one.times(cell.batch)
 
     def _of_precision(self, cell: Cell) -> Bound | None:
-        return next(
-            (
-                record.bound
-                for record in reversed(self._records)
-                if (record.cell.precision, record.cell.target) == (cell.precision, cell.target)
-            ),
-            None,
-        )
+        same = (bound for other, bound, _ in reversed(self._known) if other.precision == cell.precision)
+        return next(same, None)
 
     def _of_device(self, cell: Cell, work: Work) -> Bound | None:
         standing_in = stood_in(cell.place)
@@ -214,16 +215,22 @@ class Bounds:
         return roofline.bound(work, devices.named(standing_in, devices.known(devices.of_user())).peaks())
 
 
+@cache
+def _of_formula(model: str, image_size: int, precision: str) -> Work | None:
+    formula = matrix.find(model).formula(image_size)
+    return None if formula is None else roofline.work(formula, None, precision, 1)
+
+
 def search(asked: Asked, folder: Path, resume: bool, say: Say, progress: Say, kind: type[Search] = Search) -> Found:
     """Search, in the way of a `kind`, keep each record in a run directory, and return what was found.
 
     Raises NoSpace, MatrixError, RunError, Busy, BadPlace and NoFolder.
     """
     began = time.monotonic()
-    there = grid(asked.axes)
+    there = grid(asked.axes, asked.allowed)
     question, unclaimed = question_of(asked, there.cells[0].target)
     earlier = journal.read(folder) if resume else []
-    settings = asked.settings(earlier)
+    settings = asked.settings(question.limits, earlier)
     bounds = Bounds()
     found = kind(there.cells, question, bounds.least_s, asked.limits)
     kept = Journal(folder, resume=resume)
@@ -232,10 +239,12 @@ def search(asked: Asked, folder: Path, resume: bool, say: Say, progress: Say, ki
         try:
             for remark in session.start(there.cells):
                 say(remark)
+            of_id = {cell.id: cell for cell in there.cells}
             for record in earlier:
-                if (cell := next((each for each in there.cells if each.id == record.cell.id), None)) is not None:
-                    bounds.learn(record)
-                    found.learn(cell, row_of(record, cell.id))
+                row, cell = row_of(record, record.id), of_id.get(record.id)
+                if cell is not None and row.outcome in KNOWN and not row.disturbed:
+                    bounds.learn(cell, record)
+                    found.learn(cell, row)
             _try_all(found, bounds, session, say, progress)
         except BaseException:
             session.kill()
@@ -259,7 +268,7 @@ def _try_all(found: Search, bounds: Bounds, session: Session, say: Say, progress
         probe = session.open(cell, None)
         record = session.finish(probe, *measured(probe))
         took, planned = took + record.seconds, planned + estimate.of(cell)
-        bounds.learn(record)
+        bounds.learn(cell, record)
         found.learn(cell, row_of(record, cell.id))
         say(f"[{len(found.tried)}] {table.line(record).replace(f'  ! {of_all}', '')}{_mark(found, cell)}")
 
@@ -285,16 +294,29 @@ def _mark(found: Search, cell: Cell) -> str:
 def _found(found: Search, question: Question, there: Grid, seconds: float, unclaimed: list[str]) -> Found:
     answers = recommend(found.tried.values(), question)
     left = found.left
+    out = [why for cell, why in found.out.items() if cell not in found.tried]
     return Found(
         answers[0] if answers else None,
         question,
         there,
         dict(Counter(row.outcome for row in found.tried.values())),
-        dict(Counter(found.out[cell] for cell in there.cells if cell in found.out and cell not in found.tried)),
+        dict(Counter(why.words for why in out)),
+        {name: _nearest(name, [why.value for why in out if why.limit == name]) for name in FIGURES if _blames(out, name)},
         len(left),
         seconds,
         unclaimed,
+        sum(bool(row.disturbed) for row in found.tried.values()),
     )
+
+
+def _blames(out: Sequence[Why], name: str) -> bool:
+    return any(why.limit == name for why in out)
+
+
+def _nearest(name: str, values: Sequence[float | None]) -> tuple[int, float | None]:
+    """Return how many settings a limit ruled out, and the value of those that is nearest to it."""
+    known = [value for value in values if value is not None]
+    return len(values), (min if FIGURES[name].most else max)(known, default=None)
 
 
 def summary(found: Found) -> Iterator[str]:
@@ -302,14 +324,15 @@ def summary(found: Found) -> Iterator[str]:
     total = len(found.grid.cells)
     tried = sum(found.tried.values())
     not_ok = {outcome: count for outcome, count in found.tried.items() if outcome != OK}
-    others = "".join(f", {count} {outcome}" for outcome, count in not_ok.items())
+    others = "".join(f", {count} {outcome.replace('_', ' ')}" for outcome, count in not_ok.items())
     took = duration(found.seconds)
     yield f"{tried} of {number_of(total, 'setting')} tried in {took}{others}; {total - tried} did not have to be:"
     for why, count in sorted(found.ruled_out.items(), key=lambda pair: -pair[1]):
-        yield f"- {count} ruled out: {why.partition(': ')[2]}"
+        yield f"- {count} ruled out: {why}"
     if found.left:
         yield f"- {found.left} not near the best: each differs from it in more than one axis, or by more than two steps"
     for why, count in found.grid.impossible.items():
         yield f"- {count} more cannot be: {why}"
     for name in found.unclaimed:
-        yield f"- {name}: the device decides it, no stand-in; what cannot keep it at the device's peak rates is ruled out"
+        words = "what cannot keep it at the device's peak rates is ruled out" if name in BOUNDED else "nothing here says it"
+        yield f"- {name}: the device decides it, no stand-in; {words}"

@@ -31,7 +31,7 @@ class Tried(Struct, frozen=True):
 
 
 class Largest(Struct, frozen=True):
-    """The largest of the batches that fits, None where none does; what was tried, and the `predicted` one."""
+    """The largest of the batches that fits, None where none is known to; what was tried, and the `predicted` one."""
 
     cell: Cell
     batches: list[int]
@@ -40,9 +40,14 @@ class Largest(Struct, frozen=True):
     predicted: int | None = None
 
     @property
+    def known(self) -> bool:
+        """Whether all that was tried ended ok, or by being too large."""
+        return all(one.outcome in (OK, *TOO_LARGE) for one in self.tried)
+
+    @property
     def steps_off(self) -> int | None:
-        """By how many of the batches the prediction was off; None where there is none."""
-        if self.predicted is None:
+        """By how many of the batches the prediction was off; None where there is none, or nothing to hold it against."""
+        if self.predicted is None or not self.known:
             return None
         fit = 0 if self.largest is None else 1 + self.batches.index(self.largest)
         return abs(sum(batch <= self.predicted for batch in self.batches) - fit)
@@ -71,17 +76,22 @@ def find(cell: Cell, batches: Sequence[int], attempt: Callable[[Cell], Tried], p
 
 
 def search(
-    cells: Sequence[tuple[Cell, int | None]], batches: Sequence[int], time_limit_s: float, progress: Callable[[str], None]
+    cells: Sequence[tuple[Cell, int | None]],
+    batches: Sequence[int],
+    time_limit_s: float,
+    wait_s: float,
+    progress: Callable[[str], None],
 ) -> list[Largest]:
     """Find the largest batch of each cell, beside the predicted one. Raises Busy, CellEnded and BadPlace.
 
-    A trial builds the net and runs two inferences; nothing is timed, so a neighbour does no harm.
+    A trial builds the net and runs two inferences. Nothing is timed, but others who do would be disturbed.
     """
-    settings = Settings.here(None, accuracy_images=0, energy_s=0.0, time_limit_s=time_limit_s)
+    settings = Settings.here(None, accuracy_images=0, energy_s=0.0, train_minutes=0.0, time_limit_s=time_limit_s)
     found = []
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
         words = [""]
-        connection = Connection(log, progress=lambda text: progress(f"{words[0]}: {text}"), place=places.of(cells[0][0].target))
+        place = places.of(cells[0][0].target)
+        connection = Connection(log, progress=lambda text: progress(f"{words[0]}: {text}"), place=place, lock_s=wait_s)
         try:
             connection.place.prepare(needed([cell for cell, _ in cells], settings), progress, connection.holding)
             connection.start()
@@ -118,7 +128,7 @@ def table(found: Sequence[Largest], style: str) -> str:
             each.cell.variant,
             each.cell.precision,
             str(each.cell.image_size),
-            "none" if each.largest is None else str(each.largest),
+            str(each.largest) if each.largest is not None else "none" if each.known else NOTHING,
             NOTHING if each.predicted is None else str(each.predicted),
             NOTHING if each.steps_off is None else str(each.steps_off),
             ", ".join(map(_said, sorted(each.tried, key=lambda one: one.batch))),

@@ -24,8 +24,8 @@ from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import Machine, described
 from plumbline.harness.outcomes import OK, CellEnded
 from plumbline.harness.session import matrix, places
-from plumbline.harness.session.client import CellProbe, Connection, NotDescribed, describe
-from plumbline.harness.session.session import needed
+from plumbline.harness.session.client import CellProbe, Connection
+from plumbline.harness.session.session import learn, needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.target import HERE
 from plumbline.harness.verdicts.qualification import qualify
@@ -88,13 +88,7 @@ class Question:
 
     def cells(self) -> list[Cell]:
         """Return a cell for each combination; the usual ones are dense, fp32, batch 1, here. Raises MatrixError."""
-        tier = matrix.Tier("load", ())
-        try:
-            outside = matrix.outside(tier, {"model": list(self.models)})
-            for reference, model in zip(outside, describe(outside) if outside else ()):
-                matrix.learn(reference, model)
-        except NotDescribed as error:
-            raise matrix.MatrixError(str(error)) from error
+        learn(self.models)
         for axis, values in {**self.axes, "model": self.models}.items():
             for value in values:
                 matrix.check(axis, value)

@@ -36,7 +36,7 @@ UNITS: dict[str, Mapping[str, float]] = {
 }
 SAMPLED = ("latency", "p99", "throughput", "energy", "accuracy")
 OF_TIME = ("latency", "p99", "first", "throughput")  # which a neighbour makes worse, and never better
-MISSED = "missed"
+MISSED, LEAST_MISSED = "missed", 0.01
 CONFIDENCE = 0.99  # of either bound of the share of deadlines that are missed
 
 
@@ -64,14 +64,21 @@ class Budget(Struct, frozen=True):
 
     @property
     def p99_within_s(self) -> float | None:
-        """Up to which latency samples are taken until they carry a bound of p99, in seconds: the shorter of both limits of it."""
+        """Up to which median samples are taken until they carry a bound of p99, in seconds: the longer of its two limits."""
         asked = [self.limits.get("p99"), None if self.missed is None else self.missed.seconds]
-        return min((each for each in asked if each is not None), default=None)
+        return max((each for each in asked if each is not None), default=None)
 
     @property
     def searched(self) -> dict[str, float]:
-        """Return the limits of a search among settings: of a deadline that may be missed by 1 in 100 its p99."""
-        return self.limits if self.p99_within_s is None else {**self.limits, "p99": self.p99_within_s}
+        """Return the limits of a search among settings; a deadline that 1 in 100 may miss is one of p99. Raises BadBudget."""
+        if self.missed is None:
+            return self.limits
+        if self.missed.share != LEAST_MISSED:
+            raise BadBudget(
+                f"budget {self.name!r}: a search takes a deadline that 1 % may miss, which is one of p99; got "
+                f"{self.missed.share:.3g}; say p99, latency or throughput"
+            )
+        return {**self.limits, "p99": min(self.missed.seconds, self.limits.get("p99", self.missed.seconds))}
 
 
 class Held(Struct, frozen=True):
@@ -107,7 +114,10 @@ def _deadline(where: str, given: object) -> Deadline:
     share, of, seconds = str(given).partition(" of ")
     if not of:
         raise BadBudget(f'{where}: expected a share of inferences and a deadline, as "1 % of 33 ms", got {given!r}')
-    return Deadline(_base_units(where, share, FIGURES["accuracy"]), _base_units(where, seconds, FIGURES["latency"]))
+    asked = _base_units(where, share, FIGURES["accuracy"])
+    if asked < LEAST_MISSED:
+        raise BadBudget(f"{where}: expected 1 % at least, as fewer take more samples than a cell has, got {share!r}")
+    return Deadline(asked, _base_units(where, seconds, FIGURES["latency"]))
 
 
 def _limits(where: str, table: object) -> Iterator[tuple[str, float]]:

@@ -20,6 +20,7 @@ from plumbline.harness.statistics import student
 
 CONSTANTS = 3
 LEAST_FAMILIES = 4  # fewer kinds of nets say nothing of another kind
+BEYOND = 2.0  # times as much as any anchor, or as little, is another kind of net
 UNSEEN = 0.05  # of the bytes that a net moves: the most that operations may have which no anchor has
 
 
@@ -75,13 +76,8 @@ class Additive:
         self.family_errors = {one.name: _off(one, [other for other in anchors if other.family != one.family]) for one in anchors}
 
     def of(self, amounts: Amounts, family: str) -> Estimate:
-        """Guess what an inference takes. Raises NoEstimate where its operations are of kinds that no anchor has."""
-        known = {kind for anchor in self.anchors for kind in anchor.amounts.kinds}
-        unseen = {kind: moved for kind, moved in amounts.kinds.items() if kind not in known}
-        share = sum(unseen.values()) / max(1, amounts.bytes)
-        if share > UNSEEN:
-            names = ", ".join(sorted(unseen, key=lambda kind: -unseen[kind])[:4])
-            raise NoEstimate(f"{share:.0%} of what it reads and writes is in operations that no anchor has ({names})")
+        """Guess what an inference takes. Raises NoEstimate of one that is unlike the anchors."""
+        self.check(amounts)
         kin = family in self.families
         errors = list((self.errors if kin else self.family_errors).values())
         freedom = (len(errors) if kin else len(self.families)) - (CONSTANTS if kin else 1)
@@ -90,8 +86,28 @@ class Additive:
         seconds = self.factor * float(numpy.dot(amounts.row, self.constants))
         return Estimate(seconds, (seconds / around, seconds * around), kin)
 
+    def check(self, amounts: Amounts) -> None:
+        """Raise NoEstimate where operations are of kinds that no anchor has, or do much more or less than all anchors."""
+        known = {kind for anchor in self.anchors for kind in anchor.amounts.kinds}
+        unseen = {kind: moved for kind, moved in amounts.kinds.items() if kind not in known}
+        share = sum(unseen.values()) / max(1, amounts.bytes)
+        if share > UNSEEN:
+            names = ", ".join(sorted(unseen, key=lambda kind: -unseen[kind])[:4])
+            raise NoEstimate(f"{share:.0%} of what it reads and writes is in operations that no anchor has ({names})")
+        for name in ("macs", "bytes", "operations"):
+            found = [getattr(anchor.amounts, name) for anchor in self.anchors]
+            least, most, got = min(found) / BEYOND, max(found) * BEYOND, getattr(amounts, name)
+            if not least <= got <= most:
+                what = "MACs" if name == "macs" else name
+                raise NoEstimate(f"it has {got:.2g} {what}, and the anchors {min(found):.2g} to {max(found):.2g}")
+
     def calibrate(self, measured: Mapping[str, tuple[Amounts, float]]) -> None:
-        """Scale it so that it gives, on the average, what was measured: amounts and seconds of nets by name."""
+        """Scale it so that it gives on the average what was measured: amounts and seconds by name. Raises NoEstimate."""
+        for name, (amounts, _) in measured.items():
+            try:
+                self.check(amounts)
+            except NoEstimate as reason:
+                raise NoEstimate(f"{name} calibrates nothing: {reason}") from reason
         ratios = [math.log(seconds / float(numpy.dot(amounts.row, self.constants))) for amounts, seconds in measured.values()]
         self.factor = math.exp(fmean(ratios)) if ratios else 1.0
 

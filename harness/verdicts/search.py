@@ -8,21 +8,29 @@ Source: coordinate search, as in Nocedal and Wright 2006, "Numerical Optimizatio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from plumbline.harness.cell import Cell
-from plumbline.harness.outcomes import OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED
+from plumbline.harness.outcomes import OUT_OF_MEMORY
 from plumbline.harness.rows import Row
-from plumbline.harness.verdicts.figures import FIGURES, LATENCY, ORDERS
+from plumbline.harness.verdicts.figures import FIGURES, LATENCY, ORDERS, THROUGHPUT
 from plumbline.harness.verdicts.recommendation import Question, Setting, doubts, setting_of
 
 VARIED = ("runtime", "precision", "variant", "batch", "image_size", "model")  # in this order
 ORDERED = ("batch", "image_size")  # of the other axes any value may follow any
 REACH = 2  # steps along an axis that has an order: a plateau, or a figure's noise, does not end the search
-# What does not become less by a larger batch or picture; of time and memory that holds as far as they are known.
-GROWING = ("latency", "p99", "first", "memory", "inference_memory")
+OF_TIME = ("latency", "p99")  # a larger batch or picture takes no less; where a neighbour was there nothing is said of it
+OF_MEMORY = ("memory", "inference_memory")
 OF_NET = ("size", "macs", "accuracy")  # what no batch changes
 Least = Callable[[Cell], "float | None"]
+
+
+class Why(NamedTuple):
+    """Why a setting needs no trial; if a limit is to blame, its name, and what the figure is at least (at most), if known."""
+
+    words: str
+    limit: str | None = None
+    value: float | None = None
 
 
 class Search:
@@ -46,7 +54,7 @@ class Search:
         self._limits = question.limits if limits is None else limits
         self._values = {axis: sorted({getattr(cell, axis) for cell in self.cells}) for axis in ORDERED}
         self.tried: dict[Cell, Row] = {}
-        self.out: dict[Cell, str] = {}
+        self.out: dict[Cell, Why] = {}
         self.best: tuple[Cell, Setting] | None = None  # where none is within the limits, the nearest
 
     def learn(self, cell: Cell, row: Row) -> None:
@@ -78,7 +86,15 @@ class Search:
         return next((cell for cell in cells if cell not in self.tried and self._ruled_out(cell) is None), None)
 
     def _around(self, best: Cell, axis: str) -> Iterator[Cell]:
-        """Yield the cells that differ from the best in an axis alone, the nearest first."""
+        """Yield the cells that differ from the best in an axis alone, the nearest first.
+
+        Of a model that does not take pictures of the best one's size, those of any size.
+        """
+        if axis == "model":
+            there = [cell for cell in self.cells if _same(cell, best, ("model", "image_size")) and cell.model != best.model]
+            alike = {cell.model for cell in there if cell.image_size == best.image_size}
+            yield from (cell for cell in there if cell.image_size == best.image_size or cell.model not in alike)
+            return
         there = [cell for cell in self.cells if _same(cell, best, (axis,))]
         if axis not in ORDERED:
             yield from there
@@ -96,7 +112,7 @@ class Search:
         A p99 that too few samples carry is not known, but is no less than the median.
         """
         excess = dict(setting.excess)
-        for name in ("p99", "latency"):
+        for name in OF_TIME:
             low = setting.row.latency_low_s
             if name in excess and excess[name] is None and low is not None and low > self.question.limits[name]:
                 excess[name] = low / self.question.limits[name] - 1
@@ -105,64 +121,62 @@ class Search:
 
     # -- what needs no trial --------------------------------------------------------------------------------------
 
-    def _ruled_out(self, cell: Cell) -> str | None:
+    def _ruled_out(self, cell: Cell) -> Why | None:
         """Say why a cell is not worth a trial; what is once known stays so."""
         if cell not in self.out and (why := next(self._reasons(cell), None)) is not None:
             self.out[cell] = why
         return self.out.get(cell)
 
-    def _reasons(self, cell: Cell) -> Iterator[str]:
-        least_s = self._least_s(cell)
-        if least_s is not None:
+    def _reasons(self, cell: Cell) -> Iterator[Why]:
+        if least_s := self._least_s(cell):
             yield from self._by_bound(cell, least_s)
         for other, row in self.tried.items():
-            if _same(cell, other, ("batch", "image_size")):
+            if _same(cell, other, ORDERED):
                 yield from self._by_smaller(cell, other, row)
-            if _same(cell, other, ("batch",)):
-                yield from self._by_batch(other, row)
+            if row.measured and _same(cell, other, ("batch",)):
+                yield from self._by_batch(row)
+            unknown = "accuracy" in self.question.limits and row.measured and row.top1 is None
+            if unknown and _same(cell, other, ("runtime", "precision", "batch")):
+                yield Why("its top-1 cannot be known: there are no pictures, or no trained weights", "accuracy")
 
-    def _by_bound(self, cell: Cell, least_s: float) -> Iterator[str]:
-        limits = self._limits
-        for name in ("latency", "p99", "first"):
-            if name in limits and least_s > limits[name]:
-                yield f"bound: an inference takes {FIGURES[name].title} beyond the limit at the peak rates of the device"
-        if "throughput" in limits and cell.batch / least_s < limits["throughput"]:
-            yield "bound: throughput is below the limit at the peak rates of the device"
-        if self.fits and self.best is not None and self.question.by[0] in ("throughput", "latency"):
+    def _by_bound(self, cell: Cell, least_s: float) -> Iterator[Why]:
+        at_peak = "at the peak rates of the device"
+        for name in (*OF_TIME, "first"):
+            if name in self._limits and least_s > self._limits[name]:
+                yield Why(f"{at_peak} an inference is beyond the limit of {FIGURES[name].title}", name, least_s)
+        if THROUGHPUT in self._limits and cell.batch / least_s < self._limits[THROUGHPUT]:
+            yield Why(f"{at_peak} throughput is below the limit", THROUGHPUT, cell.batch / least_s)
+        if self.fits and self.best is not None and self.question.by[0] in (THROUGHPUT, LATENCY):
             ends = self.question.order.ends(self.best[1].row)
             could = least_s if self.question.by[0] == LATENCY else cell.batch / least_s
             if ends is not None and (could > ends[1] if self.question.order.lower else could < ends[0]):
-                yield "bound: at the peak rates of the device it is no better than the best so far"
+                yield Why(f"{at_peak} it is no better than the best so far")
 
-    def _by_smaller(self, cell: Cell, other: Cell, row: Row) -> Iterator[str]:
+    def _by_smaller(self, cell: Cell, other: Cell, row: Row) -> Iterator[Why]:
         """Say what follows from a smaller batch or picture, which takes no more time and memory."""
         if other.batch > cell.batch or other.image_size > cell.image_size:
             return
-        if row.outcome in (OUT_OF_MEMORY, TIMED_OUT):
-            yield f"smaller: a smaller batch or picture was {row.outcome}"
+        if row.outcome == OUT_OF_MEMORY:
+            yield Why("a smaller batch or picture was out of memory", "memory")
         if not row.measured:
             return
-        for name in GROWING:
+        for name in (*OF_MEMORY, *(() if row.disturbed else OF_TIME)):
             least = _least(name, row)
             if name in self.question.limits and least is not None and least > self.question.limits[name]:
-                yield f"smaller: a smaller batch or picture is beyond the limit of {FIGURES[name].title}"
-        same_net = other.image_size == cell.image_size
-        if same_net and self.question.by[0] == LATENCY and not setting_of(row, self.question).missed:
-            yield "smaller: a smaller batch fits, and takes no longer"
+                yield Why(f"a smaller batch or picture is beyond the limit of {FIGURES[name].title}", name, least)
+        same_net = other.image_size == cell.image_size and not doubts(row, self.question)
+        if self.question.by[0] == LATENCY and same_net and not setting_of(row, self.question).missed:
+            yield Why("a smaller batch fits, and takes no longer")
 
-    def _by_batch(self, other: Cell, row: Row) -> Iterator[str]:
-        """Say what follows from another batch, at which the net is as large and as accurate, and run by what runs it."""
-        if row.outcome in (UNSUPPORTED, UNAVAILABLE):
-            yield f"net: at another batch it was {row.outcome}"
-        if not row.measured:
-            return
+    def _by_batch(self, row: Row) -> Iterator[Why]:
+        """Say what follows from another batch, at which the net is as large and as accurate."""
         for name in OF_NET:
             if name not in self.question.limits:
                 continue
             figure, limit = FIGURES[name], self.question.limits[name]
             value = row.top1_high if name == "accuracy" else figure.value(row)
             if value is not None and (value > limit if figure.most else value < limit):
-                yield f"net: at another batch it missed the limit of {figure.title}"
+                yield Why(f"at another batch it missed the limit of {figure.title}", name, figure.value(row))
 
 
 def _same(cell: Cell, other: Cell, but: tuple[str, ...]) -> bool:
@@ -171,7 +185,7 @@ def _same(cell: Cell, other: Cell, but: tuple[str, ...]) -> bool:
 
 def _least(name: str, row: Row) -> float | None:
     """Return what a figure of a cell is at least."""
-    if name in ("latency", "p99"):
+    if name in OF_TIME:
         return row.latency_low_s
     if name == "inference_memory" and row.inference_is_bound:
         return None

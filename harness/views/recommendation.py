@@ -18,14 +18,20 @@ LEFT = ("setting", "lets in", "limit")
 
 
 def text(
-    answers: Sequence[Answer], question: Question, most: int = 5, style: str = "simple", problems: Sequence[str] = ()
+    answers: Sequence[Answer],
+    question: Question,
+    most: int = 5,
+    style: str = "simple",
+    problems: Sequence[str] = (),
+    untried: Mapping[str, tuple[int, float | None]] = {},
 ) -> str:
     """Return what was asked, then each answer with `most` settings at most, then targets of which nothing was timed.
 
-    `problems` say what of the runs could not be read.
+    `problems` say what of the runs could not be read. `untried` counts by limit the settings that it kept out without a trial,
+    with the value of those that is nearest to it.
     """
     idle = [f"{_head(each)}: nothing was timed ({_counted(each.untimed)})" for each in answers if not each.timed]
-    found = [paragraph for each in answers if each.timed for paragraph in _answer(each, question, most, style)]
+    found = [paragraph for each in answers if each.timed for paragraph in _answer(each, question, most, style, untried)]
     unread = ["\n".join(f"- not read: {problem}" for problem in problems)] if problems else []
     return "\n\n".join(["\n".join(_asked(question)), *found, *idle, *unread])
 
@@ -41,13 +47,16 @@ def _extreme(order: Order) -> str:
     return "least" if order.lower else "highest"
 
 
-def _answer(answer: Answer, question: Question, most: int, style: str) -> Iterator[str]:
+Untried = Mapping[str, "tuple[int, float | None]"]
+
+
+def _answer(answer: Answer, question: Question, most: int, style: str, untried: Untried) -> Iterator[str]:
     yield ("### " if style == "github" else "") + _head(answer)
     yield "\n".join(_population(answer, question))
     if answer.best is not None:
-        yield from _found(answer, answer.best, question, most, style)
+        yield from _found(answer, answer.best, question, most, style, untried)
     elif answer.settings:
-        yield from _nothing(answer, question, most, style)
+        yield from _nothing(answer, question, most, style, untried)
     else:
         yield "nothing fits: no setting is left to choose from"
     if answer.overlooked is not None:
@@ -77,7 +86,7 @@ def _population(answer: Answer, question: Question) -> Iterator[str]:
         yield f"- {FIGURES[name].title} is unknown for {count} of {number_of(answer.settings, 'setting')}; these cannot pass"
 
 
-def _found(answer: Answer, best: Setting, question: Question, most: int, style: str) -> Iterator[str]:
+def _found(answer: Answer, best: Setting, question: Question, most: int, style: str, untried: Untried) -> Iterator[str]:
     order, fitting = question.order, answer.fitting
     yield f"recommended: {_name(best.row)}"
     yield _settings(fitting[:most], best, question, style)
@@ -92,12 +101,26 @@ def _found(answer: Answer, best: Setting, question: Question, most: int, style: 
             f"{equal} of them cannot be told apart from the best: their 95 % intervals of {order.title} overlap, or are not known"
         )
     lines += [f"{mark} {words}" for mark, words in MARKS.items() if mark in marks]
-    yield "\n".join(f"- {line}" for line in [*lines, *_binding(answer, best, question)])
+    yield "\n".join(f"- {line}" for line in [*lines, *_binding(answer, best, question, untried)])
     yield from _steps(answer, question, style)
 
 
-def _binding(answer: Answer, best: Setting, question: Question) -> Iterator[str]:
+def without_trial(untried: Untried) -> Iterator[str]:
+    """Say which limits kept settings out that were not tried, and what would let the nearest of them in, if that is known."""
+    for name, (count, value) in untried.items():
+        figure = FIGURES[name]
+        known = (
+            "" if value is None else f"; {'at least' if figure.most else 'at most'} {_number(value, figure.scale)} {figure.unit}"
+        )
+        yield f"{figure.title} kept {number_of(count, 'setting')} out without a trial{known.rstrip()}"
+
+
+def _binding(answer: Answer, best: Setting, question: Question, untried: Untried) -> Iterator[str]:
     """Say which limits keep better settings out, and what the next better one misses."""
+    yield from without_trial(untried)
+    if not answer.better and untried:
+        yield "of those that were tried, none is better than the best, told apart from it, and kept out by a limit"
+        return
     if not answer.better:
         yield "no limit binds: none keeps out a setting that is better, and told apart from the best"
         return
@@ -120,7 +143,7 @@ def _missed(setting: Setting, name: str) -> str:
     )
 
 
-def _nothing(answer: Answer, question: Question, most: int, style: str) -> Iterator[str]:
+def _nothing(answer: Answer, question: Question, most: int, style: str, untried: Untried) -> Iterator[str]:
     yield f"nothing fits: none of {number_of(answer.settings, 'setting')} is within all limits"
     yield "the nearest (sum of what it misses of each limit, as a share of that; first those of which all figures are known):"
     yield _nearest(answer.nearest[:most], question, style)
@@ -129,7 +152,9 @@ def _nothing(answer: Answer, question: Question, most: int, style: str) -> Itera
     if any(answer.steps.values()):
         yield from _steps(answer, question, style)
     else:
-        yield "no limit, relaxed alone, lets a setting in"
+        yield f"no limit, relaxed alone, lets a setting in{' of those that were tried' if untried else ''}"
+    if untried:
+        yield "\n".join(f"- {line}" for line in without_trial(untried))
 
 
 OWN = ["limit", "holds for", "best", "setting"]

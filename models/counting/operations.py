@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by the precision of a cell
 BLOCK = 16  # channels that oneDNN keeps together, with AVX-512; the last block is filled up
 
 
@@ -68,12 +69,12 @@ def trace(model: Model, image_size: int, batch: int = 1, dtype: str = "float32")
     if model.build is None or model.inputs is not None:
         raise ValueError(f"{model.name}: expected a torch net that takes pictures alone, so that it runs without numbers")
     kind = getattr(torch, dtype)
-    with torch.device("meta"):
-        net = model.instantiate(image_size).eval().to(kind)
-        pictures = torch.empty(batch, model.dataset(image_size).channels, image_size, image_size, dtype=kind)
     try:
+        with torch.device("meta"):
+            net = model.instantiate(image_size).eval().to(kind)
+            pictures = torch.empty(batch, model.dataset(image_size).channels, image_size, image_size, dtype=kind)
         return trace_net(net, pictures)
-    except (RuntimeError, TypeError) as error:
+    except (AssertionError, RuntimeError, TypeError) as error:
         raise ValueError(f"{model.name}: expected a net that runs without numbers, got {error}") from error
 
 

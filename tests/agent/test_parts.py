@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from plumbline.harness import timing
+from plumbline.harness.runtimes.agent import Agent
+from plumbline.harness.runtimes.board import Timed
+from plumbline.harness.settings import Settings
 from plumbline.harness.statistics import _largest_with_cdf_below
 from tests.agent.agents import matrix, module
 
@@ -201,3 +205,18 @@ def test_state_leaves_out_the_sensor_that_always_says_the_same(tmp_path: Path) -
     found = agent.state()
     assert found["temperature"]["values"] == [41.5]
     assert found["gpu_clock"]["values"] == [921.6e6]
+
+
+def test_a_limit_of_p99_gets_the_samples_that_its_bound_takes() -> None:
+    """At 33 ms each 662 samples are 21.8 s, instead of the 31 of one second."""
+    asked: dict[str, Any] = {}
+
+    def ask(*_: Any, **given: Any) -> tuple[Timed, None]:
+        asked.update(given)
+        return Timed(), None
+
+    there: Any = SimpleNamespace(_board=SimpleNamespace(ask=ask))
+    Agent.timed(there, None, Settings(p99_within_s=33e-3), None)
+    assert (asked["min_samples"], asked["sampling_s"]) == (662, pytest.approx(662 * 33e-3))
+    Agent.timed(there, None, Settings(), None)
+    assert (asked["min_samples"], asked["sampling_s"]) == (64, 1.0)

@@ -12,6 +12,7 @@ from plumbline.harness import devices
 from plumbline.harness.needs import Needs
 from plumbline.harness.readings import Reading, read
 from plumbline.harness.roofline import fewer
+from plumbline.harness.session.matrix import MatrixError
 from plumbline.harness.studies import ceilings
 from tests.conftest import where
 from tests.records import cell_of, record_of
@@ -73,6 +74,11 @@ def test_a_product_of_axes_by_a_runtime_that_knows_the_precision() -> None:
         ("int8-dynamic", 8, 8),
     ]
     assert found[0].runtime == "eager"
+
+
+def test_a_picture_that_a_net_does_not_take() -> None:
+    with pytest.raises(MatrixError, match=r"mixer_s16 takes images of .* pixels, got 100"):
+        ceilings.cells(["mixer_s16"], {**NONE, "image_size": [100]})
 
 
 def told(tmp_path: Path, cache: Path, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -61,9 +61,9 @@ def told(tmp_path: Path, cache: Path, python: str, *arguments: str) -> subproces
 
 
 def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path, python: str) -> None:
-    found = told(tmp_path, cache, python, "resnet50", "--measured", "resnet50=163.4")
+    found = told(tmp_path, cache, python, "resnet50", "--measured", "resnet18=70")
     assert found.returncode == 0, found.stderr
-    assert "calibrated by resnet50: all estimates times" in found.stdout
+    assert "calibrated by resnet18: all estimates times" in found.stdout
     assert "estimated, not measured: from 18 published latencies of 5 families on jetson-nano, eager, fp16" in found.stdout
     refused = told(tmp_path, cache, python, "mobilenet_v3_large")
     assert refused.returncode == 1
@@ -74,7 +74,9 @@ def test_it_is_said_on_the_command_line(tmp_path: Path, cache: Path, python: str
     ("arguments", "words"),
     [
         (("resnet50", "--measured", "resnet50"), "expected MODEL=MILLISECONDS"),
-        (("resnet50", "--measured", "resnet18=3"), "--measured resnet18: expected one of the models"),
+        (("resnet50", "--measured", "mobilenet_v3_large=35"), "mobilenet_v3_large calibrates nothing: 2"),
+        (("resnet50", "--measured", "resnet1=3"), "no model 'resnet1'"),
+        (("resnet50", "--precision", "int8"), "no published latency"),
         (("resnet50", "--device", "jetson-nan"), "no device 'jetson-nan' (did you mean"),
         (("resnet50", "--device", "jetson-thor"), "no published latency of jetson-thor"),
     ],
@@ -83,3 +85,16 @@ def test_what_is_asked_wrongly(tmp_path: Path, cache: Path, python: str, argumen
     found = told(tmp_path, cache, python, *arguments)
     assert (found.returncode, words in found.stderr) == (2, True), found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_net_much_smaller_than_all_anchors_gets_none() -> None:
+    fitted = estimate.fitted("jetson-nano", "eager", "fp16")
+    with pytest.raises(NoEstimate, match=r"it has 4\.1e\+07 MACs, and the anchors 3\.\de\+08 to 1\.5e\+10"):
+        fitted.of(estimate.amounts("resnet20", 32, 1, "fp16"), "resnet")
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [("torchvision:wide_resnet50_2", "resnet"), ("vgg16", "vgg"), ("mixer_s16", "mixer")]
+)
+def test_the_family_of_a_net(name: str, family: str) -> None:
+    assert estimate.family(name) == family

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from plumbline.harness.cell import Cell
 from plumbline.harness.facts import Bound, Work
+from plumbline.harness.precisions import PRECISIONS
+from plumbline.harness.record import Record
 from plumbline.harness.session.matrix import MatrixError
 from plumbline.harness.studies import fit
 from plumbline.harness.verdicts.recommendation import Question
@@ -84,8 +87,25 @@ def test_a_stand_in_decides_memory_and_accuracy_and_no_speed() -> None:
     assert fit.question_of(asked, "cpu") == (Question(dict(asked.limits), ("throughput",), ()), [])
 
 
-def measured(bound: Bound, **axes: Any) -> Any:
-    return record_of(cell_of("mlp", image_size=8, **axes), bound=bound)
+def measured(bound: Bound, **axes: Any) -> tuple[Cell, Record]:
+    cell = cell_of("mlp", image_size=8, **axes)
+    return cell, record_of(cell, bound=bound)
+
+
+def test_samples_of_p99_come_on_top_of_the_time_and_on_no_stand_in() -> None:
+    asked = fit.Asked(AXES, {"p99": 0.5}, time_limit_s=100.0)
+    there = asked.settings(fit.question_of(asked, "cpu")[0].limits, [])
+    assert (there.p99_within_s, there.time_limit_s) == (0.5, 100.0 + 2 * 662 * 0.5)
+    stood_in = asked.settings(fit.question_of(asked, "like:jetson-nano")[0].limits, [])
+    assert (stood_in.p99_within_s, stood_in.time_limit_s) == (None, 100.0)
+
+
+def test_what_is_emulated_is_tried_where_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(PRECISIONS["bf16"]), "emulated", lambda self, *_: self.name == "bf16")
+    asked = {"runtime": ["eager"], "precision": ["fp32", "bf16"]}
+    assert {cell.precision for cell in grid(**asked).cells} == {"fp32"}
+    allowed = fit.grid({**AXES, "model": ["mlp"], **asked}, ["emulated"])
+    assert {cell.precision for cell in allowed.cells} == {"fp32", "bf16"}
 
 
 def test_bounds_follow_from_a_cell_that_was_measured() -> None:
@@ -93,7 +113,7 @@ def test_bounds_follow_from_a_cell_that_was_measured() -> None:
     bounds = fit.Bounds()
     assert bounds.least_s(cell_of("mlp", batch=8, image_size=8)) is None
     work = Work("fp32", 2_000_000, 2e6, 400)
-    bounds.learn(measured(Bound(2e-3, work=work, macs_per_s=1e9, bytes_per_s=1e9, cache_bytes=1000), batch=2))
+    bounds.learn(*measured(Bound(2e-3, work=work, macs_per_s=1e9, bytes_per_s=1e9, cache_bytes=1000), batch=2))
     assert bounds.least_s(cell_of("mlp", batch=8, image_size=8)) == pytest.approx(8e-3)
     assert bounds.least_s(cell_of("mlp", runtime="onnxruntime", batch=8, image_size=8)) == pytest.approx(8e-3)
     assert bounds.least_s(cell_of("mlp", precision="bf16", batch=8, image_size=8)) is None  # its rate is not known
@@ -115,17 +135,19 @@ def test_what_is_said_of_a_search() -> None:
         Question(),
         fit.Grid([cell_of("mlp", batch=batch) for batch in range(1, 11)], {"unsupported: it cannot": 2}),
         {"ok": 3, "out_of_memory": 1},
-        {"bound: an inference takes too long": 4},
+        {"an inference takes too long": 4},
+        {"p99": (4, 0.04)},
         2,
         90.0,
-        ["p99"],
+        ["p99", "energy"],
     )
     assert list(fit.summary(found)) == [
-        "4 of 10 settings tried in 1 min 30 s, 1 out_of_memory; 6 did not have to be:",
+        "4 of 10 settings tried in 1 min 30 s, 1 out of memory; 6 did not have to be:",
         "- 4 ruled out: an inference takes too long",
         "- 2 not near the best: each differs from it in more than one axis, or by more than two steps",
         "- 2 more cannot be: unsupported: it cannot",
         "- p99: the device decides it, no stand-in; what cannot keep it at the device's peak rates is ruled out",
+        "- energy: the device decides it, no stand-in; nothing here says it",
     ]
 
 
@@ -147,10 +169,12 @@ def test_it_is_said_on_the_command_line_and_goes_on_where_it_was(tmp_path: Path,
     again = fitted(tmp_path, cache, python, *asked, "--max-latency-ms", "1000", "--min-top1", "0.5", "--resume", run)
     assert again.returncode == 0, again.stderr
     assert "[4]" not in again.stdout
+    assert f"kept in {run}; plumbline report" in told.stdout
     nothing = fitted(tmp_path, cache, python, *asked, "--max-size-mb", "0.001", "--run-dir", str(tmp_path / "other"))
     assert nothing.returncode == 1, nothing.stderr
     assert re.search(r"^1 of 3 settings tried", nothing.stdout, re.MULTILINE)
     assert "- 2 ruled out: at another batch it missed the limit of size" in nothing.stdout
+    assert re.search(r"^- size kept 2 settings out without a trial; at least \d", nothing.stdout, re.MULTILINE)
     assert "nothing fits" in nothing.stdout
     assert re.search(r"^size ≤ 0\.001 MB +[\d.]+ MB", nothing.stdout, re.MULTILINE)  # relaxed to
 

@@ -47,7 +47,8 @@ def test_a_batch_that_took_too_long_does_not_fit() -> None:
 
 def test_what_ends_otherwise_ends_the_search_and_is_said() -> None:
     one = find(cell_of(), BATCHES, lambda cell: Tried(cell.batch, "failed", reason="it is wrong"), 20)
-    assert (one.largest, [each.batch for each in one.tried]) == (None, [16])
+    assert (one.largest, one.known, one.steps_off, [each.batch for each in one.tried]) == (None, False, None, [16])
+    assert "none" not in table([one], "simple")
     assert "- mlp dense, batch 16: it is wrong" in table([one], "simple")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_intervals_hold_what_was_not_seen() -> None:
     for seed in range(60):
         model, chance = Additive(anchors(0.1, seed)), random.Random(1000 + seed)
         for _ in range(5):
-            one = amounts(10 ** chance.uniform(8, 10.2), 10 ** chance.uniform(7, 8.5), chance.randrange(20, 300))
+            one = amounts(10 ** chance.uniform(8.8, 9.5), 10 ** chance.uniform(7.5, 8.1), chance.randrange(80, 200))
             low, high = model.of(one, "a").interval
             inside += low <= exact(one) * math.exp(chance.gauss(0, 0.1)) <= high
             total += 1
@@ -90,3 +91,17 @@ def test_one_measurement_scales_all_estimates() -> None:
     model.calibrate({"mine": (one, 2 * exact(one))})
     assert model.factor == pytest.approx(2, rel=1e-3)
     assert model.of(one, "a").interval == pytest.approx([2 * end for end in before.interval], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"), [({"macs": 1e12}, "MACs"), ({"moved": 1e5}, "bytes"), ({"operations": 9000}, "operations")]
+)
+def test_what_does_much_more_or_less_than_all_anchors_is_not_estimated(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(NoEstimate, match=rf"it has .* {words}, and the anchors .* to"):
+        Additive(anchors()).of(amounts(**{"macs": 1e9, "moved": 1e8, "operations": 100, **changed}), "a")
+
+
+def test_what_is_not_estimated_calibrates_nothing() -> None:
+    strange = amounts(1e9, 1e8, 100, {"gelu": 100_000_000})
+    with pytest.raises(NoEstimate, match="mine calibrates nothing: 100% of what it reads"):
+        Additive(anchors()).calibrate({"mine": (strange, 1.0)})
