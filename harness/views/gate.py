@@ -54,7 +54,8 @@ def summary(report: Report) -> str:
     judged = [row.judgement for row in report.rows]
     unsure = [judgement.detectable for judgement in judged if judgement.verdict == INCONCLUSIVE and judgement.detectable]
     if unsure:
-        lines.append(f"of the inconclusive cells a slowdown from {min(unsure):.1%} to {max(unsure):.1%} would have been found")
+        ends = dict.fromkeys(f"{end:.1%}" for end in (min(unsure), max(unsure)))
+        lines.append(f"of the inconclusive cells a slowdown of {' to '.join(ends)} would have been found")
     return "\n".join(lines)
 
 
