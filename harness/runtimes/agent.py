@@ -19,7 +19,6 @@ from plumbline.harness.runtimes.export import export_once, prepare
 from plumbline.harness.runtimes.kernels import Kernel, share_in
 from plumbline.harness.runtimes.onnxruntime import arranged, check_doubled, doubling
 from plumbline.harness.settings import Settings
-from plumbline.harness.statistics import P99_SAMPLES
 from plumbline.models import onnx_file
 
 if TYPE_CHECKING:
@@ -183,6 +182,8 @@ class Agent(Runtime):
         return self._run_s
 
     def timed(self, placed: Any, settings: Settings, few: int | None) -> OwnTiming:
+        from plumbline.harness.statistics import P99_SAMPLES  # takes scipy, which `plumbline list` does without
+
         if settings.p99_within_s is not None:  # so long that there are as many samples as its bound takes, if it is kept
             longer = max(settings.sampling_s, P99_SAMPLES * settings.p99_within_s)
             settings = replace(settings, sampling_s=longer, min_samples=max(settings.min_samples, P99_SAMPLES))

@@ -160,9 +160,9 @@ def test_a_cell_is_held_to_its_own_gpu(target: str) -> None:
 
 
 def test_a_device_of_the_file_is_held_to_its_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = FakeConnection(machine=Machine(accelerator="NVIDIA Jetson Nano Developer Kit"))
+    connection = FakeConnection(machine=Machine(accelerator="NVIDIA Jetson AGX Xavier"))
     bound = CellProbe(connection, cell_of(target="cuda"), Settings()).bound()
-    assert bound.seconds == 1000 / (236e9 / 2)
+    assert bound.seconds == 1000 / (1410e9 / 2)
     assert "the size of the last cache" in bound.missing[0]
     monkeypatch.setenv("PLUMBLINE_DEVICES", str(tmp_path / "mine.toml"))
     with pytest.raises(BadDevices, match=r"mine.toml: cannot be read"):
