@@ -24,8 +24,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--matrix", type=Path, metavar="FILE", help="another matrix file")
     for axis in AXES:
         words = f"of the models that are named: another {axis.replace('_', ' ')} than the usual one; several with commas"
-        option = f"--{axis.replace('_', '-')}"
-        parser.add_argument(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
+        shared.add_axis(parser, axis, words)
     words = "find by trials the largest of these batches that fits: on TARGET, or in the memory of the device here (like:NAME)"
     parser.add_argument("--search", nargs="?", const="", metavar="TARGET", help=words)
     parser.add_argument("--time-limit", type=positive, default=600.0, metavar="S", help="of a trial (default: 600)")
@@ -38,7 +37,6 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Run the command. Returns 1 where a cell does not fit."""
     from plumbline.harness import devices
-    from plumbline.harness.plugin.options import values
     from plumbline.harness.session import matrix, places
     from plumbline.harness.studies import ceilings
 
@@ -51,7 +49,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     known = devices.known(devices.of_user())
     chosen = [devices.named(name, known) for name in arguments.device] or list(known.values())
     if arguments.model:
-        cells = ceilings.cells(arguments.model, {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in AXES})
+        cells = ceilings.cells(arguments.model, shared.axes(arguments, AXES))
     else:
         tiers = matrix.load(arguments.matrix or matrix.FILE)
         if arguments.tier not in tiers:

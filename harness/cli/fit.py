@@ -29,8 +29,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budgets", type=Path, metavar="FILE", help="another file of budgets (default: benchmarks/budgets.toml)")
     for axis, usual in USUAL.items():
         words = f"a {axis.replace('_', ' ')} to try; several with commas (default: {usual})"
-        option = f"--{axis.replace('_', '-')}"
-        parser.add_argument(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
+        shared.add_axis(parser, axis, words)
     words = f"safetensors files (default: ROOT/weights, if any), or: {PRETRAINED}"
     parser.add_argument("--weights", metavar="DIR", help=words)
     parser.add_argument("--seconds", type=positive, default=1.0, metavar="S", help="of timing for each setting (default: 1)")
@@ -43,7 +42,6 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Run the command. Returns 1 where nothing fits."""
-    from plumbline.harness.plugin.options import values
     from plumbline.harness.session import places
     from plumbline.harness.session.session import default_run_dir
     from plumbline.harness.studies import fit
@@ -55,7 +53,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     limits = {**named, **shared.limits(arguments)}
     if not limits:
         raise budget.BadBudget("expected --budget NAME, or a limit as --max-p99-ms 33, got none; plumbline fastest needs none")
-    axes = {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in AXES[1:]}
+    axes = shared.axes(arguments, AXES[1:])
     asked = fit.Asked(
         {"model": arguments.model, **axes},
         limits,

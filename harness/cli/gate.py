@@ -26,9 +26,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--matrix", type=Path, metavar="FILE", help="another matrix file, for both sides")
     for axis in AXES:
         words = f"only this {axis.replace('_', ' ')}; several with commas"
-        parser.add_argument(
-            f"--{axis.replace('_', '-')}", action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words
-        )
+        shared.add_axis(parser, axis, words)
     parser.add_argument("--base-model", metavar="MODEL", help="what the model is compared with, as another ONNX file")
     parser.add_argument("--base-target", metavar="TARGET", help="where the base runs, as docker:ANOTHER_IMAGE")
     words = "a package that only the {} has, as onnxruntime==1.24 or a wheel"
@@ -54,14 +52,13 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Run the command. Returns 0 where all is fine, 1 for a regression, 2 where it is broken, 3 where it could not tell."""
     if baseline.asked(arguments):
         return baseline.run(arguments)
-    from plumbline.harness.plugin.options import values
     from plumbline.harness.session.selection import Selection
     from plumbline.harness.session.session import default_run_dir
     from plumbline.harness.settings import Settings
     from plumbline.harness.studies.gate import GateError, gate, sides
     from plumbline.harness.views import gate as view
 
-    axes = {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in AXES}
+    axes = shared.axes(arguments, AXES)
     own: dict[str, tuple[str, str] | None] = {}
     for axis in ("model", "target"):
         base = getattr(arguments, f"base_{axis}")

@@ -21,8 +21,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenario", action="append", default=[], metavar="NAME", help=words)
     for axis in AXES[1:]:
         words = f"another {axis.replace('_', ' ')} than the usual one; several with commas"
-        option = f"--{axis.replace('_', '-')}"
-        parser.add_argument(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
+        shared.add_axis(parser, axis, words)
     words = f"of each scenario, or try of a search, at least (default: 20; {SOAK}: 600; MLPerf's rules: 600)"
     parser.add_argument("--seconds", type=positive, metavar="S", help=words)
     words = f"of {', '.join(LOADGEN)} at least (default: what early stopping takes)"
@@ -43,7 +42,6 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Run the command. Returns 1 where a load is INVALID, unavailable, or its limit cannot be shown to hold."""
     from plumbline import UnknownName
     from plumbline.harness.load import Scenario
-    from plumbline.harness.plugin.options import values
     from plumbline.harness.session import places
     from plumbline.harness.studies import load
 
@@ -64,7 +62,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         )
         for name in dict.fromkeys(names)
     ]
-    axes = {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in AXES[1:]}
+    axes = shared.axes(arguments, AXES[1:])
     asked = load.Question(
         arguments.model,
         scenarios,

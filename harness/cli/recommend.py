@@ -29,9 +29,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories, or folders of them")
     for axis in AXES:
         words = f"only this {axis.replace('_', ' ')}; several with commas"
-        parser.add_argument(
-            f"--{axis.replace('_', '-')}", action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words
-        )
+        shared.add_axis(parser, axis, words)
     parser.add_argument("--most", type=whole_number, default=5, metavar="N", help="settings that are shown (default: 5)")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ PLACE = _parent("--target", metavar="PLACE", help="where: ssh:HOST, docker:IMAGE
 STYLE = _parent(
     "--markdown", dest="style", action="store_const", const="github", default="simple", help="tables as GitHub shows them"
 )
+
+
+def add_axis(parser: argparse.ArgumentParser, axis: str, words: str) -> None:
+    """Declare the option of an axis, with its help."""
+    option = f"--{axis.replace('_', '-')}"
+    parser.add_argument(option, action="append", default=[], metavar="VALUE", dest=f"axis_{axis}", help=words)
+
+
+def axes(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, list[Any]]:
+    """Return the values that were given on axes; of one that was not named none. Raises MatrixError."""
+    from plumbline.harness.plugin.options import values
+
+    return {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in names}
 
 
 def _of_limits() -> argparse.ArgumentParser:

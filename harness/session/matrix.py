@@ -192,6 +192,13 @@ def check(axis: str, value: Any) -> None:
         raise MatrixError(f"no precision {value!r}; known: {', '.join(PRECISIONS)}")
 
 
+def check_all(axes: Mapping[str, Iterable[Any]]) -> None:
+    """Raise MatrixError unless all values are such."""
+    for axis, values in axes.items():
+        for value in values:
+            check(axis, value)
+
+
 def _place(target: Any) -> places.Place:
     """Return the place of a target. Raises MatrixError."""
     try:

@@ -42,9 +42,7 @@ def select(asked: Selection) -> Selected:
     if asked.tier not in tiers:
         raise matrix.MatrixError(f"no tier {asked.tier!r}; known: {', '.join(tiers)}")
     tier = tiers[asked.tier]
-    for axis, values in asked.axes.items():
-        for value in values:
-            matrix.check(axis, value)
+    matrix.check_all(asked.axes)
     learn(matrix.outside(tier, asked.axes))
     cells = matrix.expand(tier, matrix.canonical(asked.axes))
     impossible = {cell.id: reason.reason for cell in cells if (reason := matrix.impossible(cell)) is not None}

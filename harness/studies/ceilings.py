@@ -51,9 +51,7 @@ def cells(names: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> list[Cell]
 
     Raises MatrixError.
     """
-    for axis, values in {"model": names, **axes}.items():
-        for value in values:
-            matrix.check(axis, value)
+    matrix.check_all({"model": names, **axes})
     learn(names)
     found = []
     for model in {matrix.find(name).name: matrix.find(name) for name in names}.values():

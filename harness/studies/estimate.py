@@ -47,10 +47,11 @@ class Asked(Struct, frozen=True):
     measured: Mapping[str, float] = {}
 
 
-def published(path: Path = FILE) -> list[Published]:
+@cache
+def published(path: Path = FILE) -> tuple[Published, ...]:
     """Read a file of anchors."""
     with path.open(newline="") as file:
-        return [
+        return tuple(
             Published(
                 row["device"],
                 row["runtime"],
@@ -62,7 +63,7 @@ def published(path: Path = FILE) -> list[Published]:
                 row["source"],
             )
             for row in csv.DictReader(file)
-        ]
+        )
 
 
 @cache

@@ -121,9 +121,7 @@ def grid(axes: Mapping[str, Sequence[Any]], allowed: Sequence[str] = ()) -> Grid
 
     Raises MatrixError for a value that does not exist, and NoSpace where nothing can be tried.
     """
-    for axis, values in axes.items():
-        for value in values:
-            matrix.check(axis, value)
+    matrix.check_all(axes)
     learn(axes["model"])
     given = matrix.canonical({axis: values for axis, values in axes.items() if values})
     if len(given.get("target", [])) > 1:

@@ -89,9 +89,7 @@ class Question:
     def cells(self) -> list[Cell]:
         """Return a cell for each combination; the usual ones are dense, fp32, batch 1, here. Raises MatrixError."""
         learn(self.models)
-        for axis, values in {**self.axes, "model": self.models}.items():
-            for value in values:
-                matrix.check(axis, value)
+        matrix.check_all({**self.axes, "model": self.models})
         cells: list[Cell] = []
         for name in self.models:
             found = matrix.find(name)

@@ -15,6 +15,7 @@ from plumbline.texts import number_of
 
 AXES = ("model", "variant", "runtime", "precision", "batch", "image_size")  # the target is in the head
 LEFT = ("setting", "lets in", "limit")
+Untried = Mapping[str, "tuple[int, float | None]"]  # by limit: how many settings, and the value that is nearest to it
 
 
 def text(
@@ -45,9 +46,6 @@ def _asked(question: Question) -> Iterator[str]:
 
 def _extreme(order: Order) -> str:
     return "least" if order.lower else "highest"
-
-
-Untried = Mapping[str, "tuple[int, float | None]"]
 
 
 def _answer(answer: Answer, question: Question, most: int, style: str, untried: Untried) -> Iterator[str]:
@@ -109,10 +107,9 @@ def without_trial(untried: Untried) -> Iterator[str]:
     """Say which limits kept settings out that were not tried, and what would let the nearest of them in, if that is known."""
     for name, (count, value) in untried.items():
         figure = FIGURES[name]
-        known = (
-            "" if value is None else f"; {'at least' if figure.most else 'at most'} {_number(value, figure.scale)} {figure.unit}"
-        )
-        yield f"{figure.title} kept {number_of(count, 'setting')} out without a trial{known.rstrip()}"
+        end = "at least" if figure.most else "at most"
+        known = "" if value is None else f"; {end} {_number(value, figure.scale)} {figure.unit}".rstrip()
+        yield f"{figure.title} kept {number_of(count, 'setting')} out without a trial{known}"
 
 
 def _binding(answer: Answer, best: Setting, question: Question, untried: Untried) -> Iterator[str]:
