@@ -37,9 +37,9 @@ def holder() -> str:
     return f"{user}@{platform.node() or 'unknown'}"
 
 
-def of_session() -> str:
+def of_session(name: str | None = None) -> str:
     """As `holder`, and names one session: its probes at two places of a machine share the lock, as it runs one cell at a time."""
-    return f"{holder()}{SESSION}{uuid4().hex[:8]}"
+    return f"{holder()}{SESSION}{name or uuid4().hex[:8]}"
 
 
 def lock_machine(wait_s: float, who: str) -> BaseFileLock:

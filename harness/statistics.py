@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import NormalDist, median
+from typing import Any
 
 from msgspec import Struct
-from scipy.special import bdtr, bdtri, bdtrik, polygamma, stdtr, stdtrit
 
 LOADGEN = "loadgen-early-stopping-99"
 P99_SAMPLES = 662  # from which on `loadgen_bound` gives one of p99
+
+
+@cache
+def _special() -> Any:
+    """Import scipy's functions when one is needed: half of the time in which a session starts, and it may need none."""
+    from scipy import special
+
+    return special
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
@@ -84,7 +93,7 @@ def share_at_most(found: int, trials: int, confidence: float = 0.99) -> float:
 
     Source: Clopper & Pearson 1934, "The use of confidence or fiducial limits", Biometrika 26.
     """
-    return 1.0 if found >= trials else float(bdtri(found, trials, 1 - confidence))
+    return 1.0 if found >= trials else float(_special().bdtri(found, trials, 1 - confidence))
 
 
 def ratio_of_medians(
@@ -129,12 +138,12 @@ def paired_difference_at_least(lost: int, gained: int, pairs: int, confidence: f
 
 def student(probability: float, freedom: float) -> float:
     """Return the quantile of Student's t distribution."""
-    return float(stdtrit(freedom, probability))
+    return float(_special().stdtrit(freedom, probability))
 
 
 def student_above(value: float, freedom: float) -> float:
     """Return the chance that Student's t is above a value."""
-    return float(stdtr(freedom, -value))
+    return float(_special().stdtr(freedom, -value))
 
 
 def trigamma_inverse(value: float) -> float:
@@ -144,8 +153,8 @@ def trigamma_inverse(value: float) -> float:
     """
     x = 0.5 + 1 / value
     for _ in range(50):
-        found = float(polygamma(1, x))
-        step = found * (1 - found / value) / float(polygamma(2, x))
+        found = float(_special().polygamma(1, x))
+        step = found * (1 - found / value) / float(_special().polygamma(2, x))
         x += step
         if -step < 1e-8 * x:
             break
@@ -163,12 +172,12 @@ def _paired_score(lost: int, gained: int, pairs: int, difference: float) -> floa
 
 def _largest_with_cdf_below(probability: float, trials: int, chance: float) -> int:
     """Return the largest k with P(Binomial(trials, chance) <= k) <= probability; -1 where there is none."""
-    if trials == 0 or bdtr(0, trials, chance) > probability:
+    if trials == 0 or _special().bdtr(0, trials, chance) > probability:
         return -1
     # bdtrik interpolates between the integers; the step below settles rounding on either side
-    k = math.floor(bdtrik(probability, trials, chance))
-    while bdtr(k + 1, trials, chance) <= probability:
+    k = math.floor(_special().bdtrik(probability, trials, chance))
+    while _special().bdtr(k + 1, trials, chance) <= probability:
         k += 1
-    while bdtr(k, trials, chance) > probability:
+    while _special().bdtr(k, trials, chance) > probability:
         k -= 1
     return k

@@ -114,8 +114,8 @@ class Run:
 
     @property
     def records(self) -> dict[str, Any]:
-        """The records by the cell's id; a test says of which fields it knows that they are there."""
-        return {kept.id: kept for kept in journal.read(self.folder)}
+        """The records by the cell's id, of all boards; a test says of which fields it knows that they are there."""
+        return {kept.id: kept for folder in journal.runs_in(self.folder) for kept in journal.read(folder)}
 
 
 @pytest.fixture
@@ -131,8 +131,8 @@ def bench(tmp_path: Path, cache: Path, python: str) -> Callable[..., Run]:
             **where(tmp_path, cache),
         )
         ended = Run(process, tmp_path / folder)
-        if (ended.folder / journal.NAME).exists():
-            for line in (ended.folder / journal.NAME).read_text().splitlines():
+        for board in journal.runs_in(ended.folder):
+            for line in (board / journal.NAME).read_text().splitlines():
                 jsonschema.validate(json.loads(line), record.schema(), jsonschema.Draft202012Validator)
         return ended
 

@@ -27,6 +27,7 @@ OTHER_CLOCKS = {
     "harness/probe/speed.py": "a third of a second for an estimate",
     "harness/session/client.py": "what a step took",
     "harness/cli/counts.py": "what counting took",
+    "harness/studies/boards.py": "what sessions take",
     "harness/studies/compression.py": "what pruning took",
     "harness/studies/conformance.py": "a window for a meter",
     "harness/studies/overhead.py": "what the suite itself takes",

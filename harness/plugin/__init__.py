@@ -18,8 +18,12 @@ from plumbline.harness.plugin.fixtures import (
     target,
     variant,
 )
+from plumbline.harness.plugin.fleet import Fleet, boards
 from plumbline.harness.plugin.options import pytest_addoption
 from plumbline.harness.plugin.report import Report
+from plumbline.harness.plugin.request import Request
+from plumbline.harness.plugin.screen import Terminal
+from plumbline.harness.plugin.share import Wire, of_worker
 from plumbline.harness.session import matrix, places
 from plumbline.harness.verdicts.budget import BadBudget
 
@@ -30,9 +34,12 @@ __all__ = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+    share = of_worker(config)
+    asked = any(config.getoption(option, None) for option in ("numprocesses", "tx"))
+    if share is None and (asked or hasattr(config, "workerinput")):
         raise pytest.UsageError(
-            "pytest -n measures several cells at once, on the same cores, and would ruin all of their numbers; run without -n"
+            "pytest -n measures several cells at once, on the same cores, and would ruin all of their numbers; run without -n "
+            "(boards that are named by --target are measured at once without it)"
         )
     if not __debug__ and config.getoption("assertmode") == "plain":
         raise pytest.UsageError(
@@ -40,9 +47,15 @@ def pytest_configure(config: pytest.Config) -> None:
             "run without -O ($PYTHONOPTIMIZE), or without --assert=plain"
         )
     try:
-        bench = Bench(config)
+        request = Request(config, share)
+        several = boards(request.options.get("target", ()))
     except (matrix.MatrixError, places.BadPlace, BadBudget) as error:
         raise pytest.UsageError(str(error)) from error
-    config.pluginmanager.register(bench, "plumbline-bench")
-    if (file := config.getoption("report")) is not None:
-        config.pluginmanager.register(Report(file, bench.run_dir), "plumbline-report")
+    runs_nothing = config.option.collectonly or config.getoption("plan")
+    if share is None and len(several) > 1 and not runs_nothing:
+        config.pluginmanager.register(Fleet(config, request, several), "plumbline-fleet")
+    else:
+        screen = Terminal(config) if share is None else Wire(config)
+        config.pluginmanager.register(Bench(config, request, screen, share), "plumbline-bench")
+    if share is None and (file := config.getoption("report")) is not None:
+        config.pluginmanager.register(Report(file, request.run_dir), "plumbline-report")

@@ -4,101 +4,53 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator
-from contextlib import ExitStack, nullcontext
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from plumbline.harness import environment, journal, speed
 from plumbline.harness.cell import AXES, Cell, id_of, shown_model
 from plumbline.harness.journal import Journal, RunError
-from plumbline.harness.lock import Busy
+from plumbline.harness.lock import SESSION, Busy
 from plumbline.harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
-from plumbline.harness.plugin import options
+from plumbline.harness.plugin.request import Request
+from plumbline.harness.plugin.screen import Terminal
+from plumbline.harness.plugin.share import STARTS, Left, Share, Wire
 from plumbline.harness.record import Record
 from plumbline.harness.session import matrix, places, plan
-from plumbline.harness.session.client import CellProbe, NotDescribed, describe
-from plumbline.harness.session.session import Session, default_run_dir, known_speed
-from plumbline.harness.settings import Settings
+from plumbline.harness.session.client import NEXT_LOCK_S, WHO, CellProbe
+from plumbline.harness.session.places import Place
+from plumbline.harness.session.session import Session, known_speed
 from plumbline.harness.verdicts import budget as budgets
-from plumbline.harness.views import table, terminal
+from plumbline.harness.views import table
 from plumbline.models.weights.weights import candidates, file_name
 from plumbline.texts import duration, number_of
 
+AGAIN_S = 2.0  # between two questions whether a machine is free
+LEFT_BEHIND_S = NEXT_LOCK_S + (Place.silence_s or 0.0)
 MEASURED, COUNTED = "probe", "counter"  # the fixtures for a tier's cells, and for those that it only counts
 
 
 class Bench:
     """What the command line asked for, and the session that answers it."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
+    def __init__(self, config: pytest.Config, request: Request, screen: Terminal | Wire, share: Share | None = None) -> None:
+        self.config, self.request, self._share = config, request, share
+        self.tier, self.options, self.settings = request.tier, request.options, request.settings
+        self.budget, self.run_dir = request.budget, request.run_dir
         # pytest-benchmark looks for its fixture by name, and would skip every cell; see pytest_collection_modifyitems
         self._benchmark_only = config.getoption("benchmark_only", False)
         config.option.benchmark_only = False
-        self.options = {axis: options.values(axis, config.getoption(f"axis_{axis}")) for axis in AXES}
-        self.options = {axis: values for axis, values in self.options.items() if values}
-        places.load(config.getoption("targets") or places.FILE)
-        path = config.getoption("matrix") or matrix.FILE
-        tiers = matrix.load(path)
-        name = config.getoption("tier")
-        if name not in tiers:
-            raise matrix.MatrixError(f"no tier {name!r}; known: {', '.join(tiers)} ({path})")
-        self.tier = tiers[name]
-        for axis, values in self.options.items():
-            for value in values:
-                try:
-                    matrix.check(axis, value)
-                except matrix.MatrixError as error:
-                    raise matrix.MatrixError(f"--{axis.replace('_', '-')}: {error}") from error
-        self._files: dict[str, str] = {}
-        self._ask_about_models_from_outside()
-        self.options = matrix.canonical(self.options)
+        self._screen = screen
         self.session: Session | None = None
-        self.settings = self.tier.apply(options.settings(config))
-        if config.getoption("time_limit") is not None:
-            self.settings = replace(self.settings, time_limit_s=config.getoption("time_limit"))
-        if config.getoption("train_minutes") is not None:
-            self.settings = replace(self.settings, train_minutes=config.getoption("train_minutes"))
-        name = config.getoption("budget")
-        self.budget = None if name is None else budgets.find(name, config.getoption("budgets") or budgets.FILE)
-        if self.budget is not None:
-            self.settings = replace(self.settings, p99_within_s=self.budget.p99_within_s)
-        if config.getoption("memory_limit") is not None:
-            self.settings = replace(self.settings, memory_limit_bytes=config.getoption("memory_limit"))
-        self.run_dir: Path = (
-            config.getoption("resume") or config.getoption("run_dir") or default_run_dir(config.invocation_params.dir)
-        )
-        if config.getoption("resume") and config.getoption("inputs_seed") is None:
-            self.settings = self._as_before(self.settings)
         self._estimate: plan.Estimate | None = None
         self._selected: list[pytest.Item] = []
         self._finished: list[pytest.Item] = []
-        self._done, self._line_begun, self._printed_at = 0, None, time.monotonic()
+        self._done = 0
         self._finishers = ExitStack()
-
-    def _as_before(self, settings: Settings) -> Settings:
-        """Let a resumed run go on with the pictures with which it began."""
-        try:
-            earlier = journal.read(self.run_dir)
-        except RunError:
-            return settings  # what is wrong with it is said when it is opened
-        return replace(settings, inputs_seed=earlier[0].settings.inputs_seed) if earlier else settings
-
-    def _ask_about_models_from_outside(self) -> None:
-        """Learn of models from outside what the probe says: it alone imports a stranger's code."""
-        references = matrix.outside(self.tier, self.options)
-        try:
-            for reference, model in zip(references, describe(references) if references else ()):
-                matrix.learn(reference, model)
-                if model.file is not None:
-                    self._files[str(model.file)] = shown_model(model.name)
-        except NotDescribed as error:
-            raise matrix.MatrixError(f"--model: {error}") from error
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -138,13 +90,17 @@ class Bench:
             }
             self.config.hook.pytest_deselected(items=list(others))
             items[:] = [item for item in items if item not in others]
-        if self.config.getoption("resume"):
+        if self.request.resume:
             try:
-                ended = [record for record in journal.read(self.run_dir) if record.outcome == OK]
+                kept = [record for record in journal.read(self.run_dir) if record.outcome == OK]
             except RunError as error:
                 raise pytest.UsageError(str(error)) from error
-            done = {(kind, record.id) for record in ended for kind in (COUNTED, *([MEASURED] if record.latency else []))}
+            done = {(kind, record.id) for record in kept for kind in (COUNTED, *([MEASURED] if record.latency else []))}
             self._finished = [item for item in items if _opens(item) and (_opens(item), _cell(item).id) in done]
+        if self._share is not None:
+            ended = set(self._share.done)
+            self._finished += [item for item in items if item.nodeid in ended and item not in self._finished]
+        if self._finished:
             self.config.hook.pytest_deselected(items=self._finished)
             finished = set(self._finished)
             items[:] = [item for item in items if item not in finished]
@@ -160,13 +116,15 @@ class Bench:
         order = {cell: number for number, cell in enumerate(plan.quickest_first(cells, estimate))}
         return [*sorted(kinds[MEASURED], key=lambda item: order[_cell(item)]), *kinds[COUNTED]]
 
-    def pytest_sessionstart(self) -> None:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        self._screen.begin(session)
+        if self._share is not None and self._share.start > STARTS:
+            self._screen.refuse(RunError(f"its worker has died {STARTS} times"))
         try:
             _ = self.cells, self.counted  # which asks each place what it can run
         except places.BadPlace as error:
-            raise pytest.UsageError(str(error)) from error
-        if self._reporter is not None:
-            terminal.readable(self._reporter._tw._file)
+            self._screen.refuse(error)
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -176,7 +134,7 @@ class Bench:
             self._say_what_is_left_out()
             possible = self._possible()
             found = known_speed(self.settings) if possible else None
-            self._write(plan.describe(self.tier.name, *self._selected_cells(), self.settings, self.run_dir.parent, found))
+            self._screen.line(plan.describe(self.tier.name, *self._selected_cells(), self.settings, self.run_dir.parent, found))
             return True
         if self._selected and not self.config.option.collectonly:
             self._start()
@@ -193,27 +151,43 @@ class Bench:
     def _start(self) -> None:
         """Everything that could go wrong for all cells goes wrong here, before the first."""
         try:
-            self._write(f"\ninputs: seed {self.settings.inputs_seed} (--inputs-seed repeats them)")
-            for file, shown in self._files.items() if len(self._files) > 1 else ():  # rows and records do not hold the path
-                self._write(f"{shown}: {file}")
-            if without := environment.left_out_note(os.environ):
-                self._write(without)
+            if self._share is None:
+                for line in preamble(self.request, os.environ):
+                    self._screen.line(line)
             self._say_what_is_left_out()
             self._check_weights()
-            run = Journal(self.run_dir, resume=bool(self.config.getoption("resume")))
+            run = Journal(self.run_dir, resume=self.request.resume)
             log = self._finishers.enter_context((self.run_dir / "probe.log").open("ab"))
-            self.session = Session(self.settings, run, log, self._progress, lock_s=self.config.getoption("wait"))
+            who = WHO if self._share is None else self._share.who
+            self.session = Session(self.settings, run, log, self._progress, self._lock_s, who)
             self._finishers.callback(self.session.close)
             possible = self._possible()
-            for remark in self.session.start(possible):
-                self._write(remark)
+            for remark in self._started(self.session, possible):
+                self._screen.line(remark)
             found = self.session.speed()
             self._estimate = plan.Estimate(*self._selected_cells(), self.settings, self.run_dir.parent, found)
-            self._write(f"{number_of(len(self._selected), 'cell')}, about {duration(self._estimate.left())}")
+            self._screen.line(f"{number_of(len(self._selected), 'cell')}, about {duration(self._estimate.left())}")
             if warned := plan.slow(possible, self._estimate, self.settings):
-                self._write(warned)
+                self._screen.line(warned)
         except (Busy, RunError, CellEnded, places.BadPlace) as error:
-            raise pytest.UsageError(str(error)) from error
+            self._screen.refuse(error)
+
+    def _started(self, session: Session, cells: list[Cell]) -> list[str]:
+        """Start it; a board that another one of the same fleet turns out to be is measured when that one is done."""
+        while True:
+            try:
+                return session.start(cells)
+            except Busy as busy:
+                if self._share is None or f"{SESSION}{self._share.session}." not in str(busy):
+                    raise
+                self._progress("waiting for another board of this session, which is the same machine")
+                time.sleep(AGAIN_S)
+
+    @property
+    def _lock_s(self) -> float:
+        """How long to wait for another session; a worker waits for what the one before it, which died, has left behind."""
+        asked: float = self.config.getoption("wait")
+        return asked if self._share is None or self._share.start == 1 else max(asked, LEFT_BEHIND_S)
 
     def _check_weights(self) -> None:
         """Refuse a folder that was named and has nothing for any cell: no reason for seeded weights."""
@@ -289,61 +263,33 @@ class Bench:
 
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
         """No dot for a cell: it has a line of its own."""
-        if self.session is None or "measuring" not in report.keywords or self.config.get_verbosity() > 0:
-            return None
-        if getattr(report, "when", None) != "call":
-            return None
-        category = "xfailed" if hasattr(report, "wasxfail") else report.outcome
-        return category, "", ""
+        return None if self.session is None else no_dot(self.config, report)
 
     def _report(self, cell: Cell, record: Record) -> None:
         assert self._estimate is not None
         self._estimate.ran(cell, record.seconds, record.steps_s)
-        left = f"{duration(self._estimate.left())} left" if self._done < len(self._selected) else "done"
+        seconds = self._estimate.left()
+        left = f"{duration(seconds)} left" if self._done < len(self._selected) else "done"
         count = len(str(len(self._selected)))
-        self._write(f"[{self._done:{count}}/{len(self._selected)}] {table.line(record)}  ({record.seconds:.1f} s, {left})")
+        self._screen.line(f"[{self._done:{count}}/{len(self._selected)}] {table.line(record)}  ({record.seconds:.1f} s, {left})")
+        self._screen.left(Left(self._done, len(self._selected), seconds))
 
     def _progress(self, text: str) -> None:
-        """Show what goes on right now.
-
-        On a terminal in a line that is overwritten; elsewhere before the first cell, and where nothing else was said for a
-        minute.
-        """
-        reporter, silent = self._reporter, time.monotonic() - self._printed_at > 60
-        if reporter is not None and reporter.isatty:
-            capture = self.config.pluginmanager.get_plugin("capturemanager")
-            with capture.global_and_fixture_disabled() if capture else nullcontext():  # a test is running
-                reporter.write(f"\r\x1b[2K... {text}\r", flush=True)
-        elif silent or (self._done == 0 and not text.startswith(("accuracy", "preparing"))):
-            self._write(f"... {text}")
+        self._screen.progress(text, first=self._done == 0)
 
     def _say_what_is_left_out(self) -> None:
         """In one line: what was named together, cannot be, and is measured apart."""
         out = matrix.left_out(self.tier, self.options)
         if out:
             reasons = "; ".join(dict.fromkeys(impossible.reason for impossible in out.values()))
-            self._write(f"left out, as they cannot be: {len(out)} of the cells that the options name together ({reasons})")
+            self._screen.line(f"left out, as they cannot be: {len(out)} of the cells that the options name together ({reasons})")
         slow = matrix.emulated(self.tier, self.options)
         if slow:
             precisions = ", ".join(dict.fromkeys(cell.precision for cell in slow))
-            self._write(
+            self._screen.line(
                 f"left out, as this processor has no arithmetic in {precisions}: {number_of(len(slow), 'cell')} of more than "
                 f"{matrix.EMULATED_MACS / 1e6:g} M MACs (--model NAME --precision {slow[0].precision} measures one all the same)"
             )
-
-    def _write(self, text: str) -> None:
-        """Write a line. pytest starts a line with the file's name once; it is ended once, and not begun again."""
-        reporter, self._printed_at = self._reporter, time.monotonic()
-        if reporter is not None:
-            if self._line_begun != reporter.currentfspath:
-                self._line_begun = reporter.currentfspath
-                reporter.write("" if reporter.isatty else "\n")
-            erase = "\r\x1b[2K" if reporter.isatty else ""
-            reporter.write(f"{erase}{text}\n", flush=True)
-
-    @property
-    def _reporter(self) -> Any:
-        return self.config.pluginmanager.get_plugin("terminalreporter")
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -386,7 +332,7 @@ class ReplayClock:
 
 
 def _replay(item: pytest.Item, probe: CellProbe, machine_id: str) -> None:
-    if not item.config.pluginmanager.hasplugin("benchmark"):
+    if not item.config.pluginmanager.hasplugin("benchmark") or hasattr(item.config, "workerinput"):  # it is off in a worker
         return
     samples = probe.latency().model.samples_s
     clock = ReplayClock(samples)
@@ -394,6 +340,22 @@ def _replay(item: pytest.Item, probe: CellProbe, machine_id: str) -> None:
     benchmark = item._request.getfixturevalue("benchmark")  # type: ignore[attr-defined]
     benchmark.extra_info.update(cell=probe.cell.id, target=probe.cell.target, fingerprint=machine_id)
     benchmark.pedantic(clock.step, rounds=len(samples), iterations=1)
+
+
+def preamble(request: Request, environ: Mapping[str, str]) -> list[str]:
+    """Return what is said once, before the first cell of any board."""
+    lines = ["", f"inputs: seed {request.settings.inputs_seed} (--inputs-seed repeats them)"]
+    if len(request.files) > 1:  # rows and records do not hold the path
+        lines += [f"{shown}: {file}" for file, shown in request.files.items()]
+    without = environment.left_out_note(environ)
+    return [*lines, without] if without else lines
+
+
+def no_dot(config: pytest.Config, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
+    """Return the status of a cell's test with nothing to be written; None of other tests, and where more words are wanted."""
+    if "measuring" not in report.keywords or config.get_verbosity() > 0 or getattr(report, "when", None) != "call":
+        return None
+    return "xfailed" if hasattr(report, "wasxfail") else report.outcome, "", ""
 
 
 def _opens(item: pytest.Item) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from plumbline import PlumblineError
-from plumbline.harness.journal import NAME
+from plumbline.harness.journal import runs_in
 
 
 class Report:
@@ -29,7 +29,7 @@ class Report:
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, Any, Any]:
         """Write it when the table has been shown, which is not lost then if the report cannot be made."""
         result = yield
-        if not session.config.option.collectonly and not session.config.getoption("plan") and (self._run_dir / NAME).exists():
+        if not session.config.option.collectonly and not session.config.getoption("plan") and runs_in(self._run_dir):
             try:
                 words, failed = self._write(), False
             except PlumblineError as error:

@@ -77,6 +77,8 @@ from plumbline.models.sources.outside import described
 PROBE = BOOT
 WHO = of_session()
 NEXT_LOCK_S = 10.0  # for a probe that takes the place of one which died: what that left behind may still hold the lock
+RETURN_S = 90.0  # in which a place that was lost has to be back: a board boots in 40 to 60 s
+RETRY_S = 5.0  # between two attempts to reach it
 BEATS = 6  # in the time after which silence means that the session is gone
 DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is recorded is a ratio, and drift cancels in it
 Found = TypeVar("Found")
@@ -117,8 +119,8 @@ def describe(references: Sequence[str], command: Sequence[str] = PROBE) -> list[
 class Connection:
     """A running `harness.probe.server` at a place, started when it is first needed and again after it died.
 
-    With `lock_s`, it takes the lock of its place, and waits so many seconds for it; without, whoever asks has it. With `keep`, a
-    folder of this machine, what a probe has prepared for cells is there for the next one.
+    With `lock_s`, it takes the lock of its place as `who`, and waits so many seconds for it; without, whoever asks has it. With
+    `keep`, a folder of this machine, what a probe has prepared for cells is there for the next one.
     """
 
     def __init__(
@@ -129,12 +131,13 @@ class Connection:
         *,
         place: Place | None = None,
         lock_s: float | None = None,
+        who: str = WHO,
         keep: Path | None = None,
     ) -> None:
         self._keep = [] if keep is None else ["--keep", str(keep)]
         self.place = place or places.find("")
         self._log, self._command, self.progress = log, command, progress
-        self._lock_s = lock_s
+        self._lock_s, self._who = lock_s, who
         self._process: subprocess.Popen[bytes] | None = None
         self._launched: datetime | None = None  # when it was, of a process that has not greeted yet
         self._ended = Event()  # the last one has
@@ -142,10 +145,38 @@ class Connection:
         self.clock_ahead_s = 0.0  # of this machine's, at least; negative is behind; 0 where it may well be right
         self._said_before = 0  # bytes of the log, when the probe was started
         self.machine = Machine()
+        self.gone: str | None = None  # why it is asked no more
         self.watch: Callable[[Progress], None] = lambda now: self.progress(now.text)
 
     def start(self) -> Machine:
-        """Start it if need be; returns its machine. Raises CellEnded where it does not start, and Busy."""
+        """Start it if need be; returns its machine. Raises CellEnded where it does not start, and Busy.
+
+        A place elsewhere that has answered once may have been rebooted: it is waited for. One that has not come back is gone:
+        it is not asked again.
+        """
+        if self.gone is not None:
+            raise CellEnded(UNAVAILABLE, self.gone, axis="target")
+        try:
+            return self._started()
+        except CellEnded as end:
+            if not self.machine.id or self.place.silence_s is None or end.outcome == UNAVAILABLE:
+                raise
+            return self._returned(end.reason)
+
+    def _returned(self, reason: str) -> Machine:
+        """Wait until a place that was lost answers again. Raises CellEnded where it does not, and Busy."""
+        until = time.monotonic() + RETURN_S
+        while (left := until - time.monotonic()) > 0:
+            self.progress(f"{self.place.name} does not answer; waiting {left:.0f} s more for it to come back")
+            time.sleep(min(RETRY_S, left))
+            try:
+                return self._started()
+            except CellEnded as end:
+                reason = end.reason
+        self.gone = f"it was lost, and has not come back in {RETURN_S:g} s: {reason}"
+        raise CellEnded(UNAVAILABLE, self.gone, axis="target")
+
+    def _started(self) -> Machine:
         self.launch()
         if self._launched is not None:
             self.progress("starting the probe (importing torch)")
@@ -172,7 +203,7 @@ class Connection:
     def _launch(self, *arguments: str) -> None:
         silence_s = self.place.silence_s
         heard = [] if silence_s is None else ["--silence", f"{silence_s:g}"]
-        lock = [] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", WHO]
+        lock = [] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", self._who]
         self._said_before, self._launched = Path(self._log.name).stat().st_size, datetime.now(timezone.utc)
         self._process = subprocess.Popen(
             self._starting(*heard, *arguments, *self._keep, *lock),

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from plumbline.harness.session import shipping
 from plumbline.harness.session.places import IN_FOLDER, BadPlace, Board, Place
 from plumbline.harness.settings import UNKNOWN, Settings
-from plumbline.harness.target import At
+from plumbline.harness.target import HERE, At
 
 SCRIPT = Path(__file__).with_name("docker-run.sh")
 AGENT = Path(__file__).resolve().parents[2] / "agent" / "plumbline_agent.py"
@@ -107,6 +107,10 @@ class Elsewhere(Place):
         self._root: Path | None = None  # the data root there
         self._folder: Path | None = None  # the current one here, in which models from outside are
 
+    @property
+    def machine(self) -> str:
+        return HERE if self._host is None else f"ssh:{self._host}"
+
     def starting(self, *arguments: str) -> list[str]:
         command = ["plumbline-probe", *arguments]
         if self._image is not None:
@@ -174,6 +178,10 @@ class BoardOverSsh(Board):
     def __init__(self, name: str, host: str) -> None:
         super().__init__(name, ())
         self._host = host
+
+    @property
+    def machine(self) -> str:
+        return f"ssh:{self._host}"
 
     def starting(self, *arguments: str) -> list[str]:
         self.command = self.command or self._copied()

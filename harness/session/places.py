@@ -53,6 +53,11 @@ class Place:
         self.name, self.command = name, command
         self._folders = {"data": data, "weights": weights, "cache": cache}
 
+    @property
+    def machine(self) -> str:
+        """Name the machine, HERE for this one: what is measured on one machine is measured in turn."""
+        return self.name
+
     def starting(self, *arguments: str) -> list[str]:
         """Return the command that starts a probe with these arguments."""
         return [*self.command, *arguments]
@@ -111,6 +116,7 @@ class Here(Place):
     """The machine of the session: nothing has to be asked, and its folders are those of the session."""
 
     silence_s = None
+    machine = HERE
 
     def __init__(self) -> None:
         super().__init__(HERE, BOOT)

@@ -25,7 +25,7 @@ from plumbline.harness.outcomes import OK, CellEnded
 from plumbline.harness.readings import read
 from plumbline.harness.record import Record
 from plumbline.harness.session import matrix, places
-from plumbline.harness.session.client import CellProbe, Connection, NotDescribed, describe, measured_speed, peak_of
+from plumbline.harness.session.client import WHO, CellProbe, Connection, NotDescribed, describe, measured_speed, peak_of
 from plumbline.harness.session.matrix import Impossible
 from plumbline.harness.session.places import Here
 from plumbline.harness.session.shipping import Needed
@@ -49,13 +49,19 @@ class Session:
     """Opens a probe for each cell and keeps what became of it."""
 
     def __init__(
-        self, settings: Settings, journal: Journal, log: IO[bytes], progress: Callable[[str], None], lock_s: float = 0.0
+        self,
+        settings: Settings,
+        journal: Journal,
+        log: IO[bytes],
+        progress: Callable[[str], None],
+        lock_s: float = 0.0,
+        who: str = WHO,
     ) -> None:
         self.settings, self.journal = settings, journal
         self.id = journal.earlier[-1].session if journal.earlier else uuid4().hex[:12]
         self.records = {record.key: _without_samples(record) for record in journal.earlier}
         self.measured = sum(record.outcome == OK for record in journal.earlier)
-        self._log, self._progress, self._lock_s = log, progress, lock_s
+        self._log, self._progress, self._lock_s, self._who = log, progress, lock_s, who
         self._connections: dict[str, Connection] = {}
         self._accuracies: dict[tuple[Any, ...], Accuracy] = {}
         self._unprobed: Machine | None = None  # this machine, where no probe was started
@@ -170,7 +176,7 @@ class Session:
             place = places.find(name)
             mine = isinstance(place, Here) and any(isinstance(other.place, Here) for other in self._connections.values())
             lock_s = None if mine else self._lock_s  # of this machine there is one, and one of its probes has it
-            self._connections[name] = Connection(self._log, progress=self._progress, place=place, lock_s=lock_s)
+            self._connections[name] = Connection(self._log, progress=self._progress, place=place, lock_s=lock_s, who=self._who)
         return self._connections[name]
 
     def kill(self) -> None:
