@@ -15,10 +15,12 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # of targets.toml
 # Neither begins with what a command would take for an option.
 IMAGE = r"[A-Za-z0-9][\w.:/@-]*"  # registry:5000/name:tag, name@sha256:...
 HOST = r"[A-Za-z0-9_][\w.@-]*"  # as OpenSSH takes it: an alias of ~/.ssh/config, or user@host
-KINDS = "docker:IMAGE, ssh:HOST, ssh:HOST/docker:IMAGE, agent:ssh:HOST, like:DEVICE"
+TAG = r"[a-z][a-z0-9_]+=[\w.-]+"  # as labgrid takes it
+KINDS = "docker:IMAGE, ssh:HOST, ssh:HOST/docker:IMAGE, agent:ssh:HOST, like:DEVICE, lab:TAG=VALUE"
 FORMS = f"cpu, cuda:1, {KINDS} or a name of targets.toml, and @cuda:1 behind it for a device"
 BOARD = re.compile(rf"agent:ssh:(?P<host>{HOST})")
 LIKE = re.compile(rf"like:(?P<device>{NAME.pattern})")
+LAB = re.compile(rf"lab:(?:(?P<name>{NAME.pattern})|(?P<tags>{TAG}(?:\+{TAG})*))")
 PLACE = re.compile(rf"(?:ssh:(?P<host>{HOST}))?(?P<slash>/)?(?:docker:(?P<image>{IMAGE}))?")
 
 
@@ -52,7 +54,9 @@ class Target(NamedTuple):
         place, _, device = text.rpartition("@")
         if not DEVICE.fullmatch(device):
             place, device = text, "cpu"
-        if not (NAME.fullmatch(place) or at(place) or with_agent(place) or stood_in(place)):
+        if place.startswith("lab:") and not in_lab(place):
+            raise BadTarget(f"expected lab:NAME or lab:TAG=VALUE+TAG=VALUE, as lab:board=orin+gib=8; got {text!r}")
+        if not (NAME.fullmatch(place) or at(place) or with_agent(place) or stood_in(place) or in_lab(place)):
             raise BadTarget(f"expected a target as {FORMS}; got {text!r}")
         return cls(place, device)
 
@@ -88,3 +92,11 @@ def stood_in(place: str) -> str | None:
     """Return the device of `like:DEVICE`, for which this machine stands in; None of a name that is of another form."""
     found = LIKE.fullmatch(place)
     return None if found is None else found["device"]
+
+
+def in_lab(place: str) -> tuple[str, ...] | None:
+    """Return what `lab:NAME` or `lab:TAG=VALUE+...` asks a lab for, as TAG=VALUE; None of a name that is of another form."""
+    found = LAB.fullmatch(place)
+    if found is None:
+        return None
+    return (f"name={found['name']}",) if found["name"] else tuple(found["tags"].split("+"))

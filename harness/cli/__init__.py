@@ -12,6 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 from plumbline import PlumblineError
+from plumbline.harness.cli.shared import boards
 from plumbline.harness.views import terminal
 
 COMMANDS = (
@@ -32,7 +33,7 @@ def main() -> int:
     elif others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
-        with terminal.Progress() as progress:
+        with terminal.Progress() as progress, boards(arguments):
             code: int = modules[arguments.command].run(arguments, progress)
         sys.stdout.flush()
         return code

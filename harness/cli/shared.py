@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,27 @@ def axes(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, list[
     from plumbline.harness.plugin.options import values
 
     return {axis: values(axis, getattr(arguments, f"axis_{axis}")) for axis in names}
+
+
+@contextmanager
+def boards(arguments: argparse.Namespace) -> Iterator[None]:
+    """Put boards into the options that ask a lab for one, and give them back at the end. Raises BadPlace and BadTarget."""
+    given = {option: getattr(arguments, option, None) for option in ("target", "base_target", "axis_target")}
+    texts = {option: value if isinstance(value, list) else [value] for option, value in given.items() if value}
+    asked = {option: [each for text in value for each in text.split(",")] for option, value in texts.items()}
+    if not any(target.startswith("lab:") for targets in asked.values() for target in targets):
+        yield
+        return
+    from plumbline.harness.session import places
+    from plumbline.harness.session.lab import Lab
+
+    places.load(places.FILE)
+    with closing(Lab(lambda text: print(text, file=sys.stderr, flush=True), getattr(arguments, "wait", 0.0))) as lab:
+        found = iter(lab.hand_out([target for targets in asked.values() for target in targets]))
+        for option, targets in asked.items():
+            handed = [next(found) for _ in targets]
+            setattr(arguments, option, handed if isinstance(given[option], list) else ",".join(handed))
+        yield
 
 
 def _of_limits() -> argparse.ArgumentParser:

@@ -59,7 +59,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--cool", type=not_negative, default=60.0, metavar="SECONDS", help=words)
     words = "run no cell on a machine that stays hotter; its cells are unavailable"
     group.addoption("--max-temperature", type=positive, metavar="CELSIUS", help=words)
-    group.addoption("--wait", type=float, default=0, metavar="SECONDS", help="wait for another session on this machine")
+    group.addoption(
+        "--wait", type=float, default=0, metavar="SECONDS", help="wait for another session, or for a board out of a lab"
+    )
 
 
 def values(axis: str, given: list[str]) -> list[Any]:

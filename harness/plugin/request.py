@@ -12,6 +12,7 @@ from plumbline.harness import journal
 from plumbline.harness.cell import AXES, shown_model
 from plumbline.harness.journal import NAME, RunError
 from plumbline.harness.plugin import options
+from plumbline.harness.plugin.labs import with_boards
 from plumbline.harness.plugin.share import Share
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.client import NotDescribed, describe
@@ -39,6 +40,8 @@ class Request:
             raise matrix.MatrixError(f"no tier {name!r}; known: {', '.join(tiers)} ({path})")
         self.tier = tiers[name]
         self.options = {axis: values for axis, values in asked.items() if values}
+        if share is None and "target" in self.options:
+            self.options["target"] = with_boards(config, self.options["target"])
         for axis, values in self.options.items():
             for value in values:
                 try:

@@ -22,7 +22,7 @@ from plumbline.harness.devices import BadDevices, UnknownDevice
 from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
 from plumbline.harness.session.shipping import Hold, Needed
 from plumbline.harness.settings import UNKNOWN, Settings
-from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, stood_in, with_agent
+from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, in_lab, stood_in, with_agent
 from plumbline.texts import nearest, size
 
 if sys.version_info >= (3, 11):
@@ -207,7 +207,7 @@ def load(path: Path) -> None:
     except (tomllib.TOMLDecodeError, messages.BadMessage) as error:
         raise BadPlace(f"{path}: {error}; expected tables [place.NAME] with command, agent, data, weights and cache") from error
     for name, entry in listed.place.items():
-        if not entry.command or at(name) or with_agent(name) or Target.parse(name).place != name:
+        if not entry.command or at(name) or with_agent(name) or in_lab(name) or Target.parse(name).place != name:
             raise BadPlace(
                 f"{path}: place {name!r}: expected a command, and a name that is no device and no image, got "
                 f"{json.dumps(entry.command)}"
@@ -232,6 +232,10 @@ def find(name: str) -> Place:
             _known[name] = BoardOverSsh(name, host)
         elif (where := at(name)) is not None:
             _known[name] = Elsewhere(name, where)
+        elif in_lab(name) is not None:
+            raise BadPlace(
+                f"target {name!r}: a lab hands a board out to who asks on the command line; name it there, by --target"
+            )
         else:
             named = ", ".join(filter(None, _known)) or "none"
             raise BadPlace(f"no target {name!r}; known: {', '.join(DEVICES)}, cuda:1, {KINDS}, and of {FILE.name}: {named}")

@@ -44,8 +44,8 @@ SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 class Server:
     """An sshd of this test alone; `config` is the client's."""
 
-    def __init__(self, folder: Path, home: Path, python: str = sys.executable) -> None:
-        self.folder, self.home, self._python = folder, home, python
+    def __init__(self, folder: Path, home: Path, python: str = sys.executable, name: str = "board") -> None:
+        self.folder, self.home, self._python, self._name = folder, home, python, name
         for name in ("host_key", "other_host_key", "user_key", "other_user_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
         shutil.copy(folder / "user_key.pub", folder / "authorized")
@@ -88,8 +88,8 @@ class Server:
 
     def write_config(self, key: str = "user_key", host: str = "127.0.0.1") -> None:
         self.config.write_text(
-            f"Host board\n  HostName {host}\n  Port {self.port}\n  IdentityFile {self.folder / key}\n  IdentitiesOnly yes\n"
-            f"  UserKnownHostsFile {self.known}\n  GlobalKnownHostsFile /dev/null\n"
+            f"Host {self._name}\n  HostName {host}\n  Port {self.port}\n  IdentityFile {self.folder / key}\n"
+            f"  IdentitiesOnly yes\n  UserKnownHostsFile {self.known}\n  GlobalKnownHostsFile /dev/null\n"
         )
 
     def trust(self, key: str = "host_key") -> None:
