@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from plumbline.harness.session import client, elsewhere, lab, places
 from plumbline.harness.session.client import Connection
+from plumbline.harness.session.session import REPOSITORY
 from tests.conftest import Run, command, where
 from tests.harness.session.test_elsewhere import SMALLEST, SSHD, Server
 from tests.lab import Lab
@@ -179,6 +181,17 @@ def test_a_dead_board_is_handed_out_and_given_back_with_the_reason(labgrid: Lab,
     assert "target 'ssh:orin-1' does not answer as a probe: nothing listens for ssh there" in run.output
     assert "orin-1 is given back to the lab" in run.output
     assert labgrid.holders == {}
+
+
+def test_the_step_of_ci_frees_what_a_killed_job_had(labgrid: Lab, tmp_path: Path) -> None:
+    """As docs/lab.md has it; and it frees nothing that another job has."""
+    page = (REPOSITORY / "docs" / "lab.md").read_text()
+    step = textwrap.dedent(page.partition("  - if: always()\n    run: |\n")[2].partition("```")[0])
+    labgrid.client("-p", "orin-1", "acquire")
+    for user, left in (("bob", {"orin-1": US}), ("ann", {}), ("ann", {})):
+        variables = {**os.environ, "LG_USERNAME": user}
+        subprocess.run(["bash", "-euo", "pipefail", "-c", step], env=variables, check=True, capture_output=True)
+        assert labgrid.holders == left
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
