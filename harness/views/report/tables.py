@@ -13,7 +13,8 @@ from plumbline.harness.rows import Row
 from plumbline.harness.studies.report import Evidence
 from plumbline.harness.verdicts.choice import chosen
 from plumbline.harness.views import gate
-from plumbline.harness.views.report.page import SKIPPED, head, reasons, shown, verdict
+from plumbline.harness.views.report.matrix import head, shown
+from plumbline.harness.views.report.summary import SKIPPED, reasons, verdict
 from plumbline.harness.views.table import NOTHING, tabulated
 from plumbline.texts import number_of
 

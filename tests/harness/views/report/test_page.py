@@ -18,7 +18,7 @@ from plumbline.harness.readings import read
 from plumbline.harness.record import Record
 from plumbline.harness.rows import row_of
 from plumbline.harness.studies.report import Evidence
-from plumbline.harness.views.report import assets, page
+from plumbline.harness.views.report import assets, matrix, page, payload, summary
 from plumbline.harness.views.report.pictures import pictures
 from tests import synthetic_runs
 from tests.records import accuracy_of, cell_of, counts_of, latency_of, prepared_of, record_of, replace, timing_of
@@ -94,7 +94,7 @@ def test_samples_become_quantiles_and_all_else_is_kept(many: Evidence) -> None:
     assert own is not None
     kept, samples = record["latency"]["model"]["quantiles_s"], sorted(own.model.samples_s)
     assert "samples_s" not in json.dumps(record)
-    assert len(kept) == page.QUANTILES
+    assert len(kept) == payload.QUANTILES
     assert kept == sorted(kept)
     assert samples[0] <= kept[0] <= samples[10]
     assert samples[-10] <= kept[-1] <= samples[-1]
@@ -149,30 +149,30 @@ def test_the_verdict_counts_and_names_what_failed_and_what_is_doubtful() -> None
         record_of(cell_of("mixer"), counts=counts_of()),
     ]
     evidence = evidence_of(*records, problems=["run: line 3: not a record"])
-    found = page.verdict(evidence.rows)
+    found = summary.verdict(evidence.rows)
     assert found == (
         "2 of 7 cells passed all checks and were timed; 1 counted only; 2 failed, 1 out of memory, 1 unsupported."
     ).replace("2 failed, 1 out of memory, 1 unsupported", "2 failed; 1 out of memory; 1 unsupported")
-    failed = page.reasons(row for row in evidence.rows if row.outcome == "failed")
+    failed = summary.reasons(row for row in evidence.rows if row.outcome == "failed")
     assert [(reason.text, len(reason.rows)) for reason in failed] == [("outputs differ", 2)]
-    assert "the median is known to no better than 10 %" in {reason.text for reason in page.doubts(evidence.rows)}
+    assert "the median is known to no better than 10 %" in {reason.text for reason in summary.doubts(evidence.rows)}
     words = " ".join(Read(shown(evidence)).texts)
     for expected in (found, "outputs differ", "no such operator", "line 3: not a record", "0.5–2"):
         assert expected in words
-    assert page.verdict([]).startswith("Nothing was measured")
+    assert summary.verdict([]).startswith("Nothing was measured")
 
 
 def test_a_vague_median_is_shown_as_a_range_and_an_upper_bound_as_one() -> None:
     row = row_of(record_of(latency=latency_of(1.234e-3)), "c1")
-    assert page.shown(row, "latency_s").text == "1.23"
+    assert matrix.shown(row, "latency_s").text == "1.23"
     vague = replace(row, vague=True, latency_low_s=1e-3, latency_high_s=2e-3, disturbed="by others")
-    assert page.shown(vague, "latency_s") == page.Shown("1–2!", 1.234e-3)
-    assert page.shown(replace(row, emulated=True, steady=False), "latency_s").text == "1.23*"
-    assert page.shown(replace(row, steady=False), "latency_s").text == "1.23~"
+    assert matrix.shown(vague, "latency_s") == matrix.Shown("1–2!", 1.234e-3)
+    assert matrix.shown(replace(row, emulated=True, steady=False), "latency_s").text == "1.23*"
+    assert matrix.shown(replace(row, steady=False), "latency_s").text == "1.23~"
     known = replace(row, latency_low_s=1.2e-3, latency_high_s=1.3e-3)
-    assert page.shown(known, "latency_s").doubt == "±4.1%"
-    assert page.shown(replace(row, inference_bytes=2**20, inference_is_bound=True), "inference_bytes").text == "≤1"
-    assert page.shown(row, "joules") == page.Shown()
+    assert matrix.shown(known, "latency_s").doubt == "±4.1%"
+    assert matrix.shown(replace(row, inference_bytes=2**20, inference_is_bound=True), "inference_bytes").text == "≤1"
+    assert matrix.shown(row, "joules") == matrix.Shown()
 
 
 def test_the_fastest_is_a_correct_one_in_the_smallest_batch() -> None:
@@ -184,7 +184,7 @@ def test_the_fastest_is_a_correct_one_in_the_smallest_batch() -> None:
         one("eager", 4e-3, accuracy=accuracy_of(0.98)), one("wrong", 1e-3, outcome="failed"), one("fast", 2e-3),
         one("software", 1e-3, emulated=True), one("fast", 1e-3, batch=8),
     ]  # fmt: skip
-    (choice,) = page.choices(evidence_of(*records).rows)
+    (choice,) = summary.choices(evidence_of(*records).rows)
     assert (choice.fastest.runtime, choice.batch) == ("fast", 1)
     assert choice.usual is not None
     assert choice.usual.runtime == "eager"
@@ -198,9 +198,9 @@ def test_a_net_with_other_weights_is_another_choice() -> None:
         record_of(cell_of("mlp", variant=variant), latency=latency_of(seconds), prepared=prepared_of(training=training))
         for variant, seconds, training in cases
     ]
-    found = page.choices(evidence_of(*records).rows)
+    found = summary.choices(evidence_of(*records).rows)
     assert [(choice.weights, choice.fastest.variant) for choice in found] == [("trained", "filter50"), ("seeded", "dense")]
-    assert [choice.weights for choice in page.choices(evidence_of(*records[:1]).rows)] == [""], "where all have the same"
+    assert [choice.weights for choice in summary.choices(evidence_of(*records[:1]).rows)] == [""], "where all have the same"
 
 
 def test_what_two_sessions_measured_otherwise_is_doubted_and_not_compared() -> None:
@@ -210,28 +210,28 @@ def test_what_two_sessions_measured_otherwise_is_doubted_and_not_compared() -> N
         return record_of(cell_of("mlp", **axes), latency=latency_of(seconds), session=session)
 
     rows = evidence_of(one("a", 2e-3), one("b", 3e-3), one("b", 1e-3, variant="filter50"), one("a", 5e-4, precision="bf16")).rows
-    (doubt,) = [doubt for doubt in page.doubts(rows) if "several sessions" in doubt.text]
+    (doubt,) = [doubt for doubt in summary.doubts(rows) if "several sessions" in doubt.text]
     assert [row.session for row in doubt.rows] == ["a", "b"]
-    assert page.doubts(evidence_of(one("a", 2e-3), one("b", 2.1e-3)).rows) == []
-    (choice,) = page.choices(rows)
+    assert summary.doubts(evidence_of(one("a", 2e-3), one("b", 2.1e-3)).rows) == []
+    (choice,) = summary.choices(rows)
     assert choice.usual is not None and (choice.fastest.session, choice.usual.session) == ("a", "a")
-    (alone,) = page.choices(rows[1:])
+    (alone,) = summary.choices(rows[1:])
     assert (alone.fastest.precision, alone.usual) == ("bf16", None)
 
 
 def test_the_page_says_how_quiet_it_was() -> None:
     latency = replace(latency_of(), disturbance={"others": read("1", "machine", 0.4), "cpu_steal": read("1", "machine", 0.001)})
-    words = page.quiet(evidence_of(record_of(latency=latency), record_of(latency=latency_of())))
+    words = summary.quiet(evidence_of(record_of(latency=latency), record_of(latency=latency_of())))
     assert words == (
         "other processes had 40.0% of the processors at most; the hypervisor took 0.1% at most; 1 of 2 latencies disturbed"
     )
-    assert page.quiet(evidence_of(record_of(latency=latency_of()))) == "", "where nothing can be read"
+    assert summary.quiet(evidence_of(record_of(latency=latency_of()))) == "", "where nothing can be read"
 
 
 def test_what_was_not_timed_or_trained_says_so() -> None:
     counted, timed = evidence_of(record_of(counts=counts_of()), record_of(latency=latency_of(), prepared=prepared_of())).rows
-    assert (page.outcome(counted), page.outcome(timed)) == ("counted only", "ok")
-    assert (page.shown(counted, "top1").text, page.shown(timed, "top1").text) == ("", "untrained")
+    assert (matrix.outcome(counted), matrix.outcome(timed)) == ("counted only", "ok")
+    assert (matrix.shown(counted, "top1").text, matrix.shown(timed, "top1").text) == ("", "untrained")
 
 
 def test_fewer_rows_than_cells_are_said(many: Evidence) -> None:
