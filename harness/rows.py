@@ -34,17 +34,20 @@ QUANTITIES: dict[str, Quantity] = {
     "p90_s": Quantity("p90, upper bound", "ms", 1e-3, "lower"),
     "p99_s": Quantity("p99, upper bound", "ms", 1e-3, "lower"),
     "first_s": Quantity("first inference", "ms", 1e-3, "lower"),
+    "first_ratio": Quantity("first inference / median", "x", 1.0, "lower"),
     "end_to_end_s": Quantity("host to host (median)", "ms", 1e-3, "lower"),
     "image_s": Quantity("time per image", "ms", 1e-3, "lower"),
     "images_per_s": Quantity("throughput", "images/s", 1.0, "higher"),
     "top1": Quantity("top-1 accuracy", "%", 1e-2, "higher"),
     "top5": Quantity("top-5 accuracy", "%", 1e-2, "higher"),
     "accuracy_loss": Quantity("top-1 lost to the fp32 parent", "points", 1e-2, "lower"),
-    "macs": Quantity("MACs of an image", "M", 1e6),
+    "macs": Quantity("MACs of an image, dense net", "M", 1e6),
     "effective_macs": Quantity("effective MACs of an image", "M", 1e6),
-    "parameters": Quantity("parameters", "M", 1e6),
+    "parameters": Quantity("parameters, dense net", "M", 1e6),
+    "effective_parameters": Quantity("parameters that are not zero", "M", 1e6),
     "inference_bytes": Quantity("memory of an inference", "MiB", 2**20, "lower"),
     "process_bytes": Quantity("peak of the process", "MiB", 2**20, "lower"),
+    "process_own_bytes": Quantity("peak above an empty process", "MiB", 2**20, "lower"),
     "stored_bytes": Quantity("size of the weights", "MB", 1e6, "lower"),
     "joules": Quantity("energy of an inference", "mJ", 1e-3, "lower"),
     "watts": Quantity("power while running", "W"),
@@ -59,12 +62,14 @@ class Row(Struct, frozen=True, kw_only=True):
     """A record, flattened. `key` names it in a report; fields with a unit in their name are in that unit, shares are of 1.
 
     `latency_s` is the median of one inference (a batch), `low` and `high` fields are the ends of 95 % intervals, `p90_s` and
-    `p99_s` upper bounds at 99 %. `macs` and `effective_macs` are of one image; the latter leave out products by zeros.
-    `inference_bytes` is what an inference needs, or where `inference_is_bound` at most needs. `stored_bytes` are the weights on
-    disk, of a net that is not compressed those in memory. `joules` is of one inference (a batch) beyond the power at rest, by
-    `meter`, an estimate where `energy_is_estimate`. `parent` is the id of the same cell with the dense net.
-    `disturbed` and `remarks` say why the latency is not that of the net alone on a quiet machine, `vague` that its median is
-    known to no better than 10 %.
+    `p99_s` upper bounds at 99 %. `first_ratio` is the first inference as a multiple of the median. `macs` and `parameters` are
+    those of the dense net, `effective_macs` and `effective_parameters` the variant's, without zeros and what was removed; MACs
+    are of one image. `inference_bytes` is what an inference needs, or where `inference_is_bound` at most needs.
+    `process_base_bytes` is what the process held before it built the model, `process_own_bytes` by how much its peak,
+    `process_bytes`, is above that. `stored_bytes` are the weights on disk, of a net that is not compressed those in memory.
+    `joules` is of one inference (a batch) beyond the power at rest, by `meter`, an estimate where `energy_is_estimate`. `parent`
+    is the id of the same cell with the dense net. `disturbed` and `remarks` say why the latency is not that of the net alone on a
+    quiet machine, `vague` that its median is known to no better than 10 %.
     """
 
     key: str
@@ -89,6 +94,7 @@ class Row(Struct, frozen=True, kw_only=True):
     parameters: int | None = None
     macs: int | None = None
     effective_macs: int | None = None
+    effective_parameters: int | None = None
     nonzero_share: float | None = None
     top1: float | None = None
     top1_low: float | None = None
@@ -103,12 +109,15 @@ class Row(Struct, frozen=True, kw_only=True):
     p90_s: float | None = None
     p99_s: float | None = None
     first_s: float | None = None
+    first_ratio: float | None = None
     end_to_end_s: float | None = None
     image_s: float | None = None
     images_per_s: float | None = None
     inference_bytes: float | None = None
     inference_is_bound: bool = False
     process_bytes: float | None = None
+    process_base_bytes: float | None = None
+    process_own_bytes: float | None = None
     stored_bytes: float | None = None
     joules: float | None = None
     joules_low: float | None = None
@@ -151,7 +160,8 @@ def row_of(record: Record, key: str) -> Row:
     if record.weights is not None:
         fields["weights"] = record.weights.kind
     if counts is not None:
-        fields |= {"parameters": counts.parameters, "macs": counts.macs, "effective_macs": counts.macs}
+        fields |= {"parameters": counts.parameters, "effective_parameters": counts.parameters}
+        fields |= {"macs": counts.macs, "effective_macs": counts.macs}
     if accuracy is not None and accuracy.top1 is not None:
         fields |= {"top1": accuracy.top1, "top5": accuracy.top5, "images": accuracy.images, "data": accuracy.data}
         fields |= {"accuracy_loss": accuracy.loss, **_ends("top1_{}", accuracy.interval)}
@@ -159,16 +169,19 @@ def row_of(record: Record, key: str) -> Row:
         fields["error"] = record.agreement.error / record.agreement.tolerance
     if record.bound is not None:
         fields["bound_s"] = record.bound.seconds
-    fields |= {**_memory(record), **_variant(record), **_time(record)}  # a variant's effective MACs instead of its counts'
+    fields |= {**_memory(record), **_variant(record), **_time(record)}  # a variant's effective figures instead of its counts'
     return Row(key=key, id=record.id, revision=record.revision, **fields)
 
 
 def _memory(record: Record) -> dict[str, Any]:
     own, first = record.memory_bytes("inference"), record.memory_bytes("first_inference")
+    peak, base = record.memory_bytes("process_peak"), record.memory_bytes("process_base")
     return {
         "inference_bytes": first if own is None else own,
         "inference_is_bound": own is None and first is not None,
-        "process_bytes": record.memory_bytes("process_peak"),
+        "process_bytes": peak,
+        "process_base_bytes": base,
+        "process_own_bytes": None if peak is None or base is None else peak - base,
         "stored_bytes": record.memory_bytes("weights") if record.promise is None else record.promise.bytes,
     }
 
@@ -180,6 +193,7 @@ def _variant(record: Record) -> dict[str, Any]:
     fields: dict[str, Any] = {
         # of one image, as the counts are; the promise counts its parent in the same way
         "effective_macs": promise.macs_effective,
+        "effective_parameters": promise.parameters_nonzero,
         "nonzero_share": promise.parameters_nonzero / max(1, promise.parameters_dense),
         "theoretical_speedup": promise.speedup,
     }
@@ -199,6 +213,7 @@ def _time(record: Record) -> dict[str, Any]:
         "p90_s": _bound(model.percentiles.get("p90")),
         "p99_s": _bound(model.percentiles.get("p99")),
         "first_s": latency.first_s,
+        "first_ratio": latency.first_s / model.median_s if model.median_s else None,
         "end_to_end_s": latency.with_transfer.median_s,
         "image_s": model.median_s / record.cell.batch,
         "images_per_s": model.images_per_s,

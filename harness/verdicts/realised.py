@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from plumbline.harness.record import Record
+from plumbline.harness.verdicts.words import PASSED
 
+SIZE = "no smaller"  # the one of EXPLAINED that says nothing of time
 KEPT = 0.5  # of the theoretical gain: a variant that realises less is flagged
 SLOWER = 0.95  # and so is one that is slower than its dense parent
 GAIN = 1.05  # a speed-up from which there is a gain
@@ -14,7 +16,7 @@ EXPLAINED = {
     "no faster": "its zeros are multiplied like any number (+sparse leaves them out), or the time goes elsewhere",
     "dense again": "none of its sparse layers was faster than a dense one here, so all of them run dense",
     "under-delivers": "realised gain below 50 % of the theoretical one, that of its MACs",
-    "no smaller": "its zeros take as much on disk as any number (+sparse leaves them out, +share+huffman codes them)",
+    SIZE: "its zeros take as much on disk as any number (+sparse leaves them out, +share+huffman codes them)",
 }
 
 
@@ -36,8 +38,14 @@ def shortfalls(record: Record) -> list[str]:
         found.append("under-delivers" if speedup >= GAIN and not dense else no_gain)
     fewer = promise.parameters_nonzero < 0.9 * promise.parameters_dense
     if promise.bytes is not None and fewer and promise.bytes > 0.99 * promise.bytes_dense:
-        found.append("no smaller")
+        found.append(SIZE)
     return found
+
+
+def verdict(record: Record) -> str | None:
+    """Return the shortfalls of a variant, or PASSED; None of a dense net, and of a variant of which no speed-up is known."""
+    known = record.delivery is not None and record.delivery.speedup is not None and record.machine.emulator is None
+    return ", ".join(shortfalls(record)) or (PASSED if known and record.promise is not None else None)
 
 
 def explained(records: Iterable[Record]) -> list[str]:

@@ -14,7 +14,7 @@ from plumbline.harness.outcomes import OK
 from plumbline.harness.readings import value_of
 from plumbline.harness.record import Record
 from plumbline.harness.rows import energy_of
-from plumbline.harness.verdicts.realised import explained, shortfalls
+from plumbline.harness.verdicts.realised import explained, verdict
 from plumbline.texts import duration, number_of
 
 NOTHING = "-"
@@ -88,7 +88,7 @@ def _compressed(record: Record) -> list[str]:
         *seen,
         f"{promise.speedup:.2f}x",
         NOTHING if speedup is None else f"{speedup:.2f}x",
-        ", ".join(shortfalls(record)) or ("passed" if speedup else NOTHING),
+        verdict(record) or NOTHING,
         duration(sum(training["seconds"] for training in promise.trainings)) if promise.trainings else NOTHING,
     ]
 

@@ -221,7 +221,7 @@ TECHNIQUES = {
         Technique(
             "gradual",
             f"{_MAKERS}:gradual",
-            "the same, more and more of them while the net is trained",
+            "weights set to zero, more and more of them while the net is trained",
             {"sparsity": 0.5, "scope": "global", "layers": "all", "epochs": 0, "rate": 0.3},
             {"scope": ("global", "layer"), "layers": ("all", "linear")},
             amount="sparsity",

@@ -39,25 +39,20 @@ count();
 
 // -- records
 const dialog = element("record");
-const described = (value) => {
-  if (Array.isArray(value) && value.some((each) => each !== null && typeof each === "object")) {
-    value = Object.fromEntries(value.entries());
-  }
-  if (value === null || typeof value !== "object" || Array.isArray(value)) {
-    const node = document.createElement("span");
-    node.textContent = Array.isArray(value) ? value.map((each) => Number.isFinite(each) ? +each.toPrecision(4) : each).join(", ") : String(value);
-    return node;
-  }
-  const list = document.createElement("dl");
-  for (const [name, own] of Object.entries(value)) {
-    if (own === null || (typeof own === "object" && Object.keys(own).length === 0)) continue; // not learned
+// What is read first: the row of the matrix under its heads, which say the units, and where and when it was measured.
+const summarised = (key) => {
+  const row = table.row(`#${CSS.escape(key)}`).node(), cell = data.cells.find((each) => each.key === key);
+  const said = heads.map((head, at) => [head.textContent, row.cells[at].textContent.trim()]);
+  said.push(["machine", cell.machine], ["began", cell.started_at], ["session", cell.session], ["revision of plumbline", cell.revision]);
+  said.push(["weights", cell.weights], ["accuracy measured on", cell.data], ["energy measured by", cell.meter]);
+  return [...new Map(said.filter(([, text]) => text))].flatMap(([name, text]) => {
     const term = document.createElement("dt"), words = document.createElement("dd");
     term.textContent = name;
-    words.append(described(own));
-    list.append(term, words);
-  }
-  return list;
+    words.textContent = text;
+    return [term, words];
+  });
 };
+const readable = (record) => JSON.stringify(record, null, 1).replace(/\[[^[\]{}"]*\]/g, (list) => list.replace(/\s+/g, " ")); // a list of numbers in a line
 let open = null;
 const show = () => {
   const key = decodeURIComponent(location.hash.slice(1));
@@ -68,7 +63,8 @@ const show = () => {
   }
   open = record;
   element("record-title").textContent = record.id;
-  element("record-body").replaceChildren(described(record));
+  element("record-summary").replaceChildren(...summarised(key));
+  element("record-body").textContent = readable(record);
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
 };
@@ -100,13 +96,38 @@ const configured = () => {
     view: { stroke: line }, text: { color: ink }, rule: { color: soft },
   };
 };
+// Charts are made for a wide page. Where there is less room, parts stand below each other, titles are wrapped, and plots are narrower.
+const wrapped = (text, most) => text.split(" ").reduce((lines, word) => {
+  const last = lines.at(-1);
+  return last && last.length + word.length < most ? [...lines.slice(0, -1), `${last} ${word}`] : [...lines, word];
+}, []);
+const narrowed = (part, width, room, inside = "") => {
+  if (Array.isArray(part)) return part.map((each) => narrowed(each, width, room, inside));
+  if (part === null || typeof part !== "object" || ["data", "datasets", "tooltip"].includes(inside)) return part;
+  return Object.fromEntries(Object.entries(part).map(([name, own]) => {
+    if (name === "hconcat") return ["vconcat", narrowed(own, width, room)];
+    if (name === "columns") return [name, 1];
+    if (name === "width" && typeof own === "number") return [name, Math.min(own, width)];
+    if (name.endsWith("Limit")) return [name, Math.min(own, room * (inside === "axis" ? 0.4 : 0.6))];
+    if (name === "title" && typeof own === "string") return [name, wrapped(own, room / 13)];
+    return [name, narrowed(own, width, room, name)];
+  }));
+};
 const draw = async (place) => {
-  const name = place.dataset.picture, own = structuredClone(data.pictures[name]);
-  own.datasets = { ...own.datasets, cells: structuredClone(data.cells) };
-  own.config = { ...configured(), ...own.config };
+  const name = place.dataset.picture, room = place.parentElement.clientWidth; // that of a drawn chart is its own
   const renderer = data.cells.length > 1000 ? "canvas" : "svg";
-  const embedded = await vegaEmbed(place, own, { ast: true, actions: false, renderer, loader: { target: "_self" } });
-  drawn.set(name, embedded.view);
+  const embed = async (specification) => {
+    const own = structuredClone(specification);
+    own.datasets = { ...own.datasets, cells: structuredClone(data.cells) };
+    own.config = { ...configured(), ...own.config };
+    drawn.set(name, (await vegaEmbed(place, own, { ast: true, actions: false, renderer, loader: { target: "_self" } })).view);
+    return place.scrollWidth - room; // what does not fit
+  };
+  let over = await embed(data.pictures[name]);
+  for (let width = room, times = 0; over > 0 && times < 3 && width > 100; times++) {
+    if (times > 0) width -= over;
+    over = await embed(narrowed(data.pictures[name], Math.max(width, 100), room));
+  }
 };
 const watch = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) {
@@ -121,6 +142,11 @@ shade();
 dark.addEventListener("change", shade);
 const again = () => places.filter((place) => drawn.has(place.dataset.picture)).forEach(draw);
 dark.addEventListener("change", again);
+let across = innerWidth, later = 0;
+addEventListener("resize", () => {
+  clearTimeout(later);
+  if (innerWidth !== across) later = setTimeout(() => again(across = innerWidth), 300);
+});
 addEventListener("beforeprint", () => {
   table.page.len(-1).draw();
   return Promise.all(places.map(draw));

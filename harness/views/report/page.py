@@ -11,16 +11,16 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from plumbline.harness.cell import AXES, shown_model
+from plumbline.harness.cell import shown_model
 from plumbline.harness.outcomes import OK
-from plumbline.harness.rows import QUANTITIES
 from plumbline.harness.studies.report import Evidence
 from plumbline.harness.views import gate as gate_view
-from plumbline.harness.views.report import assets
-from plumbline.harness.views.report.matrix import COLUMNS, HEADS, head, outcome, shown
+from plumbline.harness.views.report import assets, summary
+from plumbline.harness.views.report.legend import legend
+from plumbline.harness.views.report.matrix import COLUMNS, COUNTED, FEW, HEADS, Matrix, head, outcome, shown, why
 from plumbline.harness.views.report.payload import packed
 from plumbline.harness.views.report.picture import Picture
-from plumbline.harness.views.report.summary import SKIPPED, choices, doubts, facts, reasons, verdict
+from plumbline.harness.views.report.summary import SKIPPED
 from plumbline.texts import number_of
 
 FOLDER = Path(__file__).parent
@@ -31,33 +31,40 @@ def page(evidence: Evidence, pictures: Sequence[Picture], title: str) -> str:
     """Return the page."""
     from jinja2 import Environment, FileSystemLoader
 
-    rows = evidence.shown
-    axes = [axis for axis in AXES if axis == "model" or len({getattr(row, axis) for row in rows}) > 1]
-    columns = [name for name in COLUMNS if any(getattr(row, name) is not None for row in rows)]
+    matrix = Matrix(evidence)
     tables, style = assets.datatables()
     scripts = [_inline(assets.vega()), _inline(f"{tables}\n{(FOLDER / 'page.js').read_text()}")]
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    doubtful = summary.doubts(evidence.rows)
     return environment.get_template("page.html.j2").render(
         title=title,
         policy=_policy(scripts),
         scripts=scripts,
         styles=[style, (FOLDER / "page.css").read_text()],
-        data=packed(evidence, pictures),
+        data=packed(evidence, pictures, matrix),
         evidence=evidence,
-        rows=rows,
-        facts=facts(evidence),
-        verdict=verdict(evidence.rows),
-        failed=reasons(row for row in evidence.rows if row.outcome != OK and row.outcome not in SKIPPED),
-        skipped=reasons(row for row in evidence.rows if row.outcome in SKIPPED),
-        doubts=doubts(evidence.rows),
+        matrix=matrix,
+        facts=summary.facts(evidence),
+        verdict=summary.verdict(evidence.rows),
+        delivered=summary.delivered(evidence),
+        failed=summary.reasons(row for row in evidence.rows if outcome(row) not in (OK, COUNTED, *SKIPPED)),
+        skipped=summary.reasons(row for row in evidence.rows if outcome(row) in (COUNTED, *SKIPPED)),
+        undelivered=summary.undelivered(evidence),
+        doubts=doubtful,
+        doubted=summary.doubted(evidence.rows, doubtful),
+        empty_process=summary.empty_process(matrix.rows),
+        legend=legend(row.variant for row in matrix.rows),
         gates=[gate_view.summary(report) for report in evidence.gates],
-        choices=choices(rows),
-        axes=axes,
-        heads={**{axis: HEADS.get(axis, axis.replace("_", " ")) for axis in AXES}, **{name: head(name) for name in QUANTITIES}},
-        columns=columns,
-        values={axis: sorted({getattr(row, axis) for row in rows}, key=lambda value: (str(type(value)), value)) for axis in AXES},
-        outcomes=sorted({outcome(row) for row in rows}),
+        choices=summary.choices(matrix.rows),
+        heads={
+            **{axis: HEADS.get(axis, axis.replace("_", " ")) for axis in matrix.values},
+            **{name: head(name) for name in COLUMNS},
+        },
+        outcomes=sorted({outcome(row) for row in matrix.rows}),
+        verdicts=sorted(set(matrix.verdicts.values())),
+        few=any(matrix.shown(row, name).text == FEW for row in matrix.rows for name in ("p90_s", "p99_s")),
         outcome=outcome,
+        why=why,
         shown=shown,
         shown_model=shown_model,
         pictures=pictures,

@@ -15,6 +15,7 @@ from plumbline.harness import messages
 from plumbline.harness.facts import Timing
 from plumbline.harness.record import Record
 from plumbline.harness.studies.report import Evidence
+from plumbline.harness.views.report.matrix import Matrix
 from plumbline.harness.views.report.picture import Picture
 
 QUANTILES = 64  # of samples, in place of all of them
@@ -23,10 +24,10 @@ FEWER = 16  # quantiles of inferences with transfers
 _LONG = re.compile(rb"(\.0*[1-9]\d{5})\d+")  # a number in JSON with more digits than anybody reads
 
 
-def packed(evidence: Evidence, pictures: Sequence[Picture]) -> str:
+def packed(evidence: Evidence, pictures: Sequence[Picture], matrix: Matrix) -> str:
     """Return what scripts read, compressed: cells, charts, and records by key, in six digits."""
     data = {
-        "cells": [{**_known(structs.asdict(row)), "link": f"#{row.key}"} for row in evidence.shown],
+        "cells": [{**_known(structs.asdict(row)), **_known(matrix.more(row)), "link": f"#{row.key}"} for row in matrix.rows],
         "pictures": {picture.name: picture.specification for picture in pictures},
         "records": {key: brief(record) for key, record in evidence.records.items()},
     }

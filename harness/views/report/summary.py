@@ -1,4 +1,4 @@
-"""What people read first: what passed and what failed, why, what is to be doubted, and the fastest correct cell of each model."""
+"""What people read first: what passed, what failed and why, what did not deliver, what is to be doubted, what is fastest."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from plumbline.harness.outcomes import OK, UNAVAILABLE, UNSUPPORTED
 from plumbline.harness.readings import value_of
 from plumbline.harness.rows import DENSE, Row
 from plumbline.harness.studies.report import Evidence
+from plumbline.harness.verdicts.realised import EXPLAINED, KEPT, SIZE, shortfalls
+from plumbline.harness.views.report.matrix import outcome, why
 from plumbline.harness.views.results import settings_of
 from plumbline.texts import number_of
 
@@ -53,10 +55,50 @@ def verdict(rows: Sequence[Row]) -> str:
         return "Nothing was measured: these runs hold no record."
     counts = Counter(row.outcome for row in rows)
     measured = sum(row.measured for row in rows)
-    others = [f"{count} {outcome.replace('_', ' ')}" for outcome, count in counts.most_common() if outcome != OK]
+    others = [f"{count} {word.replace('_', ' ')}" for word, count in counts.most_common() if word != OK]
     words = f"{measured} of {number_of(len(rows), 'cell')} passed all checks and were timed"
     counted = counts[OK] - measured
     return "; ".join([words, *([f"{counted} counted only"] if counted else []), *others]) + "."
+
+
+def delivered(evidence: Evidence) -> str:
+    """Say which variants did not become as fast as their MACs promise, of those that were timed in turns with their dense nets.
+
+    Of the rows that are shown. Nothing where no variant was timed so; an emulator's times are of no processor.
+    """
+    records = evidence.records
+    timed = [row for row in evidence.shown if row.speedup is not None and records[row.key].machine.emulator is None]
+    short = [row for row in timed if any(word != SIZE for word in shortfalls(records[row.key]))]
+    if not timed:
+        return ""
+    compressed = number_of(len(timed), "compressed cell")
+    if not short:
+        promised = f"gains less than {KEPT:.0%} of what its MACs promise"
+        return f"{compressed} timed in turns with the dense net: none is slower than it, or {promised}."
+    worst = min(short, key=lambda row: (row.speedup or 0.0) / (row.theoretical_speedup or 1.0))
+    return (
+        f"{len(short)} of {compressed} did not deliver: timed in turns with the dense net, they are slower than it, or gain less "
+        f"than {KEPT:.0%} of what their MACs promise. The furthest off is {worst.id}: promised {worst.theoretical_speedup:.3g}x, "
+        f"realised {worst.speedup:.2f}x."
+    )
+
+
+def undelivered(evidence: Evidence) -> list[Reason]:
+    """Group the variants that fall short by what is said of them, and explain it."""
+    found: dict[str, list[Row]] = {}
+    for row in evidence.shown:
+        for word in shortfalls(evidence.records[row.key]):
+            found.setdefault(word, []).append(row)
+    return [Reason(word, meaning, found[word]) for word, meaning in EXPLAINED.items() if word in found]
+
+
+def empty_process(rows: Sequence[Row]) -> str:
+    """Say what processes held before they built their nets, in MiB; nothing where that is not known."""
+    held = [row.process_base_bytes / 2**20 for row in rows if row.process_base_bytes is not None]
+    if not held:
+        return ""
+    ends = dict.fromkeys((f"{min(held):.0f}", f"{max(held):.0f}"))
+    return f"An empty process, with Python and its libraries alone, held {' to '.join(ends)} MiB."
 
 
 def facts(evidence: Evidence) -> dict[str, str]:
@@ -85,20 +127,22 @@ def reasons(rows: Iterable[Row]) -> list[Reason]:
     """Group cells by outcome and reason, the most frequent first; reasons that differ in their figures alone are one."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.outcome, _kind(row.reason or "no reason was kept")), []).append(row)
+        found.setdefault((outcome(row), _kind(why(row) or "no reason was kept")), []).append(row)
     groups = sorted(found.items(), key=lambda each: -len(each[1]))
-    same = {key: {row.reason for row in own} for key, own in groups}
-    return [Reason(key[0], own[0].reason or key[1] if len(same[key]) == 1 else key[1], own) for key, own in groups]
+    same = {key: {why(row) for row in own} for key, own in groups}
+    return [Reason(key[0], why(own[0]) or key[1] if len(same[key]) == 1 else key[1], own) for key, own in groups]
 
 
 def doubts(rows: Sequence[Row]) -> list[Reason]:
     """Say of which latencies one cannot be sure, and why."""
     found: dict[str, list[Row]] = {}
+    said: dict[str, set[str]] = {}
     for row in rows:
         if row.latency_s is None:
             continue
         for text in filter(None, "; ".join(filter(None, (row.disturbed, row.remarks))).split("; ")):
             found.setdefault(_kind(text), []).append(row)
+            said.setdefault(_kind(text), set()).add(text)
         if row.vague:
             found.setdefault("the median is known to no better than 10 %", []).append(row)
         if row.steady is False and not row.emulated:
@@ -107,7 +151,8 @@ def doubts(rows: Sequence[Row]) -> list[Reason]:
             found.setdefault("the processor lacks this arithmetic, which is emulated", []).append(row)
     for own in _measured_again(rows):
         found.setdefault("measured by several sessions, whose medians differ by more than 10 %", []).extend(own)
-    return [Reason("", text, own) for text, own in found.items()]
+    alone = {kind: text for kind, (text, *others) in said.items() if not others}
+    return [Reason("", alone.get(kind, kind), own) for kind, own in found.items()]
 
 
 def _measured_again(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -120,6 +165,13 @@ def _measured_again(rows: Sequence[Row]) -> Iterator[list[Row]]:
         medians = [row.latency_s or 0.0 for row in own]
         if max(medians) > AGAIN * min(medians):
             yield own
+
+
+def doubted(rows: Sequence[Row], found: Sequence[Reason]) -> str:
+    """Say how many latencies are in doubt, each counted once."""
+    keys = {row.key for reason in found for row in reason.rows}
+    several = " (some for several reasons)" if sum(len(reason.rows) for reason in found) > len(keys) else ""
+    return f"Latencies to doubt: {len(keys)} of {sum(row.latency_s is not None for row in rows)}{several}"
 
 
 def quiet(evidence: Evidence) -> str:

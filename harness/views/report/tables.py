@@ -13,14 +13,15 @@ from plumbline.harness.rows import Row
 from plumbline.harness.studies.report import Evidence
 from plumbline.harness.verdicts.choice import chosen
 from plumbline.harness.views import gate
-from plumbline.harness.views.report.matrix import head, shown
-from plumbline.harness.views.report.summary import SKIPPED, reasons, verdict
+from plumbline.harness.views.report.matrix import FEW, head, shown
+from plumbline.harness.views.report.summary import SKIPPED, delivered, reasons, verdict
 from plumbline.harness.views.table import NOTHING, tabulated
 from plumbline.texts import number_of
 
 if TYPE_CHECKING:
     import polars
 
+FORMULA = r"^[\t\r]|^\s*[=+\-@]"  # OWASP, "CSV injection": how text begins that a spreadsheet takes for a formula
 LIMIT = 65_536  # characters of a comment on GitHub
 ROWS = 40  # of each table of a summary, at most
 TEXT = 200  # characters of a name or a reason in it
@@ -28,9 +29,14 @@ SHOWN = ("latency_s", "p90_s", "top1", "accuracy_loss", "inference_bytes", "stor
 
 
 def csv(rows: Sequence[Row]) -> bytes:
-    """Return all rows as CSV: a column a field of Row, in their order, base units, nothing where nothing was measured."""
+    """Return all rows as CSV: a column a field of Row, in their order, base units, nothing where nothing was measured.
+
+    Text that a spreadsheet would calculate has FORMULA's apostrophe before it, as OWASP advises; numbers are as they are.
+    """
+    import polars
+
     file = BytesIO()
-    _frame(rows).write_csv(file)
+    _frame(rows).with_columns(polars.col(polars.String).str.replace(FORMULA, "'${0}")).write_csv(file)
     return file.getvalue()
 
 
@@ -66,7 +72,7 @@ def markdown(evidence: Evidence, title: str) -> str:
 
 
 def _summary(evidence: Evidence, title: str, most: int) -> str:
-    parts = [f"## {_plain(title)}", _verdict(evidence.rows)]
+    parts = [f"## {_plain(title)}", _verdict(evidence.rows), *filter(None, [_plain(delivered(evidence))])]
     parts += [
         f"**Gate** {_code(report.head)} against {_code(report.base)}: {_plain(gate.summary(report))}" for report in evidence.gates
     ]
@@ -107,8 +113,9 @@ def _cells(measured: Sequence[Row], most: int) -> str:
     some = chosen(measured, most)
     values = {axis: {str(getattr(row, axis)) for row in measured} for axis in AXES}
     axes = [axis for axis in AXES if axis == "model" or len(values[axis]) > 1]
-    heads = [_spaced(axis) for axis in axes] + [head(name) for name in SHOWN]
-    rows = [[_code(str(getattr(row, axis))) for axis in axes] + [_value(row, name) for name in SHOWN] for row in some]
+    names = [name for name in SHOWN if any(shown(row, name).text not in ("", FEW) for row in some)]
+    heads = [_spaced(axis) for axis in axes] + [head(name) for name in names]
+    rows = [[_code(str(getattr(row, axis))) for axis in axes] + [_value(row, name) for name in names] for row in some]
     alike = ", ".join(f"{_spaced(axis)} {_code(*values[axis])}" for axis in AXES if axis not in axes)
     words = [f"All of them: {alike}."] if alike else []
     if len(some) < len(measured):
@@ -118,7 +125,8 @@ def _cells(measured: Sequence[Row], most: int) -> str:
         )
     doubt = (
         "±: 95 % interval of the median, a range where that is wide. !: disturbed, or not that of the net alone. *: emulated, as "
-        "the processor lacks this arithmetic. ~: the warm-up did not become steady. p90: upper bound at 99 %. ≤: at most."
+        "the processor lacks this arithmetic. ~: the warm-up did not become steady. p90: upper bound at 99 %, few: too few "
+        "samples for one. ≤: at most."
     )
     return "\n\n".join(["### Cells", *words, _tabulated(rows, heads, heads[: len(axes)]), doubt])
 

@@ -6,7 +6,7 @@ import pytest
 
 from plumbline.harness.facts import Delivery, Promise
 from plumbline.harness.record import Record
-from plumbline.harness.verdicts.realised import explained, shortfalls
+from plumbline.harness.verdicts.realised import explained, shortfalls, verdict
 from tests.records import prepared_of, record_of, replace
 
 
@@ -46,9 +46,13 @@ def test_a_shortfall_is_told_in_plain_words() -> None:
     assert (shortfalls(coded), explained([coded])) == ([], [])
     assert shortfalls(shown(promise, None)) == ["no smaller"]
     assert shortfalls(record_of()) == []
+    assert [verdict(each) for each in (found, coded, shown(promise, None))] == ["no faster, no smaller", "passed", "no smaller"]
+    assert verdict(record_of(delivery=Delivery(2.0))) is None, "of a dense net"
+    assert verdict(shown(replace(promise, bytes=50), None)) is None, "which nobody has timed"
 
 
 def test_the_times_of_an_emulator_call_no_variant_slow() -> None:
     found = shown(Promise(100, 100, 5, 5, 1000, 1000, 50, 400, 20, None), 0.2)
     assert shortfalls(found) == ["slower"]
-    assert shortfalls(replace(found, machine=replace(found.machine, emulator="qemu-aarch64-static"))) == []
+    emulated = replace(found, machine=replace(found.machine, emulator="qemu-aarch64-static"))
+    assert (shortfalls(emulated), verdict(emulated)) == ([], None)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import altair as alt
 
-from plumbline import UnknownName
 from plumbline.harness.cell import shown_model
 from plumbline.harness.record import Record
 from plumbline.harness.rows import Row
 from plumbline.harness.studies.report import Evidence
-from plumbline.harness.verdicts.realised import GAIN, KEPT, SLOWER, explained, shortfalls
+from plumbline.harness.verdicts.realised import GAIN, KEPT, SIZE, SLOWER, explained, shortfalls, verdict
 from plumbline.harness.verdicts.words import PASSED
+from plumbline.harness.views.report.legend import chain
 from plumbline.harness.views.report.picture import Picture
 from plumbline.harness.views.report.pictures.drawing import (
     GREY,
@@ -39,10 +38,8 @@ from plumbline.harness.views.report.pictures.drawing import (
     told_apart,
 )
 from plumbline.models.compression import variants
-from plumbline.models.compression.variants import Variant
 
 EMULATED = "no verdict: emulated"
-SIZE = "no smaller"  # says nothing of time
 STYLES = {PASSED: 0, "under-delivers": 1, "no faster": 5, "slower": 3, "dense again": 4, EMULATED: 6}
 FULL, HALF, DENSE = "all of the theoretical speed-up", f"{KEPT:.0%} of its gain", f"slower than the dense net ({SLOWER:g}x)"
 PANELS = 6
@@ -67,8 +64,7 @@ def _speedups(evidence: Evidence) -> Iterator[Picture]:
     if not rows:
         return
     records = [evidence.records[row.key] for row in rows]
-    more = {row.key: {"verdict": _verdict(record), "words": ", ".join(shortfalls(record)) or PASSED}
-            for row, record in zip(rows, records)}  # fmt: skip
+    more = {row.key: {"verdict": _verdict(record), "words": verdict(record) or EMULATED} for row, record in zip(rows, records)}
     promised = [_known(row.theoretical_speedup) for row in rows]
     realised = [_known(end) for row in rows for end in (row.speedup, row.speedup_low, row.speedup_high) if end is not None]
     least, most = min(1.0, *promised) * 0.9, max(2.0, *promised) * 1.1
@@ -104,9 +100,9 @@ def _speedups(evidence: Evidence) -> Iterator[Picture]:
         "Do variants become as fast as the MACs that they save promise?",
         chart,
         rows,
-        "Each point is a variant that was timed in turns with its dense parent, on the same runtime in one process; the bar is "
-        f"its 95 % interval. Both axes are logarithmic. Below the dashed line it realises less than {KEPT:.0%} of its "
-        "theoretical gain.",
+        "Each point is a variant that was timed in turns with its dense parent, on the same runtime in one process"
+        f"{'; the bar is its 95 % interval' if any(row.speedup_low is not None for row in rows) else ''}. Both axes are "
+        f"logarithmic. Below the dashed line it realises less than {KEPT:.0%} of its theoretical gain.",
         *(sentence(words) for words in explained(records) if not words.startswith(SIZE)),
         _without_speedup([evidence.records[row.key] for row in variants_shown if not (row.speedup and row.theoretical_speedup)]),
         beyond(evidence),
@@ -181,8 +177,8 @@ def _sparsities(evidence: Evidence) -> Iterator[Picture]:
         "How much accuracy is left when parameters go?",
         of_cells(_facets(layers, panels), "sparse_variants", more).transform_calculate(ends=ENDS),
         drawn,
-        "Each point is a variant, in fp32 where that was measured, with Wilson's 95 % interval; the dashed line is the dense net "
-        "on the same images. Logarithmic from left to right; each panel has an axis of its own.",
+        f"Each point is a variant, in fp32 where that was measured{_said_of(evidence, drawn)}. Logarithmic from left to right"
+        f"{'; each panel has an axis of its own' if len(panels) > 1 else ''}.",
         f"{len(able) - len(nothing_left) - len(rows)} cells of the same variants in other precisions, batches, runtimes and "
         "sessions are left out." if len(able) - len(nothing_left) > len(rows) else "",
         f"{len(nothing_left)} with no parameter left cannot be drawn." if nothing_left else "",
@@ -244,14 +240,21 @@ def _sweep(evidence: Evidence, technique: str, drawn: Mapping[str, Any], panels:
         f"Which {swept} of {technique} costs accuracy, and how many zeros does it bring?",
         of_cells(chart, f"{technique}_{swept}", drawn).transform_calculate(ends=ENDS),
         rows,
-        f"Each point is a net that was trained with {technique} alone, once; bars are Wilson's 95 % intervals, and the dashed "
-        "line is the dense net on the same images. Logarithmic from left to right.",
+        f"Each point is a net that was trained with {technique} alone, once{_said_of(evidence, rows)}. Logarithmic from left to "
+        "right.",
         f"{left_out} more are left out, of models with one {swept} only or beyond {PANELS} panels." if left_out else "",
         beyond(evidence),
     )
 
 
 ENDS = "isValid(datum.top1_low) ? format(datum.top1_low, '.2%') + ' to ' + format(datum.top1_high, '.2%') : 'unavailable'"
+
+
+def _said_of(evidence: Evidence, rows: Sequence[Row]) -> str:
+    """Say which lines are drawn beside the points of accuracy."""
+    bars = "; bars are Wilson's 95 % intervals" if any(row.top1_low is not None for row in rows) else ""
+    with_parent = [row for row in rows if _parent(evidence.records[row.key]) is not None]
+    return f"{bars}{'; the dashed line is the dense net on the same images' if with_parent else ''}"
 
 
 def _dense() -> Any:
@@ -295,18 +298,9 @@ def _once(rows: Iterable[Row]) -> list[Row]:
     return list(found.values())
 
 
-@cache
-def _chain(name: str) -> Variant | None:
-    """Return the chain of a variant; None where this plumbline does not know its technique, as of a package that is not here."""
-    try:
-        return variants.find(name)
-    except UnknownName:
-        return None
-
-
 def _technique(name: str) -> str:
-    chain = _chain(name)
-    return name.partition("+")[0] if chain is None else chain.steps[0].technique.name if chain.steps else name
+    found = chain(name)
+    return name.partition("+")[0] if found is None else found.steps[0].technique.name if found.steps else name
 
 
 def _position(technique: str) -> int:
@@ -314,16 +308,16 @@ def _position(technique: str) -> int:
 
 
 def _trained(name: str) -> str:
-    chain = _chain(name)
-    return TRAINED[None if chain is None or chain.outside else chain.trains]
+    found = chain(name)
+    return TRAINED[None if found is None or found.outside else found.trains]
 
 
 def _options(name: str, technique: str) -> Mapping[str, Any] | None:
     """Return the options of a technique that stands alone."""
-    chain = _chain(name)
-    if chain is None or len(chain.steps) != 1 or chain.steps[0].technique.name != technique:
+    found = chain(name)
+    if found is None or len(found.steps) != 1 or found.steps[0].technique.name != technique:
         return None
-    return chain.steps[0].options
+    return found.steps[0].options
 
 
 def _epochs(record: Record) -> str:

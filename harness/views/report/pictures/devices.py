@@ -120,14 +120,16 @@ def _picture(
         ends="isValid(datum.low) ? format(datum.low, '.3~g') + ' to ' + format(datum.high, '.3~g') : 'unavailable'",
     )
     rows = [row for row in evidence.shown if row.key in more]
+    bars = any(each["low"] is not None for each in more.values())
     return picture(
         "devices",
         "Which device runs the same cell how many times as long?",
         chart,
         rows,
-        f"Each row is one cell, with one precision, batch and image size; the first device is {first}. Logarithmic; bars are the "
-        "95 % intervals of the ratio of medians (Zou and Donner 2008). One name of a target may be several machines, so "
-        "that a device is a machine's hardware and its target; of each the last session counts.",
+        f"Each row is one cell, with one precision, batch and image size; the first device is {first}. Logarithmic.",
+        "Bars are the 95 % intervals of the ratio of medians (Zou and Donner 2008)." if bars else "",
+        "One name of a target may be several machines, so that a device is a machine's hardware and its target; of each the last "
+        "session counts.",
         summary,
         beyond(evidence),
         in_common([_anywhere(row) for row in of_first]),

@@ -74,7 +74,8 @@ def _forest(evidence: Evidence, report: Report, number: int) -> Iterator[Picture
         [],
         f"{sentence(verdict)} Measured on {report.machine}; precision and batch are in the name of each cell.",
         "Points are effects of the head over the base on the median inference, of pairs of processes that take turns, bars their "
-        "99 % intervals; one that is wider than the axis is cut off. Logarithmic.",
+        "99 % intervals. Logarithmic.",
+        "A bar that is wider than the axis is cut off." if _cut([*rows, *controls], domain) else "",
         f"Not to be trusted: {'; '.join(report.distrust)}." if report.distrust else "",
         f"{number_of(len(timed) - len(shown), 'more cell')} within noise left out." if len(timed) > len(shown) else "",
         f"Without an effect: {counted(_reason(row) for row in untimed)}." if untimed else "",
@@ -126,6 +127,11 @@ def reach(rows: Sequence[dict[str, Any]]) -> list[float]:
     low = min(math.log1p(max(row["low"], -1 + 1e-9)) for row in rows)  # 1 and less than that are the same in floating point
     high = max(math.log1p(row["high"]) for row in rows)
     return [math.exp(max(-3 * most, min(low, -EFFECT))) * 0.995, math.exp(min(3 * most, max(high, 1.2 * EFFECT))) * 1.005]
+
+
+def _cut(rows: Sequence[dict[str, Any]], domain: Sequence[float]) -> bool:
+    """Whether an interval is wider than the axis."""
+    return any(1 + row["low"] < domain[0] or 1 + row["high"] > domain[1] for row in rows)
 
 
 def _part(name: str, rows: Sequence[dict[str, Any]], domain: Sequence[float], verdicts: dict[str, int], title: str) -> Any:

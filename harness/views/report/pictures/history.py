@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import altair as alt
@@ -55,13 +55,24 @@ def _history(evidence: Evidence) -> Iterator[Picture]:
         _chart(rows, names),
         shown,
         "" if shown else f"On {'; '.join(dict.fromkeys(series.machine for series, _ in chosen))}.",
-        "Each panel is a cell on one machine, each point the median of a session; lines are levels, a dashed one is a drift. "
-        "At a point of change stands its size. Vertical axes differ, and do not begin at zero.",
+        f"Each panel is a cell on one machine, each point the median of a session; {_lines(rows)}. Vertical axes "
+        "differ, and do not begin at zero.",
         f"Of series without a change at most {FALSE_POINTS:.0%} have a point, by simulation of noise like theirs. This is a "
         "listing, and no gate: what many cells have in common at one session, the machine did.",
         *(f"{number_of(count, 'cell')} {words}." for words, count in others.items()),
         elsewhere(len(changed) - len(chosen), "cell", "that changed less"),
     )
+
+
+def _lines(rows: Collection[Mapping[str, Any]]) -> str:
+    """Say what is drawn beside the points."""
+    words = {
+        "level": "lines are levels",
+        "change": "at a point of change stands its size",
+        "drift": "a dashed line is a drift, with its size",
+    }
+    drawn = {row["what"] for row in rows}
+    return ", ".join(text for what, text in words.items() if what in drawn)
 
 
 def _largest(found: Found) -> float:

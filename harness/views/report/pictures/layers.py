@@ -62,8 +62,10 @@ def _spent(evidence: Evidence, known: Sequence[Row], silent: str) -> Iterator[Pi
             f"Where does the time of {row.id} go?",
             _bars(f"layers_{row.key}", rows),
             [row],
-            "One inference by the runtime's own account, in the order in which the layers ran. What belongs to no layer of the "
-            "model stands under its operator, in brackets.",
+            "One inference by the runtime's own account, in the order in which the layers ran.",
+            "What belongs to no layer of the model stands under its operator, in brackets."
+            if any(one["layer"].startswith("(") for one in rows)
+            else "",
             rest,
             sentence(summary(record.layers)),
             left_out if others else "",
@@ -148,7 +150,8 @@ def _differences(evidence: Evidence, known: Sequence[Row]) -> Iterator[Picture]:
             f"In which layers does {row.id} differ from its dense parent?",
             _dumbbells(f"difference_{row.key}", shown),
             [row, parent],
-            f"Both by the account of one runtime. “{EVERYTHING_ELSE}” belongs to no layer of both.",
+            "Both by the account of one runtime.",
+            f"“{EVERYTHING_ELSE}” belongs to no layer of both." if any(one["layer"] == EVERYTHING_ELSE for one in shown) else "",
             sums,
             f"{len(rows) - len(shown)} layers that differ less are left out." if len(rows) > len(shown) else "",
             f"{len(pairs) - PAIRS_SHOWN} more variants were looked into, whose sums differ less."

@@ -150,7 +150,9 @@ def _distributions(evidence: Evidence, able: Sequence[Odd]) -> Iterator[Picture]
         rows,
         f"Each row is a cell; each tick stands for a 64th of its samples. Drawn are {len(chosen)} of {len(able)} "
         f"cells, the odd ones first: {counted((reason.kind for _, _, reason in chosen), most=4)}. Each record has its quantiles.",
-        "A percentile without a bound had too few samples (64 for p90, 662 for p99).",
+        "A percentile without a bound had too few samples (64 for p90, 662 for p99)."
+        if any({P90, P99} - {mark["part"] for mark in _marks(latency)} for _, latency, _ in chosen)
+        else "",
         in_common(rows),
         beyond(evidence),
         f"Timed without samples, so that nothing can be drawn: {number_of(without, 'cell')}." if without else "",
@@ -188,13 +190,19 @@ def _in_order(evidence: Evidence, able: Sequence[Odd]) -> Iterator[Picture]:
             alt.vconcat(*panels),
             [row],
             f"Why this cell: {reason.words if reason.kind != TAILS else 'meters were read beside it'}. Samples in their order, "
-            f"one after another from the end of warm-up, on a logarithmic axis; each point is the median of "
-            f"{number_of(_bin(latency.model.samples_s), 'sample')}, its bar reaches from the shortest to the longest of them.",
+            f"one after another from the end of warm-up, on a logarithmic axis; {_points(latency.model.samples_s)}.",
             _before_and_after(record),
             _unread(latency),
             later,
             elsewhere(len(odd) - IN_ORDER, "odd cell", "disturbed, vague or not steady"),
         )
+
+
+def _points(samples: Sequence[float]) -> str:
+    """Say what the points of a timeline are."""
+    size = _bin(samples)
+    many = f"is the median of {size} samples, its bar reaches from the shortest to the longest of them"
+    return f"each point {'is a sample' if size == 1 else many}"
 
 
 def _bin(samples: Sequence[float]) -> int:

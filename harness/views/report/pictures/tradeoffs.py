@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -122,9 +122,17 @@ def _latency(place: str, rows: Sequence[Row]) -> Iterator[Picture]:
         "interval, the light one that of one more net."
         if fits
         else "Dense nets in eager fp32 are too few for a line.",
+        f"No line in {_batches(set(batches) - set(fits))}, of which there are too few dense nets in eager fp32."
+        if fits and len(fits) < len(batches)
+        else "",
         *said,
         elsewhere(len(rows) - len(drawn), "measured cell", "in other batches"),
     )
+
+
+def _batches(batches: Iterable[int]) -> str:
+    found = sorted(batches)
+    return f"{'batch' if len(found) == 1 else 'batches'} {' and '.join(map(str, found))}"
 
 
 def _usual(row: Row) -> bool:
@@ -160,7 +168,6 @@ def _accuracy(place: str, rows: Sequence[Row]) -> Iterator[Picture]:
             f"Do more MACs classify better, on {data}?",
             ("effective_macs", "top1"),
             drawn,
-            "Bars are 95 % intervals of the accuracy (Wilson 1927).",
         )
 
 
@@ -172,14 +179,12 @@ def _traded(name: str, place: str, rows: Sequence[Row]) -> Iterator[Picture]:
         several, drawn = len(drawn), [row for row in drawn if row.batch == smallest]
         if len({(getattr(row, first), getattr(row, second)) for row in drawn}) < 3:
             continue
-        words = "Bars of accuracy are 95 % intervals (Wilson 1927)." if second == "top1" else ""
         bound = any(row.inference_is_bound for row in drawn) and "inference_bytes" in (first, second)
         yield _points(
             f"{name}{place}{'' if not number else f'-{data}'}",
             f"{title[:-1]}, on {data}?" if data else title,
             (first, second),
             drawn,
-            words,
             "Memory of runtimes that keep what they took is an upper bound." if bound else "",
             elsewhere(several - len(drawn), "cell", "in larger batches"),
             best=True,
@@ -217,9 +222,10 @@ def _points(name: str, title: str, quantities: tuple[str, str], drawn: Sequence[
     points = of_cells(alt.Chart().mark_point(filled=True, size=80, opacity=0.9), f"{name}_points", more)
     points = points.transform_calculate(**calculated).encode(x=x, y=y, tooltip=tip, **apart, **HREF)
     layers: list[Any] = []
-    if best:
+    unbeaten = list(frontier(drawn, *quantities)) if best else []
+    if len(unbeaten) > 1:
         edge = [{"x": getattr(row, quantities[0]) / first.scale, "y": getattr(row, quantities[1]) / second.scale}
-                for row in frontier(drawn, *quantities)]  # fmt: skip
+                for row in unbeaten]  # fmt: skip
         line = alt.Chart(inline(f"{name}_frontier", edge)).mark_line(color=GREY, interpolate="step-after", strokeDash=[5, 4])
         layers.append(line.encode(x=alt.X("x:Q", title=across), y=alt.Y("y:Q", title=up)))
     steps = list(_steps(drawn, quantities, (first.scale, second.scale)))
@@ -232,13 +238,16 @@ def _points(name: str, title: str, quantities: tuple[str, str], drawn: Sequence[
             trail.encode(x=alt.X("x:Q", title=across), y=alt.Y("y:Q", title=up), detail="step:N",
                          size=alt.Size("order:O", scale=alt.Scale(domain=[0, 1], range=[0.5, 7]), legend=None))
         )  # fmt: skip
-    if quantities[1] == "top1":
+    with_bars = quantities[1] == "top1" and any(row.top1_low is not None for row in drawn)
+    if with_bars:
         bars = of_cells(alt.Chart().mark_rule(opacity=0.5), f"{name}_bars", more).transform_calculate(**calculated)
         layers.append(bars.encode(x=x, y=alt.Y("low:Q", title=up), y2="high:Q", color=apart["color"]))
     said = [
-        "The dashed line joins the cells that no other one beats in both." if best else "",
+        "The dashed line joins the cells that no other one beats in both." if len(unbeaten) > 1 else "",
+        f"{unbeaten[0].id} beats all others in both, or is as good." if len(unbeaten) == 1 else "",
         "A wedge leads from a dense net to its variant, its thick end." if steps else "",
         f"{'Horizontal axis logarithmic. ' if wide else ''}{'Vertical axis logarithmic.' if tall else ''}".strip(),
+        "Bars are 95 % intervals of the accuracy (Wilson 1927)." if with_bars else "",
     ]
     return picture(
         name, title, alt.layer(*layers, points).properties(width=WIDTH, height=340), drawn, in_common(drawn), *said, *words

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from plumbline.harness.machine import described
 from plumbline.harness.rows import row_of
 from plumbline.harness.studies.report import Evidence
-from plumbline.harness.views.report import page
+from plumbline.harness.verdicts.realised import verdict
+from plumbline.harness.views.report import matrix, page
 from plumbline.harness.views.report.pictures import pictures
 from tests import synthetic_runs
-from tests.harness.views.report.test_page import MARKUP
+from tests.harness.views.report.test_page import MARKUP, data_of
 from tests.records import cell_of, record_of
 
 VIEWS = [(1280, "light"), (390, "dark")]
@@ -117,7 +119,7 @@ def test_rows_are_sorted_by_number_and_filtered_by_axis(view: Any, evidence: Evi
     expect(view.locator("#count")).to_have_text(f"{len(evidence.rows)} of {len(evidence.rows)} rows")
 
 
-def test_a_number_leads_to_its_record_and_back(view: Any, evidence: Evidence) -> None:
+def test_a_number_leads_to_its_record_and_back(view: Any, file: Path, evidence: Evidence) -> None:
     row = view.locator("#matrix tbody tr").nth(3)
     key = row.get_attribute("id")
     row.locator("td").nth(7).click()
@@ -125,7 +127,15 @@ def test_a_number_leads_to_its_record_and_back(view: Any, evidence: Evidence) ->
     dialog.wait_for(state="visible")  # a change of the address is told of a moment later
     record = evidence.records[key]
     assert view.text_content("#record-title") == record.id
-    assert record.session in view.text_content("#record-body")
+    said = dict(
+        zip(view.locator("#record-summary dt").all_text_contents(), view.locator("#record-summary dd").all_text_contents())
+    )
+    assert (said["machine"], said["session"]) == (described(record.machine), record.session)
+    for name in ("latency_s", "parameters", "process_own_bytes"):
+        found = matrix.shown(row_of(record, key), name)
+        assert said[matrix.head(name)] == f"{found.text} {found.doubt}".strip(), "as in its row, with the unit"
+    view.click("#record summary")
+    assert json.loads(view.text_content("#record-body")) == {**data_of(file.read_text())["records"][key]}
     with view.expect_download() as saved:
         view.click("#download")
     assert json.loads(saved.value.path().read_text())["id"] == record.id
@@ -141,7 +151,7 @@ def test_an_address_with_a_key_opens_its_record(view: Any, file: Path, evidence:
     view.goto(f"{file.as_uri()}#{key}")
     view.wait_for_selector("#record[open]")
     assert view.text_content("#record-title") == record.id
-    assert MARKUP in view.text_content("#record-body")
+    assert MARKUP in view.locator("#record-summary dd").all_text_contents()
 
 
 def test_what_a_picture_shows_are_the_records(view: Any, evidence: Evidence) -> None:
@@ -167,6 +177,71 @@ def test_what_a_picture_shows_are_the_records(view: Any, evidence: Evidence) -> 
         assert row.latency_s is not None
         assert row.first_s is not None
         assert (x, y) == pytest.approx((row.latency_s * 1e3, row.first_s * 1e3), rel=1e-5)
+
+
+def test_each_number_of_the_matrix_is_that_of_its_record(view: Any, evidence: Evidence) -> None:
+    """Read back from the page, as it is seen."""
+    read = view.evaluate(
+        """() => {
+          const heads = [...document.querySelectorAll("#matrix thead th")], table = window.plumbline.table;
+          const name = (at) => heads[at].dataset.quantity || heads[at].dataset.axis || "why";
+          const read = (row) => Object.fromEntries([...row.cells].map((cell, at) => [name(at), cell.textContent.trim()]));
+          return table.rows().nodes().toArray().map((row) => [row.id, read(row)]);
+        }"""
+    )
+    assert {key for key, _ in read} == set(evidence.records)
+    whole = matrix.Matrix(evidence)
+    rows = {row.key: row for row in evidence.rows}
+    for key, said in read:
+        for name in whole.columns:
+            found = whole.shown(rows[key], name)
+            assert said[name] == f"{found.text} {found.doubt}".strip(), (key, name)
+        assert said["verdict"] == (verdict(evidence.records[key]) or "")
+        assert (said["outcome"], said["why"]) == (matrix.outcome(rows[key]), matrix.why(rows[key]))
+    variants = [(rows[key], said) for key, said in read if rows[key].effective_macs not in (None, rows[key].macs)]
+    assert variants and all(said["effective_macs"] != said["macs"] for _, said in variants)
+
+
+def test_net_and_heads_stay_in_sight(view: Any) -> None:
+    places = """() => {
+      const box = document.querySelector("#matrix").parentElement, found = (name) => {
+        const {left, top} = document.querySelector(name).getBoundingClientRect(), {left: x, top: y} = box.getBoundingClientRect();
+        return [left - x, top - y].map(Math.round);
+      };
+      const row = "#matrix tbody tr:nth-child(40) td";
+      const heads = [1, 2].map((at) => `#matrix th:nth-child(${at})`);
+      return [...heads, ...[1, 2, 9].map((at) => `${row}:nth-child(${at})`)].map(found);
+    }"""
+    before = view.evaluate(places)
+    view.evaluate("document.querySelector('#matrix').parentElement.scrollTo(700, 500)")
+    model, variant, own_model, own_variant, number = view.evaluate(places)
+    assert [model, variant] == before[:2], "the heads, both ways"
+    assert (own_model[0], own_variant[0]) == (before[2][0], before[3][0]), "model and variant, to the side"
+    assert own_model[1] == before[2][1] - 500 and number[0] == before[4][0] - 700, "and all else scrolls"
+    assert variant[0] < view.viewport_size["width"] / 2, "there is room for numbers beside them"
+
+
+def test_a_chart_is_as_wide_as_there_is_room(view: Any) -> None:
+    view.evaluate("window.plumbline.draw()")
+    wide = view.evaluate(
+        """() => [...document.querySelectorAll(".chart")].filter((box) => box.scrollWidth > box.clientWidth)
+          .map((box) => [box.dataset.picture, box.scrollWidth, box.clientWidth])"""
+    )
+    assert not wide
+    again = "[...document.querySelectorAll('.chart svg')].map((drawing) => drawing.clientWidth)"
+    widths = view.evaluate(again)
+    view.evaluate("window.plumbline.draw()")
+    assert view.evaluate(again) == widths, "drawn again it is as large"
+
+
+def test_sessions_and_verdicts_are_filters(view: Any, evidence: Evidence) -> None:
+    for axis, value, count in (
+        ("session", "2026-01-01 00:00 two", 1),
+        ("verdict", "passed", sum(verdict(record) == "passed" for record in evidence.records.values())),
+    ):
+        view.select_option(f"select[data-axis={axis}]", value)
+        assert view.text_content("#count") == f"{count} of {len(evidence.rows)} rows"
+        view.select_option(f"select[data-axis={axis}]", "")
 
 
 def test_without_scripts_the_matrix_is_there(chromium: Any, file: Path, evidence: Evidence) -> None:

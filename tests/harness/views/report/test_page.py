@@ -14,12 +14,16 @@ from typing import Any
 
 import pytest
 
+from plumbline.harness.facts import Delivery, Percentile, Promise
 from plumbline.harness.readings import read
 from plumbline.harness.record import Record
 from plumbline.harness.rows import row_of
 from plumbline.harness.studies.report import Evidence
+from plumbline.harness.verdicts import comparison
 from plumbline.harness.views.report import assets, matrix, page, payload, summary
+from plumbline.harness.views.report.legend import legend
 from plumbline.harness.views.report.pictures import pictures
+from plumbline.models.compression import variants
 from tests import synthetic_runs
 from tests.records import accuracy_of, cell_of, counts_of, latency_of, prepared_of, record_of, replace, timing_of
 
@@ -232,6 +236,132 @@ def test_what_was_not_timed_or_trained_says_so() -> None:
     counted, timed = evidence_of(record_of(counts=counts_of()), record_of(latency=latency_of(), prepared=prepared_of())).rows
     assert (matrix.outcome(counted), matrix.outcome(timed)) == ("counted only", "ok")
     assert (matrix.shown(counted, "top1").text, matrix.shown(timed, "top1").text) == ("", "untrained")
+
+
+def test_what_is_only_counted_says_why_and_is_listed() -> None:
+    counted, timed = evidence_of(record_of(counts=counts_of()), record_of(latency=latency_of())).rows
+    assert (matrix.why(counted), matrix.why(timed)) == (matrix.NOT_TIMED, "")
+    (reason,) = summary.reasons([counted])
+    assert (reason.outcome, reason.text) == ("counted only", matrix.NOT_TIMED)
+    words = " ".join(Read(shown(evidence_of(record_of(counts=counts_of())))).texts)
+    assert words.count(matrix.NOT_TIMED) == 2, "in its row, and above"
+
+
+def test_a_percentile_without_a_bound_says_few() -> None:
+    bounded = timing_of(1e-3)
+    bounded = replace(bounded, percentiles={**bounded.percentiles, "p90": Percentile(1e-3, 2e-3)})
+    latency = replace(latency_of(), model=bounded)
+    timed, failed = evidence_of(record_of(latency=latency), record_of(outcome="failed")).rows
+    assert [matrix.shown(timed, name).text for name in ("p90_s", "p99_s")] == ["2", "few"]
+    assert matrix.shown(failed, "p99_s") == matrix.Shown()
+    assert "too few samples" in " ".join(Read(shown(evidence_of(record_of(latency=latency)))).texts)
+
+
+def test_a_latency_that_is_doubted_twice_is_counted_once() -> None:
+    vague = replace(timing_of(1e-3), interval_s=(0.5e-3, 2e-3), steady=False)
+    twice, once = replace(latency_of(), model=vague), replace(latency_of(), remarks=["others took 12.5% of its processors"])
+    rows = evidence_of(record_of(latency=twice), record_of(latency=once), record_of(latency=latency_of())).rows
+    found = summary.doubts(rows)
+    assert [len(reason.rows) for reason in found] == [1, 1, 1]
+    assert summary.doubted(rows, found) == "Latencies to doubt: 2 of 3 (some for several reasons)"
+    assert "others took 12.5% of its processors" in {reason.text for reason in found}, "where one cell alone has it"
+    assert summary.doubted(rows[1:], summary.doubts(rows[1:])) == "Latencies to doubt: 1 of 2"
+
+
+def test_a_list_that_is_cut_says_of_how_many() -> None:
+    failed = [record_of(cell_of(batch=batch), outcome="failed", reason="so") for batch in range(1, 16)]
+    words = " ".join(" ".join(Read(shown(evidence_of(*failed))).texts).split())
+    assert "Which (12 of 15)" in words
+    assert "and 3 more, which the matrix shows" in words
+    assert "Which (" not in " ".join(Read(shown(evidence_of(*failed[:12]))).texts)
+
+
+def variant_of(name: str, effective: int, speedup: float | None, **fields: Any) -> Record:
+    """Make a variant of a net of 100 parameters and 1000 MACs, timed beside its parent if there is a speed-up."""
+    promise = Promise(100, 80, 25, 80, 1000, 800, effective, 400, 100, None)
+    delivery = None if speedup is None else Delivery(speedup, (0.9 * speedup, 1.1 * speedup), 9)
+    usual = {"prepared": prepared_of(promise), "delivery": delivery, "latency": latency_of(), "counts": counts_of()}
+    return record_of(cell_of("mlp", variant=name), **{**usual, **fields})
+
+
+def test_what_did_not_deliver_is_said_with_the_worst_case_and_stands_in_its_row() -> None:
+    records = [variant_of("prune90", 100, 1.0), variant_of("prune50", 500, 1.0), variant_of("filter50", 500, 1.9),
+               variant_of("svd50", 500, None), record_of(latency=latency_of())]  # fmt: skip
+    evidence = evidence_of(*records)
+    said = summary.delivered(evidence)
+    assert said.startswith("2 of 3 compressed cells did not deliver: ")
+    assert said.endswith("The furthest off is mlp-prune90-eager-fp32-b1-8px-cpu: promised 10x, realised 1.00x.")
+    assert [(each.outcome, len(each.rows)) for each in summary.undelivered(evidence)] == [("no faster", 2)]
+    assert matrix.Matrix(evidence).verdicts == {"c1": "no faster", "c2": "no faster", "c3": "passed"}
+    assert summary.delivered(evidence_of(*records[2:])).startswith("1 compressed cell timed in turns with the dense net: none is")
+    assert summary.delivered(evidence_of(*records[3:])) == ""
+    emulator = replace(records[0].machine, emulator="qemu-aarch64-static")
+    assert summary.delivered(evidence_of(replace(records[0], machine=emulator))) == ""
+    words = Read(shown(evidence)).texts
+    assert said in words
+    assert [word.strip() for word in words].count("no faster") >= 3, "two rows, and the filter"
+
+
+def test_a_variant_has_figures_of_its_own_beside_those_of_its_dense_net() -> None:
+    evidence = evidence_of(variant_of("filter50", 500, 1.9), record_of(counts=counts_of(), latency=latency_of()))
+    found = [(row.parameters, row.effective_parameters, row.macs, row.effective_macs) for row in evidence.rows]
+    assert found == [(100, 25, 1000, 500), (100, 100, 1000, 1000)]
+    assert {"parameters", "effective_parameters", "macs", "effective_macs"} <= set(matrix.Matrix(evidence).columns)
+    dense = evidence_of(record_of(counts=counts_of(), latency=latency_of()))
+    assert "effective_parameters" not in matrix.Matrix(dense).columns, "which would say the same twice"
+
+
+def test_techniques_are_explained_in_the_words_of_their_registry() -> None:
+    found = legend(["dense", "prune90+by=random", "prune50+sparse", "theirs"])
+    assert list(found) == ["pruneN", "sparse", "theirs"]
+    assert found["pruneN"].startswith(variants.TECHNIQUES["prune"].summary)
+    assert "N: its sparsity, in percent. +by=magnitude or random: magnitude unless it is said." in found["pruneN"]
+    assert "scope" not in found["pruneN"], "which none of them sets"
+    assert "not known" in found["theirs"]
+    text = " ".join(Read(shown(evidence_of(variant_of("filter50", 500, 1.9)))).texts)
+    assert variants.TECHNIQUES["filter"].summary in text and variants.TECHNIQUES["svd"].summary not in text
+    assert "A variant is a chain" not in " ".join(Read(shown(evidence_of(record_of(latency=latency_of())))).texts)
+
+
+def test_a_gain_over_fp32_is_that_of_the_same_cell_in_the_same_session() -> None:
+    def one(precision: str, seconds: float, ends: tuple[float, float] | None = None, **fields: Any) -> Record:
+        latency = replace(
+            latency_of(), model=replace(timing_of(seconds), interval_s=ends), emulated=fields.pop("emulated", False)
+        )
+        return record_of(cell_of(precision=precision, runtime=fields.pop("runtime", "eager")), latency=latency, **fields)
+
+    records = [one("fp32", 4e-3, (3.9e-3, 4.1e-3)), one("int8-static", 1e-3, (0.9e-3, 1.1e-3)), one("bf16", 2e-3),
+               one("fp16", 9e-3, emulated=True), one("int8-static", 1e-3, session="two"),
+               one("int8-static", 1e-3, runtime="openvino")]  # fmt: skip
+    found = matrix.gains(evidence_of(*records).rows)
+    assert {key: gain.ratio for key, gain in found.items()} == pytest.approx({"c2": 4.0, "c3": 2.0})
+    assert found["c2"].interval == pytest.approx(comparison.ratio_of_medians(1e-3, (0.9e-3, 1.1e-3), 4e-3, (3.9e-3, 4.1e-3))[1])
+    assert found["c3"].interval is None
+    whole = evidence_of(*records)
+    of_page = matrix.Matrix(whole)
+    assert [of_page.shown(row, matrix.GAIN).text for row in whole.rows] == ["", "4", "2", "", "", ""]
+    assert [cell.get(matrix.GAIN) for cell in data_of(shown(whole))["cells"]] == [None, 4.0, 2.0, None, None, None]
+    assert matrix.GAIN not in matrix.Matrix(evidence_of(records[0])).columns
+
+
+def test_a_first_inference_is_compared_with_the_usual_one_and_a_process_with_an_empty_one() -> None:
+    memory = {"process_peak": read("byte", "process", 600 * 2.0**20), "process_base": read("byte", "process", 480 * 2.0**20)}
+    latency = replace(latency_of(2e-3), first_s=5e-3)
+    known, unknown = evidence_of(record_of(latency=latency, memory=memory), record_of(outcome="failed", memory=memory | {
+        "process_base": read("byte", "process", None, "not there")})).rows  # fmt: skip
+    assert (matrix.shown(known, "first_ratio").text, matrix.shown(known, "process_own_bytes").text) == ("2.5", "120")
+    assert (unknown.process_bytes, unknown.process_own_bytes) == (600 * 2**20, None)
+    said = "An empty process, with Python and its libraries alone, held 480 MiB."
+    assert (summary.empty_process([known]), summary.empty_process([unknown])) == (said, "")
+
+
+def test_several_sessions_have_a_column_and_a_filter() -> None:
+    one, two = (record_of(latency=latency_of(), session=name, started_at=f"2026-01-0{day}T03:04:05+00:00")
+                for name, day in (("aa", 1), ("bb", 2)))  # fmt: skip
+    read_ = Read(shown(evidence_of(one, two)))
+    assert read_.found("select", **{"data-axis": "session"}) and read_.found("th", **{"data-axis": "session"})
+    assert [own["value"] for own in read_.found("option") if "bb" in str(own.get("value"))] == ["2026-01-02 03:04 bb"]
+    assert not Read(shown(evidence_of(one))).found("th", **{"data-axis": "session"})
 
 
 def test_fewer_rows_than_cells_are_said(many: Evidence) -> None:

@@ -54,7 +54,9 @@ def test_few_samples_stay_and_a_record_without_a_latency_is_as_it_is() -> None:
 
 
 def packed(*records: Record) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(payload.packed(evidence_of(*records), []))))
+    evidence = evidence_of(*records)
+    text = payload.packed(evidence, [], matrix.Matrix(evidence))
+    found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(text)))
     return found
 
 

@@ -71,6 +71,17 @@ def test_csv_has_the_same_in_base_units() -> None:
             assert told["steady"] == "true"
 
 
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "  =", "\n="])
+def test_nothing_in_csv_is_a_formula_and_numbers_are_numbers(begins: str) -> None:
+    name = f"{begins}HYPERLINK(1)"
+    latency = replace(latency_of(1e-3), remarks=[name])
+    rows = [row_of(record_of(cell_of(name), latency=latency, accuracy=accuracy_of(0.9, loss=-0.25)), "c1")]
+    (told,) = csv.DictReader(io.StringIO(tables.csv(rows).decode(), newline=""))
+    assert (told["model"], told["remarks"], told["id"][:2]) == (f"'{name}", f"'{name}", f"'{begins[0]}")
+    assert (told["runtime"], told["accuracy_loss"]) == ("eager", "-0.25"), "what is no formula stays"
+    assert polars.read_parquet(io.BytesIO(tables.parquet(rows)))["model"].to_list() == [name], "no spreadsheet reads that"
+
+
 def test_a_summary_says_what_passed_failed_and_what_it_leaves_out() -> None:
     failed = [
         record_of(cell_of(batch=n), outcome="failed", reason="RMS error 1", started_at="2026-01-03T00:00:00+00:00")

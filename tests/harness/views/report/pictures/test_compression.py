@@ -10,7 +10,7 @@ import pytest
 from plumbline.harness.facts import Delivery, Promise
 from plumbline.harness.machine import Machine
 from plumbline.harness.record import Record
-from plumbline.harness.verdicts.realised import shortfalls
+from plumbline.harness.verdicts.realised import verdict
 from plumbline.harness.views.report.picture import COLOURS, Picture
 from tests.harness.views.report.pictures.drawings import check, data_of, drawn, evidence_of, links, marks
 from tests.records import accuracy_of, cell_of, latency_of, prepared_of, record_of, replace
@@ -59,7 +59,7 @@ def test_the_verdicts_are_those_of_the_rules() -> None:
     assert {key: row["verdict"] for key, row in found.items()} == {
         "c0": "no faster", "c1": "passed", "c2": "under-delivers", "c3": "slower",
     }  # fmt: skip
-    assert found["c0"]["words"] == ", ".join(shortfalls(records[0]))
+    assert found["c0"]["words"] == verdict(records[0]) == "no faster"
     assert "Left out are 1 without a realised speed-up: another runtime (1)" in picture.caption
     assert "Under-delivers: realised gain below 50 %" in picture.caption
     said = dict(marks(drawn(picture, evidence)))
