@@ -148,3 +148,16 @@ def test_a_page_that_holds_a_choice_of_the_records_says_so() -> None:
         assert "Looked at are the 2 records of 3 that this page holds." in picture.caption
         assert "#c1" not in links(drawn(picture, few))
     assert "Looked at" not in compression.pictures(whole)[0].caption
+
+
+def test_a_caption_names_the_dense_net_and_bars_where_they_are_drawn() -> None:
+    def caption(*records: Record) -> str:
+        return named(compression.pictures(evidence_of(*records)), "accuracy-by-sparsity").caption
+
+    whole = variant("prune90")
+    assert "bars are Wilson's 95 % intervals; the dashed line is the dense net on the same images" in caption(whole)
+    assert "each panel has an axis of its own" not in caption(whole)
+    assert "each panel has an axis of its own" in caption(whole, variant("prune90", model="other"))
+    assert whole.accuracy is not None
+    bare = caption(replace(whole, accuracy=replace(whole.accuracy, interval=None, parent_top1=None)))
+    assert "bars" not in bare and "dashed" not in bare

@@ -90,3 +90,11 @@ def test_faster_is_told_from_slower_and_the_largest_changes_are_drawn() -> None:
     assert {row["panel"] for row in rows} == {f"cell{number}" for number in range(8, 20)}
     assert {row["kind"] for row in rows if row["what"] == "change"} == {"faster"}
     assert "8 more cells" in picture.caption
+
+
+def test_a_caption_names_levels_changes_and_drifts_where_there_are_some() -> None:
+    medians = stepped(0.3)
+    stepping = history.pictures(evidence_of(history=[(series(medians), changes(medians))]))[0].caption
+    assert "lines are levels, at a point of change stands its size." in stepping and "drift" not in stepping
+    drifting = history.pictures(evidence_of(history=[(series(medians), Found(drift=0.2))]))[0].caption
+    assert "a dashed line is a drift, with its size." in drifting and "levels" not in drifting

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from plumbline.harness.facts import Energy, Latency
+from plumbline.harness.facts import Energy, Latency, Percentile
 from plumbline.harness.readings import Reading, read
 from plumbline.harness.record import Record
 from plumbline.harness.statistics import percentile
@@ -133,6 +133,23 @@ def test_samples_stand_in_their_order() -> None:
         assert row["at_s"] == pytest.approx(0.25 + sum(durations[: row["first"] - 1])), "after a quarter of a second of warm-up"
     assert max(rows, key=lambda row: row["most_s"])["first"] == 701, "the spike is where it was"
     assert "disturbed: its threads together waited for a processor for 20.0% of the time" in picture.caption
+
+
+def test_points_that_are_samples_have_no_bars_to_speak_of() -> None:
+    few, many = (in_order(record(noisy(count), {"waited": 0.2})).caption for count in (samples.BINS, samples.BINS + 1))
+    assert "each point is a sample." in few and "its bar" not in few
+    assert "each point is the median of 2 samples, its bar reaches" in many
+
+
+def test_percentiles_without_a_bound_are_explained_where_there_are_some() -> None:
+    words = "A percentile without a bound had too few samples"
+    whole = record(noisy(1000))
+    assert whole.latency is not None
+    bounded = {name: Percentile(1e-3, 2e-3) for name in ("p50", "p90", "p99")}
+    latency = replace(whole.latency, model=replace(whole.latency.model, percentiles=bounded))
+    assert words not in distribution(replace(whole, latency=latency)).caption
+    unbounded = replace(latency, model=replace(latency.model, percentiles={**bounded, "p99": Percentile(1e-3, None, "few")}))
+    assert words in distribution(replace(whole, latency=unbounded)).caption
 
 
 def test_meters_with_a_rate_share_the_axis_and_others_are_told_before_and_after() -> None:

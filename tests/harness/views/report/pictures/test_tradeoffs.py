@@ -94,3 +94,21 @@ def test_of_very_many_variants_the_wedges_to_the_frontier_are_drawn() -> None:
     for picture in found.values():
         if picture.name in tradeoffs.TRADED and any("_steps" in str(layer) for layer in picture.specification["layer"]):
             assert len(data_of(picture, f"{picture.name}_steps")) <= 2 * max(tradeoffs.STEPS_SHOWN, 40)
+
+
+def test_a_caption_names_what_is_drawn_alone() -> None:
+    whole = named(evidence_of(*(one(model) for model in NETS)))["latency-accuracy"].caption
+    assert "The dashed line joins" in whole and "Bars are" in whole and "A wedge" not in whole
+    best = [one("d", faster=1e6), one("a"), one("b"), one("c")]
+    bare = [replace(record, accuracy=replace(record.accuracy, interval=None)) for record in best]
+    picture = named(evidence_of(*bare))["latency-accuracy"]
+    assert "d-dense-eager-fp32-b1-8px-cpu beats all others in both" in picture.caption
+    assert "dashed" not in picture.caption and "Bars" not in picture.caption
+    assert "strokeDash" not in str(picture.specification) and "rule" not in str(picture.specification)
+
+
+def test_a_batch_without_a_line_is_named() -> None:
+    records = [one(model) for model in NETS] + [one("a", axes={"batch": 8}), one("b", axes={"batch": 8})]
+    caption = named(evidence_of(*records))["macs-latency"].caption
+    assert "No line in batch 8, of which there are too few dense nets" in caption
+    assert "No line" not in named(evidence_of(*records[:4]))["macs-latency"].caption
