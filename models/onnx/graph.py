@@ -83,11 +83,15 @@ def read(path: Path) -> Graph:
         raise ValueError(f"{path}: expected an ONNX file, there is none")
     try:
         model = onnx.load(path, load_external_data=False)
-        for tensor, file, _ in _beside(model):
+        beside, tensors = _beside(model), list(stored(model).values())
+        for tensor, file, _ in beside:
             if ".." in file.parts or file.is_absolute() or not (path.parent / file).is_file():
                 raise onnx.checker.ValidationError(f"the values of {tensor.name!r} are in {str(file)!r}, which is not beside it")
-        onnx.checker.check_model(_without_numbers(model))
-    except (onnx.checker.ValidationError, DecodeError) as error:
+        ends = [(tensor.name, file, start + _bytes(tensor)) for tensor, file, start in beside]
+        weights_bytes, seven_bits = sum(map(_bytes, tensors)), _seven_bits(tensors)
+        _forget_numbers(tensors)
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, DecodeError, ValueError) as error:
         raise ValueError(
             f"{path}: expected a whole ONNX file, with the files it names beside it; onnx {onnx.__version__} says: "
             f"{str(error).strip().splitlines()[0].rstrip('.')}. Export it again, or update onnx"
@@ -109,9 +113,9 @@ def read(path: Path) -> Graph:
             f"{path}: expected one input of images, 4-D and {', '.join(ELEMENT_TYPES)}; got {inputs[0].name}, {name} of shape "
             f"{dimensions}. Export the net from its floating-point images on"
         )
-    for tensor, file, start in _beside(model):
-        if (path.parent / file).stat().st_size < start + _bytes(tensor):
-            raise ValueError(f"{path}: {file} ends before the values of {tensor.name!r}; copy the whole of it")
+    for tensor_name, file, end in ends:
+        if (path.parent / file).stat().st_size < end:
+            raise ValueError(f"{path}: {file} ends before the values of {tensor_name!r}; copy the whole of it")
     layout, channels, image_size = _layout(dimensions, path)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     return Graph(
@@ -125,8 +129,8 @@ def read(path: Path) -> Graph:
         opset=opsets.get("", opsets.get("ai.onnx", 0)),
         ir_version=model.ir_version,
         outputs=tuple(value.name for value in model.graph.output),
-        weights_bytes=sum(_bytes(tensor) for tensor in stored(model).values()),
-        seven_bits=_seven_bits(list(stored(model).values())),
+        weights_bytes=weights_bytes,
+        seven_bits=seven_bits,
         nodes=sum(len(graph.node) for graph in graphs(model)),
     )
 
@@ -169,16 +173,15 @@ def _beside(model: ModelProto) -> list[tuple[TensorProto, Path, int]]:
     return [(tensor, Path(place.location), place.offset or 0) for tensor, place in zip(outside, places)]
 
 
-def _without_numbers(model: ModelProto) -> ModelProto:
-    """The model as onnx's checker takes it: it follows no link to the numbers, and every download of huggingface_hub is links."""
-    import onnx
+def _forget_numbers(tensors: Sequence[TensorProto]) -> None:
+    """Leave out the bytes of tensors, in place, for onnx's checker.
 
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    for tensor, _, _ in _beside(bare):
-        _put(tensor, b"")
-        tensor.dims[:] = [0]
-    return bare
+    It copies all that it is given, and follows no link to a file beside, and every download of huggingface_hub is links.
+    """
+    for tensor in tensors:
+        if tensor.HasField("raw_data") or tensor.external_data:
+            _put(tensor, b"")
+            tensor.dims[:] = [0]
 
 
 def _load(path: Path) -> ModelProto:

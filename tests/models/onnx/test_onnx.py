@@ -711,6 +711,21 @@ def test_a_broken_file(save: Save, tmp_path: Path) -> None:
         read(path)
 
 
+def test_reading_a_file_holds_its_numbers_no_more_than_twice(tmp_path: Path) -> None:
+    """As bytes and as a message: a runtime that gets the file has the same process, and perhaps a limit on its memory."""
+    weights = numpy_helper.from_array(np.ones((1, 1, 4096, 4096), np.float32), "w")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 4096, 4096]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "sum", ends[:1], ends[1:], [weights])
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION), path)
+    code = (
+        "import sys, onnx; from pathlib import Path; from plumbline.harness.probe.memory import growth; "
+        "from plumbline.models.onnx.graph import read; print(growth(lambda: read(Path(sys.argv[1])))[0])"
+    )
+    told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert int(told.stdout) < 2.2 * path.stat().st_size
+
+
 # -- execution -----------------------------------------------------------------------------------------------------
 
 
