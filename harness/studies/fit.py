@@ -328,7 +328,7 @@ def summary(found: Found) -> Iterator[str]:
     for why, count in sorted(found.ruled_out.items(), key=lambda pair: -pair[1]):
         yield f"- {count} ruled out: {why}"
     if found.left:
-        yield f"- {found.left} not near the best: each differs from it in more than one axis, or by more than two steps"
+        yield f"- {found.left} not near the best: in more than one axis, by more than two steps, or in a value that was far worse"
     for why, count in found.grid.impossible.items():
         yield f"- {count} more cannot be: {why}"
     for name in found.unclaimed:

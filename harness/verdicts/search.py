@@ -1,14 +1,20 @@
 """Which setting to try next, and which need no trial: a search of one axis after the other, with proofs where there are any.
 
-The grid is a product of axes. Around the best setting so far those are tried that differ from it in one axis; where none of them
-is better, it is the answer. Where nothing fits, the search goes on until every setting was tried or ruled out.
+The grid is a product of axes. Around the best setting so far those are tried that differ from it in one axis, then those in
+another runtime and precision together, as each runtime is good at precisions of its own; where none of them is better, it is the
+answer. A value that was far worse than another one beside it is left out. Where nothing fits, the search goes on until every
+setting was tried or ruled out.
 Source: coordinate search, as in Nocedal and Wright 2006, "Numerical Optimization", section 9.3 (docs/fit.md has what it misses).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from plumbline.harness.cell import Cell
 from plumbline.harness.outcomes import OUT_OF_MEMORY
@@ -16,7 +22,11 @@ from plumbline.harness.rows import Row
 from plumbline.harness.verdicts.figures import FIGURES, LATENCY, ORDERS, THROUGHPUT
 from plumbline.harness.verdicts.recommendation import Question, Setting, doubts, setting_of
 
-VARIED = ("runtime", "precision", "variant", "batch", "image_size", "model")  # in this order
+VARIED = ("runtime", "batch", "precision", "variant", "image_size", "model")  # in this order
+TOGETHER = ("runtime", "precision")
+FAR = 2.0  # times as bad as the best value of an axis: such a value is not tried again where only the axes of ALIKE are others
+_NET, _KERNEL = ("variant", "batch", "image_size"), (*TOGETHER, "variant")
+ALIKE = {"runtime": _NET, "precision": _NET, "variant": TOGETHER, "batch": _KERNEL, "image_size": _KERNEL, "model": ()}
 ORDERED = ("batch", "image_size")  # of the other axes any value may follow any
 REACH = 2  # steps along an axis that has an order: a plateau, or a figure's noise, does not end the search
 OF_TIME = ("latency", "p99")  # a larger batch or picture takes no less; where a neighbour was there nothing is said of it
@@ -54,13 +64,17 @@ class Search:
         self._limits = question.limits if limits is None else limits
         self._values = {axis: sorted({getattr(cell, axis) for cell in self.cells}) for axis in ORDERED}
         self.tried: dict[Cell, Row] = {}
+        self._known: dict[Cell, float] = {}  # of those that may be the best, what settings are ordered by
         self.out: dict[Cell, Why] = {}
         self.best: tuple[Cell, Setting] | None = None  # where none is within the limits, the nearest
 
     def learn(self, cell: Cell, row: Row) -> None:
         """Take in what became of a cell."""
         self.tried[cell] = row
-        if row.measured and self.question.order.value(row) is not None and not doubts(row, self.question):
+        value = self.question.order.value(row) if row.measured else None
+        if value is not None and not doubts(row, self.question):
+            if value > 0:
+                self._known[cell] = value
             setting = setting_of(row, self.question)
             if self.best is None or self._badness(setting) < self._badness(self.best[1]):
                 self.best = cell, setting
@@ -74,7 +88,7 @@ class Search:
         """Return the cell to try next; None where the search has ended."""
         if self.best is None:
             return self._first(self.cells)
-        near = self._first(cell for axis in VARIED for cell in self._around(self.best[0], axis))
+        near = self._first(self._near(self.best[0]))
         return near if near is not None or self.fits else self._first(self.cells)
 
     @property
@@ -84,6 +98,34 @@ class Search:
 
     def _first(self, cells: Any) -> Cell | None:
         return next((cell for cell in cells if cell not in self.tried and self._ruled_out(cell) is None), None)
+
+    def _near(self, best: Cell) -> Iterator[Cell]:
+        """Yield the cells near the best one; once something fits, only those that may be better by what was tried beside them."""
+        for axis in VARIED:
+            for cell in self._around(best, axis):
+                if not self.fits or FAR * self._share(cell, axis, ALIKE[axis]) >= 1:
+                    yield cell
+        if self.fits:
+            for cell in self.cells:
+                shares = (self._share(cell, axis, (*_NET, *TOGETHER)) for axis in TOGETHER)
+                if _same(cell, best, TOGETHER) and FAR * prod(shares) >= 1:
+                    yield cell
+
+    def _share(self, cell: Cell, axis: str, alike: tuple[str, ...]) -> float:
+        """Return how good a cell's value of an axis is, as a share of the best value that was tried beside it.
+
+        Beside it are cells that differ in that axis alone, where the axes of `alike` have any values. Of several shares it is the
+        largest, and 1 where there is none.
+        """
+        lines = defaultdict[Cell, dict[Any, float]](dict)
+        for other, value in self._known.items():
+            if _same(other, cell, (axis, *alike)):
+                lines[replace(other, **{axis: getattr(cell, axis)})][getattr(other, axis)] = value
+        best = min if self.question.order.lower else max
+        ratios = [
+            line[mine] / best(line.values()) for line in lines.values() if len(line) > 1 and (mine := getattr(cell, axis)) in line
+        ]
+        return max((min(ratio, 1 / ratio) for ratio in ratios), default=1.0)
 
     def _around(self, best: Cell, axis: str) -> Iterator[Cell]:
         """Yield the cells that differ from the best in an axis alone, the nearest first.

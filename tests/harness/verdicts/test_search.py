@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from plumbline.harness.verdicts.recommendation import Question, recommend, setti
 from plumbline.harness.verdicts.search import Search
 from tests.grids import DENSE, edge_study, row, rows_of
 from tests.records import replace
+from tests.trials.fitting import PAIRS
 
 RUNTIMES, BATCHES, SIZES = ("eager", "onnxruntime", "openvino", "litert"), (1, 2, 4, 8, 16), (112, 160, 192, 224)
 
@@ -51,6 +55,72 @@ def test_the_edge_studys_setting_is_found_in_a_third_of_its_grid() -> None:
     best = found.best[0]
     assert (best.model, best.batch, best.image_size) == ("vgg16", 16, 224)
     assert len(found.tried) <= 24
+
+
+# Made up, of the kind that two cores of an x86 take: milliseconds of a call by runtime, and times fp32's work by precision. An
+# integer product of eager torch, and weights that it makes large for each use, are slow.
+CALL_MS = {"eager": 0.2, "compiled": 0.1, "exported": 0.1, "onnxruntime": 0.02, "openvino": 0.03}
+WORK = {"fp32": 1.0, "bf16": 0.6, "int8-dynamic": 0.5, "int8-static": 0.4, "w8": 2.5, "w16": 1.6}
+INTEGERS, SMALL = ("int8-dynamic", "int8-static"), ("w8", "w16")
+KNOWS = {
+    "eager": ("fp32", "bf16", "int8-dynamic", *SMALL),
+    "compiled": ("fp32", "bf16", "int8-dynamic"),
+    "exported": ("fp32", "bf16", "int8-static"),
+    "onnxruntime": ("fp32", *INTEGERS, *SMALL),
+    "openvino": ("fp32", "bf16", *INTEGERS, *SMALL),
+}
+TOP1 = {"dense": 0.98, "filter50": 0.97, "svd50": 0.97, "prune90+sparse": 0.96}
+KEPT = {"dense": 1.0, "filter50": 0.55, "svd50": 0.8, "prune90+sparse": 0.3}  # of the work, and of the bytes
+
+
+def planted(image_ms: float, variants: Sequence[str], batches: Sequence[int], seed: int, weights: float = 1.0) -> list[Row]:
+    """Make a grid as `plumbline fit` has it, of a net that takes so long for an image, with `weights` in MB.
+
+    What a kernel is good at differs from runtime to runtime and from precision to precision, by a third or so, as `seed` has it.
+    """
+    draw, rows = random.Random(seed), []
+    for runtime, precisions in KNOWS.items():
+        speed = math.exp(draw.gauss(0, 0.3))
+        for precision in precisions:
+            kernel = math.exp(draw.gauss(0, 0.35)) * (6 if runtime == "eager" and precision in (*INTEGERS, "w8") else 1)
+            for variant in variants if runtime == "eager" else [name for name in variants if "sparse" not in name]:
+                work = image_ms * speed * kernel * WORK[precision] * KEPT[variant] * math.exp(draw.gauss(0, 0.15))
+                for batch in batches:
+                    ms = CALL_MS[runtime] + work * batch * (1 + 0.5 / batch + batch / 200)
+                    top1 = TOP1[variant] - (0.01 if precision in INTEGERS else 0)
+                    known = {"top1": top1, "top1_low": top1 - 0.02, "top1_high": top1 + 0.01, "p99_s": 1.2e-3 * ms}
+                    size = 1e6 * weights * KEPT[variant] * (0.25 if "8" in precision else 0.5 if "16" in precision else 1)
+                    rows.append(made(runtime, batch, ms=ms, precision=precision, variant=variant, stored_bytes=size, **known))
+    return sorted(rows, key=lambda each: [each.variant != "dense", each.runtime != "eager", each.precision != "fp32"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("model", "image_ms", "weights"), [("mlp", 0.02, 9.0), ("small_cnn", 0.1, 0.2), ("resnet20", 1.0, 1.1)])
+def test_a_quarter_of_the_grid_is_enough_for_the_pairs_of_the_trial(
+    model: str, image_ms: float, weights: float, seed: int
+) -> None:
+    """The three models and budgets of tests/trials/fitting.py, with figures that are made up."""
+    axes, limits = PAIRS[model]
+    rows, question = planted(image_ms, axes["variant"], axes["batch"], seed, weights), Question(limits)
+    best, found = brute_force(rows, question), searched(rows, question)
+    assert best is not None
+    assert found.best is not None
+    assert found.question.order.value(found.best[1].row) == pytest.approx(question.order.value(best), rel=0.05)
+    assert len(found.tried) <= len(rows) / 4
+
+
+def test_of_many_grids_the_best_is_found_in_most_by_a_sixth_of_the_trials() -> None:
+    """Kernels differ so much that it may take a change of runtime and precision at once."""
+    question, shares, found = Question({"latency": 20e-3, "accuracy": 0.9}), [], 0
+    for seed in range(40):
+        rows = planted(0.3, ("dense", "filter50", "svd50"), (1, 4, 16, 64), seed)
+        search, best = searched(rows, question), brute_force(rows, question)
+        assert best is not None
+        assert search.best is not None
+        shares.append(len(search.tried) / len(rows))
+        found += question.order.value(search.best[1].row) == question.order.value(best)  # type: ignore[operator]
+    assert found >= 34
+    assert sum(shares) / len(shares) <= 1 / 6
 
 
 @settings(max_examples=60, deadline=None)
