@@ -1,6 +1,7 @@
-"""How much memory a cell needs in eager torch on a CPU, before it runs: by what its inference asks the allocator for.
+"""How much memory a cell needs on a CPU, before it runs: by its weights, and by what its inference holds meanwhile.
 
-docs/fit.md says how far that was off. Other runtimes plan their memory themselves; of them nothing is predicted.
+Eager torch: what its operations ask the allocator for. ONNX Runtime and OpenVINO: how often the weights are there while a file is
+loaded and after it, and what the results of a graph take (models/counting/operations.py). docs/fit.md says how far that was off.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from plumbline import PlumblineError, models
 from plumbline.harness import heap
 from plumbline.harness.cell import Cell
 from plumbline.models import DENSE
-from plumbline.models.counting.operations import TYPES, trace
+from plumbline.models.counting.operations import TYPES, Trace, trace
 
 # Bytes beyond what is counted, from cells of the default tier (docs/fit.md): while weights are loaded, which are there twice
 # then, and while a net runs for the first time, when kernels are generated.
 LOADING, RUNNING = 14e6, 65e6
+# Bytes that a session takes whatever the net is: the library and its imports, and what it sets up. Of SqueezeNet 1.1 in ONNX
+# Runtime 1.31, and of Mixer-S/16 in OpenVINO 2026.4.
+SESSION = {"onnxruntime": 37e6, "openvino": 47e6}
 FRAMEWORK = 505e6  # of Python with torch and its CUDA libraries, as `process_base` of a record has it
 MOST_BATCH = 1024
 
@@ -28,7 +32,10 @@ class Unpredicted(PlumblineError, ValueError):
 
 
 class Needs(Struct, frozen=True):
-    """Bytes that a cell needs: of its weights, of an inference beside them, and of the whole process at its peak."""
+    """Bytes that a cell needs: of its weights, of an inference beside them, and of the whole process at its peak.
+
+    In ONNX Runtime and OpenVINO `inference` is the first one's, as a further one takes nothing.
+    """
 
     weights: int
     inference: int
@@ -37,24 +44,45 @@ class Needs(Struct, frozen=True):
     @staticmethod
     def of(cell: Cell, framework: float = FRAMEWORK) -> Needs:
         """Predict a cell's needs. `framework` is what a process has before it loads a net. Raises Unpredicted."""
-        if cell.variant != DENSE or cell.runtime != "eager" or cell.precision not in TYPES or cell.device_kind != "cpu":
+        eager = cell.runtime == "eager" and cell.precision in TYPES
+        planned = cell.runtime in SESSION and cell.precision == "fp32"
+        if cell.variant != DENSE or not (eager or planned) or cell.device_kind != "cpu":
             got = f"{cell.variant}, {cell.runtime}, {cell.precision}"
-            raise Unpredicted(f"memory is predicted of a dense net in eager {', '.join(TYPES)} on a CPU, got {got}")
-        weights, inference = _traced(cell.model, cell.image_size, cell.batch, cell.precision)
+            known = f"eager {', '.join(TYPES)}, or {' or '.join(SESSION)} fp32, on a CPU"
+            raise Unpredicted(f"memory is predicted of a dense net in {known}, got {got}")
+        found = _traced(cell.model, cell.image_size, cell.batch, cell.precision)
+        weights = found.weights_bytes
         pictures = cell.batch * models.find(cell.model).dataset(cell.image_size).channels * cell.image_size**2 * 4
-        stored = weights * (1 if cell.precision == "fp32" else 2)  # in fp32
+        if planned:
+            return _planned(cell.runtime, found, framework, pictures)
+        stored, inference = weights * (1 if cell.precision == "fp32" else 2), heap.peak_bytes(found.asked)  # stored in fp32
         process = framework + max(2 * stored + LOADING, weights + pictures + inference + RUNNING)
         return Needs(weights, inference, round(process))
 
 
+def _planned(runtime: str, found: Trace, framework: float, pictures: int) -> Needs:
+    """Return the needs in a runtime that reads a file and knows the whole graph.
+
+    ONNX Runtime has weights twice while it loads, in the file's message and as tensors, and those of convolutions once more, in
+    blocks of channels; then once. Its first inference asks an arena for one result after the other, and keeps that; from it the
+    sizes are known, and the second gets one block for all of them (SessionOptions.enable_mem_pattern). OpenVINO keeps the weights
+    of the file beside those that it packs, and plans one block for all results when it compiles.
+    """
+    weights, live = found.weights_bytes, found.live_bytes
+    if runtime == "onnxruntime":
+        most = max(2 * weights + found.kernels_bytes, weights + pictures + 2 * live)
+    else:
+        most = 2 * weights + pictures + live
+    return Needs(weights, live, round(framework + SESSION[runtime] + most))
+
+
 @cache
-def _traced(model: str, image_size: int, batch: int, precision: str) -> tuple[int, int]:
-    """Return the bytes of weights, and those that an inference holds beside them at its peak. Raises Unpredicted."""
+def _traced(model: str, image_size: int, batch: int, precision: str) -> Trace:
+    """Follow an inference on the meta device. Raises Unpredicted."""
     try:
-        found = trace(models.find(model), image_size, batch, TYPES[precision])
+        return trace(models.find(model), image_size, batch, TYPES[precision])
     except ValueError as reason:
         raise Unpredicted(str(reason)) from reason
-    return found.weights_bytes, heap.peak_bytes(found.asked)
 
 
 def largest_batch(cell: Cell, limit: int, framework: float = FRAMEWORK) -> int | None:

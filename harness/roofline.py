@@ -70,21 +70,19 @@ def bound(work: Work, peaks: Peaks) -> Bound:
     the larger of the two terms for the whole net, and no sum over layers of the larger ones, which a net that is fused or runs
     its branches beside each other can beat.
     """
-    missing, compute_s, bandwidth_s, rate, bytes_per_s = [], None, None, None, None
+    missing, rate, bytes_per_s = [], None, None
     try:
         rate = peaks.of(work.precision)
-        compute_s = work.least_macs / rate
     except UnknownDevice as reason:
         missing.append(f"compute: {reason}")
     try:
         bytes_per_s = peaks.bandwidth()
         if peaks.cache_bytes is None:
             raise UnknownDevice(f"the size of the last cache of {peaks.device} is not known; a file of devices can name it")
-        bandwidth_s = max(0, work.weights_bytes - peaks.cache_bytes) / bytes_per_s
     except UnknownDevice as reason:
         missing.append(f"bandwidth: {reason}")
-    terms = [term for term in (compute_s, bandwidth_s) if term is not None]
-    least_s = max(terms, default=None)
+    compute_s, bandwidth_s = _terms(work, rate, bytes_per_s, peaks.cache_bytes)
+    least_s = _longest(compute_s, bandwidth_s)
     return Bound(
         seconds=None if missing and not least_s else least_s,  # weights that the caches hold bound nothing
         compute_s=compute_s,
@@ -104,7 +102,18 @@ def least_s(work: Work, known: Bound) -> float | None:
     """Return the least seconds of other work in the precision of a known bound, on its device; None where no rate is known."""
     if known.macs_per_s is None:
         return None
-    terms = [work.least_macs / known.macs_per_s]
-    if known.bytes_per_s is not None and known.cache_bytes is not None:
-        terms.append(max(0, work.weights_bytes - known.cache_bytes) / known.bytes_per_s)
-    return max(terms)
+    return _longest(*_terms(work, known.macs_per_s, known.bytes_per_s, known.cache_bytes))
+
+
+def _terms(
+    work: Work, macs_per_s: float | None, bytes_per_s: float | None, cache_bytes: int | None
+) -> tuple[float | None, float | None]:
+    """Return the seconds of multiplying, and of fetching weights that the last cache does not hold; None: nothing says it."""
+    compute_s = None if macs_per_s is None else work.least_macs / macs_per_s
+    if bytes_per_s is None or cache_bytes is None:
+        return compute_s, None
+    return compute_s, max(0, work.weights_bytes - cache_bytes) / bytes_per_s
+
+
+def _longest(*terms: float | None) -> float | None:
+    return max((term for term in terms if term is not None), default=None)

@@ -11,7 +11,7 @@ from plumbline.harness.views.terminal import Progress
 from plumbline.texts import positive
 
 PARENTS = (shared.STYLE,)
-AXES = ("variant", "precision", "batch", "image_size")
+AXES = ("variant", "runtime", "precision", "batch", "image_size")
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from plumbline.harness.session import matrix
 from plumbline.harness.session.session import learn
 from plumbline.harness.views.table import LEFT, NOTHING, tabulated
 from plumbline.models import DENSE, Layer
+from plumbline.models.counting.counts import layers_by_torch
 from plumbline.texts import number_of, size
 
 COMPUTE, MEMORY = "compute", "bandwidth"
@@ -49,11 +50,11 @@ class Ceiling(Struct, frozen=True):
 def cells(names: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> list[Cell]:
     """Return the product of models and axes, where there are no values the usual ones, by the first runtime of each precision.
 
-    Raises MatrixError.
+    Runtimes that are named are taken with the precisions that they know. Raises MatrixError.
     """
     matrix.check_all({"model": names, **axes})
     learn(names)
-    found = []
+    found, named = list[Cell](), list(axes.get("runtime", ()))
     for model in {matrix.find(name).name: matrix.find(name) for name in names}.values():
         rest = (
             axes["variant"] or [DENSE],
@@ -65,15 +66,19 @@ def cells(names: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> list[Cell]
             if (unfit := matrix.unfit(model, image_size)) is not None:
                 raise matrix.MatrixError(unfit.reason)
         for variant, precision, batch, image_size in itertools.product(*rest):
-            runtime = next(name for name, adapter in runtimes.RUNTIMES.items() if precision in adapter.precisions)
-            found.append(Cell(model.name, variant, runtime, precision, batch, image_size, "cpu"))
+            knowing = [name for name in named or runtimes.RUNTIMES if precision in runtimes.find(name).adapter.precisions]
+            for runtime in knowing if named else knowing[:1]:
+                found.append(Cell(model.name, variant, runtime, precision, batch, image_size, "cpu"))
+    if not found:
+        asked = ", ".join(axes["precision"] or ["fp32"])
+        raise matrix.MatrixError(f"expected a runtime that knows {asked}, got {', '.join(named)}")
     return found
 
 
 def of(cell: Cell, device: Device, memory: bool = True) -> Ceiling:
     """Return the ceiling of a cell on a device; with `memory` also what it needs, which takes torch and a moment a cell.
 
-    The memory is that of eager torch on a processor, with the framework's share as it is on x86: a device's own may differ.
+    The memory is that of a process on a processor, with the framework's share as it is on x86: a device's own may differ.
     """
     found = _bound(cell, device, memory)
     unknown = list(found.missing)
@@ -105,7 +110,7 @@ def _bound(cell: Cell, device: Device, counting: bool) -> Bound:
 @cache
 def counted(model: str, image_size: int) -> tuple[Layer, ...]:
     """Return the layers that torch's counter sees in a model."""
-    return tuple(Layer(**layer) for layer in models.find(model).count(image_size)["layers"])
+    return tuple(layers_by_torch(models.find(model), image_size))
 
 
 HEADS = ["cell", "device", "at least, ms", "by", "images/s,\nat most", "needs, MB", "there are", "fits", "largest\nbatch"]
@@ -144,7 +149,7 @@ def notes(found: Iterable[Ceiling]) -> Iterator[str]:
         yield f"- {source}"
     if any(each.needs for each in found):
         share = size(round(needs.FRAMEWORK))
-        yield f"- memory: eager torch on a processor, {share} of it the framework's share on x86 (docs/fit.md)"
+        yield f"- memory: of the process, on a processor; {share} of it are the framework's share on x86 (docs/fit.md)"
     for why in dict.fromkeys(why for each in found for why in each.unknown):
         yield f"- unknown: {why}"
 
@@ -157,7 +162,8 @@ def beside(records: Iterable[Record], style: str) -> str:
     """Put what was predicted beside what cells needed, with the framework's share of their own processes."""
     rows, off, unknown = [], list[tuple[float, float]](), dict[str, int]()
     for record in records:
-        inference, process = record.memory_bytes("inference"), record.memory_bytes("process_peak")
+        name = "first_inference" if record.cell.runtime in needs.SESSION else "inference"
+        inference, process = record.memory_bytes(name), record.memory_bytes("process_peak")
         base = record.memory_bytes("process_base")
         if inference is None or process is None or base is None:
             continue

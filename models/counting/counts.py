@@ -80,6 +80,14 @@ def count(model: Model, image_size: int) -> dict[str, Any]:
     }
 
 
+def layers_by_torch(model: Model, image_size: int) -> list[Layer]:
+    """Return the layers of a model by torch's counter alone, or by its ONNX file. Raises ValueError as `count` does."""
+    if model.file is not None:
+        return [Layer(**fields) for fields in _of_file(model.file, image_size)["layers"]]
+    _, _, modules = _by_torch(model, image_size)
+    return [Layer(**fields) for fields in as_layers(modules)]
+
+
 def as_layers(modules: dict[str, ModuleCount]) -> list[dict[str, Any]]:
     """Return the fields of `models.layers.Layer` of every module that holds numbers, multiplies, or adds up."""
     return [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by the precision of a cell
+# Operations that a runtime with a graph folds into the one before, or does in place where their input is not read again.
+IN_PLACE = {
+    "batch_norm", "relu", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "silu", "gelu", "add", "mul", "clone",
+}  # fmt: skip
 BLOCK = 16  # channels that oneDNN keeps together, with AVX-512; the last block is filled up
 
 
@@ -42,12 +46,15 @@ class Trace:
     """The operations of an inference in their order, and the bytes of its weights and statistics.
 
     `asked` is what it asks the allocator for beside weights and pictures, in order: a block by its number and bytes, the same
-    number with 0 bytes where it gives the block back.
+    number with 0 bytes where it gives the block back. `live_bytes` are the most that its results take at one time where IN_PLACE
+    is done so, and `kernels_bytes` those of the weights that convolutions have.
     """
 
     operations: tuple[Operation, ...]
     weights_bytes: int
     asked: tuple[tuple[int, int], ...]
+    live_bytes: int = 0
+    kernels_bytes: int = 0
 
     @property
     def macs(self) -> int:
@@ -91,8 +98,28 @@ def trace_net(net: nn.Module, pictures: Tensor) -> Trace:
         stack.enter_context(torch.no_grad())
         counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=formulas()))
         follower = stack.enter_context(_follower(counter, [*held, pictures]))
-        net(pictures)
-    return Trace(tuple(follower.operations), sum(map(_bytes, held)), tuple(follower.asked))
+        follower.reads(net(pictures))
+    kernels = sum(_bytes(tensor) for tensor in net.parameters() if tensor.ndim == 4)
+    live = live_bytes(follower.asked, follower.read, follower.in_place)
+    return Trace(tuple(follower.operations), sum(map(_bytes, held)), tuple(follower.asked), live, kernels)
+
+
+def live_bytes(asked: Sequence[tuple[int, int]], read: Collection[int], in_place: Collection[int]) -> int:
+    """Return the most bytes that blocks take at one time where a graph is known: those that nothing reads are not made.
+
+    A block of `in_place` takes none where the next thing that happens is that another one of its size is given back.
+    """
+    events = [event for event in asked if event[0] in read]
+    sizes, live, most = dict[int, int](), 0, 0
+    for (number, size), (given_back, _) in itertools.pairwise([*events, (0, 0)]):
+        if size:
+            sizes[number] = size
+            moved = number in in_place and given_back != number and sizes.get(given_back) == size
+            live += size
+            most = max(most, live - (size if moved else 0))
+        else:
+            live -= sizes.pop(number)
+    return most
 
 
 def _follower(counter: Any, known: list[Tensor]) -> Any:
@@ -107,6 +134,7 @@ def _follower(counter: Any, known: list[Tensor]) -> Any:
             super().__init__()  # type: ignore[no-untyped-call]
             self.operations: list[Operation] = []
             self.asked: list[tuple[int, int]] = []
+            self.read, self.in_place = set[int](), set[int]()  # of the blocks: those that are read, and results of IN_PLACE
             self._blocks = {tensor.untyped_storage()._cdata: 0 for tensor in known}  # by storage; these are held anyway
             self._numbers = itertools.count(1)
 
@@ -123,12 +151,20 @@ def _follower(counter: Any, known: list[Tensor]) -> Any:
                 self.asked.append((copy, _blocked(made[0])))
             for tensor in new:
                 self._hold(tensor.untyped_storage())
+            self.reads((args, kwargs))
+            if any(word in func._schema.name for word in IN_PLACE):
+                self.in_place.update(self._blocks.get(tensor.untyped_storage()._cdata, 0) for tensor in new)
             if convolved:
                 self.asked.append((copy, 0))
             if new or func._schema.is_mutable:
                 moved, groups = sum(map(_bytes, (*given, *made))), args[8] if convolved else 1
                 self.operations.append(Operation(func._schema.name, macs, moved, groups))
             return out
+
+        def reads(self, tree: Any) -> None:
+            """Take in that tensors of a structure are read, by an operation or by whoever asked for the inference."""
+            keys = (tensor.untyped_storage()._cdata for tensor in _tensors(tree_leaves(tree)))
+            self.read.update(self._blocks[key] for key in keys if key in self._blocks)
 
         def _hold(self, storage: Any) -> None:
             key = storage._cdata

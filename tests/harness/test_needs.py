@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plumbline.harness.needs import FRAMEWORK, LOADING, RUNNING, Needs, Unpredicted, largest_batch
+from plumbline.harness.needs import FRAMEWORK, LOADING, RUNNING, SESSION, Needs, Unpredicted, largest_batch
 from tests.records import cell_of, replace
 
 
@@ -22,6 +22,18 @@ def test_a_large_batch_needs_most_while_it_runs() -> None:
     found = Needs.of(cell_of("vgg16", batch=64, image_size=224), framework=0.0)
     assert found.inference >= 2 * 64 * 64 * 224 * 224 * 4
     assert found.process == round(found.weights + 64 * 3 * 224 * 224 * 4 + found.inference + RUNNING)
+
+
+def test_what_onnx_runtime_and_openvino_need_by_hand() -> None:
+    """VGG-16 at batch 4: weights, those of its convolutions, pictures, and two results of its first stage."""
+    weights, kernels, pictures = 4 * 138_357_544, 4 * 14_710_464, 4 * 3 * 224 * 224 * 4
+    live = 2 * 4 * 64 * 224 * 224 * 4
+    of = {name: Needs.of(cell_of("vgg16", runtime=name, batch=4, image_size=224), framework=0.0) for name in SESSION}
+    assert {name: found.inference for name, found in of.items()} == {"onnxruntime": live, "openvino": live}
+    assert of["onnxruntime"].process == round(SESSION["onnxruntime"] + 2 * weights + kernels)  # while it loads
+    assert of["openvino"].process == round(SESSION["openvino"] + 2 * weights + pictures + live)
+    large = Needs.of(cell_of("vgg16", runtime="onnxruntime", batch=64, image_size=224), framework=0.0)
+    assert large.process == round(SESSION["onnxruntime"] + weights + 16 * pictures + 2 * 16 * live)  # while it runs
 
 
 @pytest.mark.parametrize(
@@ -42,7 +54,9 @@ def test_what_does_not_fit_at_all() -> None:
 @pytest.mark.parametrize(
     "axes",
     [
-        {"runtime": "onnxruntime"},
+        {"runtime": "compiled"},
+        {"runtime": "onnxruntime", "precision": "int8-static"},
+        {"runtime": "onnxruntime+arena=off"},
         {"variant": "filter50"},
         {"precision": "w8"},
         {"target": "cuda"},

@@ -113,7 +113,7 @@ def test_predictions_beside_what_was_needed() -> None:
     records = [
         record_of(cell, memory=memory(found.inference / 2, found.process)),
         record_of(cell_of("mlp"), memory=memory(1e5, 550e6)),
-        record_of(cell_of("mlp", runtime="onnxruntime"), memory=memory(1e6, 550e6)),
+        record_of(cell_of("mlp", runtime="compiled"), memory=memory(1e6, 550e6)),
         record_of(cell_of("mlp")),
     ]
     said = ceilings.beside(records, "simple")
@@ -124,6 +124,26 @@ def test_predictions_beside_what_was_needed() -> None:
     )
     assert "of the process, 1 cell whose inference needs 20 MB at least: 1 within 10 %" in said
     assert "not predicted: 1 cell: memory is predicted of a dense net in eager" in said
+
+
+def test_the_first_inference_counts_where_a_further_one_takes_nothing() -> None:
+    cell = cell_of("vgg16", runtime="onnxruntime", batch=8, image_size=224)
+    found = Needs.of(cell, framework=500e6)
+    values = {"first_inference": found.inference, "process_peak": found.process, "process_base": 500e6}
+    said = ceilings.beside([record_of(cell, memory={name: read("byte", "x", each) for name, each in values.items()})], "simple")
+    assert "of an inference, 1 cell whose inference needs 20 MB at least: 1 within 10 %, 0% off" in said
+
+
+def test_runtimes_that_are_named() -> None:
+    axes = {**NONE, "runtime": ["eager", "openvino"], "precision": ["fp32", "int8-static"]}
+    found = ceilings.cells(["mlp"], axes)
+    assert [(cell.runtime, cell.precision) for cell in found] == [
+        ("eager", "fp32"),
+        ("openvino", "fp32"),
+        ("openvino", "int8-static"),
+    ]
+    with pytest.raises(MatrixError, match="expected a runtime that knows int8-static, got eager"):
+        ceilings.cells(["mlp"], {**NONE, "runtime": ["eager"], "precision": ["int8-static"]})
 
 
 @pytest.mark.parametrize(

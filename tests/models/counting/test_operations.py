@@ -47,6 +47,24 @@ def test_a_convolution_copies_its_result_in_blocks_of_channels() -> None:
     assert (freed, last) == ((copy, 0), (result, 0))
 
 
+def test_what_lies_in_its_input_takes_nothing_where_a_graph_is_known() -> None:
+    """A convolution of 8 channels, a batch norm and a ReLU: one result of 4 x 4 numbers; the next convolution needs two."""
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    result = 8 * 16 * 4
+    found = traced(nn.Sequential(*layers), 1, 3, 4, 4)
+    assert (found.live_bytes, found.kernels_bytes) == (result, 4 * 8 * 27)
+    assert traced(nn.Sequential(*layers, nn.Conv2d(8, 8, 1)), 1, 3, 4, 4).live_bytes == 2 * result
+
+
+def test_what_is_read_again_is_kept() -> None:
+    class Around(nn.Module):  # type: ignore[name-defined, misc]
+        def forward(self, pictures: Any) -> Any:
+            first = pictures * 2
+            return torch.relu(first) * first
+
+    assert traced(Around(), 1, 3, 4, 4).live_bytes == 2 * 48 * 4
+
+
 def test_it_asks_for_what_torch_asks_for() -> None:
     """As torch's profiler sees it on the CPU: the most that is there at one time, with convolutions and without."""
     from torch.profiler import ProfilerActivity, profile
