@@ -144,7 +144,7 @@ def test_what_is_said_of_a_search() -> None:
     assert list(fit.summary(found)) == [
         "4 of 10 settings tried in 1 min 30 s, 1 out of memory; 6 did not have to be:",
         "- 4 ruled out: an inference takes too long",
-        "- 2 not near the best: each differs from it in more than one axis, or by more than two steps",
+        "- 2 not near the best: in more than one axis, by more than two steps, or in a value that was far worse",
         "- 2 more cannot be: unsupported: it cannot",
         "- p99: the device decides it, no stand-in; what cannot keep it at the device's peak rates is ruled out",
         "- energy: the device decides it, no stand-in; nothing here says it",
