@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from plumbline.harness import messages
 from plumbline.harness.devices import Peaks
-from plumbline.harness.facts import Accuracy, Agreement, Counts, Latency, Outputs, Prepared, Work
+from plumbline.harness.facts import Accuracy, Agreement, Counts, Energy, Latency, Outputs, Prepared, Work
 from plumbline.harness.load import Loaded
 from plumbline.harness.machine import Machine
 from plumbline.harness.messages import Ask, Close, Count, Exited, Load, Message, Open, Response, Turn
@@ -37,6 +37,7 @@ class FakeConnection(Connection):
         latency: Latency | None = None,
         outputs: Outputs | None = None,
         memory: Readings | None = None,
+        energy: Mapping[str, Energy] | None = None,
         load: Loaded | None = None,
         sources: Sequence[str] = (),
         work: Work | None = None,
@@ -63,6 +64,7 @@ class FakeConnection(Connection):
             "gpu": gpu,
             "peaks": peaks,
             "peaks_anew": peaks_anew or peaks,
+            "energy": dict(energy or {}),
             "memory": cast(Readings, {"weights": read("byte", "model", 400), **(memory or {})}),
         }
         self._machine = machine

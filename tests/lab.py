@@ -37,7 +37,7 @@ class Lab:
         resources = "".join(f"{name}:\n  NetworkService:\n    address: 127.0.0.1\n    username: root\n" for name in places)
         (folder / "exported.yaml").write_text(resources)
         self._places = places
-        self._start()
+        self.start()
         for name, tags in places.items():
             self.client("-p", name, "create")
             self.client("-p", name, "add-match", f"here/{name}/NetworkService")
@@ -48,9 +48,10 @@ class Lab:
         while not (self.folder / "places.yaml").exists():
             time.sleep(0.5)
         self.stop()
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start it; raises RuntimeError where nothing is exported in ten seconds."""
         for command in (
             [self.tools["labgrid-coordinator"], "--listen", self.address],
             [self.tools["labgrid-exporter"], "--coordinator", self.address, "--name", "here", "exported.yaml"],

@@ -25,6 +25,7 @@ from plumbline.harness.facts import (
     Accuracy,
     Agreement,
     Audit,
+    Energy,
     Latency,
     Layers,
     OnDevice,
@@ -316,14 +317,26 @@ class Subject:
 
     def turn(self, calls: int) -> float:
         """Take one turn of an interleaving with other processes; the median of so many inferences, in seconds."""
-        if self._turning is None:  # one placed batch for all turns: another one would lie elsewhere
-            run, synchronize = self.call()
-            slowed = self._settings.slowed
-            self._turning = (timing.slowed(run, synchronize, slowed) if slowed else run, synchronize)
+        run, synchronize = self._own_turns()
         threads.place(self._turns)
         self._turns += 1
         with timing.quiet():
-            return timing.turn(*self._turning, untimed=1, untimed_s=timing.TOUCH_S, timed=calls)
+            return timing.turn(run, synchronize, untimed=1, untimed_s=timing.TOUCH_S, timed=calls)
+
+    def _own_turns(self) -> tuple[Callable[[], Any], Callable[[], None]]:
+        """Return what takes turns and the wait for it: one placed batch for all of them, as another one would lie elsewhere."""
+        if self._turning is None:
+            run, synchronize = self.call()
+            slowed = self._settings.slowed
+            self._turning = (timing.slowed(run, synchronize, slowed) if slowed else run, synchronize)
+        return self._turning
+
+    def energy(self) -> dict[str, Energy]:
+        """Ask each meter of energy what one inference takes, of the batch that takes turns; empty where none was asked for."""
+        if self._watch is None:
+            return {}
+        run, synchronize = self._own_turns()
+        return self._watch.run(run, synchronize)
 
     def load(self, scenario: Scenario) -> Loaded:
         """Put the object that has qualified under a load; a placed batch begins with each of the reference's pictures."""
@@ -550,6 +563,7 @@ QUESTIONS: Mapping[str, Callable[[Subject], Any]] = {
     "peaks_anew": Subject.peaks_anew,
     "outputs": Subject.outputs,
     "memory": Subject.memory,
+    "energy": Subject.energy,
     "layers": Subject.layers,
     "audit": Subject.audit,
     "sources": Subject.sources,

@@ -30,6 +30,7 @@ from plumbline.harness.facts import (
     Bound,
     Counts,
     Delivery,
+    Energy,
     Latency,
     Layers,
     Outputs,
@@ -87,9 +88,9 @@ ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b|nothing was heard")  # 
 ANSWERS: dict[str, Any] = {
     "counts": Counts, "prepared": Prepared, "agreement": Agreement, "accuracy": Accuracy, "latency": Latency, "work": Work,
     "gpu": str | None, "sources": list[str], "peaks": Peaks, "peaks_anew": Peaks, "turn": float,
-    "outputs": Outputs, "memory": Readings, "layers": Layers, "audit": Audit, "race": list[Contender], "speed": Speed,
-    "train": Trained,
-    "compress": Promise, "load": Loaded, "examine": Examination,
+    "outputs": Outputs, "memory": Readings, "energy": dict[str, Energy], "layers": Layers, "audit": Audit,
+    "race": list[Contender], "speed": Speed, "train": Trained, "compress": Promise,
+    "load": Loaded, "examine": Examination,
 }  # fmt: skip
 
 
@@ -458,6 +459,10 @@ class CellProbe:
     def memory(self) -> Readings:
         """Read `weights`, `inference`, `process_peak` and `process_base`, in bytes."""
         return self._ask("memory")
+
+    def energy(self) -> dict[str, Energy]:
+        """Ask each meter of energy what one inference of the process that takes turns takes."""
+        return self._ask("energy")
 
     def layers(self) -> Layers | None:
         """Find out where the time goes; None unless the session was asked for that."""

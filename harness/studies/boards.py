@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from plumbline.texts import number_of
 LATER_S, SHARE = 5.0, 0.02  # that a session may end after its slowest board; of a core that it may take for each
 EVERY_S = 0.2  # between two looks at its processes
 REPLAY = "plumbline.harness.probe.replay"
+QUICKLY = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--calm", "0", "--cool", "0")
 TIER = "[tier.default]\nsampling_s = 1\nwarmup_s = 0.1\nenergy_s = 0\naccuracy_images = 0\n[[tier.default.cells]]\n"
 
 
@@ -57,14 +58,18 @@ def report(progress: Callable[[str], None], numbers: Sequence[int], cells: int =
     missed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         progress("measuring the cell that the boards replay")
-        _session(Path(folder) / "recorded", ["cpu"], 1)
-        alone = of_boards(Path(folder) / "1", Path(folder) / "recorded" / "run", 1, cells, progress)
-        print(_line(alone, None))
+        recorded = record(Path(folder) / "recorded")
+
+        def of(number: int) -> Cost:
+            return of_boards(Path(folder) / f"of-{number}", replays(Path(folder), recorded, number), cells, progress)
+
+        alone = of(1)
+        print(line(alone, None))
         for number in numbers:
-            found = of_boards(Path(folder) / f"of-{number}", Path(folder) / "recorded" / "run", number, cells, progress)
+            found = of(number)
             late = found.wall_s - alone.wall_s
             progress("")
-            print(_line(found, late), flush=True)
+            print(line(found, late), flush=True)
             if late > LATER_S:
                 missed.append(f"{number} boards take {late:.1f} s more than one")
             if found.steady is not None and found.steady > SHARE:
@@ -73,7 +78,8 @@ def report(progress: Callable[[str], None], numbers: Sequence[int], cells: int =
     return missed
 
 
-def _line(cost: Cost, late_s: float | None) -> str:
+def line(cost: Cost, late_s: float | None) -> str:
+    """Show it, with by how much later it ended than the slowest board alone."""
     later = "" if late_s is None else f" ({late_s:+.1f} s)"
     steady = "" if cost.steady is None else f", {cost.steady:.1%} of a core a board while all measure"
     return (
@@ -82,17 +88,27 @@ def _line(cost: Cost, late_s: float | None) -> str:
     )
 
 
-def of_boards(folder: Path, recorded: Path, number: int, cells: int, progress: Callable[[str], None]) -> Cost:
-    """Run a session on so many boards that replay a run, and watch its processes."""
+def record(folder: Path) -> Path:
+    """Measure the cell that boards replay; returns its run."""
     folder.mkdir()
-    names = [f"board-{index}" for index in range(1, number + 1)]
-    entries = []
-    for name in names:
-        command = ["env", f"PLUMBLINE_LOCK={folder / name}.lock", sys.executable, "-m", REPLAY, str(recorded)]
-        entries.append(f"[place.{name}]\ncommand = {json.dumps(command)}\n")
-    (folder / "targets.toml").write_text("".join(entries))
+    if (code := begun(folder, ["cpu"], 1).wait()) != 0:
+        raise RuntimeError(f"pytest ended with {code}: {(folder / 'output').read_text()[-500:]}")
+    return folder / "run"
+
+
+def replays(folder: Path, recorded: Path, number: int) -> dict[str, list[str]]:
+    """Return so many boards that replay a run: their names and commands."""
+    locks = {f"board-{index}": f"PLUMBLINE_LOCK={folder}/lock-{index}" for index in range(1, number + 1)}
+    return {name: ["env", lock, sys.executable, "-m", REPLAY, str(recorded)] for name, lock in locks.items()}
+
+
+def of_boards(folder: Path, boards: Mapping[str, Sequence[str]], cells: int, progress: Callable[[str], None]) -> Cost:
+    """Run a session on boards, by the commands that start their probes, and watch its processes."""
+    folder.mkdir()
+    number, names = len(boards), list(boards)
+    (folder / "targets.toml").write_text("".join(f"[place.{name}]\ncommand = {json.dumps(boards[name])}\n" for name in names))
     began = time.perf_counter()
-    process = _begun(folder, names, cells)
+    process = begun(folder, names, cells)
     watched = _Watch(psutil.Process(process.pid), folder / "run", names, cells)
     while process.poll() is None:
         watched.look(time.perf_counter() - began)
@@ -154,32 +170,13 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _session(folder: Path, targets: Sequence[str], cells: int) -> None:
-    folder.mkdir()
-    if (code := _begun(folder, targets, cells).wait()) != 0:
-        raise RuntimeError(f"pytest ended with {code}: {(folder / 'output').read_text()[-500:]}")
-
-
-def _begun(folder: Path, targets: Sequence[str], cells: int) -> subprocess.Popen[bytes]:
-    """Start a session of a small net in so many batches on targets; what it prints is kept."""
+def begun(folder: Path, targets: Sequence[str], cells: int, *options: str) -> subprocess.Popen[bytes]:
+    """Start a session of a small net in so many batches on targets, into `folder`/run; what it prints is in `folder`/output."""
     batches = ", ".join(str(batch) for batch in range(1, cells + 1))
     (folder / "matrix.toml").write_text(f'{TIER}model = ["{SMALLEST}"]\nbatch = [{batches}]\n')
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        str(REPOSITORY / "benchmarks"),
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:hypothesispytest",
-        "--calm",
-        "0",
-        "--cool",
-        "0",
-    ]
-    command += ["--matrix", str(folder / "matrix.toml"), "--run-dir", str(folder / "run"), "--target", ",".join(targets)]
+    command = [sys.executable, "-m", "pytest", str(REPOSITORY / "benchmarks"), *QUICKLY, "--target", ",".join(targets)]
+    command += ["--matrix", str(folder / "matrix.toml"), "--run-dir", str(folder / "run"), *options]
     if (folder / "targets.toml").exists():
         command += ["--targets", str(folder / "targets.toml")]
-    with (folder / "output").open("wb") as output:
+    with (folder / "output").open("ab") as output:
         return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=REPOSITORY, env=dict(os.environ))

@@ -235,8 +235,8 @@ def judge(
     return found
 
 
-def judge_memory(effects: Mapping[Named, Sequence[float]]) -> dict[Named, Judgement]:
-    """Return the judgement of each quantity of memory, by log(head / base) of all its pairs, which hardly differ.
+def judge_amounts(effects: Mapping[Named, Sequence[float]]) -> dict[Named, Judgement]:
+    """Return the judgement of each quantity of memory and energy, by log(head / base) of all its pairs.
 
     One that cannot be told is within noise or inconclusive; a family of its own, by the same margin.
     """

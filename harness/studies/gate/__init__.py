@@ -60,7 +60,7 @@ SPREAD, USUAL_SPREAD = Path("gate", "spread.json"), regression.Spread(0.015**2, 
 NOTHING_LOADED = (
     "it loads nothing of the revisions: expected a net in the repository's folder or its src/, got one from elsewhere"
 )
-SETTINGS = {"accuracy_images": 0, "warmup_s": 0.0, "sampling_s": 0.0, "energy_s": 0.0, "train_minutes": 0.0}
+SETTINGS = {"accuracy_images": 0, "warmup_s": 0.0, "sampling_s": 0.0, "train_minutes": 0.0}
 
 
 class GateError(PlumblineError, ValueError):
@@ -169,10 +169,10 @@ def gate(
             _keep_spread(settings.cache, outcome.spread)
         progress("")
     judged = _judged(outcome, processes)
-    memory = regression.judge_memory(processes.memory)
+    amounts = regression.judge_amounts(processes.amounts)
     rows = _untimed(base, head, able, facts, skipped, allowed) if broken is None else _incomparable(head, broken)
     rows |= {name: Row(name, Judgement(UNCHANGED)) for name in same}
-    rows |= {name: _row(name, judged[name], facts[name], processes, memory, allowed) for name in timed}
+    rows |= {name: _row(name, judged[name], facts[name], processes, amounts, allowed) for name in timed}
     report = Report(
         base=base.shown,
         head=head.shown,
@@ -386,14 +386,14 @@ def _row(
     judgement: Judgement,
     facts: Mapping[str, Facts],
     processes: Processes,
-    memory: Mapping[tuple[str, str], Judgement],
+    amounts: Mapping[tuple[str, str], Judgement],
     allowed: Collection[str],
 ) -> Row:
     """Put what is exact before what is measured: a head that computes another function is said so before its speed."""
     base, head = facts[BASE], facts[HEAD]
     changed = exact.function_changed(base, head)
     grew, shrank = exact.changes(base, head)
-    held = {key[1]: one for key, one in memory.items() if key[0] == name and one.verdict in (REGRESSED, IMPROVED)}
+    held = {key[1]: one for key, one in amounts.items() if key[0] == name and one.verdict in (REGRESSED, IMPROVED)}
     words = {key: f"{key} {one.effect:+.1%}" for key, one in held.items()}
     grew += [words[key] for key, one in held.items() if one.verdict == REGRESSED]
     shrank += [words[key] for key, one in held.items() if one.verdict == IMPROVED]

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from plumbline import PlumblineError
 from plumbline.harness import messages, timing
 from plumbline.harness.cell import Cell
+from plumbline.harness.facts import Energy
 from plumbline.harness.outcomes import CellEnded
 from plumbline.harness.readings import Readings, value_of
 from plumbline.harness.session.client import CellProbe, Connection
@@ -50,7 +51,10 @@ class Contestant(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """A line of the journal: a cell's facts on a side, or a pair: seconds of each round, a list for each of its two orders."""
+    """A line of the journal: a cell's facts on a side, or a pair: seconds of each round, a list for each of its two orders.
+
+    `amounts` are what a process of the base and of the head took of memory and, where there is a meter, of energy.
+    """
 
     name: str
     side: str | None = None
@@ -58,7 +62,7 @@ class Entry(Struct, frozen=True):
     stage: str | None = None
     base_s: list[list[float]] = []
     head_s: list[list[float]] = []
-    memory: dict[str, list[float]] = {}
+    amounts: dict[str, list[float]] = {}
     reason: str | None = None
 
 
@@ -138,7 +142,7 @@ class Processes:
         self._slower = 1.0  # pairs than they were guessed to be
         self._controls: dict[str, str] = {}
         self._taken: dict[tuple[str, str], list[float]] = {}
-        self.memory: dict[tuple[str, str], list[float]] = {}  # log(head / base) of each pair, by cell and quantity
+        self.amounts: dict[tuple[str, str], list[float]] = {}  # log(head / base) of each pair, by cell and quantity
         self._renewals: list[float] = []
         self.failed: dict[str, str] = {}
         self.slowed: dict[str, float] = {}  # cells that are slowed down on purpose, and by which share
@@ -177,9 +181,9 @@ class Processes:
                 continue
             for side, seconds in ((BASE, entry.base_s), (HEAD, entry.head_s)):
                 self._taken.setdefault((entry.name, side), []).extend(chain.from_iterable(seconds))
-            for quantity, (base, head) in entry.memory.items():
+            for quantity, (base, head) in entry.amounts.items():
                 if entry.name not in CONTROLS:
-                    self.memory.setdefault((entry.name, quantity), []).append(math.log(head / base))
+                    self.amounts.setdefault((entry.name, quantity), []).append(math.log(head / base))
             effects = getattr(found.setdefault(entry.name, Evidence()), entry.stage)
             effects.append(regression.pair_effect(entry.base_s, entry.head_s))
         return found
@@ -207,7 +211,7 @@ class Processes:
         sides = {BASE: base, HEAD: (HEAD, contestant.head)}
         slowed = {HEAD: SLOWED if name == SLOWER else self.slowed.get(name, 0.0), BASE: 0.0}
         taken: dict[str, list[list[float]]] = {BASE: [], HEAD: []}
-        held: dict[str, list[dict[str, float]]] = {BASE: [], HEAD: []}
+        used: dict[str, list[dict[str, float]]] = {BASE: [], HEAD: []}
         order = random.sample(list(sides), 2)
         try:
             # who is started first is slower, by one or two percent: each side is so once (docs/results/gate.md)
@@ -222,16 +226,16 @@ class Processes:
                     rounds = self._turns({side: partial(probe.turn, calls) for side, probe in probes.items()})
                     for side, probe in probes.items():
                         taken[side].append(rounds[side])
-                        held[side].append(_held(probe.memory()))
+                        used[side].append({**_bytes(probe.memory()), **_joules(probe.energy())})
         except CellEnded as end:
             self.failed[name] = f"{end.outcome}: {end.reason}"
             self.write(Entry(name, stage=stage, reason=self.failed[name]))
             return None
         self._seconds.setdefault(cell, []).append(self.clock() - began)
         self._slower = median(median(seconds) / self._guessed[timed] for timed, seconds in self._seconds.items())
-        base_bytes, head_bytes = _mean(held[BASE]), _mean(held[HEAD])
-        memory = {quantity: [base_bytes[quantity], head_bytes[quantity]] for quantity in base_bytes if quantity in head_bytes}
-        entry = Entry(name, stage=stage, base_s=taken[BASE], head_s=taken[HEAD], memory=memory)
+        ours, theirs = _mean(used[HEAD]), _mean(used[BASE])
+        amounts = {quantity: [theirs[quantity], ours[quantity]] for quantity in theirs if quantity in ours}
+        entry = Entry(name, stage=stage, base_s=taken[BASE], head_s=taken[HEAD], amounts=amounts)
         self.write(entry)
         self.remember([entry])
         return regression.pair_effect(entry.base_s, entry.head_s)
@@ -269,13 +273,19 @@ class Processes:
         self._journal.flush()
 
 
-def _held(memory: Readings) -> dict[str, float]:
+def _joules(energy: Mapping[str, Energy]) -> dict[str, float]:
+    """Return the joules of an inference by each meter that measures them: an estimate says no more than the time does."""
+    measured = {name: found.joules for name, found in energy.items() if not found.estimate and found.joules is not None}
+    return {f"energy by {name}": joules for name, joules in measured.items() if joules > 0}
+
+
+def _bytes(memory: Readings) -> dict[str, float]:
     """Return the bytes that a process holds at most, of what was read."""
     named = {"process_peak": "peak memory", "cuda_allocated": "peak of CUDA memory"}
     found = {words: value_of(memory, key) for key, words in named.items()}
     return {words: value for words, value in found.items() if value}
 
 
-def _mean(held: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _mean(used: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the mean of each quantity that was read every time."""
-    return {quantity: fmean(each[quantity] for each in held) for quantity in held[0] if all(quantity in each for each in held)}
+    return {quantity: fmean(each[quantity] for each in used) for quantity in used[0] if all(quantity in each for each in used)}

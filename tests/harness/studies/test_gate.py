@@ -16,7 +16,7 @@ import pytest
 
 from plumbline.harness import timing
 from plumbline.harness.boot import BOOT
-from plumbline.harness.facts import Outputs
+from plumbline.harness.facts import Energy, Outputs
 from plumbline.harness.messages import Ended, Exited
 from plumbline.harness.readings import read
 from plumbline.harness.session import environments
@@ -66,6 +66,11 @@ class Simulated:
             dies_at=self._head.get("dies_at") if new else None,
             ending=self._head.get("ending", ()) if new else (),
             memory={"process_peak": read("byte", "process", 1e8 * (self._head.get("peak", 1) if side == "head" else 1))},
+            energy={
+                "meter": Energy(joules=0.5 * (self._head.get("energy", 1) if side == "head" else 1)),
+                "silent": Energy(unavailable="it is not there"),
+                "guess": Energy(joules=9.0 if side == "head" else 1.0, estimate=True),
+            },
             sources=self._head.get("sources", ["net.py"]),
         )
         connection.place = place
@@ -244,6 +249,12 @@ def test_a_base_that_cannot_be_measured_is_incomparable(run: Callable[..., Repor
 def test_more_memory_is_a_regression(run: Callable[..., Report]) -> None:
     report = run(Simulated(peak=1.05))
     assert report.code == SLOWER_CODE and report.rows[0].judgement.reason == "peak memory +5.0%"
+
+
+def test_more_energy_is_a_regression_by_a_meter_that_measures(run: Callable[..., Report], tmp_path: Path) -> None:
+    report = run(Simulated(energy=1.05))
+    assert report.code == SLOWER_CODE and report.rows[0].judgement.reason == "energy by meter +5.0%"
+    assert run(Simulated(), folder=tmp_path / "same").code == FINE
 
 
 def test_a_head_that_computes_no_more_is_a_regression() -> None:
