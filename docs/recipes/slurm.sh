@@ -4,7 +4,7 @@
 #SBATCH --job-name=plumbline
 #SBATCH --output=plumbline-%j.txt
 #SBATCH --time=02:00:00
-#SBATCH --signal=B:TERM@60
+#SBATCH --signal=B:INT@60
 set -euo pipefail
 cd "$HOME/plumbline"
 exec .venv/bin/pytest benchmarks/ --target "ssh:$1" --wait 60 --run-dir "runs/slurm-$SLURM_JOB_ID" "${@:2}"

@@ -18,7 +18,7 @@ from plumbline.harness.plugin.fixtures import (
     target,
     variant,
 )
-from plumbline.harness.plugin.fleet import Fleet, boards
+from plumbline.harness.plugin.fleet import Fleet, is_of_fleet, members
 from plumbline.harness.plugin.options import pytest_addoption
 from plumbline.harness.plugin.report import Report
 from plumbline.harness.plugin.request import Request
@@ -48,12 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     try:
         request = Request(config, share)
-        several = boards(request.options.get("target", ()))
+        named = members(request.options.get("target", ()))
     except (matrix.MatrixError, places.BadPlace, BadBudget) as error:
         raise pytest.UsageError(str(error)) from error
     runs_nothing = config.option.collectonly or config.getoption("plan")
-    if share is None and len(several) > 1 and not runs_nothing:
-        config.pluginmanager.register(Fleet(config, request, several), "plumbline-fleet")
+    if share is None and not runs_nothing and (len(named) > 1 or is_of_fleet(request)):
+        config.pluginmanager.register(Fleet(config, request, named), "plumbline-fleet")
     else:
         screen = Terminal(config) if share is None else Wire(config)
         config.pluginmanager.register(Bench(config, request, screen, share), "plumbline-bench")

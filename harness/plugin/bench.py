@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from plumbline.harness import environment, journal, speed
 from plumbline.harness.cell import AXES, Cell, id_of, shown_model
 from plumbline.harness.journal import Journal, RunError
-from plumbline.harness.lock import SESSION, Busy
+from plumbline.harness.lock import Busy
 from plumbline.harness.outcomes import FAILED, OK, OUT_OF_MEMORY, TIMED_OUT, UNAVAILABLE, UNSUPPORTED, CellEnded
 from plumbline.harness.plugin.request import Request
 from plumbline.harness.plugin.screen import Terminal
@@ -29,7 +28,7 @@ from plumbline.harness.views import table
 from plumbline.models.weights.weights import candidates, file_name
 from plumbline.texts import duration, number_of
 
-AGAIN_S = 2.0  # between two questions whether a machine is free
+AGAIN_S = 30.0  # after which one who waits for a machine looks whether the session goes on
 LEFT_BEHIND_S = NEXT_LOCK_S + (Place.silence_s or 0.0)
 MEASURED, COUNTED = "probe", "counter"  # the fixtures for a tier's cells, and for those that it only counts
 
@@ -51,6 +50,7 @@ class Bench:
         self._finished: list[pytest.Item] = []
         self._done = 0
         self._finishers = ExitStack()
+        self._stops: Callable[[], bool] = lambda: False
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -91,10 +91,11 @@ class Bench:
             self.config.hook.pytest_deselected(items=list(others))
             items[:] = [item for item in items if item not in others]
         if self.request.resume:
+            kept: list[Record] = []
             try:
                 kept = [record for record in journal.read(self.run_dir) if record.outcome == OK]
             except RunError as error:
-                raise pytest.UsageError(str(error)) from error
+                self._screen.refuse(error)
             done = {(kind, record.id) for record in kept for kind in (COUNTED, *([MEASURED] if record.latency else []))}
             self._finished = [item for item in items if _opens(item) and (_opens(item), _cell(item).id) in done]
         if self._share is not None:
@@ -119,6 +120,7 @@ class Bench:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
         self._screen.begin(session)
+        self._stops = lambda: bool(session.shouldstop)
         if self._share is not None and self._share.start > STARTS:
             self._screen.refuse(RunError(f"its worker has died {STARTS} times"))
         try:
@@ -169,7 +171,7 @@ class Bench:
             self._screen.line(f"{number_of(len(self._selected), 'cell')}, about {duration(self._estimate.left())}")
             if warned := plan.slow(possible, self._estimate, self.settings):
                 self._screen.line(warned)
-        except (Busy, RunError, CellEnded, places.BadPlace) as error:
+        except (Busy, CellEnded, OSError, places.BadPlace, pytest.UsageError) as error:
             self._screen.refuse(error)
 
     def _started(self, session: Session, cells: list[Cell]) -> list[str]:
@@ -178,10 +180,10 @@ class Bench:
             try:
                 return session.start(cells)
             except Busy as busy:
-                if self._share is None or f"{SESSION}{self._share.session}." not in str(busy):
+                if self._share is None or not self._share.is_of_another(str(busy)) or self._stops():
                     raise
                 self._progress("waiting for another board of this session, which is the same machine")
-                time.sleep(AGAIN_S)
+                session.wait_for_locks(AGAIN_S)  # there, where waiting disturbs nobody
 
     @property
     def _lock_s(self) -> float:
@@ -231,7 +233,7 @@ class Bench:
         try:
             record = self.session.finish(probe, outcome, reason)
         except RunError as lost:
-            pytest.exit(f"{lost}; the records before it are whole", returncode=int(pytest.ExitCode.INTERNAL_ERROR))
+            self._screen.abort(f"{lost}; the records before it are whole")
         self._done += 1
         self._report(probe.cell, record)
         if record.latency is not None and record.latency.disturbed:
@@ -306,6 +308,7 @@ class Bench:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self.session is not None and not self.session.measured and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self._finishers.close()  # here, as a worker has ended for its session when this has
         nothing_left = self._finished and not self._selected
         if nothing_left and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK  # a resumed run that is complete was measured before

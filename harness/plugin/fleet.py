@@ -5,6 +5,7 @@ A worker is a session of its own, with the journal RUN/BOARD, and none waits for
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -26,16 +27,18 @@ from plumbline.harness.plugin.bench import no_dot, preamble
 from plumbline.harness.plugin.request import Request
 from plumbline.harness.plugin.screen import SILENCE_S
 from plumbline.harness.plugin.share import KEY, STARTS, Left, Share
+from plumbline.harness.record import Record
 from plumbline.harness.session import places
-from plumbline.harness.target import Target
+from plumbline.harness.target import HERE, Target
 from plumbline.harness.views import table, terminal
 from plumbline.texts import duration, number_of
 
+ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.NO_TESTS_COLLECTED)
 SHOWN_S = 0.5  # between two looks at how far they are
 
 
 @dataclass
-class Board:
+class Member:
     """One machine, the targets there, and how far its worker is."""
 
     name: str
@@ -43,7 +46,7 @@ class Board:
     run_dir: Path = Path()
     starts: int = 0
     done: list[str] = field(default_factory=list)  # node ids of the tests that have ended
-    doing: str = "starting"
+    doing: str | None = "starting"
     left: Left | None = None
     ended: bool = False
     seconds: float = 0.0
@@ -53,31 +56,44 @@ class Board:
     def says(self) -> str:
         """What it is doing, and how long it will."""
         far = "" if self.left is None else f" {self.left.done}/{self.left.of}, {duration(self.left.seconds)} left"
-        return f"{self.name}{far or ': ' + self.doing}"
+        return f"{self.name}{far}" + (f": {self.doing}" if self.doing else "")
 
 
-def boards(targets: Sequence[str]) -> list[Board]:
-    """Return the machines of targets, in their order: what is measured on one of them is measured in turn. Raises BadPlace."""
-    found: dict[str, Board] = {}
-    for target in targets:
-        key = places.find(Target.parse(target).place).machine
+def members(targets: Sequence[str]) -> list[Member]:
+    """Return the machines of targets, in their order: what is measured on one of them is measured in turn. Raises BadPlace.
+
+    A board with an agent keeps this machine busy, which prepares its cells; so where this one is measured, it comes after that.
+    """
+    found: dict[str, Member] = {}
+    at = [places.find(Target.parse(target).place) for target in targets]
+    here = any(place.machine == HERE for place in at)
+    for target, place in zip(targets, at, strict=True):
+        key = HERE if here and place.prepares_here else place.machine
         name = re.sub(r"[^\w.@-]", "-", key) or "here"
-        found.setdefault(key, Board(name, [])).targets.append(target)
+        found.setdefault(key, Member(name, [])).targets.append(target)
     names = [board.name for board in found.values()]
     if twice := {name for name in names if names.count(name) > 1}:
         raise places.BadPlace(f"two boards would both be {twice.pop()!r}; give one of them another name in targets.toml")
     return list(found.values())
 
 
+def is_of_fleet(request: Request) -> bool:
+    """Whether a run is resumed that was of several boards; of some of them it may be now."""
+    there = journal.runs_in(request.run_dir) if request.resume else []
+    return bool(there) and request.run_dir not in there
+
+
 class Fleet:
     """Starts a worker for each board, and shows what they say."""
 
-    def __init__(self, config: pytest.Config, request: Request, found: Sequence[Board]) -> None:
+    def __init__(self, config: pytest.Config, request: Request, found: Sequence[Member]) -> None:
         """Let pytest-xdist do it. Raises UsageError where it cannot, and where the folder holds another run."""
         if not config.pluginmanager.hasplugin("xdist"):
             raise pytest.UsageError("several boards take pytest-xdist; run without -p no:xdist, or name one board")
         if config.getoption("usepdb"):
             raise pytest.UsageError("--pdb asks at one place, and these are several boards; name one --target")
+        if not found:
+            raise pytest.UsageError(f"--resume {request.run_dir}: it is a run of several boards; name them with --target")
         self.config, self.request, self.boards = config, request, list(found)
         for board in self.boards:
             board.run_dir = request.run_dir.absolute() / board.name
@@ -89,12 +105,17 @@ class Fleet:
             advice = "continue it with --resume, or choose another --run-dir"
             raise pytest.UsageError(f"{str(request.run_dir)!r} holds a run already; {advice}")
         config.option.dist = "each"
+        config.option.maxworkerrestart = str(
+            len(self.boards) * STARTS
+        )  # a board has STARTS; more only if none of them gets that far
         config.option.tx = [f"popen//id={board.name}//board={number}" for number, board in enumerate(self.boards)]
         self._session = uuid4().hex[:8]
         self._width = max(len(board.name) for board in self.boards)
         self._lock, self._over = threading.Lock(), threading.Event()
         self._began = self._printed_at = time.monotonic()
         self._failed = self._collected = 0
+        self._kept: list[Record] | None = None
+        self._unread: list[str] = []
 
     # -- the workers of pytest-xdist ----------------------------------------------------------------------------
 
@@ -106,7 +127,7 @@ class Fleet:
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker its board's share."""
         board = self._of(node)
-        board.starts, board.doing = board.starts + 1, "starting"
+        board.starts, board.doing, board.left = board.starts + 1, "starting", None
         board.channel = node.gateway.newchannel()
         board.channel.setcallback(partial(self._said, board))
         seed = self.request.settings.inputs_seed
@@ -137,14 +158,16 @@ class Fleet:
             )
             return
         board.ended = True
-        refused = node.workeroutput.get(KEY)
+        code, refused = node.workeroutput["exitstatus"], node.workeroutput.get(KEY)
+        if refused is None and code not in ENDED:
+            refused = f"its worker ended with exit code {code}"
         if refused is not None:
             self._line(board, f"nothing more is measured there: {refused}")
             words = f"{board.name}: {refused}"
             report = pytest.TestReport(board.name, (board.name, None, board.name), {}, "failed", words, "setup")
             self.config.hook.pytest_runtest_logreport(report=report)
 
-    def _of(self, node: Any) -> Board:
+    def _of(self, node: Any) -> Member:
         return self.boards[int(node.gateway.spec.board)]
 
     # -- what they report ---------------------------------------------------------------------------------------
@@ -160,27 +183,30 @@ class Fleet:
                 self._stop(f"stopping after {number_of(self._failed, 'failure')}")
 
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
-        """No dot for a cell: it has a line of its own."""
+        """No letter for a cell, or for a board: they have lines of their own."""
+        if not hasattr(report, "node"):
+            return "error", "", ""
         return no_dot(self.config, report)
 
     def _stop(self, reason: str) -> None:
         for board in self.boards:
             if board.channel is not None and not board.ended:
-                board.channel.send(reason)
+                with contextlib.suppress(OSError):  # its worker has just died
+                    board.channel.send(reason)
 
     # -- what they say, each in a thread of execnet -------------------------------------------------------------
 
-    def _said(self, board: Board, said: tuple[str, Any]) -> None:
+    def _said(self, board: Member, said: tuple[str, Any]) -> None:
         kind, what = said
         if kind == "left":
-            board.left = Left(*what)
+            board.left, board.doing = Left(*what), None
         elif kind == "progress":
             board.doing = what
         else:
             for line in filter(None, what.splitlines()):
                 self._line(board, line)
 
-    def _line(self, board: Board, text: str) -> None:
+    def _line(self, board: Member, text: str) -> None:
         self._write(f"{board.name:{self._width}}  {text}\n")
 
     def _write(self, text: str) -> None:
@@ -225,7 +251,8 @@ class Fleet:
         measured = any(record.outcome == OK for record in records)
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and (self._collected or self.request.resume):
             session.exitstatus = pytest.ExitCode.OK  # the last to collect had nothing left, the others had
-        if session.exitstatus == pytest.ExitCode.OK and not measured:
+        unfinished = [board.name for board in self.boards if not board.ended]
+        if session.exitstatus == pytest.ExitCode.OK and (unfinished or not measured or self._unread):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return result
 
@@ -239,15 +266,26 @@ class Fleet:
             took = ", ".join(f"{board.name} {duration(board.seconds)}" for board in self.boards if board.seconds)
             words = f"{number_of(len(records), 'record')} of {number_of(len(self.boards), 'board')} in {self.request.run_dir}"
             terminalreporter.write_line(f"{words} ({took})" if took else words)
+        for why in self._unread:
+            terminalreporter.write_line(why, red=True)
+        if unfinished := [board.name for board in self.boards if not board.ended]:
+            terminalreporter.write_line(f"not measured to the end: {', '.join(unfinished)}", red=True)
         if not any(record.outcome == OK for record in records):
             terminalreporter.write_line("nothing was measured: no cell ended ok", red=True)
 
-    def _records(self) -> list[Any]:
-        """Read what is in the journals: that is what was kept."""
-        return [record for folder in journal.runs_in(self.request.run_dir) for record in journal.read(folder)]
+    def _records(self) -> list[Record]:
+        """Read what is in the journals, once: that is what was kept. One that cannot be read costs its own records."""
+        if self._kept is None:
+            self._kept = []
+            for folder in journal.runs_in(self.request.run_dir):
+                try:
+                    self._kept += journal.read(folder)
+                except journal.RunError as error:
+                    self._unread.append(str(error))
+        return self._kept
 
 
-def how_far(found: Sequence[Board], width: int) -> str:
+def how_far(found: Sequence[Member], width: int) -> str:
     """Say in one line how far boards are, those first that will take longest."""
     running = [board for board in found if not board.ended]
     running.sort(key=lambda board: -math.inf if board.left is None else -board.left.seconds)

@@ -79,9 +79,9 @@ class Request:
         return found
 
     def _as_before(self, settings: Settings) -> Settings:
-        """Let a resumed run go on with the pictures with which it began."""
+        """Let a run that is there go on with the pictures with which it began, the boards of a fleet with those of its first."""
         try:
-            earlier = journal.read(self.run_dir)
+            earlier = [record for folder in journal.runs_in(self.run_dir)[:1] for record in journal.read(folder)]
         except RunError:
             return settings  # what is wrong with it is said when it is opened
         return replace(settings, inputs_seed=earlier[0].settings.inputs_seed) if earlier else settings

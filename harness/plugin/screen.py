@@ -52,6 +52,10 @@ class Terminal:
         """End the session, with the reason why nothing can be measured."""
         raise pytest.UsageError(str(error)) from error
 
+    def abort(self, reason: str) -> None:
+        """End the session in the midst of it."""
+        pytest.exit(reason, returncode=int(pytest.ExitCode.INTERNAL_ERROR))
+
     def begin(self, session: pytest.Session) -> None:
         """Make what cannot be encoded readable."""
         if self._reporter is not None:

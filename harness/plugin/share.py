@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from msgspec import Struct
 
 from plumbline.harness import messages
-from plumbline.harness.lock import of_session
+from plumbline.harness.lock import SESSION, of_session
 
 KEY = "plumbline"  # of ours in what pytest-xdist hands to a worker, and takes from it
 STARTS = 2  # of a board's worker: one that dies has a successor, and that one has none
@@ -39,6 +40,11 @@ class Share(Struct, frozen=True):
         """As the lock of a machine knows this worker, and no other one."""
         return of_session(f"{self.session}.{self.board}.{self.start}")
 
+    def is_of_another(self, holder: str) -> bool:
+        """Whether that is another board of this session: not this one, whose last worker may have left something behind."""
+        ours = f"{SESSION}{self.session}."
+        return ours in holder and f"{ours}{self.board}." not in holder
+
 
 class Left(Struct, frozen=True):
     """How far a board is: tests done, of how many, and the seconds that the rest will take."""
@@ -61,24 +67,32 @@ class Wire:
         self._config, self._clock, self._said_at = config, clock, float("-inf")
         self._channel: Any = config.workerinput[KEY]["channel"]  # type: ignore[attr-defined]
 
+    def _say(self, kind: str, what: Any) -> None:
+        with contextlib.suppress(OSError):  # a session that is gone ends its workers; no cell has failed by that
+            self._channel.send((kind, what))
+
     def line(self, text: str) -> None:
         """Say what is to stand on the screen for good."""
-        self._channel.send(("line", text))
+        self._say("line", text)
 
     def progress(self, text: str, first: bool) -> None:
         """Say what goes on right now."""
         if self._clock() - self._said_at >= SAYS_S:
             self._said_at = self._clock()
-            self._channel.send(("progress", text))
+            self._say("progress", text)
 
     def left(self, left: Left) -> None:
         """Say how far this board is."""
-        self._channel.send(("left", (left.done, left.of, left.seconds)))
+        self._say("left", (left.done, left.of, left.seconds))
 
     def refuse(self, error: Exception) -> None:
         """End the worker, with the reason why nothing can be measured on its board; the others go on."""
-        self._config.workeroutput[KEY] = str(error)  # type: ignore[attr-defined]
-        pytest.exit(str(error), returncode=int(pytest.ExitCode.USAGE_ERROR))
+        self.abort(str(error))
+
+    def abort(self, reason: str) -> None:
+        """As `refuse`, in the midst of it."""
+        self._config.workeroutput[KEY] = reason  # type: ignore[attr-defined]
+        pytest.exit(reason, returncode=int(pytest.ExitCode.USAGE_ERROR))
 
     def begin(self, session: pytest.Session) -> None:
         """Stop after the test that runs, where the session says so."""

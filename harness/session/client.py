@@ -79,6 +79,8 @@ PROBE = BOOT
 WHO = of_session()
 NEXT_LOCK_S = 10.0  # for a probe that takes the place of one which died: what that left behind may still hold the lock
 RETURN_S = 90.0  # in which a place that was lost has to be back: a board boots in 40 to 60 s
+GREETING_S = 120.0  # in which a probe elsewhere has to greet, beside what it waits for the lock
+QUIET_S = 60.0  # beyond the time limit of a cell, after which a place elsewhere that says nothing hangs
 RETRY_S = 5.0  # between two attempts to reach it
 BEATS = 6  # in the time after which silence means that the session is gone
 DELIVERY_S = 1.0  # of timing a variant and its dense parent, each: what is recorded is a ratio, and drift cancels in it
@@ -138,7 +140,7 @@ class Connection:
         self._keep = [] if keep is None else ["--keep", str(keep)]
         self.place = place or places.find("")
         self._log, self._command, self.progress = log, command, progress
-        self._lock_s, self._who = lock_s, who
+        self.lock_s, self._who = lock_s, who
         self._process: subprocess.Popen[bytes] | None = None
         self._launched: datetime | None = None  # when it was, of a process that has not greeted yet
         self._ended = Event()  # the last one has
@@ -147,6 +149,8 @@ class Connection:
         self._said_before = 0  # bytes of the log, when the probe was started
         self.machine = Machine()
         self.gone: str | None = None  # why it is asked no more
+        self.patience_s = GREETING_S + (lock_s or 0.0)  # after which a place elsewhere that says nothing hangs
+        self._waits, self._hung, self._heard_at = False, False, 0.0
         self.watch: Callable[[Progress], None] = lambda now: self.progress(now.text)
 
     def start(self) -> Machine:
@@ -182,7 +186,7 @@ class Connection:
         if self._launched is not None:
             self.progress("starting the probe (importing torch)")
             self.machine = self._hello()
-            self._lock_s = None if self._lock_s is None else max(self._lock_s, NEXT_LOCK_S + (self.place.silence_s or 0))
+            self.lock_s = None if self.lock_s is None else max(self.lock_s, NEXT_LOCK_S + (self.place.silence_s or 0))
         return self.machine
 
     def launch(self) -> None:
@@ -193,7 +197,7 @@ class Connection:
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
         """Hold the lock of its place meanwhile, without a probe. Raises CellEnded where nothing starts there, and Busy."""
-        if self._lock_s is not None:
+        if self.lock_s is not None:
             self._launch("--hold")
             self._hello()
         try:
@@ -204,7 +208,7 @@ class Connection:
     def _launch(self, *arguments: str) -> None:
         silence_s = self.place.silence_s
         heard = [] if silence_s is None else ["--silence", f"{silence_s:g}"]
-        lock = [] if self._lock_s is None else ["--lock", f"{self._lock_s:g}", self._who]
+        lock = [] if self.lock_s is None else ["--lock", f"{self.lock_s:g}", self._who]
         self._said_before, self._launched = Path(self._log.name).stat().st_size, datetime.now(timezone.utc)
         self._process = subprocess.Popen(
             self._starting(*heard, *arguments, *self._keep, *lock),
@@ -216,7 +220,7 @@ class Connection:
         )
         if silence_s is not None:
             self._ended = Event()
-            Thread(target=_beat, args=(self._process, silence_s / BEATS, self._ended), daemon=True).start()
+            Thread(target=self._beat, args=(self._process, silence_s / BEATS, self._ended), daemon=True).start()
 
     def _hello(self) -> Machine:
         """Wait for its greeting, and return its machine. Raises CellEnded where it does not start, and Busy."""
@@ -233,7 +237,9 @@ class Connection:
     def _greeted(self) -> Hello:
         """Read the first line of a probe, whose protocol may be another."""
         assert self._process is not None and self._process.stdout is not None
+        self._waits, self._hung, self._heard_at = True, False, time.monotonic()
         line = self._process.stdout.readline()
+        self._waits = False
         try:
             greeting = json.loads(line) if line else None
         except json.JSONDecodeError:
@@ -264,14 +270,18 @@ class Connection:
     def receive(self) -> Response | None:
         """Read the next message that is not progress; None when the server is gone."""
         assert self._process is not None and self._process.stdout is not None
+        self._waits, self._heard_at = True, time.monotonic()
         for line in self._process.stdout:
+            self._heard_at = time.monotonic()
             try:
                 message = messages.response(line)
             except messages.BadMessage:
                 continue  # a process was killed in the middle of its line; the server says next how it ended
             if not isinstance(message, Progress):
+                self._waits = False
                 return message
             self.watch(message)
+        self._waits = False
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.code = self._process.wait(timeout=1)
         self.kill()
@@ -304,6 +314,17 @@ class Connection:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
+    def _beat(self, process: subprocess.Popen[bytes], every_s: float, ended: Event) -> None:
+        """Let a probe hear that its session is there, whatever goes on here; end one of which too long nothing was heard."""
+        assert process.stdin is not None
+        while not ended.wait(every_s):
+            if self._waits and time.monotonic() - self._heard_at > self.patience_s:
+                self._hung = True
+                process.kill()
+            with contextlib.suppress(OSError, ValueError):  # it died; who waits for its answer says so
+                process.stdin.write(BEAT)
+                process.stdin.flush()
+
     @property
     def _where(self) -> str:
         return f" at {self.place.name}" if self.place.name else ""
@@ -315,7 +336,9 @@ class Connection:
             return file.read().decode(errors="replace")
 
     def last_words(self) -> str:
-        """Return the last line that the probe wrote to its log."""
+        """Return the last line that the probe wrote to its log, or that it said nothing for too long."""
+        if self._hung:
+            return f"nothing was heard of it for {self.patience_s:g} s"
         lines = self._said().strip().splitlines()
         errors = [line for line in lines if ERROR.match(line)]  # libraries may say good-bye after it
         return (errors or lines or ["it wrote nothing"])[-1]
@@ -329,15 +352,6 @@ def ahead(there_s: float, asked_s: float, answered_s: float) -> float:
     if there_s > answered_s + CLOCK_S:
         return there_s - answered_s
     return there_s - asked_s if there_s < asked_s - CLOCK_S else 0.0
-
-
-def _beat(process: subprocess.Popen[bytes], every_s: float, ended: Event) -> None:
-    """Let a probe hear that its session is there, whatever goes on here."""
-    assert process.stdin is not None
-    while not ended.wait(every_s):
-        with contextlib.suppress(OSError, ValueError):  # it died; who waits for its answer says so
-            process.stdin.write(BEAT)
-            process.stdin.flush()
 
 
 def _realised(parent: Contender, variant: Contender) -> Delivery:
@@ -371,6 +385,7 @@ class CellProbe:
         self.started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._started = time.perf_counter()
         self._connection = connection
+        connection.patience_s = self.settings.time_limit_s + QUIET_S
         self._open = self._ended = False
         self.exit: Exited | None = None
 

@@ -89,7 +89,11 @@ class Lab:
         return self._with_boards(targets, first)
 
     def close(self) -> None:
-        """Give back what was acquired; what cannot be is said, with the command that does it."""
+        """Give back what was acquired, also where Ctrl-C comes again; what cannot be is said, with the command that does it."""
+        in_main = threading.current_thread() is threading.main_thread() and bool(self._held)
+        for number in (getattr(signal, name) for name in ("SIGINT", *ENDINGS) if in_main and hasattr(signal, name)):
+            self._before.setdefault(number, signal.getsignal(number))
+            signal.signal(number, signal.SIG_IGN)
         while self._held:
             name, release = self._held[-1], ("release-from", whoami())
             try:

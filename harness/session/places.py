@@ -45,6 +45,7 @@ class Place:
     bring = "name a folder there that has them as data = ... in targets.toml"
     root: Path | None = None  # with the files of a revision, which a probe there runs (session/revisions.py)
     remark: str | None = None  # on the latency of cells there, which is not that of the place's name
+    prepares_here = False  # whether this machine works for what is measured there
     silence_s: float | None = 30.0  # after which a probe there takes its session for gone; ssh here does sooner
 
     def __init__(
@@ -171,6 +172,7 @@ class Board(Place):
     """A board with an agent: `command` starts the agent there, and a probe here asks it; so all folders are those of here."""
 
     silence_s = None
+    prepares_here = True
 
     def starting(self, *arguments: str) -> list[str]:
         return [*find(HERE).command, "--agent", shlex.join(self.command), *arguments]

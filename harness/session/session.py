@@ -179,6 +179,11 @@ class Session:
             self._connections[name] = Connection(self._log, progress=self._progress, place=place, lock_s=lock_s, who=self._who)
         return self._connections[name]
 
+    def wait_for_locks(self, seconds: float) -> None:
+        """Let what is started next wait so long for the lock of its place."""
+        for connection in self._connections.values():
+            connection.lock_s = None if connection.lock_s is None else seconds
+
     def kill(self) -> None:
         """End all that runs, at every place."""
         for connection in self._connections.values():

@@ -2,12 +2,16 @@
 
     tox -e trials-fleet -- FOLDER kills --times 20
     tox -e trials-fleet -- FOLDER costs --boards 2,4
+    tox -e trials-fleet -- FOLDER records --number 25000,50000,100000
 
 `kills`: four boards out of a real labgrid lab, each behind a real sshd, which replay a run. In each session one of five parts is
 killed at random, by SIGKILL: a worker, an ssh, a probe, the lab's coordinator, the session. Then the session is resumed until all
 is measured, and looked at: records that are missing or doubled, boards that are locked, processes that are left.
 
 `costs`: as `plumbline overhead --targets`, with probes that measure, behind real sshds.
+
+`records`: what appending, resuming, the table, a comparison of two boards and a report take with so many records of fifty boards.
+They are synthetic (tests/synthetic_runs.py).
 """
 
 from __future__ import annotations
@@ -33,16 +37,19 @@ from filelock import FileLock, Timeout
 
 from plumbline.harness import journal
 from plumbline.harness.machine import here
-from plumbline.harness.outcomes import OK
+from plumbline.harness.outcomes import CRASHED, OK
 from plumbline.harness.record import Record
 from plumbline.harness.session import elsewhere
 from plumbline.harness.studies import boards
+from plumbline.harness.views import table
 from plumbline.harness.views.table import tabulated
 from plumbline.texts import number_of
+from tests import synthetic_runs
 from tests.harness.session.test_elsewhere import Server
 from tests.lab import Lab
+from tests.records import replace
 
-CELLS, BOARDS = 12, 4
+CELLS, BOARDS, FIFTY = 12, 4, 50
 GONE_S = 60.0  # in which all that a session has started has to be gone: a probe waits 30 s for a word
 US = "desk/ann"
 PARTS = ("a worker", "an ssh", "a probe", "the coordinator", "the session")
@@ -76,13 +83,14 @@ def machines(folder: Path, number: int, replayed: Path | None = None) -> Iterato
 
 
 class Found(NamedTuple):
-    """What was wrong after one kill, and how often the session was resumed."""
+    """What was wrong after one kill, and how often the session was resumed; `wrong` are records of another outcome than that."""
 
     resumed: int
     missing: int
     doubled: int
     locked: int
     left: int
+    wrong: int
 
 
 class Kills:
@@ -108,6 +116,7 @@ class Kills:
         left, locked, resumed = self._left(at), self._locked(), 0
         shown = set(re.findall(r"\[ *\d+/\d+\] (\S+)  ok", (at / "output").read_text()))
         missing = len(shown - {record.id for record in self._records(at) if record.outcome == OK})
+        wrong = sum(record.outcome not in (OK, CRASHED) for record in self._records(at))
         code = -1
         while code != 0 and resumed < 4:
             resumed += 1
@@ -116,7 +125,7 @@ class Kills:
         measured = Counter(record.id for record in records if record.outcome == OK)
         missing += BOARDS * CELLS - len(measured)
         doubled = sum(count - 1 for count in measured.values())
-        return Found(resumed, missing, doubled, locked + self._locked(), left + self._left(at))
+        return Found(resumed, missing, doubled, locked + self._locked(), left + self._left(at), wrong)
 
     def _kill(self, part: str, session: subprocess.Popen[bytes]) -> None:
         """Kill it, or one of its kind."""
@@ -219,21 +228,72 @@ def costs(folder: Path, numbers: Sequence[int], cells: int, progress: Callable[[
     return 0
 
 
+def records(folder: Path, numbers: Sequence[int]) -> int:
+    """Print what so many records of fifty boards take, in milliseconds each."""
+    rows = []
+    for number in numbers:
+        run = folder / f"run-{number}"
+        for board in (f"board-{index}" for index in range(FIFTY)):
+            synthetic_runs.write(run / board, of_board(board, number // FIFTY))
+        took = {"append": appending(run / "board-0", folder / f"append-{number}")}
+        began = time.perf_counter()
+        read = [record for one in journal.runs_in(run) for record in journal.read(one)]
+        took["read, to resume"] = (time.perf_counter() - began) / len(read)
+        began = time.perf_counter()
+        table.matrix(read)
+        took["table"] = (time.perf_counter() - began) / len(read)
+        del read
+        for name, arguments in (
+            ("compare two boards", ["compare", str(run / "board-0"), str(run / "board-1"), "--ignore", "target"]),
+            ("report (Markdown)", ["report", str(run), "-o", str(folder / f"{number}.md")]),
+        ):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "plumbline.harness", *arguments], stdout=subprocess.DEVNULL, check=True)
+            took[name] = (time.perf_counter() - began) / (2 * number / FIFTY if name.startswith("compare") else number)
+        rows.append([f"{number:,}", *(f"{1e3 * seconds:.3g}" for seconds in took.values())])
+        print(f"{number:,}: {', '.join(f'{name} {1e3 * seconds:.3g} ms a record' for name, seconds in took.items())}", flush=True)
+    print(here())
+    print(tabulated(rows, ["records", *took], [], "github"))
+    return 0
+
+
+def of_board(board: str, count: int) -> Iterator[Record]:
+    """Yield so many records of a board."""
+    for record in synthetic_runs.records(synthetic_runs.cells(count), session=board):
+        cell = replace(record.cell, target=board)
+        yield replace(record, id=cell.id, cell=cell)
+
+
+def appending(run: Path, folder: Path) -> float:
+    """Return the seconds that a journal takes for each of the first thousand records of a run, each of them on the disk."""
+    some = journal.read(run)[:1000]
+    written = journal.Journal(folder)
+    began = time.perf_counter()
+    for record in some:
+        written.append(record)
+    took = time.perf_counter() - began
+    written.close()
+    return took / len(some)
+
+
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="for what is made; it must be empty")
-    parser.add_argument("what", choices=("kills", "costs"))
+    parser.add_argument("what", choices=("kills", "costs", "records"))
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--boards", default="2,4")
     parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--number", default="25000,50000,100000")
     given = parser.parse_args()
     folder = given.folder.absolute()
     folder.mkdir(parents=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if given.what == "kills":
         return kills(folder, given.times, given.seed)
+    if given.what == "records":
+        return records(folder, [int(number) for number in given.number.split(",")])
     return costs(folder, [int(number) for number in given.boards.split(",")], given.cells, lambda text: None)
 
 

@@ -17,9 +17,10 @@ import psutil
 import pytest
 
 from plumbline.harness import journal, messages
-from plumbline.harness.plugin.fleet import Board, EachBoard, boards, how_far
+from plumbline.harness.outcomes import CellEnded
+from plumbline.harness.plugin.fleet import EachBoard, Member, how_far, members
 from plumbline.harness.plugin.share import Left
-from plumbline.harness.session import places
+from plumbline.harness.session import client, places
 from plumbline.harness.session.places import BadPlace, Place
 from tests.conftest import HOUR_S, Run, command, where
 from tests.records import replace
@@ -69,6 +70,10 @@ class Lab:
     def down(self, name: str) -> None:
         """Let a board answer no more."""
         self._down(name).touch()
+
+    def up(self, name: str) -> None:
+        """Let it answer again."""
+        self._down(name).unlink(missing_ok=True)
 
     def lock(self, name: str) -> Path:
         return self.folder / f"lock-{name}"
@@ -168,13 +173,90 @@ def test_a_worker_that_is_killed_costs_one_cell_and_resuming_measures_it(
     assert session.returncode == 1, output
     assert "its worker here has died (Not properly terminated); another takes its place" in output
     kept = [record for folder in journal.runs_in(tmp_path / "run") for record in journal.read(folder)]
-    assert len(kept) == len({record.id for record in kept}) == 15, "that of the cell in flight is missing"
-    assert "1 failed, 15 passed" in output
+    assert len(kept) == len({record.id for record in kept}) >= 15, "that of the cell in flight may be missing"
+    assert "1 failed" in output
     run = bench(*lab.options, "--target", "orin,nano", "--resume", str(tmp_path / "run"))
     assert run.code == 0, run.output
-    assert "1 passed" in run.output and len(run.records) == 16
+    assert len(run.records) == 16
     again = bench(*lab.options, "--target", "orin,nano", "--resume", str(tmp_path / "run"))
-    assert again.code == 0 and "16 deselected" not in again.output, again.output
+    assert again.code == 0 and "orin  [" not in again.output, again.output
+
+
+def test_a_board_that_is_lost_is_waited_for_and_then_given_up(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back once; the second time it does not, and is not asked again."""
+    lab.board("orin")
+    monkeypatch.setattr(places, "_known", dict(places._known))
+    monkeypatch.setattr(client, "RETRY_S", 0.1)
+    places.load(tmp_path / "targets.toml")
+    said: list[str] = []
+
+    def heard(text: str) -> None:
+        said.append(text)
+        if "does not answer" in text and len(said) < 6:
+            lab.up("orin")
+
+    with (tmp_path / "log").open("wb") as log:
+        connection = client.Connection(log, progress=heard, place=places.find("orin"), lock_s=0.0)
+        connection.start()
+        lab.down("orin")
+        connection.kill()
+        connection.start()
+        assert any("orin does not answer; waiting" in text for text in said)
+        monkeypatch.setattr(client, "RETURN_S", 0.3)
+        lab.down("orin")
+        connection.kill()
+        said += ["it is down for good"] * 6
+        with pytest.raises(CellEnded, match=r"it was lost, and has not come back in 0.3 s: .*no route to it") as ended:
+            connection.start()
+        assert (ended.value.outcome, ended.value.axis) == ("unavailable", "target")
+        lab.up("orin")
+        with pytest.raises(CellEnded, match="has not come back"):
+            connection.start()
+
+
+def test_a_board_that_hangs_is_left(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.board("orin")
+    monkeypatch.setattr(places, "_known", dict(places._known))
+    places.load(tmp_path / "targets.toml")
+    monkeypatch.setattr(places.find("orin"), "silence_s", 0.6)
+    with (tmp_path / "log").open("wb") as log:
+        connection = client.Connection(log, place=places.find("orin"), lock_s=0.0)
+        connection.start()
+        connection.patience_s = 0.3
+        for probe in lab.probes():
+            probe.suspend()
+        connection.send(messages.Close())
+        assert connection.receive() is None
+        assert connection.last_words() == "nothing was heard of it for 0.3 s"
+
+
+def test_a_worker_that_fails_to_begin_ends_its_board_and_says_so(bench: Bench, lab: Lab, recorded: Path, tmp_path: Path) -> None:
+    """A journal that cannot be read, and a table of what the other board has."""
+    lab.board("orin")
+    lab.board("nano")
+    assert bench(*lab.options, "--target", "orin,nano", "-k", "b1-").code == 0
+    journals = tmp_path / "run" / "orin" / journal.NAME
+    journals.write_bytes(b"{broken\n" + journals.read_bytes())
+    run = subprocess.run(
+        command(tmp_path / "run", *lab.options, "--target", "orin,nano", "--resume", str(tmp_path / "run")),
+        capture_output=True, text=True, **where(tmp_path, recorded.parent),
+    )  # fmt: skip
+    assert run.returncode == 1, run.stdout
+    assert "orin  nothing more is measured there: " in run.stdout and "line 1: not a record" in run.stdout
+    assert len(journal.read(tmp_path / "run" / "nano")) == 8
+    assert "8 records of 2 boards" in run.stdout
+
+
+def test_some_boards_of_a_run_are_resumed(bench: Bench, lab: Lab, tmp_path: Path) -> None:
+    lab.board("orin")
+    lab.board("nano")
+    first = bench(*lab.options, "--target", "orin,nano", "-k", "b1-")
+    assert first.code == 0, first.output
+    run = bench(*lab.options, "--target", "orin", "--resume", str(tmp_path / "run"))
+    assert run.code == 0, run.output
+    assert len(run.records) == 9 and "orin  [7/7]" in run.output
+    seeds = {record.settings.inputs_seed for record in run.records.values()}
+    assert len(seeds) == 1 and f"inputs: seed {seeds.pop()} " in run.output
 
 
 def test_one_failure_ends_all_boards_where_that_is_wished(bench: Bench, lab: Lab) -> None:
@@ -238,24 +320,25 @@ def test_what_shares_a_machine_is_one_board(monkeypatch: pytest.MonkeyPatch) -> 
         "bench",
         "cuda",
     ]
-    assert {board.name: board.targets for board in boards(targets)} == {
-        "here": ["cpu", "docker:a", "like:jetson-nano", "cuda"],
-        "ssh-orin": ["ssh:orin", "ssh:orin/docker:b", "agent:ssh:orin"],
+    assert {board.name: board.targets for board in members(targets)} == {
+        "here": ["cpu", "docker:a", "like:jetson-nano", "agent:ssh:orin", "cuda"],
+        "ssh-orin": ["ssh:orin", "ssh:orin/docker:b"],
         "bench": ["bench@cuda", "bench"],
     }
+    assert [board.name for board in members(["ssh:orin", "agent:ssh:orin", "agent:ssh:nano"])] == ["ssh-orin", "ssh-nano"]
     monkeypatch.setitem(places._known, "here", Place("here", ("x",)))
     with pytest.raises(BadPlace, match="two boards would both be 'here'"):
-        boards(["cpu", "here"])
+        members(["cpu", "here"])
 
 
 def test_how_far_boards_are_fits_in_a_line() -> None:
     far = [
-        Board("a", [], left=Left(1, 9, 30.0)),
-        Board("b", [], left=Left(2, 9, 300.0)),
-        Board("c", []),
-        Board("d", [], ended=True),
+        Member("a", [], left=Left(1, 9, 30.0), doing=None),
+        Member("b", [], left=Left(2, 9, 300.0), doing="cooling"),
+        Member("c", []),
+        Member("d", [], ended=True),
     ]
-    assert how_far(far, 200) == "1 of 4 boards done; c: starting; b 2/9, 5 min left; a 1/9, 30 s left"
+    assert how_far(far, 200) == "1 of 4 boards done; c: starting; b 2/9, 5 min left: cooling; a 1/9, 30 s left"
     assert how_far(far, 50) == "1 of 4 boards done; c: starting; and 2 more"
 
 
