@@ -105,9 +105,7 @@ class Fleet:
             advice = "continue it with --resume, or choose another --run-dir"
             raise pytest.UsageError(f"{str(request.run_dir)!r} holds a run already; {advice}")
         config.option.dist = "each"
-        config.option.maxworkerrestart = str(
-            len(self.boards) * STARTS
-        )  # a board has STARTS; more only if none of them gets that far
+        config.option.maxworkerrestart = str(len(self.boards) * STARTS)  # of those that die before they can count
         config.option.tx = [f"popen//id={board.name}//board={number}" for number, board in enumerate(self.boards)]
         self._session = uuid4().hex[:8]
         self._width = max(len(board.name) for board in self.boards)

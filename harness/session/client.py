@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import signal
@@ -622,6 +623,8 @@ def _asked(connection: Connection, fact: str, request: MeasureSpeed | Examine | 
     """Ask what belongs to no cell's process; the folders are those of the place."""
     connection.start()
     probe = CellProbe(connection, NO_CELL, request.settings)
+    if isinstance(request, Train | Compress):  # which take as long as they take
+        connection.patience_s = math.inf
     return probe._once(fact, replace(request, settings=probe.settings))
 
 

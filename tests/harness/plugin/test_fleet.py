@@ -131,6 +131,7 @@ def workers_of(session: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in psutil.Process(session.pid).children() if "exec(eval(" in " ".join(child.cmdline())]
 
 
+@pytest.mark.slow
 def test_boards_are_measured_at_once_into_one_table(bench: Bench, lab: Lab, tmp_path: Path) -> None:
     lab.board("orin")
     lab.board("nano")
@@ -149,6 +150,7 @@ def test_boards_are_measured_at_once_into_one_table(bench: Bench, lab: Lab, tmp_
     assert not lab.probes(), "nothing is left running"
 
 
+@pytest.mark.slow
 def test_a_board_that_does_not_answer_costs_its_own_cells(bench: Bench, lab: Lab, tmp_path: Path) -> None:
     lab.board("orin")
     lab.board("nano", down=True)
@@ -161,6 +163,7 @@ def test_a_board_that_does_not_answer_costs_its_own_cells(bench: Bench, lab: Lab
     assert [case.get("name") for case in cases if case.find("failure") is not None or case.find("error") is not None] == ["nano"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_one_cell_and_resuming_measures_it(
     bench: Bench, lab: Lab, started: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -230,6 +233,7 @@ def test_a_board_that_hangs_is_left(lab: Lab, tmp_path: Path, monkeypatch: pytes
         assert connection.last_words() == "nothing was heard of it for 0.3 s"
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_to_begin_ends_its_board_and_says_so(bench: Bench, lab: Lab, recorded: Path, tmp_path: Path) -> None:
     """A journal that cannot be read, and a table of what the other board has."""
     lab.board("orin")
@@ -247,6 +251,7 @@ def test_a_worker_that_fails_to_begin_ends_its_board_and_says_so(bench: Bench, l
     assert "8 records of 2 boards" in run.stdout
 
 
+@pytest.mark.slow
 def test_some_boards_of_a_run_are_resumed(bench: Bench, lab: Lab, tmp_path: Path) -> None:
     lab.board("orin")
     lab.board("nano")
@@ -259,6 +264,7 @@ def test_some_boards_of_a_run_are_resumed(bench: Bench, lab: Lab, tmp_path: Path
     assert len(seeds) == 1 and f"inputs: seed {seeds.pop()} " in run.output
 
 
+@pytest.mark.slow
 def test_one_failure_ends_all_boards_where_that_is_wished(bench: Bench, lab: Lab) -> None:
     lab.board("orin")
     lab.board("nano", down=True)
@@ -268,6 +274,7 @@ def test_one_failure_ends_all_boards_where_that_is_wished(bench: Bench, lab: Lab
     assert "stopping after 1 failure" in run.output
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_running_and_whole_records(
     bench: Bench, lab: Lab, started: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -284,6 +291,7 @@ def test_ctrl_c_leaves_nothing_running_and_whole_records(
     assert run.code == 0 and len(run.records) == 16, run.output
 
 
+@pytest.mark.slow
 def test_what_is_no_run_of_boards_is_said(bench: Bench, lab: Lab, recorded: Path) -> None:
     lab.board("orin")
     lab.board("nano")
@@ -300,6 +308,7 @@ def test_what_is_no_run_of_boards_is_said(bench: Bench, lab: Lab, recorded: Path
     assert alone.code == 4 and "several boards take pytest-xdist" in alone.output
 
 
+@pytest.mark.slow
 def test_a_plan_names_the_cells_of_all_boards(bench: Bench, lab: Lab) -> None:
     lab.board("orin")
     lab.board("nano")
