@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -53,7 +52,7 @@ def boards(arguments: argparse.Namespace) -> Iterator[None]:
     from plumbline.harness.session.lab import Lab
 
     places.load(places.FILE)
-    with closing(Lab(lambda text: print(text, file=sys.stderr, flush=True), getattr(arguments, "wait", 0.0))) as lab:
+    with closing(Lab(wait_s=getattr(arguments, "wait", 0.0))) as lab:
         found = iter(lab.hand_out([target for targets in asked.values() for target in targets]))
         for option, targets in asked.items():
             handed = [next(found) for _ in targets]

@@ -287,8 +287,7 @@ def how_far(found: Sequence[Member], width: int) -> str:
     """Say in one line how far boards are, those first that will take longest."""
     running = [board for board in found if not board.ended]
     running.sort(key=lambda board: -math.inf if board.left is None else -board.left.seconds)
-    ended = f"{len(found) - len(running)} of {number_of(len(found), 'board')} done"
-    text = ended
+    text = f"{len(found) - len(running)} of {number_of(len(found), 'board')} done"
     for number, board in enumerate(running):
         rest = f"; and {len(running) - number} more"
         if len(text) + 2 + len(board.says) + len(rest) > width:

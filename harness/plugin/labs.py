@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from plumbline.harness import journal
@@ -20,7 +18,7 @@ def with_boards(config: pytest.Config, targets: list[str]) -> list[str]:
     try:
         if not any(in_lab(Target.parse(target).place) for target in targets):
             return targets
-        lab = Lab(lambda text: print(text, file=sys.stderr, flush=True), config.getoption("wait"))
+        lab = Lab(wait_s=config.getoption("wait"))
         run = config.getoption("resume")
         earlier = {record.cell.place for folder in journal.runs_in(run) for record in journal.read(folder)} if run else set()
         if config.getoption("plan") or config.option.collectonly:

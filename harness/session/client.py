@@ -151,7 +151,8 @@ class Connection:
         self.machine = Machine()
         self.gone: str | None = None  # why it is asked no more
         self.patience_s = GREETING_S + (lock_s or 0.0)  # after which a place elsewhere that says nothing hangs
-        self._waits, self._hung, self._heard_at = False, False, 0.0
+        self._heard_at: float | None = None  # the last moment at which it said something; None while nobody waits for it
+        self._hung = False
         self.watch: Callable[[Progress], None] = lambda now: self.progress(now.text)
 
     def start(self) -> Machine:
@@ -238,9 +239,9 @@ class Connection:
     def _greeted(self) -> Hello:
         """Read the first line of a probe, whose protocol may be another."""
         assert self._process is not None and self._process.stdout is not None
-        self._waits, self._hung, self._heard_at = True, False, time.monotonic()
+        self._hung, self._heard_at = False, time.monotonic()
         line = self._process.stdout.readline()
-        self._waits = False
+        self._heard_at = None
         try:
             greeting = json.loads(line) if line else None
         except json.JSONDecodeError:
@@ -271,7 +272,7 @@ class Connection:
     def receive(self) -> Response | None:
         """Read the next message that is not progress; None when the server is gone."""
         assert self._process is not None and self._process.stdout is not None
-        self._waits, self._heard_at = True, time.monotonic()
+        self._heard_at = time.monotonic()
         for line in self._process.stdout:
             self._heard_at = time.monotonic()
             try:
@@ -279,10 +280,10 @@ class Connection:
             except messages.BadMessage:
                 continue  # a process was killed in the middle of its line; the server says next how it ended
             if not isinstance(message, Progress):
-                self._waits = False
+                self._heard_at = None
                 return message
             self.watch(message)
-        self._waits = False
+        self._heard_at = None
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.code = self._process.wait(timeout=1)
         self.kill()
@@ -319,7 +320,8 @@ class Connection:
         """Let a probe hear that its session is there, whatever goes on here; end one of which too long nothing was heard."""
         assert process.stdin is not None
         while not ended.wait(every_s):
-            if self._waits and time.monotonic() - self._heard_at > self.patience_s:
+            heard_at = self._heard_at
+            if heard_at is not None and time.monotonic() - heard_at > self.patience_s:
                 self._hung = True
                 process.kill()
             with contextlib.suppress(OSError, ValueError):  # it died; who waits for its answer says so

@@ -12,6 +12,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -40,6 +41,11 @@ SAID = {
 }  # fmt: skip
 
 
+def on_stderr(text: str) -> None:
+    """Say it where no output of a command is disturbed."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Listed(NamedTuple):
     """A place of the lab: its name, its tags as KEY=VALUE, and who has acquired it, HOST/USER."""
 
@@ -61,7 +67,7 @@ class Lab:
     `wait_s` is how long to wait for a board that others have.
     """
 
-    def __init__(self, say: Callable[[str], None], wait_s: float = 0.0) -> None:
+    def __init__(self, say: Callable[[str], None] = on_stderr, wait_s: float = 0.0) -> None:
         self._say, self._wait_s = say, wait_s
         self._held: list[str] = []
         self._before: dict[signal.Signals, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}

@@ -21,7 +21,6 @@ import os
 import random
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -45,7 +44,7 @@ from plumbline.harness.views import table
 from plumbline.harness.views.table import tabulated
 from plumbline.texts import number_of
 from tests import synthetic_runs
-from tests.harness.session.test_elsewhere import Server
+from tests.harness.session.test_elsewhere import Server, reached
 from tests.lab import Lab
 from tests.records import replace
 
@@ -68,18 +67,9 @@ def machines(folder: Path, number: int, replayed: Path | None = None) -> Iterato
             (at / "bin" / "plumbline-probe").write_text(f'#!/bin/sh\nexec {replay} "$@"\n')
             (at / "bin" / "plumbline-probe").chmod(0o755)
         servers[name] = Server(at, at / "home", name=name)
-    (folder / "ssh_config").write_text("".join(server.config.read_text() for server in servers.values()))
-    tools = folder / "tools"
-    tools.mkdir()
-    (tools / "ssh").write_text(f"#!/bin/sh\nexec '{shutil.which('ssh')}' -F '{folder / 'ssh_config'}' \"$@\"\n")
-    (tools / "ssh").chmod(0o755)
-    os.environ["PATH"] = f"{tools}:{os.environ['PATH']}"
-    try:
+    with reached(folder / "tools", servers) as path:
+        os.environ["PATH"] = path
         yield servers
-    finally:
-        for name, server in servers.items():
-            subprocess.run(["ssh", *elsewhere.ssh_options(), "-O", "exit", name], capture_output=True)
-            server.stop()
 
 
 class Found(NamedTuple):

@@ -126,6 +126,15 @@ def written(run: Path, at_least: int) -> None:
         time.sleep(0.05)
 
 
+def under_way(lab: Lab, started: Callable[..., subprocess.Popen[str]], run: Path) -> subprocess.Popen[str]:
+    """Start a session on two boards that has kept three records."""
+    lab.board("orin")
+    lab.board("nano")
+    session = started("--target", "orin,nano")
+    written(run, 3)
+    return session
+
+
 def workers_of(session: subprocess.Popen[str]) -> list[psutil.Process]:
     """The workers of pytest-xdist."""
     return [child for child in psutil.Process(session.pid).children() if "exec(eval(" in " ".join(child.cmdline())]
@@ -167,10 +176,7 @@ def test_a_board_that_does_not_answer_costs_its_own_cells(bench: Bench, lab: Lab
 def test_a_worker_that_is_killed_costs_one_cell_and_resuming_measures_it(
     bench: Bench, lab: Lab, started: Callable[..., Any], tmp_path: Path
 ) -> None:
-    lab.board("orin")
-    lab.board("nano")
-    session = started("--target", "orin,nano")
-    written(tmp_path / "run", 3)
+    session = under_way(lab, started, tmp_path / "run")
     workers_of(session)[0].kill()
     output = session.communicate()[0]
     assert session.returncode == 1, output
@@ -278,10 +284,7 @@ def test_one_failure_ends_all_boards_where_that_is_wished(bench: Bench, lab: Lab
 def test_ctrl_c_leaves_nothing_running_and_whole_records(
     bench: Bench, lab: Lab, started: Callable[..., Any], tmp_path: Path
 ) -> None:
-    lab.board("orin")
-    lab.board("nano")
-    session = started("--target", "orin,nano")
-    written(tmp_path / "run", 3)
+    session = under_way(lab, started, tmp_path / "run")
     os.killpg(session.pid, signal.SIGINT)  # as a terminal does
     output = session.communicate()[0]
     assert session.returncode == 2, output

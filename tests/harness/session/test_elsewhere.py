@@ -12,7 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -110,26 +111,43 @@ class Server:
         self._process = None
 
 
+@contextmanager
+def reached(folder: Path, servers: Mapping[str, Server]) -> Iterator[str]:
+    """Make an ssh that knows servers by their names; yields the path on which it is found, and stops them in the end."""
+    folder.mkdir()
+    (folder / "config").write_text("".join(f'Include "{server.config}"\n' for server in servers.values()))
+    (folder / "ssh").write_text(f"#!/bin/sh\nexec '{shutil.which('ssh')}' -F '{folder / 'config'}' \"$@\"\n")
+    (folder / "ssh").chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    try:
+        yield path
+    finally:
+        for name, server in servers.items():
+            close = ["ssh", *elsewhere.ssh_options(), "-O", "exit", name]
+            subprocess.run(close, capture_output=True, env={**os.environ, "PATH": path})
+            server.stop()
+
+
+def needed(expected: str) -> None:
+    """Skip without an sshd; fail where what takes one was expected."""
+    if SSHD is None:
+        reason = "expected sshd (Debian: openssh-server), found none"
+        pytest.fail(reason) if expected in os.environ.get("PLUMBLINE_EXPECTED", "") else pytest.skip(reason)
+
+
 @pytest.fixture
 def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str) -> Iterator[Server]:
     """The probe there starts at once."""
-    if SSHD is None:
-        reason = "expected sshd (Debian: openssh-server), found none"
-        pytest.fail(reason) if "sshd" in os.environ.get("PLUMBLINE_EXPECTED", "") else pytest.skip(reason)
+    needed("sshd")
     home = tmp_path / "home there"
     home.mkdir()
     folder = tmp_path / "sshd"
     folder.mkdir()
     server = Server(folder, home, python)
-    client = tmp_path / "client"
-    client.mkdir()
-    (client / "ssh").write_text(f"#!/bin/sh\nexec '{shutil.which('ssh')}' -F '{server.config}' \"$@\"\n")
-    (client / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{client}:{os.environ['PATH']}")
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    yield server
-    subprocess.run(["ssh", *elsewhere.ssh_options(), "-O", "exit", "board"], capture_output=True)
-    server.stop()
+    with reached(tmp_path / "client", {"board": server}) as path:
+        monkeypatch.setenv("PATH", path)
+        yield server
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import textwrap
@@ -16,11 +15,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from plumbline.harness.session import client, elsewhere, lab, places
+from plumbline.harness.session import client, lab, places
 from plumbline.harness.session.client import Connection
 from plumbline.harness.session.session import REPOSITORY
 from tests.conftest import Run, command, where
-from tests.harness.session.test_elsewhere import SMALLEST, SSHD, Server
+from tests.harness.session.test_elsewhere import SMALLEST, Server, needed, reached
 from tests.lab import Lab
 
 pytestmark = pytest.mark.slow
@@ -33,26 +32,16 @@ US = "desk/ann"
 @pytest.fixture
 def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str) -> Iterator[dict[str, Server]]:
     """Two machines, and an ssh that knows them."""
-    if SSHD is None:
-        reason = "expected sshd (Debian: openssh-server), found none"
-        pytest.fail(reason) if "labgrid" in os.environ.get("PLUMBLINE_EXPECTED", "") else pytest.skip(reason)
+    needed("labgrid")
     servers = {}
     for name in ORINS:
         folder = tmp_path / name
         (folder / "home").mkdir(parents=True)
         servers[name] = Server(folder, folder / "home", python, name)
-    config = tmp_path / "ssh_config"
-    config.write_text("".join(server.config.read_text() for server in servers.values()))
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "ssh").write_text(f"#!/bin/sh\nexec '{shutil.which('ssh')}' -F '{config}' \"$@\"\n")
-    (tools / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    yield servers
-    for name, server in servers.items():
-        subprocess.run(["ssh", *elsewhere.ssh_options(), "-O", "exit", name], capture_output=True)
-        server.stop()
+    with reached(tmp_path / "tools", servers) as path:
+        monkeypatch.setenv("PATH", path)
+        yield servers
 
 
 @pytest.fixture
