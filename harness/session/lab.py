@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple
 
@@ -153,18 +154,17 @@ class Lab:
         if all(place.holder for place in chosen) and not self._wait_s:
             raise BadPlace(self._taken(wanted, chosen))
         filters = wanted if chosen == fitting else (f"name={chosen[0].name}",)
-        told = _client("reserve", "--shell", *filters)
-        token = told.strip().rpartition("=")[2]
+        token = None
         try:
+            with _ended_later():
+                token = _client("reserve", "--shell", *filters).strip().rpartition("=")[2]
             name = self._allocated(token, wanted, filters)
-            self._held.append(name)
-            try:
+            with _ended_later():
                 _client("-p", name, "acquire")
-            except BadPlace:
-                self._held.remove(name)
-                raise
+                self._held.append(name)
         finally:
-            _client("cancel-reservation", token, check=False)
+            if token is not None:
+                _client("cancel-reservation", token, check=False)
         killed = shlex.join([CLIENT, "-p", name, "release-from", whoami()])
         self._say(f"the lab has handed out {name} for {_words(wanted)}; should this session be killed: {killed}")
         return name
@@ -198,6 +198,24 @@ class Lab:
         gone = f"; if {who} is gone for good: {CLIENT} -p {held.name} release-from {who}" if held and who else ""
         time_s = f" in {self._wait_s:g} s" if self._wait_s else ""
         return f"no board with {_words(wanted)} is free{time_s}: {_holders(others)}; wait for it: --wait SECONDS{gone}"
+
+
+@contextmanager
+def _ended_later() -> Iterator[None]:
+    """Let what would end the session end it afterwards: of a command that is cut short nobody knows what it has done."""
+    came: list[int] = []
+    before = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name) for name in ("SIGINT", *ENDINGS) if hasattr(signal, name)):
+                before[number] = signal.getsignal(number)
+                signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def place_of(name: str) -> str:
@@ -274,9 +292,6 @@ def _client(*arguments: str, check: bool = True) -> str:
         running.kill()
         told, _ = running.communicate()
         said = f"it has not answered in {ANSWERS_S:g} s"
-    except KeyboardInterrupt:  # what it has begun is known when it has ended
-        running.communicate()
-        raise
     if check and running.returncode != 0:
         raise BadPlace(f"{CLIENT} {shlex.join(arguments)}: {_meaning(said, running.returncode)}")
     return told

@@ -365,13 +365,24 @@ def test_what_cannot_be_given_back_is_said_with_the_command(fake: Fake, said: li
     assert said[-1].endswith("later: labgrid-client -p nano-1 release-from desk/ann")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("while_", ["it starts", "it runs"])
 def test_what_ends_the_session_while_it_acquires_gives_the_board_back(
-    fake: Fake, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake: Fake, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, while_: str, number: signal.Signals
 ) -> None:
     """The command is not interrupted: whether the board is acquired would not be known."""
     client = tmp_path / "tools" / "labgrid-client"
-    slow = f'case "$*" in *acquire*) kill -TERM {os.getpid()}; sleep 0.5;; esac'
-    client.write_text(client.read_text().replace("exec", f"{slow}\nexec"))
+    ends = f"kill -{number} {os.getpid()};" if while_ == "it runs" else ""
+    client.write_text(client.read_text().replace("exec", f'case "$*" in *acquire*) {ends} sleep 0.5;; esac\nexec'))
+    started = lab._started
+
+    def starts(*arguments: str) -> Any:
+        running = started(*arguments)
+        if "acquire" in arguments and while_ == "it starts":
+            signal.raise_signal(number)
+        return running
+
+    monkeypatch.setattr(lab, "_started", starts)
     taken = Lab(said.append)
     with pytest.raises(KeyboardInterrupt):
         taken.hand_out(["lab:orin-1"])
