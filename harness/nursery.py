@@ -17,10 +17,12 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -61,69 +63,76 @@ sys.exit(code)
 """
 
 
-class Nursery:
-    """The process and its executable, in a folder of their own; `close` ends it and all that it has started.
+def serving(modules: Sequence[str], real: str = sys.executable) -> list[str]:
+    """Return the command by which a Python becomes a nursery that imports these modules first."""
+    return [real, "-c", SCRIPT, __file__, *modules]
 
-    `real` is the Python that it is, `environment` its own and that of what it starts, `modules` are imported first; `log` gets
-    what that writes to stderr. `command` runs `serve` with the socket, the executable and the modules as arguments. Raises
-    RuntimeError where it does not start.
+
+class Nursery:
+    """The process and its executable; `close` ends it and all that it has started.
+
+    `command` runs `serve`, here or on another machine, where its executable is then. `environment` is its own and that of what it
+    starts; `log` gets what it writes to stderr. Raises RuntimeError where it does not start.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        modules: Sequence[str],
-        real: str = sys.executable,
-        environment: Mapping[str, str] = os.environ,
-        command: Sequence[str] = ("-c", SCRIPT, __file__),
-        log: IO[bytes] | None = None,
-    ) -> None:
-        address, self.python = folder / "nursery", folder / "python"
-        loaded = {key: value for key, value in environment.items() if key.startswith(READ_WHEN_LOADED) and key not in KEPT}
-        link = folder / "real"
-        if any(letter.isspace() for letter in str(link)):
-            raise RuntimeError(f"the nursery needs a folder without a space in its name, got {str(folder)!r}")
-        link.symlink_to(real)
-        filled = LAUNCHER.format(link=link, real=real, address=str(address), prefixes=READ_WHEN_LOADED, kept=KEPT, loaded=loaded)
-        self.python.write_text(filled)
-        self.python.chmod(0o700)
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] = os.environ, log: IO[bytes] | None = None) -> None:
         self._process = subprocess.Popen(
-            [real, *command, str(address), str(self.python), *modules],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             env={key: value for key, value in environment.items() if key not in KEPT},
         )
         assert self._process.stdout is not None
-        word, *imported = self._process.stdout.readline().decode().split() or [""]
+        word, *told = self._process.stdout.readline().decode().split() or [""]
         if word != "ready":
             raise RuntimeError(f"the nursery did not start: exit code {self._process.wait()}")
-        self.imported = frozenset(imported)  # the first parts of the names of its modules
+        self.python, self.imported = told[0], frozenset(told[1:])  # the first parts of the names of its modules
 
     def close(self) -> None:
-        """By a signal: its input has no end while a fork of this process, for which nobody has waited, holds the pipe."""
+        """By a signal, too: its input has no end while a fork of this process, for which nobody has waited, holds the pipe."""
         self._process.terminate()
         self._process.communicate()
 
 
-def serve(address: str, python: str, *modules: str) -> None:
+def serve(*modules: str) -> None:
     """Import the modules, then fork an attendant for each launcher that comes, until the pipe to who started this is closed."""
-    sys.executable = python  # what is started from here starts at once, too
+    usual = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="plumbline-", dir="/tmp" if any(map(str.isspace, usual)) else usual))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        _serve(folder, modules)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve(folder: Path, modules: Sequence[str]) -> None:
+    address, python, link = folder / "nursery", folder / "python", folder / "real"
+    real, prefixes = sys.executable, READ_WHEN_LOADED
+    loaded = {key: value for key, value in os.environ.items() if key.startswith(prefixes) and key not in KEPT}
+    link.symlink_to(real)
+    python.write_text(LAUNCHER.format(link=link, real=real, address=f"{address}", prefixes=prefixes, kept=KEPT, loaded=loaded))
+    python.chmod(0o700)
+    sys.executable = str(python)  # what is started from here starts at once, too
     for name in modules:
         import_module(name)
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
+    listener.bind(str(address))
     listener.listen(64)
-    print("ready", *{name.partition(".")[0] for name in sys.modules}, flush=True)
+    print("ready", python, *{name.partition(".")[0] for name in sys.modules}, flush=True)
     while 0 not in select.select([listener.fileno(), 0], [], [])[0]:
         connection, _ = listener.accept()
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:  # attendants that have ended
                 pass
         if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             listener.close()
-            attend(connection)
+            try:
+                attend(connection)
+            finally:
+                os._exit(1)
         connection.close()
 
 

@@ -69,7 +69,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     base = tmp_path_factory.getbasetemp()  # under `pytest -n` the parent is one for all workers
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     shared.mkdir(exist_ok=True)
-    started = nursery(tmp_path_factory.mktemp("nursery"), shared)
+    started = nursery(shared)
     yield str(started.python)
     started.close()
 

@@ -19,12 +19,12 @@ IMPORTED = ("pytest", "tabulate", "psutil", "filelock", f"{PROBE}.server", f"{PR
 INDUCTOR = ("torch._inductor.codecache", "torch._inductor.compile_fx")  # and what compiles imports it for three seconds
 
 
-def nursery(folder: Path, shared: Path) -> Nursery:
+def nursery(shared: Path) -> Nursery:
     """Start it; `shared` is the folder in which all nurseries of a run keep what inductor has made."""
-    return Nursery(folder, [str(shared), *IMPORTED], command=("-c", SCRIPT, __file__))
+    return Nursery([sys.executable, "-c", SCRIPT, __file__, str(shared), *IMPORTED])
 
 
-def main(address: str, python: str, shared: str, *modules: str) -> None:
+def main(shared: str, *modules: str) -> None:
     """Serve with a compiler that is ready.
 
     Torch's inductor translates its headers beforehand, 20 s of a processor for each kind of program, and keeps what comes of
@@ -38,7 +38,7 @@ def main(address: str, python: str, shared: str, *modules: str) -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent))  # for the package of these tests alone, which plugins of theirs import
     import_module("tests")
     del sys.path[0]
-    serve(address, python, *modules)
+    serve(*modules)
 
 
 def check_vectors_in(folder: str) -> None:

@@ -12,7 +12,8 @@ With `--agent COMMAND` the cells are executed by an agent that this command star
 (harness/runtimes/board.py); all else is done here.
 
 `plumbline-probe --describe REFERENCE ...` serves nobody: it says of each model from outside the registry what a session has to
-know, one JSON line each, and ends. So does `--capabilities`, of the machine.
+know, one JSON line each, and ends. So does `--capabilities`, of the machine. `--nursery MODULE ...` becomes a nursery of this
+Python (harness/nursery.py).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from plumbline import PlumblineError, UnknownName, entry_points, models
-from plumbline.harness import environment, faces, machine, messages, runtimes
+from plumbline.harness import environment, faces, machine, messages, nursery, runtimes
 from plumbline.harness.boot import BOOT, PRELOAD
 from plumbline.harness.cell import Cell
 from plumbline.harness.lock import Busy as Occupied
@@ -345,6 +346,8 @@ def _main(arguments: list[str]) -> int:
         return _describe(arguments[1:])
     if arguments[:1] == ["--capabilities"]:
         return _tell_capabilities()
+    if arguments[:1] == ["--nursery"]:
+        os.execv(sys.executable, nursery.serving(arguments[1:]))
     try:
         faces.check(models, runtimes)
     except PlumblineError as other:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from plumbline.harness.boot import BOOT
+from plumbline.harness.environment import TREE
 from plumbline.harness.session import shipping
 from plumbline.harness.session.places import IN_FOLDER, BadPlace, Board, Place
 from plumbline.harness.settings import UNKNOWN, Settings
@@ -23,8 +25,10 @@ from plumbline.harness.target import HERE, At
 SCRIPT = Path(__file__).with_name("docker-run.sh")
 AGENT = Path(__file__).resolve().parents[2] / "agent" / "plumbline_agent.py"
 PYTHON = "python3"  # of a board
-MODELS = "models of the current folder"
+MODELS, REVISION = "models of the current folder", "a revision"
 GIVEN = "/given"  # in a container: what the session has brought
+# sh -c OF_REVISION sh FOLDER PATH ROOT COMMAND ...
+OF_REVISION = f'cd "$1" && export PYTHONPATH="$2${{PYTHONPATH:+:$PYTHONPATH}}" {TREE}="$3" && shift 3 && exec "$@"'
 
 # What stderr says where nothing answers, and what that means; the first that fits. Of ssh itself, which ends with 255:
 SSH = {
@@ -106,13 +110,20 @@ class Elsewhere(Place):
         self._inside: dict[Path, str] = {}  # and in the container: a place that everybody may read, unlike a home
         self._root: Path | None = None  # the data root there
         self._folder: Path | None = None  # the current one here, in which models from outside are
+        self._revision: shipping.Revision | None = None
+        self.python: str | None = None  # of a nursery there, by which probes start at once
 
     @property
     def machine(self) -> str:
         return HERE if self._host is None else f"ssh:{self._host}"
 
     def starting(self, *arguments: str) -> list[str]:
-        command = ["plumbline-probe", *arguments]
+        command = ["plumbline-probe", *arguments] if self.python is None else [self.python, *BOOT[1:], *arguments]
+        if self._revision is not None:
+            given = self._inside if self._image is not None else self._there
+            root = Path(given[self._revision.root])
+            path = ":".join(f"{root / each}" for each in self._revision.path)
+            command = ["sh", "-c", OF_REVISION, "sh", f"{root / self._revision.folder}", path, f"{root}", *command]
         if self._image is not None:
             folder = [] if self._folder is None else ["--workdir", self._inside[self._folder]]
             mounts = [part for here, inside in self._inside.items() for part in ("--volume", f"{self._there[here]}:{inside}:ro")]
@@ -126,6 +137,12 @@ class Elsewhere(Place):
         assert self._host is not None
         return ["ssh", *ssh_options(), self._host, command]
 
+    def nursery(self, modules: Sequence[str]) -> list[str] | None:
+        """Return the command that makes a nursery of its Python; None for a container: each probe has its own."""
+        if self._host is None or self._image is not None:
+            return None
+        return self._ssh(f"exec {shlex.join(['plumbline-probe', '--nursery', *modules])}")
+
     def uses(self, device: str) -> None:
         """Give a container the GPUs: one that it was not given it does not see, and says that there is none."""
         if device != "cpu" and not self._cuda:
@@ -133,7 +150,7 @@ class Elsewhere(Place):
             self.__dict__.pop("capabilities", None)
 
     def prepare(self, needed: shipping.Needed, say: Callable[[str], None], hold: shipping.Hold = nullcontext) -> None:
-        self._root = self._folder = None
+        self._root = self._folder = self._revision = self.root = None
         self._inside, self._there = {}, {}
         try:
             self._prepare(needed, say, hold)
@@ -155,6 +172,23 @@ class Elsewhere(Place):
             folder = Path.cwd()
             copied = folder if self._host is None else shipping.copy_files(folder, files, self._ssh, say, MODELS, hold)
             self._folder, self._inside[folder], self._there[folder] = folder, f"{GIVEN}/models", str(copied)
+
+        if (revision := needed.revision) is not None:
+            root = revision.root
+            copied = root if self._host is None else shipping.copy([root], self._ssh, say, REVISION, hold)[root]
+            self._inside[root], self._there[root] = f"{GIVEN}/revision", str(copied)
+            self._revision, self.root = revision, root
+
+    def tidy(self) -> None:
+        """Remove the files of a revision: every gate has others."""
+        if self._revision is None:
+            return
+        there, self._revision = self._there[self._revision.root], None
+        try:
+            if self._host is not None:
+                shipping.remove(there, self._ssh)
+        except shipping.NotShipped as error:
+            raise BadPlace(f"target {self.name!r}: {there} is not removed: {self.explain(str(error), None)}") from error
 
     def data(self, needed: shipping.Needed) -> list[str] | None:
         return [folder.name for folder in needed.data] or super().data(needed)

@@ -69,6 +69,9 @@ class Place:
     def prepare(self, needed: Needed, say: Callable[[str], None], hold: Hold = nullcontext) -> None:
         """Make ready what the cells of a session need there. Whatever takes time there is done under `hold`. Raises BadPlace."""
 
+    def tidy(self) -> None:
+        """Remove there what nobody will need again. Raises BadPlace."""
+
     def explain(self, said: str, code: int | None) -> str:
         """Say in a sentence why nothing answered: of what was written to stderr, and the exit code."""
         lines = said.strip().splitlines()

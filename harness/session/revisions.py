@@ -24,7 +24,7 @@ from plumbline.harness import messages
 from plumbline.harness.boot import BOOT
 from plumbline.harness.environment import IMPORT, TREE
 from plumbline.harness.nursery import PACKAGES
-from plumbline.harness.session import environments
+from plumbline.harness.session import environments, shipping
 from plumbline.harness.session.places import IN_FOLDER, Here
 from plumbline.harness.session.selection import Selected, Selection
 
@@ -65,6 +65,7 @@ class Tree(Here):
     ) -> None:
         super().__init__()
         self.matrix, self.root, self.python = matrix, root, python
+        self._folder, self._path = folder, path
         search = os.pathsep.join([*map(str, path), *filter(None, [os.environ.get("PYTHONPATH", "")])])
         told = [] if root is None else [f"{TREE}={root}"]
         self._before = ("sh", "-c", IN_FOLDER, "sh", str(folder), "env", f"PYTHONPATH={search}", *told)
@@ -76,6 +77,12 @@ class Tree(Here):
         elsewhere = [] if packages is None else [f"{PACKAGES}={os.pathsep.join(packages)}"]
         found.command = (*self._before, *elsewhere, python, *BOOT[1:])
         return found
+
+    def files(self) -> shipping.Revision:
+        """Return what another machine needs for the same side, where plumbline itself is installed."""
+        assert self.root is not None
+        path = tuple(each.relative_to(self.root) for each in self._path if each.is_relative_to(self.root))
+        return shipping.Revision(self.root, self._folder.relative_to(self.root), path)
 
     def select(self, asked: Selection) -> Selected:
         """Ask which cells this side has. Raises BadRevision where it cannot say."""

@@ -26,11 +26,15 @@ class Selection(Struct, frozen=True):
 
 
 class Selected(Struct, frozen=True):
-    """The cells of a side, and why those that are impossible there are; `wrong` is why there are none."""
+    """The cells of a side, and why those that are impossible there are; `wrong` is why there are none.
+
+    `folders` are those of their data sets, by name.
+    """
 
     cells: list[Cell] = []
     impossible: dict[str, str] = {}
     wrong: str = ""
+    folders: list[str] = []
 
 
 def select(asked: Selection) -> Selected:
@@ -46,7 +50,8 @@ def select(asked: Selection) -> Selected:
     learn(matrix.outside(tier, asked.axes))
     cells = matrix.expand(tier, matrix.canonical(asked.axes))
     impossible = {cell.id: reason.reason for cell in cells if (reason := matrix.impossible(cell)) is not None}
-    return Selected(cells, impossible)
+    folders = (name for cell in cells for name in matrix.find(cell.model).dataset(cell.image_size).folders)
+    return Selected(cells, impossible, folders=list(dict.fromkeys(folders)))
 
 
 def main() -> int:

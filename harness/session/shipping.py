@@ -39,12 +39,25 @@ class NotShipped(PlumblineError, OSError):
 
 
 @dataclass(frozen=True)
+class Revision:
+    """The files of a side of a gate. From `root`, a probe starts in `folder`, and finds modules in those of `path` first."""
+
+    root: Path
+    folder: Path
+    path: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Needed:
-    """What the cells of a session need at a place: folders of data sets and of weights, models from outside."""
+    """What the cells of a session need at a place: folders of data sets and of weights, models from outside.
+
+    `revision` has all that probes there run, models from outside, too.
+    """
 
     data: tuple[Path, ...] = ()
     weights: Path | None = None
     outside: tuple[str, ...] = ()
+    revision: Revision | None = None
 
 
 def copy(folders: Iterable[Path], ssh: Ssh, say: Say, name: str = "", hold: Hold = nullcontext) -> dict[Path, str]:
@@ -78,6 +91,11 @@ def copy(folders: Iterable[Path], ssh: Ssh, say: Say, name: str = "", hold: Hold
                 raise (NotShipped(full) if NO_SPACE in str(error) else error) from None
             free -= total
     return {folder: f"{base}/{digest}" for folder, (digest, _, _) in found.items()}
+
+
+def remove(folder: str, ssh: Ssh) -> None:
+    """Remove a folder there that `copy` has returned. Raises NotShipped."""
+    _asked(ssh, f"{SHIPPED} && rm -rf {shlex.quote(folder)}")
 
 
 def link(folders: Mapping[str, str], ssh: Ssh) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from plumbline.harness.nursery import Nursery
+from plumbline.harness.nursery import Nursery, serving
 
 
 def test_no_example_has_a_deadline() -> None:
@@ -77,7 +77,7 @@ def test_its_python_may_lie_in_a_folder_with_a_space(tmp_path: Path) -> None:
     real = tmp_path / "my project" / "python"
     real.parent.mkdir()
     real.symlink_to(Path(sys.executable).resolve())
-    nursery = Nursery(tmp_path, ["json"], str(real))
+    nursery = Nursery(serving(["json"], str(real)))
     code = "import os, sys; print(os.getppid(), 'plumbline' in sys.modules, sys.argv[1])"
     try:
         found = [subprocess.run([nursery.python, "-c", code, "a b"], capture_output=True, text=True).stdout for _ in range(2)]
@@ -88,11 +88,17 @@ def test_its_python_may_lie_in_a_folder_with_a_space(tmp_path: Path) -> None:
 
 def test_one_that_cannot_import_what_was_asked_for_says_so(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log, pytest.raises(RuntimeError, match="did not start"):
-        Nursery(tmp_path, ["no_such_module"], log=log)
+        Nursery(serving(["no_such_module"]), log=log)
     assert "no_such_module" in (tmp_path / "log").read_text()
 
 
-def test_a_folder_with_a_space_is_refused(tmp_path: Path) -> None:
-    """Its executable could not be started, and nobody would know why."""
-    with pytest.raises(RuntimeError, match="without a space"):
-        Nursery(tmp_path / "a b", [])
+@pytest.mark.parametrize("temporary", ["plain", "with a space"])
+def test_it_leaves_nothing(tmp_path: Path, temporary: str) -> None:
+    """Nor where its executable could not be started in the folder of temporary files."""
+    (tmp_path / temporary).mkdir()
+    nursery = Nursery(serving([]), {**os.environ, "TMPDIR": str(tmp_path / temporary)})
+    folder = Path(nursery.python).parent
+    assert folder.is_dir() and folder.is_relative_to(tmp_path / temporary) == (temporary == "plain")
+    assert subprocess.run([nursery.python, "-c", "print(4)"], capture_output=True, text=True).stdout == "4\n"
+    nursery.close()
+    assert not folder.exists()

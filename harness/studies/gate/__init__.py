@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,21 +26,22 @@ from plumbline import PlumblineError
 from plumbline.harness import environment, messages
 from plumbline.harness.boot import PRELOAD
 from plumbline.harness.environment import IMPORT
-from plumbline.harness.lock import holder, lock_machine
+from plumbline.harness.lock import lock_machine
 from plumbline.harness.machine import here
-from plumbline.harness.nursery import Nursery
-from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED
+from plumbline.harness.nursery import Nursery, serving
+from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
 from plumbline.harness.session import environments
-from plumbline.harness.session.client import Connection
-from plumbline.harness.session.places import Place
+from plumbline.harness.session.client import WHO, Connection
+from plumbline.harness.session.elsewhere import Elsewhere
+from plumbline.harness.session.places import BadPlace, Place
 from plumbline.harness.session.revisions import Difference, Tree
-from plumbline.harness.session.session import needed
 from plumbline.harness.settings import Settings
 from plumbline.harness.studies.gate import exact, schedule
 from plumbline.harness.studies.gate.exact import Facts
 from plumbline.harness.studies.gate.processes import BrokenSide, Contestant, Entry, Processes, Sides
 from plumbline.harness.studies.gate.schedule import CONTROLS, SAME, SLOWER, Outcome
 from plumbline.harness.studies.gate.sides import BASE, HEAD, TWIN, Side
+from plumbline.harness.target import HERE
 from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.regression import (
     IMPROVED,
@@ -135,7 +136,7 @@ def gate(
         say(f"{number_of(len(able), 'cell')} on both sides; each is built and checked first")
         for side in (base, head):
             if side.place.name:
-                side.place.prepare(needed(list(side.cells.values()), settings), progress)
+                side.place.prepare(side.needs(settings), progress)
         broken = base.broken or _started(sides)
         if broken is not None:
             able = {}
@@ -199,27 +200,45 @@ def ready(
     wait_s: float,
     progress: Callable[[str], None],
 ) -> Iterator[tuple[Sides, Processes]]:
-    """Lock the machine, open the journal, and make what starts the probes and what takes pairs of them. Raises Busy."""
+    """Lock the machines, open the journal, and make what starts the probes and what takes pairs of them.
+
+    Raises Busy and BadPlace.
+    """
     base, head, twin = sides
     with ExitStack() as stack:
-        stack.callback(lock_machine(wait_s, holder()).release)
+        stack.callback(lock_machine(wait_s, WHO).release)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-gate-")))
         log = stack.enter_context((journal.parent / "probe.log").open("ab"))
-        places = started_at_once({BASE: base.place, HEAD: head.place, TWIN: twin}, head.differs, scratch, log, stack)
+        for place in {side.place.machine: side.place for side in (base, head) if side.place.machine != HERE}.values():
+            try:
+                stack.enter_context(Connection(log, progress=progress, place=place, lock_s=wait_s).holding())
+            except CellEnded as end:
+                raise BadPlace(f"target {place.name!r}: {end.reason}") from end
+        for side in (base, head):
+            stack.callback(side.place.tidy)
+        places = started_at_once({BASE: base.place, HEAD: head.place, TWIN: twin}, head.differs, log, stack)
         probes = Sides(places, partial(Connection, log), scratch, progress)
         stack.callback(probes.close)
         yield probes, Processes(probes, settings, cells, stack.enter_context(journal.open("ab")))
 
 
 def started_at_once(
-    places: Mapping[str, Place], differs: Difference | None, folder: Path, log: IO[bytes], stack: ExitStack
+    places: Mapping[str, Place], differs: Difference | None, log: IO[bytes], stack: ExitStack
 ) -> Mapping[str, Place]:
-    """Return the places with one nursery for all of their probes, where these are here and it can be; else as they are.
+    """Return the places with one nursery for all of their probes, where these are on one machine and it can be; else as they are.
 
     So the memory of the libraries is, page by page, the same on both sides: pairs of the same code differ by half
     (docs/results/gate.md), and a probe takes less than a second to start. Of two Pythons it is the head's, if what their packages
     differ by is imported by the probes themselves.
     """
+    there = [place for place in places.values() if isinstance(place, Elsewhere)]
+    if there and len({place.name for place in places.values()}) == 1 and (command := there[0].nursery(PRELOAD)) is not None:
+        with suppress(RuntimeError):  # it does not start: nor does a probe, which says why
+            nursery = Nursery(command, log=log)
+            stack.callback(nursery.close)
+            for place in there:
+                place.python = nursery.python
+        return places
     trees = {name: place for name, place in places.items() if isinstance(place, Tree)}
     pythons = {tree.python for tree in trees.values()}
     unlike = Difference(frozenset(), frozenset()) if len(pythons) == 1 else differs
@@ -227,7 +246,7 @@ def started_at_once(
         return places
     python = trees[HEAD].python
     try:
-        nursery = Nursery(folder, PRELOAD, python, environment.passed_on(os.environ), log=log)
+        nursery = Nursery(serving(PRELOAD, python), environment.passed_on(os.environ), log)
     except RuntimeError:
         return places  # which do not start either, and say why
     if unlike.concerns({f"{IMPORT}{name}" for name in nursery.imported}):
@@ -235,7 +254,7 @@ def started_at_once(
         return places
     stack.callback(nursery.close)
     paths = {other: None if other == python else environments.path_of(other) for other in pythons}
-    return {name: tree.started_by(str(nursery.python), paths[tree.python]) for name, tree in trees.items()}
+    return {name: tree.started_by(nursery.python, paths[tree.python]) for name, tree in trees.items()}
 
 
 def _earlier_spread(cache: Path) -> regression.Spread:

@@ -28,7 +28,6 @@ from plumbline.harness.settings import Settings
 from plumbline.harness.studies.gate.exact import Facts
 from plumbline.harness.studies.gate.schedule import CONTROLS, SCREEN, SLOWER
 from plumbline.harness.studies.gate.sides import BASE, HEAD, TWIN
-from plumbline.harness.target import HERE
 from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.qualification import qualify
 from plumbline.harness.verdicts.regression import Evidence
@@ -78,14 +77,11 @@ class Sides:
     ) -> None:
         self._progress, self.said = progress, ""
         self._connections: dict[str, Connection] = {}
-        locked = {HERE}  # by the gate itself; another place by the first of its probes
         for name, place in places.items():
-            lock_s = None if place.name in locked else 0.0
             keep = None if place.name else folder / (HEAD if name == TWIN else name)  # what one head has made the other one takes
             if keep is not None:
                 keep.mkdir(parents=True, exist_ok=True)
-            self._connections[name] = connect(progress=self._forward, place=place, lock_s=lock_s, keep=keep)
-            locked.add(place.name)
+            self._connections[name] = connect(progress=self._forward, place=place, keep=keep)
 
     def start(self, sides: Sequence[str] = (BASE, HEAD)) -> None:
         """Start the probes of these sides, all at once. Raises BrokenSide."""
@@ -98,15 +94,14 @@ class Sides:
                 raise BrokenSide(side, end.reason) from end
 
     def renew(self, sides: Sequence[str]) -> None:
-        """Start the probes of these sides anew; those of another machine go on. Raises BrokenSide.
+        """Start the probes of these sides anew. Raises BrokenSide.
 
         A cell's process is a fork of its probe, and has its memory where that has it, which makes all its pairs a little faster
         or slower.
         """
-        here = [side for side in sides if not self._connections[side].place.name]
-        for side in here:
+        for side in sides:
             self._connections[side].close()
-        self.start(here)
+        self.start(sides)
 
     def probe(self, side: str, cell: Cell, settings: Settings) -> CellProbe:
         return CellProbe(self._connections[side], cell, settings)

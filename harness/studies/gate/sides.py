@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 
 from msgspec import Struct
@@ -11,9 +12,13 @@ from msgspec.structs import replace
 from plumbline import PlumblineError
 from plumbline.harness.cell import Cell, shown_model
 from plumbline.harness.session import environments, places
+from plumbline.harness.session.elsewhere import Elsewhere
 from plumbline.harness.session.places import Place
 from plumbline.harness.session.revisions import BadRevision, Difference, Repository, Tree, as_it_is, written
 from plumbline.harness.session.selection import Selected, Selection, select
+from plumbline.harness.session.session import needed
+from plumbline.harness.session.shipping import Needed, Revision
+from plumbline.harness.settings import Settings
 
 BASE, HEAD, TWIN = "base", "head", "twin"
 
@@ -32,7 +37,8 @@ class Side(Struct, frozen=True):
     """One of the two: its name for people, the place that starts its probe, and its cells.
 
     `cells` are by a name that both sides share; `impossible` says of some why they cannot run there, `broken` why none can.
-    `differs`: how a head does from its base, where only files and packages make the difference.
+    `differs`: how a head does from its base, where only files and packages make the difference. A place elsewhere is brought
+    `revision`, and of its data sets those `folders` that are here.
     """
 
     shown: str
@@ -41,6 +47,16 @@ class Side(Struct, frozen=True):
     impossible: dict[str, str]
     broken: str | None = None
     differs: Difference | None = None
+    revision: Revision | None = None
+    folders: Sequence[str] = ()
+
+    def needs(self, settings: Settings) -> Needed:
+        """Return what its cells need at their place, of what is here."""
+        if self.revision is None:
+            return needed(list(self.cells.values()), settings)
+        root = settings.data
+        data = () if root is None else tuple(root / name for name in self.folders if (root / name).is_dir())
+        return Needed(data, settings.weights, revision=self.revision)
 
 
 class Impossible(PlumblineError, ValueError):
@@ -68,24 +84,48 @@ def make(asked: Asked, scratch: Path, cache: Path, say: Callable[[str], None]) -
         selection = selection if selection.matrices else replace(selection, matrices=matrices)
         selected, broken = Selected(), wrong if side == BASE else None
         try:
-            # of a place elsewhere it is asked here, as that place is asked what it can run
-            selected = place.select(selection) if asked.targets is None else select(selection)
+            # what is no revision is asked here, as two places are asked what they can run
+            selected = place.select(selection) if asked.targets is None or asked.revisions is not None else select(selection)
         except BadRevision as error:
             if side == HEAD:
                 raise
             broken = broken or f"{words[BASE]}: {error}"
-        far = [cell.target for cell in selected.cells if cell.place]
-        if far and asked.targets is None:
-            raise Impossible(f"two sides at one place elsewhere, {far[0]}, cannot be compared yet; run the gate there")
         names = {cell.id: _name(cell, asked) for cell in selected.cells}
         cells = {names[cell.id]: cell for cell in selected.cells}
         impossible = {names[name]: reason for name, reason in selected.impossible.items()}
-        at = place if asked.targets is None else places.of(asked.targets[number])
+        at = copy(places.of(asked.targets[number])) if asked.targets is not None else _place(selected.cells, place, trees[BASE])
         found.append(
-            Side(", ".join(filter(None, shown)) or side, at, cells, impossible, broken, differs if side == HEAD else None)
+            Side(
+                shown=", ".join(filter(None, shown)) or side,
+                place=at,
+                cells=cells,
+                impossible=impossible,
+                broken=broken,
+                differs=differs if side == HEAD else None,
+                revision=None if at is place or asked.revisions is None else place.files(),
+                folders=selected.folders,
+            )
         )
-    twin = trees[TWIN] if asked.targets is None else found[1].place
+    twin = trees[TWIN] if found[1].place is trees[HEAD] else found[1].place
     return found[0], found[1], twin
+
+
+def _place(cells: Sequence[Cell], tree: Tree, base: Tree) -> Place:
+    """Return the place of these cells: a tree itself, or one of their side alone elsewhere. Raises Impossible and BadPlace."""
+    targets = {cell.place: cell.target for cell in cells}
+    if len(targets) > 1:
+        raise Impossible(f"expected the cells of a gate at one place, got {' and '.join(targets.values())}; name one by --target")
+    if not any(targets):
+        return tree
+    place = [copy(places.of(cell.target)) for cell in cells][-1]
+    if not isinstance(place, Elsewhere):
+        raise Impossible(f"expected a gate at ssh:HOST, docker:IMAGE or ssh:HOST/docker:IMAGE, got {place.name}; run it there")
+    if tree.python != base.python:
+        raise Impossible(
+            f"the sides need other packages, and {place.name} has one environment; make an image of each, and compare these: "
+            "--base-target docker:A --target docker:B"
+        )
+    return place
 
 
 def _trees(

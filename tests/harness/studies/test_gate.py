@@ -6,13 +6,14 @@ import random
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from filelock import FileLock, Timeout
 
 from plumbline.harness import timing
 from plumbline.harness.boot import BOOT
@@ -20,6 +21,7 @@ from plumbline.harness.facts import Energy, Outputs
 from plumbline.harness.messages import Ended, Exited
 from plumbline.harness.readings import read
 from plumbline.harness.session import environments
+from plumbline.harness.session.elsewhere import Elsewhere
 from plumbline.harness.session.places import Here, Place
 from plumbline.harness.session.revisions import Difference, Tree
 from plumbline.harness.session.selection import Selection
@@ -38,11 +40,12 @@ from plumbline.harness.studies.gate import (
     sides,
 )
 from plumbline.harness.studies.gate.exact import Facts
-from plumbline.harness.studies.gate.sides import Side
+from plumbline.harness.studies.gate.sides import Impossible, Side
 from plumbline.harness.verdicts import regression
 from plumbline.harness.verdicts.regression import INCOMPARABLE, MISSING, NEW, REGRESSED, UNCHANGED, WITHIN_NOISE
 from plumbline.harness.views import gate as view
 from tests.fake import FakeConnection
+from tests.harness.session.test_elsewhere import Server, sshd  # noqa: F401
 from tests.records import cell_of, counts_of, prepared_of, replace
 
 SAME = Outputs([1.0, 2.0], [1.0, 2.0], 0.5)
@@ -55,7 +58,7 @@ class Simulated:
         self._chance, self._head_s, self._noise, self._head = random.Random(0), head_s, noise, head
         self.made: list[FakeConnection] = []
 
-    def __call__(self, log: object, *, progress: object, place: Here, lock_s: object, keep: object) -> FakeConnection:
+    def __call__(self, log: object, *, progress: object, place: Here, keep: object) -> FakeConnection:
         side = ("base", "head", "twin")[len(self.made)]
         new = side != "base"
         connection = FakeConnection(
@@ -332,7 +335,7 @@ def test_probes_of_one_python_are_forks_of_one_process(tmp_path: Path) -> None:
     trees = {name: Tree(tmp_path, [tmp_path / name], sys.executable) for name in ("base", "head")}
     code = WHO + "import sys; print(at, 'torch' in sys.modules, any(name.startswith('plumbline') for name in sys.modules))"
     with ExitStack() as stack, (tmp_path / "log").open("wb") as log:
-        base, head = (said(place, code) for place in gates.started_at_once(trees, None, tmp_path, log, stack).values())
+        base, head = (said(place, code) for place in gates.started_at_once(trees, None, log, stack).values())
     assert base == head
     assert base[1:] == ["True", "False"]
 
@@ -349,12 +352,11 @@ def test_sides_with_other_packages_are_forks_of_one_process_too(tmp_path: Path) 
     code = WHO + "import trial_of_gate; print(at, trial_of_gate.SIDE)"
     differs = Difference(frozenset({"import trial_of_gate"}), frozenset())
     with ExitStack() as stack, (tmp_path / "log").open("wb") as log:
-        places = gates.started_at_once(trees, differs, tmp_path, log, stack)
+        places = gates.started_at_once(trees, differs, log, stack)
         (one, base), (other, head) = (said(place, code) for place in places.values())
         assert (base, head) == ("base", "head") and one == other
         for unlike in (Difference(frozenset({"import torch"}), frozenset()), Difference(frozenset(), frozenset({"bare"})), None):
-            (folder := tmp_path / str(unlike)[:30].replace("/", "")).mkdir()
-            assert gates.started_at_once(trees, unlike, folder, log, stack) is trees
+            assert gates.started_at_once(trees, unlike, log, stack) is trees
 
 
 def test_other_places_start_as_they_do(tmp_path: Path) -> None:
@@ -362,12 +364,12 @@ def test_other_places_start_as_they_do(tmp_path: Path) -> None:
     one, broken = (Tree(tmp_path, [], python) for python in (sys.executable, "/bin/false"))
     with (tmp_path / "log").open("wb") as log:
         for places in ({"base": one, "head": Here()}, {"base": broken, "head": broken}):
-            assert gates.started_at_once(places, None, tmp_path, log, ExitStack()) is places
+            assert gates.started_at_once(places, None, log, ExitStack()) is places
 
 
-@pytest.mark.slow
-def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, python: str) -> None:
-    """Real processes, with few rounds: the head does its first layer five times, and computes the same."""
+@pytest.fixture
+def repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, python: str) -> Path:
+    """A repository with two modules of nets, committed and the current folder; a gate that takes few rounds of real processes."""
     repository = tmp_path / "mine"
     repository.mkdir()
     (repository / "mynets.py").write_text(NETS)
@@ -375,16 +377,22 @@ def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatc
     (repository / "src" / "others.py").write_text(NETS)
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one"]):
         subprocess.run(["git", "-C", str(repository), *command], check=True)
-    again = "        for _ in range(4):\n            torch.relu(self.one(x.flatten(1)))\n        hidden ="
-    (repository / "mynets.py").write_text(NETS.replace("        hidden =", again))
     monkeypatch.chdir(repository)
     monkeypatch.setenv("PLUMBLINE_LOCK", str(tmp_path / "lock"))
     monkeypatch.setattr(environments, "running", lambda *_: python)  # one that starts at once
     monkeypatch.setattr(processes, "ROUNDS", 4)
     monkeypatch.setattr(processes, "MOST_ROUNDS", 4)
     monkeypatch.setattr(processes, "BLOCK_S", 0.004)
-    for module in (schedule, regression):  # with so few the controls tell nothing; the net itself is four times as slow
+    for module in (schedule, regression):  # with so few the controls tell nothing
         monkeypatch.setattr(module, "CONFIRMING", (3, 4))
+    return repository
+
+
+@pytest.mark.slow
+def test_a_slower_net_in_a_repository_of_ones_own(repository: Path, tmp_path: Path) -> None:
+    """The head does its first layer five times, is four times as slow, and computes the same."""
+    again = "        for _ in range(4):\n            torch.relu(self.one(x.flatten(1)))\n        hidden ="
+    (repository / "mynets.py").write_text(NETS.replace("        hidden =", again))
     selection = Selection("gate", {"model": ["mynets:make"], "image_size": [8], "runtime": ["eager"]})
     made = sides.make(sides.Asked(selection, ("HEAD", ".")), tmp_path / "sides", tmp_path / "cache", lambda text: None)
     assert made[1].differs is not None and made[1].differs.parts == {"files/mynets.py"}
@@ -399,3 +407,51 @@ def test_a_slower_net_in_a_repository_of_ones_own(monkeypatch: pytest.MonkeyPatc
     made = sides.make(sides.Asked(another, ("HEAD", ".")), tmp_path / "others", tmp_path / "cache", lambda text: None)
     report = gate(*made, settings, tmp_path / "others-run", say=lambda text: None)
     assert [row.judgement.verdict for row in report.rows] == [UNCHANGED], report
+
+
+def at(*targets: str | int, models: Sequence[str | int] = ("mynets:make",)) -> Selection:
+    return Selection("gate", {"model": [*models], "image_size": [8], "runtime": ["eager"], "target": [*targets]})
+
+
+def test_two_revisions_at_another_machine(repository: Path, tmp_path: Path, sshd: Server) -> None:  # noqa: F811
+    """They are copied there, measured under its lock by forks of one process, and removed."""
+    (repository / "mynets.py").write_text(NETS.replace("torch.relu", "torch.tanh"))
+    asked = sides.Asked(at("ssh:board", models=["mynets:make", "others:make"]), ("HEAD", "."))
+    made = sides.make(asked, tmp_path / "sides", tmp_path / "cache", lambda text: None)
+    held = []
+
+    def say(text: str) -> None:
+        with pytest.raises(Timeout):
+            FileLock(sshd.home / "lock", timeout=0).acquire()
+        held.append(text)
+
+    report = gate(*made, Settings(cache=tmp_path / "cache"), tmp_path / "run", budget_s=1.0, say=say)  # no time for the clock
+    (red, same) = report.rows
+    assert (red.judgement.verdict, same.judgement.verdict) == (REGRESSED, UNCHANGED), report
+    assert "another function" in red.judgement.reason
+    assert "mynets:make" in red.name and "others:make" in same.name
+    assert isinstance(made[1].place, Elsewhere) and made[1].place.python is not None
+    assert not Path(made[1].place.python).exists()
+    assert held and FileLock(sshd.home / "lock", timeout=0).acquire().lock.is_locked
+    assert {path.name for path in (sshd.home / "plumbline" / "shipped").iterdir()} <= {"roots"}
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (["cpu", "ssh:board"], "expected the cells of a gate at one place, got cpu and ssh:board"),
+        (["like:jetson-nano"], "expected a gate at ssh:HOST, docker:IMAGE or ssh:HOST/docker:IMAGE, got like:jetson-nano"),
+    ],
+)
+@pytest.mark.usefixtures("repository", "sshd")
+def test_other_places_are_refused(tmp_path: Path, targets: list[str], said: str) -> None:
+    with pytest.raises(Impossible, match=said):
+        sides.make(sides.Asked(at(*targets), ("HEAD", ".")), tmp_path / "sides", tmp_path, lambda text: None)
+
+
+@pytest.mark.usefixtures("repository", "sshd")
+def test_other_packages_take_images_elsewhere(tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "running", lambda more, *_: python if more else sys.executable)
+    asked = sides.Asked(at("ssh:board"), packages=([], ["onnxruntime==1.26"]))
+    with pytest.raises(Impossible, match="make an image of each, and compare these: --base-target docker:A --target docker:B"):
+        sides.make(asked, tmp_path / "sides", tmp_path, lambda text: None)
