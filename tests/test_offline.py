@@ -113,6 +113,7 @@ if "onnx" not in sys.argv:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [[], ["onnx"]])
 def test_the_suite_starts_without_what_is_left_out(packer: ModuleType, left: list[str]) -> None:
     """Every module is imported where none of those can be; with onnx, a net is exported without ONNX Runtime."""

@@ -56,6 +56,7 @@ def probe_at(
             connection.close()
 
 
+@pytest.mark.slow
 def test_a_cell_by_trtexec_is_proved_here_and_timed_there(
     tmp_path: Path, python: str, quick: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

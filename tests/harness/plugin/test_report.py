@@ -110,6 +110,7 @@ def test_a_missing_extra_is_refused_before_the_first_cell(tmp_path: Path, monkey
         Report(tmp_path / "out.csv", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_session_writes_its_report_also_where_a_cell_failed(bench: Callable[..., Run], tmp_path: Path) -> None:
     run = bench("--tier", "smoke", "--model", "tests.faulty:GOOD,tests.faulty:RAISING", "--precision", "fp32", "--batch", "1",
                 "--target", "cpu", "--report", str(tmp_path / "out.md"))  # fmt: skip

@@ -65,6 +65,7 @@ def test_a_session_measures_records_and_shows(bench: Bench, tmp_path: Path) -> N
         assert secret not in kept_as, "a record tells nothing about the person"
 
 
+@pytest.mark.slow
 def test_a_budget_is_red_where_it_is_missed_or_undecided(bench: Bench, tmp_path: Path) -> None:
     """The cell is right and was timed all the same, and so its record says."""
     budgets, junit = tmp_path / "budgets.toml", tmp_path / "junit.xml"

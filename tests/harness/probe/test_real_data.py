@@ -39,6 +39,7 @@ def test_published_weights_score_as_published(
     assert probe.prepared().weights.kind == "file"
 
 
+@pytest.mark.slow
 def test_the_mnist_net_trains_on_demand(server: Connection, cache: Path) -> None:
     """And reaches what the study reported: 97 % (aim: 98)."""
     from plumbline.models.data.datasets import DATASETS

@@ -82,6 +82,7 @@ def test_a_device_that_nobody_has_described_has_no_stand_in(device: str, says: s
         places.find(f"like:{device}")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_what_does_not_fit_there_does_not_fit_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
     """In one session with this machine itself, which has the memory, and whose lock both share."""

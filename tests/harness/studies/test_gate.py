@@ -340,6 +340,7 @@ def test_probes_of_one_python_are_forks_of_one_process(tmp_path: Path) -> None:
     assert base[1:] == ["True", "False"]
 
 
+@pytest.mark.slow
 def test_sides_with_other_packages_are_forks_of_one_process_too(tmp_path: Path) -> None:
     """Each finds its own; unless the process has imported what differs."""
     trees = {}
@@ -403,16 +404,13 @@ def test_a_slower_net_in_a_repository_of_ones_own(repository: Path, tmp_path: Pa
     assert row.changes == ["MACs 103,424 -> 496,640"]
     assert row.judgement.effect is not None and row.judgement.effect > 0.5
     assert "mynets:make" in row.name and "1 changed file" in report.head
-    another = Selection("gate", {**selection.axes, "model": ["others:make"]})
-    made = sides.make(sides.Asked(another, ("HEAD", ".")), tmp_path / "others", tmp_path / "cache", lambda text: None)
-    report = gate(*made, settings, tmp_path / "others-run", say=lambda text: None)
-    assert [row.judgement.verdict for row in report.rows] == [UNCHANGED], report
 
 
 def at(*targets: str | int, models: Sequence[str | int] = ("mynets:make",)) -> Selection:
     return Selection("gate", {"model": [*models], "image_size": [8], "runtime": ["eager"], "target": [*targets]})
 
 
+@pytest.mark.slow
 def test_two_revisions_at_another_machine(repository: Path, tmp_path: Path, sshd: Server) -> None:  # noqa: F811
     """They are copied there, measured under its lock by forks of one process, and removed."""
     (repository / "mynets.py").write_text(NETS.replace("torch.relu", "torch.tanh"))

@@ -16,6 +16,7 @@ from tests.conftest import Run
 from tests.records import cell_of, record_of, replace
 
 
+@pytest.mark.slow
 def test_a_run_shows_them(bench: Any, tmp_path: Path) -> None:
     run: Run = bench("--tier", "smoke", "--layers", "--model", "small_cnn", "--batch", "1", "--precision", "fp32")
     assert run.code == 0, run.output

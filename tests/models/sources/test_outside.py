@@ -168,6 +168,7 @@ def test_a_callable_that_returns_no_module(server: Connection, settings: Setting
         CellProbe(server, cell("tests.faulty:no_module", 8), settings).counts()
 
 
+@pytest.mark.slow
 def test_a_net_that_multiplies_nothing_is_judged_and_shown(bench: Bench) -> None:
     """Its tolerance is that of the outputs' own rounding; one of 0 would make it red, and the table divide by it."""
     run = bench(
@@ -192,6 +193,7 @@ def shifted() -> object:
     return nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.LayerNorm(16))
 
 
+@pytest.mark.slow
 def test_a_detector_is_checked_and_timed_like_any_other(server: Connection, settings: Settings) -> None:
     probe = CellProbe(server, Cell("ssdlite320_mobilenet_v3_large", "dense", "eager", "fp32", 1, 320, "cpu"), settings)
     assert probe.counts().as_published

@@ -197,6 +197,7 @@ def train_until_killed(folder: Path, step: Any, steps_long: float, threads: int)
     train(task(MANY_STEPS), folder, watch=watch, checkpoint_s=0.0)
 
 
+@pytest.mark.slow
 def test_killed_at_ten_random_moments_it_ends_in_the_same_weights(tmp_path: Path) -> None:
     """Each time at some point of the third step it takes, or of the next ones: by an alarm on its own processor time.
 
