@@ -157,7 +157,7 @@ def gate(
             within = "" if budget_s is None else f", within a budget of {duration(budget_s)}"
             spent = duration(time.monotonic() - began)
             cells = number_of(len(timed), "cell")
-            say(f"{cells} to be timed: about {_between(drawn)} after {spent} of getting ready{within}")
+            say(f"{cells} to be timed: about {_between(drawn)} after {spent} of getting ready{within}; more if one is slower")
 
             def tell(text: str, left: float) -> None:
                 sides.said = f"about {duration(left)} left, {text}"
