@@ -374,6 +374,8 @@ def _main(arguments: list[str]) -> int:
         channel.receive()  # until the session hangs up
         return 0
     kept = Path(arguments[arguments.index("--keep") + 1]) if "--keep" in arguments else None
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="plumbline-") if kept is None else nullcontext(str(kept)) as folder:
         tempfile.tempdir = folder  # of every process forked from here
         server = Server(channel, Path(folder), fork, agent)

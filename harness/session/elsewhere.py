@@ -111,14 +111,14 @@ class Elsewhere(Place):
         self._root: Path | None = None  # the data root there
         self._folder: Path | None = None  # the current one here, in which models from outside are
         self._revision: shipping.Revision | None = None
-        self.python: str | None = None  # of a nursery there, by which probes start at once
+        self._python: str | None = None  # of a nursery there, by which probes start at once
 
     @property
     def machine(self) -> str:
         return HERE if self._host is None else f"ssh:{self._host}"
 
     def starting(self, *arguments: str) -> list[str]:
-        command = ["plumbline-probe", *arguments] if self.python is None else [self.python, *BOOT[1:], *arguments]
+        command = ["plumbline-probe", *arguments] if self._python is None else [self._python, *BOOT[1:], *arguments]
         if self._revision is not None:
             given = self._inside if self._image is not None else self._there
             root = Path(given[self._revision.root])
@@ -142,6 +142,10 @@ class Elsewhere(Place):
         if self._host is None or self._image is not None:
             return None
         return self._ssh(f"exec {shlex.join(['plumbline-probe', '--nursery', *modules])}")
+
+    def start_by(self, python: str) -> None:
+        """Start probes by a nursery's Python from now on; what they prepare may be kept beside it."""
+        self._python, self.scratch = python, Path(python).parent
 
     def uses(self, device: str) -> None:
         """Give a container the GPUs: one that it was not given it does not see, and says that there is none."""

@@ -44,6 +44,7 @@ class Place:
     starting_s = 60.0  # after which a place that has not answered a question does not answer
     bring = "name a folder there that has them as data = ... in targets.toml"
     root: Path | None = None  # with the files of a revision, which a probe there runs (session/revisions.py)
+    scratch: Path | None = None  # a folder there that is removed in the end, known to who has it made
     remark: str | None = None  # on the latency of cells there, which is not that of the place's name
     prepares_here = False  # whether this machine works for what is measured there
     silence_s: float | None = 30.0  # after which a probe there takes its session for gone; ssh here does sooner

@@ -237,7 +237,7 @@ def started_at_once(
             nursery = Nursery(command, log=log)
             stack.callback(nursery.close)
             for place in there:
-                place.python = nursery.python
+                place.start_by(nursery.python)
         return places
     trees = {name: place for name, place in places.items() if isinstance(place, Tree)}
     pythons = {tree.python for tree in trees.values()}

@@ -78,9 +78,8 @@ class Sides:
         self._progress, self.said = progress, ""
         self._connections: dict[str, Connection] = {}
         for name, place in places.items():
-            keep = None if place.name else folder / (HEAD if name == TWIN else name)  # what one head has made the other one takes
-            if keep is not None:
-                keep.mkdir(parents=True, exist_ok=True)
+            kept = folder if not place.name else place.scratch
+            keep = None if kept is None else kept / (HEAD if name == TWIN else name)  # what one head has made the other one takes
             self._connections[name] = connect(progress=self._forward, place=place, keep=keep)
 
     def start(self, sides: Sequence[str] = (BASE, HEAD)) -> None:

@@ -21,7 +21,6 @@ from plumbline.harness.facts import Energy, Outputs
 from plumbline.harness.messages import Ended, Exited
 from plumbline.harness.readings import read
 from plumbline.harness.session import environments
-from plumbline.harness.session.elsewhere import Elsewhere
 from plumbline.harness.session.places import Here, Place
 from plumbline.harness.session.revisions import Difference, Tree
 from plumbline.harness.session.selection import Selection
@@ -428,8 +427,7 @@ def test_two_revisions_at_another_machine(repository: Path, tmp_path: Path, sshd
     assert (red.judgement.verdict, same.judgement.verdict) == (REGRESSED, UNCHANGED), report
     assert "another function" in red.judgement.reason
     assert "mynets:make" in red.name and "others:make" in same.name
-    assert isinstance(made[1].place, Elsewhere) and made[1].place.python is not None
-    assert not Path(made[1].place.python).exists()
+    assert made[1].place.scratch is not None and not made[1].place.scratch.exists()
     assert held and FileLock(sshd.home / "lock", timeout=0).acquire().lock.is_locked
     assert {path.name for path in (sshd.home / "plumbline" / "shipped").iterdir()} <= {"roots"}
 
