@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 
 from plumbline import UnknownName, entry_points
+from plumbline.harness.meters.codecarbon import CodeCarbon
 from plumbline.harness.meters.cpu_time import CpuTime
 from plumbline.harness.meters.meter import Meter
 from plumbline.harness.meters.nvml import Nvml
@@ -13,8 +14,10 @@ from plumbline.harness.meters.rails import Rails
 from plumbline.harness.meters.rapl import Rapl
 
 GROUP = "plumbline.meters"
-# Of those of energy, the one that stands in the table is the first that has a value: the most of the machine, first.
-METERS: dict[str, type[Meter]] = {"cpu_time": CpuTime, "power_csv": PowerCsv, "rails": Rails, "nvml": Nvml, "rapl": Rapl}
+# Of those of energy, the one that stands in the table is the first that has a value: the most of the machine first.
+METERS: dict[str, type[Meter]] = {
+    "cpu_time": CpuTime, "power_csv": PowerCsv, "rails": Rails, "nvml": Nvml, "rapl": Rapl, "codecarbon": CodeCarbon,
+}  # fmt: skip
 
 
 def announced() -> dict[str, EntryPoint]:

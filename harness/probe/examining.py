@@ -278,6 +278,9 @@ def _meters(root: Path, device: str) -> Iterator[Circumstance]:
         except (UnknownName, Unavailable) as reason:
             yield Circumstance(f"energy by {name}", "unavailable", MISSING, str(reason))
             continue
+        if kind.estimate:
+            yield Circumstance(f"energy by {name}", f"{rail.name}: an estimate, whose error is not known", FIT, rail.about)
+            continue
         steps = f"a value every {rail.update_s:g} s, in steps of {rail.resolution:.2g} {rail.unit}"
         shown = f"{value:.3g} W now, " if rail.unit == "W" and math.isfinite(value) else ""
         off = f"±{rail.resolution / 2:.2g} W"

@@ -49,7 +49,12 @@ def best_of(rows: Sequence[Row], most: int) -> list[Row]:
 
 
 def frontier(rows: Sequence[Row], first: str, second: str) -> list[Row]:
-    """Return the rows that no other one equals or beats in both quantities, the best by the first one first."""
+    """Return the rows that no other one equals or beats in both quantities, the best by the first one first.
+
+    Energy that is an estimate is weighed against nothing.
+    """
+    if "joules" in (first, second):
+        rows = [row for row in rows if not row.energy_is_estimate]
     signs = [-1 if QUANTITIES[name].better == "higher" else 1 for name in (first, second)]
     values = enumerate(map(attrgetter(first, second), rows))
     costs = sorted((signs[0] * a, signs[1] * b, at) for at, (a, b) in values if a is not None and b is not None)

@@ -173,7 +173,8 @@ def disturbed(records: Sequence[Record]) -> list[str]:
 
 def _of_energy(records: Sequence[Record]) -> list[str]:
     """Say whose energy it is, and where a meter that is there found none."""
-    meters = dict.fromkeys(f"{name}, {one.rail}" for name, one in filter(None, map(energy_of, records)))
+    known = filter(None, map(energy_of, records))
+    meters = dict.fromkeys(f"{name}, {one.rail}{' (≈: an estimate)' if one.estimate else ''}" for name, one in known)
     lines = [f"energy: of an inference (a batch) beyond the power at rest, 95 % interval; {'; '.join(meters)}"] if meters else []
     lost: dict[str, list[str]] = {}
     for record in records:

@@ -53,6 +53,7 @@ def page(evidence: Evidence, pictures: Sequence[Picture], title: str) -> str:
         doubts=doubtful,
         doubted=summary.doubted(evidence.rows, doubtful),
         empty_process=summary.empty_process(matrix.rows),
+        estimates=any(row.energy_is_estimate for row in matrix.rows),
         legend=legend(row.variant for row in matrix.rows),
         gates=[gate_view.summary(report) for report in evidence.gates],
         choices=summary.choices(matrix.rows),

@@ -128,6 +128,7 @@ def _cells(measured: Sequence[Row], most: int) -> str:
         "the processor lacks this arithmetic. ~: the warm-up did not become steady. p90: upper bound at 99 %, few: too few "
         "samples for one. ≤: at most."
     )
+    doubt += " ≈: an estimate, not measured." if any(row.energy_is_estimate for row in some) else ""
     return "\n\n".join(["### Cells", *words, _tabulated(rows, heads, heads[: len(axes)]), doubt])
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from plumbline.harness import timing
 from plumbline.harness.facts import Energy
-from plumbline.harness.meters import METERS, EnergyMeter, Meter, Rail, Unavailable
+from plumbline.harness.meters import METERS, EnergyMeter, Meter, Rail, Unavailable, running
 from plumbline.harness.meters.cpu_time import CpuTime
 from plumbline.harness.meters.energy import Series, power
 from plumbline.harness.meters.meter import Counter, number, text_of
@@ -41,9 +41,9 @@ class Fake(EnergyMeter):
 
 def only(monkeypatch: pytest.MonkeyPatch, reader: Reader, rail: Rail = Fake.rail) -> tuple[Watch, Clock]:
     """A watch that has one meter, which reads so, and its clock; it has seen that at rest."""
-    for name in list(METERS):
-        monkeypatch.delitem(METERS, name)
-    monkeypatch.setitem(METERS, "one", type("One", (Fake,), {"rail": rail, "reader": staticmethod(reader)}))
+    kind = type("One", (Fake,), {"rail": rail, "reader": staticmethod(reader)})
+    monkeypatch.setitem(METERS, "one", kind)
+    monkeypatch.setattr(running, "METERS", {"one": kind})
     clock = Clock()
     return Watch(5.0, clock=clock, time_of_day=clock, sleep=clock.advance, background=clock.background), clock
 

@@ -73,7 +73,7 @@ def test_a_machine_whose_power_never_changes_has_no_energy_of_an_inference(tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
     (record,) = journal.read(tmp_path / "run")
     assert record.latency is not None
-    assert set(record.latency.energy) == {"power_csv", "rails", "nvml", "rapl"}
+    assert set(record.latency.energy) == {"power_csv", "rails", "nvml", "rapl", "codecarbon"}
     assert set(record.latency.telemetry) == {"cpu_time"}, "energy has a place of its own"
     energy = record.latency.energy["power_csv"]
     assert energy.rail == "external meter"

@@ -52,7 +52,7 @@ def test_joules_of_a_device_whose_power_is_known(
     assert energy.updates >= 20
     others = {other: one.unavailable for other, one in found.items() if other != meter}
     assert all(others.values()), "each of the others says why it read nothing"
-    assert set(found) == {"power_csv", "rails", "nvml", "rapl"}
+    assert set(found) == {"power_csv", "rails", "nvml", "rapl", "codecarbon"}
 
 
 def test_a_sum_of_rails_says_that_it_is_one(tmp_path: Path) -> None:

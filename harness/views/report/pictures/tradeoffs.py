@@ -175,6 +175,9 @@ def _traded(name: str, place: str, rows: Sequence[Row]) -> Iterator[Picture]:
     first, second, title = TRADED[name]
     for number, (data, own) in enumerate(_data_sets(rows) if second == "top1" else [("", list(rows))]):
         drawn = [row for row in own if getattr(row, first) is not None and getattr(row, second) is not None]
+        known = len(drawn)
+        drawn = [row for row in drawn if not (row.energy_is_estimate and "joules" in (first, second))]
+        guessed = known - len(drawn)
         smallest = min((row.batch for row in drawn), default=1)
         several, drawn = len(drawn), [row for row in drawn if row.batch == smallest]
         if len({(getattr(row, first), getattr(row, second)) for row in drawn}) < 3:
@@ -187,6 +190,7 @@ def _traded(name: str, place: str, rows: Sequence[Row]) -> Iterator[Picture]:
             drawn,
             "Memory of runtimes that keep what they took is an upper bound." if bound else "",
             elsewhere(several - len(drawn), "cell", "in larger batches"),
+            elsewhere(guessed, "cell", "whose energy is an estimate"),
             best=True,
         )
 

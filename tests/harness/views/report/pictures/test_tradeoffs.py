@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from plumbline.harness.facts import Energy
 from plumbline.harness.record import Record
 from plumbline.harness.views.report.pictures import tradeoffs
 from tests import synthetic_runs
@@ -79,6 +80,21 @@ def test_what_is_left_out_is_said() -> None:
     assert "c4" not in {row["key"] for row in data_of(found["macs-latency"], "macs_latency_1")}
     many = [replace(one(model), machine=replace(one(model).machine, id=str(number))) for number in range(5) for model in NETS]
     assert "2 more places with fewer cells" in named(evidence_of(*many))["macs-latency"].caption
+
+
+def test_energy_that_is_an_estimate_is_no_point_beside_what_was_measured() -> None:
+    def of(model: str, **fields: Any) -> Record:
+        energy = Energy("rail", joules=NETS[model][1], interval=(1e-4, 1.0), **fields)
+        record = one(model)
+        return replace(record, latency=replace(record.latency, energy={"meter": energy}))
+
+    guessed, measured = of("d", estimate=True), [of(model) for model in "abc"]
+    found = named(evidence_of(*measured, guessed))
+    for name in ("latency-energy", "energy-accuracy"):
+        assert len(data_of(found[name], f"{name}_points")) == 3
+        assert "1 more cell, whose energy is an estimate" in found[name].caption
+    assert len(data_of(found["latency-accuracy"], "latency-accuracy_points")) == 4
+    assert "latency-energy" not in named(evidence_of(*(of(model, estimate=True) for model in NETS)))
 
 
 def test_what_failed_or_was_not_timed_is_no_point() -> None:
