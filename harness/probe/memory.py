@@ -25,6 +25,16 @@ def peak_bytes() -> int:
     return peak if peak is not None else maximum_resident_bytes(resource.getrusage(resource.RUSAGE_SELF))
 
 
+def reserved_bytes() -> int:
+    """Return the private writable memory that the process may touch, and may not have touched yet; 0 where /proc is missing."""
+    return _status("VmData") or 0
+
+
+def of_files_bytes() -> int:
+    """Return what of the resident memory is of files, as the code of libraries that was run; 0 where /proc is missing."""
+    return _status("RssFile") or 0
+
+
 def maximum_resident_bytes(usage: Any) -> int:
     """Of what getrusage or wait4 returns: kilobytes on Linux, bytes on macOS."""
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -83,7 +93,7 @@ def limit(bytes_: int) -> None:
     touched or not, so the cap is what is reserved now and what may still come. (RLIMIT_AS would also count CUDA's
     address space; RLIMIT_RSS does nothing.) Raises MemoryError where more is held already.
     """
-    held, reserved = resident_bytes(), _status("VmData") or 0
+    held, reserved = resident_bytes(), reserved_bytes()
     if bytes_ <= held:
         raise MemoryError(f"Python and torch alone hold {held} bytes")
     cap = reserved + bytes_ - held

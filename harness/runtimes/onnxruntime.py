@@ -199,6 +199,29 @@ def doubling(file: Path, opset: int, ir_version: int) -> Path:
     return file
 
 
+def widening(file: Path, size: int) -> Path:
+    """Write an ONNX file whose one large tensor takes `size` bytes, within 768: pictures of 8 x 8 pixels, added to a row each."""
+    import numpy
+    import onnx
+    from onnx import TensorProto, helper
+
+    values = 3 * 8 * 8
+    constants = {"column": numpy.array([-1, values, 1], numpy.int64), "row": numpy.ones(size // (4 * values), numpy.float32)}
+    nodes = [
+        helper.make_node("Reshape", ["images", "column"], ["pixels"]),
+        helper.make_node("Add", ["pixels", "row"], ["wide"]),
+        helper.make_node("ReduceMax", ["wide"], ["outputs"], axes=[2], keepdims=0),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("images", ["batch", 3, 8, 8]), ("outputs", ["batch", values]))
+    ]
+    stored = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "wide", ends[:1], ends[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
+    return file
+
+
 def arranged(graph: Graph, images: Tensor) -> Any:
     """Images, float32, of shape (batch, channels, height, width), as the array that a graph takes."""
     expected = (graph.batch, graph.channels, graph.image_size, graph.image_size)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from plumbline.harness import machine, quiet, timing
+from plumbline.harness import machine, quiet, runtimes, timing
 from plumbline.harness.examination import BETTER, FIT, MISSING, UNFIT, Check, Circumstance, Examination
 from plumbline.harness.meters import METERS, EnergyMeter, Rail
 from plumbline.harness.meters.cpu_time import CpuTime
@@ -122,6 +122,19 @@ def test_memory_of_known_size_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = memory.growth
     monkeypatch.setattr(memory, "growth", lambda call: (int(1.1 * (usual(call)[0] or 0)), None))
     assert off(list(examining._memory()))[:2] == ["an allocation of 10 MB", "an allocation of 100 MB"]
+
+
+def test_memory_that_a_runtime_keeps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examining, "KEEPING", {"onnxruntime": "ONNX Runtime"})
+    (check,) = examining._kept()
+    assert (check.verdict, check.truth) == (FIT, "a tensor of 100 MB within ONNX Runtime"), check
+    usual = memory.growth
+    monkeypatch.setattr(memory, "growth", lambda call: (int(1.1 * (usual(call)[0] or 0)), None))
+    assert off(list(examining._kept())) == ["a tensor of 100 MB within ONNX Runtime"]
+    monkeypatch.setattr(machine, "memory_free", lambda: 300 * 10**6)
+    assert [check.unavailable for check in examining._kept()] == ["only 300 MB are free"]
+    monkeypatch.setattr(runtimes, "missing", lambda adapter: "onnxruntime is not installed")
+    assert [check.unavailable for check in examining._kept()] == ["onnxruntime is not installed"]
 
 
 def test_the_clock_keeps_the_time_of_one_that_nobody_adjusts() -> None:

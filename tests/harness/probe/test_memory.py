@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
 import sys
 
 import pytest
 
-from plumbline.harness.probe import memory
+from plumbline.harness import machine
+from plumbline.harness.probe import examining, memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 PAGES = 64 * 2**20
@@ -37,3 +39,22 @@ def test_the_peak_outlives_the_allocation_until_it_is_reset() -> None:
     assert memory.peak_bytes() >= memory.resident_bytes() + 0.9 * PAGES
     memory.reset_peak()
     assert memory.peak_bytes() < memory.resident_bytes() + 0.1 * PAGES
+
+
+RUN = "from plumbline.harness.probe import examining; print(*examining.kept({!r}, {}, **{}), sep='\\n')"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "options"), [("onnxruntime", {"arena": "on"}), ("onnxruntime", {"arena": "off"}), ("openvino", {})]
+)
+@pytest.mark.parametrize("size", [10**7, 10**8, pytest.param(2 * 10**9, marks=pytest.mark.slow)])
+def test_a_tensor_of_known_size_is_found_in_a_runtime_from_outside(runtime: str, options: dict[str, str], size: int) -> None:
+    """In a process of its own, of which it is the first inference."""
+    pytest.importorskip(runtime)
+    if 2 * size > machine.memory_free():
+        pytest.skip("too little memory is free")
+    command = [sys.executable, "-c", RUN.format(runtime, size, options)]
+    expected, got, reason = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert reason == "None"
+    assert float(got) == pytest.approx(float(expected), rel=examining.MEMORY_LIMIT)
+    assert size <= float(expected) < 1.2 * size
