@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,30 +93,6 @@ def test_a_loop_of_one_thread_takes_as_much_processor_time_as_time(monkeypatch: 
     assert [check.unavailable for check in examining._processor_time()] == ["others had it"], "no fault of the meter"
 
 
-def test_a_clock_that_counts_something_else_is_off(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What each turn adds makes a loop that is twice as long less than twice as long."""
-    usual = timing.turn
-    monkeypatch.setattr(timing, "turn", lambda *how, **options: usual(*how, **options) + 5e-5)
-    assert "a counted loop, twice as long" in off(list(examining._loops()))
-
-
-def test_a_mean_in_place_of_the_median_is_off(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = timing.measure
-
-    def by_the_mean(*arguments: Any, **options: Any) -> Any:
-        found = usual(*arguments, **options)
-        return replace(found, median_s=sum(found.samples_s) / len(found.samples_s))
-
-    monkeypatch.setattr(timing, "measure", by_the_mean)
-    assert "spikes: each twentieth call takes three times as long" in off(list(examining._stories([])))
-
-
-def test_samples_without_warm_up_are_off(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "warm_up", lambda *how: (0, 0.0, False))
-    monkeypatch.setattr(examining, "SAMPLING", Settings(warmup_s=0.0, sampling_s=0.06, min_samples=8, max_samples=16))
-    assert "a cold start: ten calls take three times as long" in off(list(examining._stories([])))
-
-
 def test_memory_of_known_size_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examining, "ALLOCATED", (10 * 10**6, 100 * 10**6, 10**15))
     checks = list(examining._memory())
@@ -141,6 +120,125 @@ def test_the_clock_keeps_the_time_of_one_that_nobody_adjusts() -> None:
     clock, sleep = examining._clocks()
     assert clock.error is not None and abs(clock.error) < 0.001
     assert sleep.got is not None and sleep.got >= 0.02, "no sleep is shorter than asked for"
+
+
+def a_clock_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = {name: getattr(time, name) for name in ("sleep", "clock_gettime_ns", "CLOCK_MONOTONIC_RAW")}
+    monkeypatch.setattr(examining, "time", SimpleNamespace(**fast, perf_counter=lambda: 1.05 * time.perf_counter()))
+
+
+def samples_that_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = timing.sample
+    monkeypatch.setattr(timing, "sample", lambda *how: [1.3 * seconds for seconds in usual(*how)])
+
+
+def a_clock_with_coarse_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Processor, "clock", lambda self: self.now // 1e-3 * 1e-3)
+
+
+def what_a_turn_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = timing.turn
+    monkeypatch.setattr(timing, "turn", lambda *how, **options: usual(*how, **options) + 5e-5)
+
+
+def no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "warm_up", lambda *how: (0, 0.0, False))
+    monkeypatch.setattr(examining, "SAMPLING", Settings(warmup_s=0.0, sampling_s=0.06, min_samples=8, max_samples=16))
+
+
+def a_mean_for_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = timing.summarise
+
+    def by_the_mean(samples: list[float], *how: Any) -> Any:
+        return replace(usual(samples, *how), median_s=sum(samples) / len(samples))
+
+    monkeypatch.setattr(timing, "summarise", by_the_mean)
+
+
+def peaks_that_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = timing.summarise
+    monkeypatch.setattr(
+        timing, "summarise", lambda samples, *how: usual([one for one in samples if one < 2 * min(samples)] * 2, *how)
+    )
+
+
+def one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        timing,
+        "interleave",
+        lambda turns, *, rounds, **how: {key: [turn() for _ in range(rounds)] for key, turn in turns.items()},
+    )
+
+
+def no_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quiet, "reasons", lambda found: [])
+    monkeypatch.setattr(CpuTime, "end", lambda self: 0.0)
+
+
+def what_is_held_afterwards_for_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "peak_bytes", memory.resident_bytes)
+
+
+def a_tenth_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = memory.growth
+    monkeypatch.setattr(memory, "growth", lambda call: (int(1.1 * (usual(call)[0] or 0)), None))
+
+
+# What breaks the instrument of each check of the doctor, by its truth.
+BROKEN: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "a second of CLOCK_MONOTONIC_RAW": a_clock_that_is_fast,
+    "a sleep of 20 ms": samples_that_are_long,
+    "a counted loop, twice as long": what_a_turn_adds,
+    "a slowdown by 2%": a_clock_with_coarse_ticks,
+    "a slowdown by 5%": a_clock_with_coarse_ticks,
+    "a slowdown by 10%": a_clock_with_coarse_ticks,
+    "a cold start: ten calls take three times as long": no_warm_up,
+    "spikes: each twentieth call takes three times as long": a_mean_for_the_median,
+    "the same spikes": peaks_that_are_left_out,
+    "a drift that both sides share": one_after_the_other,
+    "a loop that keeps one processor busy": no_processor_time,
+    "an allocation of 10 MB": a_tenth_too_much,
+    "an allocation of 100 MB": what_is_held_afterwards_for_the_peak,
+    "a tensor of 100 MB within ONNX Runtime": a_tenth_too_much,
+    "a tensor of 100 MB within OpenVINO": a_tenth_too_much,
+}
+
+
+def all_checks() -> list[Check]:
+    """Each of the doctor's checks, whose loops run on a clock of their own."""
+    parts = (
+        examining._clocks(),
+        examining._loops(),
+        examining._stories([]),
+        examining._processor_time(),
+        examining._memory(),
+        examining._kept(),
+    )
+    return list(chain(*parts))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examining, "BUSY_S", 0.05)
+    monkeypatch.setattr(examining, "ALLOCATED", (10 * 10**6, 100 * 10**6))
+
+
+def test_each_check_of_the_doctor_has_something_that_breaks_it(processor: Processor, short: None) -> None:
+    assert [check.truth for check in all_checks()] == list(BROKEN)
+
+
+@pytest.mark.parametrize("truth", BROKEN)
+def test_a_broken_instrument_is_not_fit(truth: str, processor: Processor, short: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "OpenVINO" in truth:
+        pytest.importorskip("openvino")
+    makers = {
+        "CLOCK": examining._clocks, "a sleep": examining._clocks, "a counted": examining._loops, "a slowdown": examining._loops,
+        "keeps one": examining._processor_time, "an allocation": examining._memory, "a tensor": examining._kept,
+    }  # fmt: skip
+    make = next((make for words, make in makers.items() if words in truth), partial(examining._stories, []))
+    BROKEN[truth](monkeypatch)
+    (check,) = (check for check in make() if check.truth == truth)
+    assert check.verdict == UNFIT, check
 
 
 def test_a_system_without_that_clock_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,20 @@ def test_growth_is_the_size_of_an_allocation_that_is_gone_again(size: int) -> No
     assert grown == pytest.approx(size, rel=0.02, abs=2**20)
 
 
+def test_what_was_freed_and_kept_is_given_back_first() -> None:
+    """Else the same call would seem to need nothing: the C library has the memory of the last one."""
+
+    def fill() -> list[bytes]:
+        return [b"1" * 60_000 for _ in range(1000)]
+
+    blocks = fill()
+    above = b"2" * 60_000
+    del blocks
+    grown, _ = memory.growth(fill)
+    assert grown == pytest.approx(60e6, rel=0.05)
+    assert len(above) == 60_000, "it holds the end of the heap, which would be given back at once"
+
+
 def test_a_call_that_needs_nothing_needs_nothing() -> None:
     grown, _ = memory.growth(lambda: None)
     assert grown is not None
