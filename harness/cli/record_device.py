@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from plumbline.harness.views.terminal import Progress
+from plumbline.texts import number_of
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> None:
@@ -23,11 +24,11 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     progress(f"looking at this device for {arguments.seconds:g} s")
     states = recording.record(arguments.root, arguments.seconds)
     progress("")
-    files = len(states[0].files)
-    text = recording.written(states, f"recorded on a device: {files} files, {arguments.seconds:g} s")
+    files = number_of(len(states[0].files), "file")
+    text = recording.written(states, f"recorded on a device: {files}, {arguments.seconds:g} s")
     if arguments.out is None:
         print(text, end="")
     else:
         arguments.out.write_text(text)
-    print(f"{files} files, and {len(states) - 1} later moments at which some changed", file=sys.stderr)
+    print(f"{files}, and {number_of(len(states) - 1, 'later moment')} at which some changed", file=sys.stderr)
     return 0

@@ -97,6 +97,7 @@ def test_an_emulator_is_told_by_the_program_that_really_runs(monkeypatch: pytest
         ("jetson_nano", (41.5, 44.5), [{"gpu_clock": 76.8e6, "power_mode": 0}, {"gpu_clock": 921.6e6, "power_mode": 0}]),
         ("orin_nano", (47.0, 56.0), [{"gpu_clock": 306e6, "power_mode": 0}, {"gpu_clock": 1020e6, "power_mode": 0}]),
         ("agx_orin", (None, None), [{"power_mode": 3}] * 2),
+        ("thor", (None, None), [{"power_mode": 1}] * 2),
         ("raspberry_pi_5", (52.65, 84.15), [{"throttled": 0}, {"throttled": 0xE000E}]),
         ("x86_laptop", (45.0, 82.0), [{}, {}]),
     ],
