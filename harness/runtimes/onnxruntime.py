@@ -206,18 +206,16 @@ def widening(file: Path, size: int) -> Path:
     from onnx import TensorProto, helper
 
     values = 3 * 8 * 8
-    constants = {"column": numpy.array([-1, values, 1], numpy.int64), "row": numpy.ones(size // (4 * values), numpy.float32)}
+    column, row = numpy.array([-1, values, 1], numpy.int64), numpy.ones(size // (4 * values), numpy.float32)
     nodes = [
         helper.make_node("Reshape", ["images", "column"], ["pixels"]),
         helper.make_node("Add", ["pixels", "row"], ["wide"]),
         helper.make_node("ReduceMax", ["wide"], ["outputs"], axes=[2], keepdims=0),
     ]
-    ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("images", ["batch", 3, 8, 8]), ("outputs", ["batch", values]))
-    ]
-    stored = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "wide", ends[:1], ends[1:], stored)
+    taken = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 8, 8])
+    given = helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["batch", values])
+    stored = [onnx.numpy_helper.from_array(column, "column"), onnx.numpy_helper.from_array(row, "row")]
+    graph = helper.make_graph(nodes, "wide", [taken], [given], stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
     return file
 

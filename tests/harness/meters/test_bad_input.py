@@ -373,6 +373,24 @@ def test_a_rail_that_appears_twice(label: str, tmp_path: Path) -> None:
         assert found.joules is not None, "the total is another rail, and is known"
 
 
+def test_a_processor_that_appears_twice(tmp_path: Path) -> None:
+    """Each package has a dram of its own, and no other zone has a namesake."""
+    device = box("x86_laptop", tmp_path)
+    zones = "sys/class/powercap/intel-rapl:1"
+    device.changes = {
+        f"{zones}/name": "package-1",
+        f"{zones}/energy_uj": "1",
+        f"{zones}:0/name": "dram",
+        f"{zones}:0/energy_uj": "1",
+    }
+    device.clock.advance(0.0)
+    assert Rapl(device.root).open().name == "package-0 + dram + package-1 + dram"
+    device.changes[f"{zones}/name"] = "package-0"
+    device.clock.advance(0.0)
+    with pytest.raises(Unavailable, match="the RAPL zone package-0 appears twice: which of them counts cannot be told"):
+        Rapl(device.root).open()
+
+
 def test_a_counter_that_only_root_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = box("x86_laptop", tmp_path)
     original = Path.read_text

@@ -59,6 +59,27 @@ def test_a_process_that_takes_turns_says_what_they_take(
     assert found.joules == pytest.approx(20.0 * found.seconds / found.inferences, rel=0.1), "a value of before may be in it"
 
 
+def test_a_meter_that_stops_half_way_leaves_a_cell_its_other_facts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Settings, python: str
+) -> None:
+    file = tmp_path / "watts.csv"
+    monkeypatch.setenv(FILE, str(file))
+    with (tmp_path / "probe.log").open("wb") as log:
+        with Plug(file):
+            connection = Connection(log, command=[python, *PROBE[1:]])
+            probe = CellProbe(connection, cell_of(), replace(settings, accuracy_images=0))
+            probe.turn(1)
+        time.sleep(1)  # its last row is old then
+        found = probe.energy()["power_csv"]
+        weights = probe.memory()["weights"].value
+        probe.close()
+        connection.close()
+    assert found.idle_w == pytest.approx(10.0)
+    assert (found.joules, found.running_w) == (None, None)
+    assert "readings failed: PLUMBLINE_POWER_CSV: the last row is" in (found.unavailable or "")
+    assert weights
+
+
 @pytest.mark.slow
 def test_a_machine_whose_power_never_changes_has_no_energy_of_an_inference(tmp_path: Path, cache: Path, python: str) -> None:
     """And the cell keeps its other facts."""
