@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from plumbline.harness.cell import Cell
 from plumbline.harness.cli import shared
 from plumbline.harness.views.terminal import Progress
 from plumbline.texts import positive
@@ -66,26 +67,38 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     return 1 if any(row.fits is False for row in rows) else 0
 
 
-def _search(arguments: argparse.Namespace, cells: list[Any], chosen: list[Any], progress: Progress) -> int:
+def _search(arguments: argparse.Namespace, cells: list[Cell], chosen: list[Any], progress: Progress) -> int:
     """Return 1 where of a cell no batch fits, or one ended otherwise than by its size."""
+    import sys
+
     from msgspec.structs import replace
 
     from plumbline.harness import needs
     from plumbline.harness.devices import UnknownDevice
     from plumbline.harness.studies import largest
+    from plumbline.models import DENSE
 
     if len(arguments.device) != 1:
         raise UnknownDevice(f"--search: expected one --device, got {len(arguments.device)}")
     target, batches = arguments.search or f"like:{arguments.device[0]}", sorted({cell.batch for cell in cells})
     batches = [2**power for power in range(8)] if batches == [1] else batches
-    asked = []
-    for cell in dict.fromkeys(replace(cell, batch=1) for cell in cells):
+
+    def predicted(cell: Cell) -> int | None:
         try:
-            predicted = needs.largest_batch(cell, chosen[0].for_programs()) or 0
+            return needs.largest_batch(cell, chosen[0].for_programs()) or 0
         except (needs.Unpredicted, UnknownDevice):
-            predicted = None
-        asked.append((replace(cell, target=target), predicted))
-    found = largest.search(asked, batches, arguments.time_limit, arguments.wait, progress)
+            return None
+
+    def say(text: str) -> None:
+        progress("")
+        print(text, file=sys.stderr, flush=True)
+
+    plain = {"variant": DENSE, "runtime": "eager", "precision": "fp32"}  # what is like it, and predicted
+    asked = [
+        largest.Sought(replace(cell, target=target), predicted(cell), predicted(replace(cell, **plain)))
+        for cell in dict.fromkeys(replace(cell, batch=1) for cell in cells)
+    ]
+    found = largest.search(asked, batches, arguments.time_limit, arguments.wait, say, progress)
     progress("")
     print(f"{target}: of batches {', '.join(map(str, batches))}\n\n{largest.table(found, arguments.style)}")
     return 1 if any(each.largest is None or not each.known for each in found) else 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,8 +19,17 @@ from plumbline.harness.session.client import CellProbe, Connection
 from plumbline.harness.session.session import needed, without_paths
 from plumbline.harness.settings import Settings
 from plumbline.harness.views.table import LEFT, NOTHING, tabulated
+from plumbline.texts import duration
 
 TOO_LARGE = (OUT_OF_MEMORY, TIMED_OUT)  # so a larger batch does not fit either
+
+
+class Sought(NamedTuple):
+    """A cell whose largest batch is sought, the `predicted` one, and the one at which trials `begin` where none is predicted."""
+
+    cell: Cell
+    predicted: int | None = None
+    begin: int | None = None
 
 
 class Tried(Struct, frozen=True):
@@ -53,16 +64,17 @@ class Largest(Struct, frozen=True):
         return abs(sum(batch <= self.predicted for batch in self.batches) - fit)
 
 
-def find(cell: Cell, batches: Sequence[int], attempt: Callable[[Cell], Tried], predicted: int | None = None) -> Largest:
+def find(sought: Sought, batches: Sequence[int], attempt: Callable[[Cell], Tried]) -> Largest:
     """Try batches, from the one that is predicted on, until the largest that fits and the next one are known.
 
     A batch that ends otherwise, as unsupported or failed, ends the search: nothing is known of those above it.
     """
     batches = sorted(set(batches))
     low, high, tried = -1, len(batches), list[Tried]()
-    at = max((number for number, batch in enumerate(batches) if batch <= (predicted or batches[0])), default=0)
+    first = sought.begin if sought.predicted is None else sought.predicted
+    at = max((number for number, batch in enumerate(batches) if batch <= (first or batches[0])), default=0)
     while high - low > 1:
-        found = attempt(replace(cell, batch=batches[at]))
+        found = attempt(replace(sought.cell, batch=batches[at]))
         tried.append(found)
         if found.outcome == OK:
             low = at
@@ -72,32 +84,38 @@ def find(cell: Cell, batches: Sequence[int], attempt: Callable[[Cell], Tried], p
             break
         one_beside = at + 1 if found.outcome == OK else at - 1
         at = one_beside if len(tried) == 1 and low < one_beside < high else (low + high) // 2
-    return Largest(cell, batches, batches[low] if low >= 0 else None, tried, predicted)
+    return Largest(sought.cell, batches, batches[low] if low >= 0 else None, tried, sought.predicted)
 
 
 def search(
-    cells: Sequence[tuple[Cell, int | None]],
+    cells: Sequence[Sought],
     batches: Sequence[int],
     time_limit_s: float,
     wait_s: float,
+    say: Callable[[str], None],
     progress: Callable[[str], None],
 ) -> list[Largest]:
-    """Find the largest batch of each cell, beside the predicted one. Raises Busy, CellEnded and BadPlace.
+    """Find the largest batch of each cell, beside the predicted one, and `say` each as soon as it is known.
 
-    A trial builds the net and runs two inferences. Nothing is timed, but others who do would be disturbed.
+    Raises Busy, CellEnded and BadPlace. A trial builds the net and runs two inferences. Nothing is timed, but others who do would
+    be disturbed.
     """
     settings = Settings.here(None, accuracy_images=0, energy_s=0.0, train_minutes=0.0, time_limit_s=time_limit_s)
-    found = []
+    found, left = list[Largest](), ""
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "probe.log").open("wb") as log:
         words = [""]
-        place = places.of(cells[0][0].target)
+        place = places.of(cells[0].cell.target)
         connection = Connection(log, progress=lambda text: progress(f"{words[0]}: {text}"), place=place, lock_s=wait_s)
         try:
-            connection.place.prepare(needed([cell for cell, _ in cells], settings), progress, connection.holding)
+            connection.place.prepare(needed([each.cell for each in cells], settings), progress, connection.holding)
             connection.start()
-            for number, (cell, predicted) in enumerate(cells, 1):
-                words[0] = f"{cell.model} {cell.variant} at {cell.image_size} pixels, {number} of {len(cells)}"
-                found.append(find(cell, batches, lambda one: trial(connection, one, settings), predicted))
+            began = time.monotonic()
+            for number, each in enumerate(cells, 1):
+                words[0] = f"{number} of {len(cells)}{left}: {_name(each.cell)}"
+                found.append(find(each, batches, lambda one: trial(connection, one, settings)))
+                took = time.monotonic() - began
+                left = f", about {duration(took / number * (len(cells) - number))} left" if number < len(cells) else ""
+                say(f"[{number}/{len(cells)}] {line(found[-1])}  ({duration(took)} so far{left})")
         finally:
             connection.close()
     return found
@@ -117,6 +135,19 @@ def trial(connection: Connection, cell: Cell, settings: Settings) -> Tried:
     return Tried(cell.batch, OK, value_of(held, "process_peak"))
 
 
+def line(found: Largest) -> str:
+    """Say in a line what fits, and what was tried."""
+    return f"{_name(found.cell)}: largest batch {_largest(found)}; {_all_tried(found)}"
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.model} {cell.variant} {cell.precision} at {cell.image_size} pixels"
+
+
+def _largest(found: Largest) -> str:
+    return str(found.largest) if found.largest is not None else "none" if found.known else NOTHING
+
+
 HEADS = ["model", "variant", "precision", "pixels", "largest batch", "predicted", "steps off", "tried"]
 
 
@@ -128,10 +159,10 @@ def table(found: Sequence[Largest], style: str) -> str:
             each.cell.variant,
             each.cell.precision,
             str(each.cell.image_size),
-            str(each.largest) if each.largest is not None else "none" if each.known else NOTHING,
+            _largest(each),
             NOTHING if each.predicted is None else str(each.predicted),
             NOTHING if each.steps_off is None else str(each.steps_off),
-            ", ".join(map(_said, sorted(each.tried, key=lambda one: one.batch))),
+            _all_tried(each),
         ]
         for each in found
     ]
@@ -142,6 +173,10 @@ def table(found: Sequence[Largest], style: str) -> str:
         if one.reason and one.outcome not in TOO_LARGE
     )
     return "\n".join([tabulated(rows, HEADS, (*LEFT, "model", "variant", "precision", "tried"), style), *reasons])
+
+
+def _all_tried(found: Largest) -> str:
+    return ", ".join(map(_said, sorted(found.tried, key=lambda one: one.batch)))
 
 
 def _said(one: Tried) -> str:
