@@ -16,10 +16,10 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # of targets.toml
 IMAGE = r"[A-Za-z0-9][\w.:/@-]*"  # registry:5000/name:tag, name@sha256:...
 HOST = r"[A-Za-z0-9_][\w.@-]*"  # as OpenSSH takes it: an alias of ~/.ssh/config, or user@host
 TAG = r"[a-z][a-z0-9_]+=[\w.-]+"  # as labgrid takes it
-KINDS = "docker:IMAGE, ssh:HOST, ssh:HOST/docker:IMAGE, agent:ssh:HOST, like:DEVICE, lab:TAG=VALUE"
+KINDS = "docker:IMAGE, ssh:HOST, ssh:HOST/docker:IMAGE, agent:ssh:HOST, like:DEVICE, like:DEVICE/docker:IMAGE, lab:TAG=VALUE"
 FORMS = f"cpu, cuda:1, {KINDS} or a name of targets.toml, and @cuda:1 behind it for a device"
 BOARD = re.compile(rf"agent:ssh:(?P<host>{HOST})")
-LIKE = re.compile(rf"like:(?P<device>{NAME.pattern})")
+LIKE = re.compile(rf"like:(?P<device>{NAME.pattern})(?:/docker:(?P<image>{IMAGE}))?")
 LAB = re.compile(rf"lab:(?:(?P<name>{NAME.pattern})|(?P<tags>{TAG}(?:\+{TAG})*))")
 PLACE = re.compile(rf"(?:ssh:(?P<host>{HOST}))?(?P<slash>/)?(?:docker:(?P<image>{IMAGE}))?")
 
@@ -92,6 +92,12 @@ def stood_in(place: str) -> str | None:
     """Return the device of `like:DEVICE`, for which this machine stands in; None of a name that is of another form."""
     found = LIKE.fullmatch(place)
     return None if found is None else found["device"]
+
+
+def stood_in_by(place: str) -> str | None:
+    """Return the image of `like:DEVICE/docker:IMAGE`, a stand-in that is a container; None of any other name."""
+    found = LIKE.fullmatch(place)
+    return None if found is None else found["image"]
 
 
 def in_lab(place: str) -> tuple[str, ...] | None:

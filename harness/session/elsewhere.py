@@ -18,9 +18,10 @@ from msgspec.structs import replace
 from plumbline.harness.boot import BOOT
 from plumbline.harness.environment import TREE
 from plumbline.harness.session import shipping
-from plumbline.harness.session.places import IN_FOLDER, BadPlace, Board, Place
+from plumbline.harness.session.places import IN_FOLDER, BadPlace, Board, Place, Small
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.target import HERE, At
+from plumbline.texts import size
 
 SCRIPT = Path(__file__).with_name("docker-run.sh")
 AGENT = Path(__file__).resolve().parents[2] / "agent" / "plumbline_agent.py"
@@ -29,6 +30,7 @@ MODELS, REVISION = "models of the current folder", "a revision"
 GIVEN = "/given"  # in a container: what the session has brought
 # sh -c OF_REVISION sh FOLDER PATH ROOT COMMAND ...
 OF_REVISION = f'cd "$1" && export PYTHONPATH="$2${{PYTHONPATH:+:$PYTHONPATH}}" {TREE}="$3" && shift 3 && exec "$@"'
+KILLED = 137  # what docker run ends with where SIGKILL ended the container
 
 # What stderr says where nothing answers, and what that means; the first that fits. Of ssh itself, which ends with 255:
 SSH = {
@@ -101,6 +103,7 @@ class Elsewhere(Place):
     """`where` says which machine and which image; see `Place`."""
 
     bring = "--data ROOT brings them"
+    limits: tuple[str, ...] = ()  # options of docker run
 
     def __init__(self, name: str, where: At) -> None:
         super().__init__(name, ())
@@ -127,7 +130,7 @@ class Elsewhere(Place):
         if self._image is not None:
             folder = [] if self._folder is None else ["--workdir", self._inside[self._folder]]
             mounts = [part for here, inside in self._inside.items() for part in ("--volume", f"{self._there[here]}:{inside}:ro")]
-            flags = [*(["--cuda"] if self._cuda else []), *mounts, *folder]
+            flags = [*(["--cuda"] if self._cuda else []), *self.limits, *mounts, *folder]
             command = ["sh", "-c", SCRIPT.read_text(), "docker-run", *flags, self._image, *command]
         elif self._folder is not None:
             command = ["sh", "-c", IN_FOLDER, "sh", self._there[self._folder], *command]
@@ -208,6 +211,25 @@ class Elsewhere(Place):
 
     def lost(self, code: int | None) -> str | None:
         return "connection lost" if self._host is not None and code == 255 else None
+
+
+class Contained(Elsewhere):
+    """A small device's place taken by a container here: with as much memory, no swap, and as many cores as that has.
+
+    All processes in the container count, the probe's too. The kernel kills what asks for more. Raises UnknownDevice.
+    """
+
+    def __init__(self, name: str, device: str, image: str) -> None:
+        super().__init__(name, At(None, image))
+        small = Small(device)
+        cpus = ("--cpuset-cpus", ",".join(map(str, small.cpus))) if small.cpus else ()
+        self.limits = ("--memory", f"{small.bytes_}", "--memory-swap", f"{small.bytes_}", *cpus)
+        self.remark, self._bytes = small.remark, small.bytes_
+
+    def explain(self, said: str, code: int | None) -> str:
+        if code == KILLED:
+            return f"it was killed; {size(self._bytes)} may be less than a process takes that has loaded no net"
+        return super().explain(said, code)
 
 
 class BoardOverSsh(Board):

@@ -22,7 +22,7 @@ from plumbline.harness.devices import BadDevices, UnknownDevice
 from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
 from plumbline.harness.session.shipping import Hold, Needed
 from plumbline.harness.settings import UNKNOWN, Settings
-from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, in_lab, stood_in, with_agent
+from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, in_lab, stood_in, stood_in_by, with_agent
 from plumbline.texts import nearest, size
 
 if sys.version_info >= (3, 11):
@@ -143,28 +143,38 @@ class Here(Place):
         return settings
 
 
-class StandIn(Here):
-    """A small device's place taken by this machine: with as much memory and as many cores as that has, at its own speed.
+class Small:
+    """What a stand-in takes from its device: `bytes_` of memory for programs, and `cpus`, as many of this machine's as it has.
 
-    The limit counts Python and torch, as they take their share of a board's memory, too. Raises UnknownDevice where nobody has
-    described the device, or said how much memory a program may have there.
+    Empty `cpus` are all that are allowed here; `remark` is what the table says. Raises UnknownDevice where nobody has described
+    the device, or said how much memory a program may have there.
     """
 
-    def __init__(self, name: str, device: str) -> None:
-        super().__init__()
+    def __init__(self, device: str) -> None:
         known = devices.known(devices.of_user())
         if device not in known:
             raise UnknownDevice(
                 f"no device {device!r}{nearest(device, known)}; known: {', '.join(known)}; ${devices.VARIABLE} adds more"
             )
-        self.name, self._bytes = name, known[device].for_programs()
+        self.bytes_, cores = known[device].for_programs(), known[device].cores
         allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        cores = known[device].cores
-        if cores is not None and cores < len(allowed):
-            first = f"import os; os.sched_setaffinity(0, {allowed[:cores]}); "
-            self.command = (*BOOT[:2], f"{first}{BOOT[2]}")
+        self.cpus = allowed[:cores] if cores is not None and cores < len(allowed) else []
         few = f"{cores} wanted, {min(cores, allowed_cpus())} here" if cores is not None else "as many as here"
-        self.remark = f"in the memory of {known[device].name} ({size(self._bytes)}; cores: {few}), at the speed of this machine"
+        self.remark = f"in the memory of {known[device].name} ({size(self.bytes_)}; cores: {few}), at the speed of this machine"
+
+
+class StandIn(Here):
+    """A small device's place taken by this machine: with as much memory and as many cores as that has, at its own speed.
+
+    The limit counts Python and torch, as they take their share of a board's memory, too. Raises UnknownDevice.
+    """
+
+    def __init__(self, name: str, device: str) -> None:
+        super().__init__()
+        small = Small(device)
+        self.name, self._bytes, self.remark = name, small.bytes_, small.remark
+        if small.cpus:
+            self.command = (*BOOT[:2], f"import os; os.sched_setaffinity(0, {small.cpus}); {BOOT[2]}")
 
     def settings(self, settings: Settings) -> Settings:
         """Return them with the device's memory as the limit of a cell."""
@@ -227,11 +237,12 @@ def load(path: Path) -> None:
 def find(name: str) -> Place:
     """Return the place of that name. Raises BadPlace."""
     if name not in _known:
-        from plumbline.harness.session.elsewhere import BoardOverSsh, Elsewhere
+        from plumbline.harness.session.elsewhere import BoardOverSsh, Contained, Elsewhere
 
         if (device := stood_in(name)) is not None:
             try:
-                _known[name] = StandIn(name, device)
+                image = stood_in_by(name)
+                _known[name] = StandIn(name, device) if image is None else Contained(name, device, image)
             except (UnknownDevice, BadDevices) as error:
                 raise BadPlace(f"target {name!r}: {error}") from error
         elif (host := with_agent(name)) is not None:

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumbline.harness.target import HERE, BadTarget, Target
+from plumbline.harness.target import HERE, BadTarget, Target, stood_in, stood_in_by
 from tests.records import cell_of
 
 PLACE = st.one_of(
     st.from_regex(r"[a-z][a-z0-9.-]{0,12}", fullmatch=True).filter(lambda name: name not in ("cpu", "cuda")),
     st.from_regex(r"docker:[a-z][a-z0-9.:/-]{0,12}(@sha256:[0-9a-f]{4})?", fullmatch=True),
     st.from_regex(r"ssh:([a-z]{1,4}@)?[a-z][a-z0-9.-]{0,12}(/docker:[a-z][a-z0-9.:/-]{0,12})?", fullmatch=True),
+    st.from_regex(r"like:[a-z][a-z0-9.-]{0,12}(/docker:[a-z][a-z0-9.:/-]{0,12})?", fullmatch=True),
 ).filter(lambda name: name.rpartition("@")[2] not in ("cpu", "cuda"))
 
 
@@ -53,6 +54,7 @@ def test_what_is_no_target_is_refused(text: str) -> None:
         ("ssh:ann@orin.lab", "ssh:ann@orin.lab", "cpu"),
         ("ssh:ann@orin.lab@cuda", "ssh:ann@orin.lab", "cuda"),
         ("ssh:orin/docker:plumbline:l4t@cuda", "ssh:orin/docker:plumbline:l4t", "cuda"),
+        ("like:jetson-nano/docker:plumbline:l4t", "like:jetson-nano/docker:plumbline:l4t", "cpu"),
     ],
 )
 def test_a_place_elsewhere_parses_in_one_way(text: str, place: str, device: str) -> None:
@@ -63,8 +65,16 @@ def test_a_place_elsewhere_parses_in_one_way(text: str, place: str, device: str)
 @pytest.mark.parametrize(
     "text",
     ["docker:", "ssh:", "ssh:-oProxyCommand=x", "docker:-v", "ssh:a b", "ssh:host/", "/docker:x", "ssh:host/podman:x",
-     "docker:x y", "board@tpu"],
+     "docker:x y", "board@tpu", "like:nano/docker:", "like:nano/docker:-v", "like:nano/ssh:x"],
 )  # fmt: skip
 def test_what_ssh_or_docker_would_take_for_something_else_is_refused(text: str) -> None:
     with pytest.raises(BadTarget, match="expected a target as cpu, cuda:1, docker:IMAGE, ssh:HOST"):
         Target.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("place", "device", "image"),
+    [("like:nano", "nano", None), ("like:nano/docker:own:1", "nano", "own:1"), ("docker:own:1", None, None)],
+)
+def test_a_stand_in_names_a_device_and_where_need_be_an_image(place: str, device: str | None, image: str | None) -> None:
+    assert (stood_in(place), stood_in_by(place)) == (device, image)

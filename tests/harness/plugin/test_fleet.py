@@ -327,13 +327,14 @@ def test_what_shares_a_machine_is_one_board(monkeypatch: pytest.MonkeyPatch) -> 
         "docker:a",
         "ssh:orin/docker:b",
         "like:jetson-nano",
+        "like:jetson-nano/docker:a",
         "agent:ssh:orin",
         "bench@cuda",
         "bench",
         "cuda",
     ]
     assert {board.name: board.targets for board in members(targets)} == {
-        "here": ["cpu", "docker:a", "like:jetson-nano", "agent:ssh:orin", "cuda"],
+        "here": ["cpu", "docker:a", "like:jetson-nano", "like:jetson-nano/docker:a", "agent:ssh:orin", "cuda"],
         "ssh-orin": ["ssh:orin", "ssh:orin/docker:b"],
         "bench": ["bench@cuda", "bench"],
     }

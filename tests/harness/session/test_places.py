@@ -74,6 +74,26 @@ def test_a_stand_in_has_the_memory_and_the_cores_of_its_device(monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("small")
+def test_a_stand_in_that_is_a_container_has_them_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first = min(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {first, first + 1})
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1" = run ] && printf "%s\\n" "$@" || echo unix:///a.sock\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    place = places.find("like:tiny/docker:own:1")
+    given = subprocess.run(place.starting("--lock", "0", "ann"), capture_output=True, text=True, check=True).stdout.splitlines()
+    options = {option: given[given.index(option) + 1] for option in ("--memory", "--memory-swap", "--cpuset-cpus")}
+    assert options == {"--memory": "2000000000", "--memory-swap": "2000000000", "--cpuset-cpus": f"{first}"}
+    assert given[-5:] == ["own:1", "plumbline-probe", "--lock", "0", "ann"]
+    assert (place.machine, place.remark) == (HERE, places.find("like:tiny").remark)
+    assert place.settings(Settings()).memory_limit_bytes is None, "the container has the limit"
+    docker.write_text("#!/bin/sh\n[ $1 = run ] && exit 137\necho unix:///a.sock\n")
+    with pytest.raises(BadPlace, match=r"it was killed; 50 MB may be less than a process takes that has loaded no net"):
+        _ = places.find("like:mote/docker:own:1").capabilities
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("device", "says"), [("blank", "how much memory A blank has"), ("tinny", r"did you mean tiny\?.*PLUMBLINE_DEVICES")]
 )
