@@ -169,7 +169,9 @@ class Elsewhere(Place):
         if needed.weights is not None:
             inside[needed.weights] = f"{GIVEN}/weights"
         here = {folder: str(folder) for folder in inside}
-        there = here if self._host is None else shipping.copy(inside, self._ssh, say, hold=hold)
+        there = here
+        if self._host is not None:
+            there = shipping.copy(inside, self._ssh, say, hold=hold, built_bytes=needed.built_bytes)
         self._inside, self._there = inside, there
         if needed.data and self._image is not None:
             self._root = Path(f"{GIVEN}/data")

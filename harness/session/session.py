@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
-from plumbline.harness import machine, speed
+from plumbline.harness import machine, runtimes, speed
 from plumbline.harness.cell import Cell, shown_model, without_batch
 from plumbline.harness.facts import Accuracy
 from plumbline.harness.journal import NAME, Journal, RunError
@@ -218,7 +218,14 @@ def needed(cells: Sequence[Cell], settings: Settings) -> Needed:
             if settings.data is not None and (settings.data / name).is_dir():
                 data[settings.data / name] = None
     outside = tuple(dict.fromkeys(cell.model for cell in cells if kind_of(cell.model) != "registered"))
-    return Needed(tuple(data), settings.weights, outside)
+    return Needed(tuple(data), settings.weights, outside, max(map(_built_bytes, cells), default=0))
+
+
+def _built_bytes(cell: Cell) -> int:
+    """Return the bytes of the file that a cell's runtime builds: its weights in fp32, as it is exported; 0 where unknown."""
+    if runtimes.find(cell.runtime).adapter.artefact_for(cell.variant) is None:
+        return 0
+    return 4 * sum(layer.parameters for layer in matrix.find(cell.model).formula(cell.image_size) or ())
 
 
 def missing_data(cells: Sequence[Cell], there: Sequence[str] | None) -> list[str]:

@@ -52,18 +52,22 @@ class Needed:
     """What the cells of a session need at a place: folders of data sets and of weights, models from outside.
 
     `revision` has all that probes there run, models from outside, too.
+    `built_bytes` is what the largest file takes that a runtime builds there.
     """
 
     data: tuple[Path, ...] = ()
     weights: Path | None = None
     outside: tuple[str, ...] = ()
     revision: Revision | None = None
+    built_bytes: int = 0
 
 
-def copy(folders: Iterable[Path], ssh: Ssh, say: Say, name: str = "", hold: Hold = nullcontext) -> dict[Path, str]:
+def copy(
+    folders: Iterable[Path], ssh: Ssh, say: Say, name: str = "", hold: Hold = nullcontext, built_bytes: int = 0
+) -> dict[Path, str]:
     """Copy what is not there yet; returns where each folder is there. Of folders that have another `name` nothing is remembered.
 
-    Raises NotShipped.
+    Before the first byte, the disk there has to have room for all of it, and for `built_bytes` besides. Raises NotShipped.
     """
     found = {}
     for folder in folders:
@@ -80,16 +84,19 @@ def copy(folders: Iterable[Path], ssh: Ssh, say: Say, name: str = "", hold: Hold
         raise NotShipped(f"expected the free space there, got {told.strip()[-200:]!r}")
     free, base, there = int(marked[1]) * 1024, marked[2], set(re.findall(r"^plumbline: (.+)$", told, re.M))
     missing = {folder: each for folder, each in found.items() if each[0] not in there}
+    takes = {name or folder.name: total for folder, (_, _, total) in missing.items()}
+    if built_bytes:
+        takes["the largest file that is built there"] = built_bytes
+    each = ", ".join(f"{what} takes {size(count)}" for what, count in takes.items())
+    full = NotShipped(f"its disk is full: {each}, and {size(free)} are free in {base}; make room")
+    if missing and free < sum(takes.values()) + SPARE_BYTES:
+        raise full
     with hold() if missing else nullcontext():
         for folder, (digest, files, total) in missing.items():
-            full = f"its disk is full: {name or folder.name} takes {size(total)}, and {size(free)} are free in {base}; make room"
-            if free < total + SPARE_BYTES:
-                raise NotShipped(full)
             try:
                 _send(folder, name or folder.name, files, digest, total, ssh, say)
             except NotShipped as error:
-                raise (NotShipped(full) if NO_SPACE in str(error) else error) from None
-            free -= total
+                raise (full if NO_SPACE in str(error) else error) from None
     return {folder: f"{base}/{digest}" for folder, (digest, _, _) in found.items()}
 
 

@@ -374,6 +374,22 @@ def test_what_arrives_damaged_or_not_at_all_is_not_used(sshd: Server, board: Els
         board.prepare(needed, print)
 
 
+def test_a_disk_has_to_have_room_for_all_of_it_and_for_what_is_built_there(
+    sshd: Server, board: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first byte is copied; what is there already takes no more."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_bytes(name.encode() * 1000)
+    wanted = Needed((tmp_path / "a", tmp_path / "b"), built_bytes=10**18)
+    says = r"its disk is full: a takes 1 kB, b takes 1 kB, the largest file that is built there takes \d+.0 GB, and .+ are free"
+    with pytest.raises(BadPlace, match=says):
+        board.prepare(wanted, print)
+    assert list((sshd.home / "plumbline" / "shipped").iterdir()) == []
+    board.prepare(replace(wanted, built_bytes=0), print)
+    board.prepare(wanted, print)
+
+
 @pytest.mark.parametrize("spare", [0, -(1 << 30)])
 def test_a_disk_that_is_full_keeps_nothing_that_is_not_whole(
     sshd: Server, board: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int

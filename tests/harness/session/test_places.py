@@ -16,7 +16,7 @@ from plumbline.harness import journal, messages, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.session import matrix, places
 from plumbline.harness.session.places import BadPlace, Place
-from plumbline.harness.session.session import missing_data
+from plumbline.harness.session.session import missing_data, needed
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.target import HERE
 from tests.conftest import Run, command, where
@@ -131,6 +131,12 @@ def test_folders_that_a_session_leaves_open_are_found_where_the_cell_runs(
     assert (found.data, found.weights, found.cache) == (tmp_path, tmp_path / "weights", tmp_path / "cache" / "plumbline")
     given = Settings(cache=tmp_path / "other")
     assert given.located() == given, "what was decided is not looked for"
+
+
+def test_the_largest_file_that_is_built_is_known_beforehand() -> None:
+    cells = [cell_of("resnet50", image_size=224, runtime=runtime) for runtime in ("eager", "onnxruntime")]
+    assert [needed([cell], Settings()).built_bytes for cell in cells] == [0, 4 * 25_557_032]
+    assert needed([*cells, cell_of("mlp", runtime="onnxruntime")], Settings()).built_bytes == 4 * 25_557_032
 
 
 def test_what_a_place_can_run_is_asked_there(tmp_path: Path) -> None:
