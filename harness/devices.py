@@ -83,7 +83,7 @@ class Device(Struct, frozen=True, forbid_unknown_fields=True):
     """A device of the file, in base units; what is None is unknown. `matches` is looked for in the name that it gives itself.
 
     `memory_bytes` is what is built in, `visible_bytes` what a system shows of it, `usable_bytes` what a program has had there.
-    `cores` are those of the CPU.
+    `cores` are those of the CPU, `storage_bytes` the storage that is built in.
     """
 
     name: str

@@ -30,7 +30,8 @@ COMPUTE, MEMORY = "compute", "bandwidth"
 class Ceiling(Struct, frozen=True):
     """What a device allows a cell: the `bound` on its latency, and what it `needs` of the bytes that the device `has`.
 
-    `largest` is the largest batch that is predicted to fit, up to needs.MOST_BATCH. `unknown` says why a figure is missing.
+    `largest` is the largest batch that is predicted to fit, up to needs.MOST_BATCH. `weights` are the bytes of the net's in fp32,
+    as a runtime keeps them in a file, and `storage` those that are built in there. `unknown` says why a figure is missing.
     """
 
     cell: Cell
@@ -39,6 +40,8 @@ class Ceiling(Struct, frozen=True):
     needs: Needs | None = None
     has: int | None = None
     largest: int | None = None
+    weights: int | None = None
+    storage: int | None = None
     unknown: list[str] = []
 
     @property
@@ -82,6 +85,9 @@ def of(cell: Cell, device: Device, memory: bool = True) -> Ceiling:
     """
     found = _bound(cell, device, memory)
     unknown = list(found.missing)
+    formula = matrix.find(cell.model).formula(cell.image_size)
+    weights = None if formula is None else 4 * sum(layer.parameters for layer in formula)
+    storage = None if device.storage_bytes is None else round(device.storage_bytes)
     needed = has = largest = None
     try:
         has = device.for_programs()
@@ -93,7 +99,7 @@ def of(cell: Cell, device: Device, memory: bool = True) -> Ceiling:
             largest = None if has is None else needs.largest_batch(cell, has)
         except Unpredicted as reason:
             unknown.append(str(reason))
-    return Ceiling(cell, device.name, found, needed, has, largest, unknown)
+    return Ceiling(cell, device.name, found, needed, has, largest, weights, storage, unknown)
 
 
 def _bound(cell: Cell, device: Device, counting: bool) -> Bound:
@@ -150,8 +156,20 @@ def notes(found: Iterable[Ceiling]) -> Iterator[str]:
     if any(each.needs for each in found):
         share = size(round(needs.FRAMEWORK))
         yield f"- memory: of the process, on a processor; {share} of it are the framework's share on x86 (docs/fit.md)"
+    yield from _storage(found)
     for why in dict.fromkeys(why for each in found for why in each.unknown):
         yield f"- unknown: {why}"
+
+
+def _storage(found: Sequence[Ceiling]) -> Iterator[str]:
+    nets = {each.cell.model: each.weights for each in found if each.weights is not None}
+    there = {each.device: each.storage for each in found}
+    if known := {device: storage for device, storage in there.items() if storage is not None}:
+        has = ", ".join(f"{device} {size(storage)}" for device, storage in known.items())
+        takes = f"weights of {number_of(len(nets), 'net')}: {size(sum(nets.values()))} in fp32, once a runtime"
+        yield f"- storage that is built in: {has}; {takes}; system, image and data come to that (docs/fit.md)"
+    if unknown := [device for device, storage in there.items() if storage is None]:
+        yield f"- unknown: the storage of {', '.join(unknown)}; storage_bytes of a file of devices can say it"
 
 
 BESIDE = ["cell", "inference\nneeds, MB", "predicted", "off", "process\nneeds, MB", "predicted", "off"]

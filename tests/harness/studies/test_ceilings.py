@@ -46,6 +46,17 @@ def test_whether_it_fits() -> None:
     assert ceilings.of(cell_of("mlp"), nano).fits is True
 
 
+def test_storage_is_put_beside_what_weights_take() -> None:
+    """VGG-16 has 138,357,544 weights, ResNet-50 25,557,032: 656 MB. Each net counts once, whatever its batch."""
+    cells = [cell_of("vgg16", image_size=224), cell_of("vgg16", image_size=224, batch=8), cell_of("resnet50", image_size=224)]
+    found = [ceilings.of(cell, DEVICES[name], memory=False) for cell in cells for name in ("jetson-nano", "jetson-tx2")]
+    lines = ceilings.table(found, "simple").splitlines()
+    assert any(
+        line.startswith("- storage that is built in: Jetson Nano 4 GB 16.0 GB; weights of 2 nets: 656 MB") for line in lines
+    )
+    assert any(line.startswith("- unknown: the storage of Jetson TX2; storage_bytes") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("cell", "device", "words"),
     [
