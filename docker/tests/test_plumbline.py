@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from conftest import BASE, REVISION, Engine, image
+from conftest import BASE, REVISION, ROOT, Engine, image, run
 
+PYTHON = ROOT / ".venv" / "bin" / "python"
 NARROW = ("--read-only", "--tmpfs", "/tmp", "--user", "1234:1234", "--memory", "4g", "--memory-swap", "4g")
 ONE_CELL = (
     "pytest",
@@ -79,6 +81,29 @@ def test_it_holds_what_is_needed_alone(engine: Engine, plumbline: str) -> None:
     about = engine.inspect(plumbline)["Config"]
     assert set(about["Volumes"]) == {"/runs", "/cache"}
     assert {"NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"} <= set(about["Env"])
+
+
+DEVICES = """
+[device.tiny]
+name = "Tiny"
+kind = "cpu"
+matches = "Tiny"
+usable_bytes = 12e8
+source = "made up"
+[device.tiny.mode.usual]
+flop_per_s = { fp32 = 1e9 }
+"""
+
+
+@pytest.mark.skipif(not PYTHON.exists(), reason="the session itself is this checkout's .venv, as the README makes it")
+def test_a_stand_in_kills_what_does_not_fit(plumbline: str, tmp_path: Path) -> None:
+    """In a container with 1.2 GB a net fits with 64 pictures, and not with 1,024."""
+    (tmp_path / "devices.toml").write_text(DEVICES)
+    target = f"like:tiny/docker:{plumbline}"
+    asked = ("ceilings", "squeezenet1_1", "--device", "tiny", "--batch", "64,1024", "--search", target)
+    done = run(str(PYTHON), "-m", "plumbline.harness", *asked, PLUMBLINE_DEVICES=str(tmp_path / "devices.toml"))
+    assert done.code == 0, done.output
+    assert re.search(r"64: \d+ MB, 1024: out of memory$", done.output, re.MULTILINE), done.output
 
 
 def test_a_changed_source_installs_nothing_again(engine: Engine, plumbline: str) -> None:

@@ -152,7 +152,7 @@ HEADS = ["model", "variant", "precision", "pixels", "largest batch", "predicted"
 
 
 def table(found: Sequence[Largest], style: str) -> str:
-    """Tabulate what fits; below it the reasons of what ended otherwise."""
+    """Tabulate what fits; below it the reasons of what ended otherwise, and of all where nothing fits."""
     rows = [
         [
             each.cell.model,
@@ -170,7 +170,7 @@ def table(found: Sequence[Largest], style: str) -> str:
         f"- {each.cell.model} {each.cell.variant}, batch {one.batch}: {one.reason}"
         for each in found
         for one in each.tried
-        if one.reason and one.outcome not in TOO_LARGE
+        if one.reason and (each.largest is None or one.outcome not in TOO_LARGE)
     )
     return "\n".join([tabulated(rows, HEADS, (*LEFT, "model", "variant", "precision", "tried"), style), *reasons])
 

@@ -70,6 +70,18 @@ def test_what_ends_otherwise_ends_the_search_and_is_said() -> None:
     assert "- mlp dense, batch 16: it is wrong" in table([one], "simple")
 
 
+def test_where_nothing_fits_it_is_said_at_what() -> None:
+    def text(fits: int) -> str:
+        def attempt(cell: Cell) -> Tried:
+            large = Tried(cell.batch, "out_of_memory", reason="killed for memory during preparing the reference")
+            return Tried(cell.batch, "ok", 1e9) if cell.batch <= fits else large
+
+        return table([find(Sought(cell_of()), BATCHES, attempt)], "simple")
+
+    assert "- mlp dense, batch 1: killed for memory during preparing the reference" in text(0)
+    assert "- mlp" not in text(8)
+
+
 @pytest.mark.slow
 def test_on_a_stand_in(tmp_path: Path, cache: Path, python: str) -> None:
     """Of a device with 900 MB a small CNN at 224 pixels fits with few pictures, and not with 512; each row is said as it ends."""
