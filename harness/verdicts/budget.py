@@ -195,7 +195,9 @@ def _held(name: str, limit: float, record: Record, row: Row) -> Held:
         return found(INCONCLUSIVE, f"{known}, which does not decide it{'; more samples would' if name in SAMPLED else ''}")
     if name in OF_TIME and row.disturbed:
         return found(INCONCLUSIVE, f"{known}, but it was disturbed: {row.disturbed}")
-    return found(FAILED, f"{known}, {excess(better):.1%} {'above' if figure.most else 'below'} it", excess(better))
+    empty = row.process_base_bytes if name == "memory" else None
+    hopeless = f"; an empty process takes {_said(empty, figure)}" if empty is not None and empty > limit else ""
+    return found(FAILED, f"{known}, {excess(better):.1%} {'above' if figure.most else 'below'} it{hopeless}", excess(better))
 
 
 def _held_deadline(deadline: Deadline, record: Record, row: Row) -> Held:

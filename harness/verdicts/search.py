@@ -177,6 +177,8 @@ class Search:
                 yield from self._by_smaller(cell, other, row)
             if row.measured and _same(cell, other, ("batch",)):
                 yield from self._by_batch(row)
+            if cell.runtime == other.runtime:
+                yield from self._by_process(row)
             unknown = "accuracy" in self.question.limits and row.measured and row.top1 is None
             if unknown and _same(cell, other, ("runtime", "precision", "batch")):
                 yield Why("its top-1 cannot be known: there are no pictures, or no trained weights", "accuracy")
@@ -219,6 +221,12 @@ class Search:
             value = row.top1_high if name == "accuracy" else figure.value(row)
             if value is not None and (value > limit if figure.most else value < limit):
                 yield Why(f"at another batch it missed the limit of {figure.title}", name, figure.value(row))
+
+    def _by_process(self, row: Row) -> Iterator[Why]:
+        """Say what follows from what a process takes before it has built a net."""
+        limit, empty = self.question.limits.get("memory"), row.process_base_bytes
+        if limit is not None and empty is not None and empty > limit:
+            yield Why("the limit of memory is below what an empty process takes", "memory", empty)
 
 
 def _same(cell: Cell, other: Cell, but: tuple[str, ...]) -> bool:

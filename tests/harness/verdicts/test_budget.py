@@ -137,6 +137,13 @@ def test_the_message_has_all_limits_that_do_not_hold() -> None:
     keep([one for one in found if one.verdict == PASSED])
 
 
+@pytest.mark.parametrize(("limit", "said"), [(1e8, "; an empty process takes 500 MB"), (5.5e8, "")])
+def test_a_limit_that_no_net_can_keep_is_said(limit: float, said: str) -> None:
+    memory = {"process_peak": read("byte", "process", 6e8), "process_base": read("byte", "process", 5e8)}
+    (found,) = held(Budget("b", {"memory": limit}), one(memory=memory))
+    assert found.words == f"memory at most {limit / 1e6:.0f} MB: 600 MB, {6e8 / limit - 1:.1%} above it{said}"
+
+
 def test_every_figure_can_be_limited() -> None:
     assert [found.figure for found in held(Budget("b", dict.fromkeys(FIGURES, 1.0)), one())] == list(FIGURES)
     assert {figure.unit for figure in FIGURES.values()} <= budget.UNITS.keys()

@@ -187,6 +187,7 @@ def test_nothing_that_is_ruled_out_fits_and_nothing_fits_is_never_said_of_a_grid
         (made(batch=8, outcome="out_of_memory"), Question({"accuracy": 0.7}), "a smaller batch or picture was out of memory"),
         (made(batch=8, ms=40), Question({"p99": 33e-3}), "a smaller batch or picture is beyond the limit of p99"),
         (made(batch=8, process_bytes=3e9), Question({"memory": 2.6e9}), "beyond the limit of memory"),
+        (made(batch=32, process_base_bytes=5e8), Question({"memory": 1e8}), "below what an empty process takes"),
         (made(batch=32, top1=0.5, top1_high=0.6), Question({"accuracy": 0.7}), "it missed the limit of top-1"),
         (made(batch=32, stored_bytes=9e6), Question({"size": 8e6}), "it missed the limit of size"),
         (made(batch=32, macs=10**9), Question({"macs": 6e8}), "it missed the limit of MACs"),
@@ -206,6 +207,8 @@ def test_what_rules_a_setting_out(other: Row, question: Question, why: str) -> N
     ("other", "question"),
     [
         (made(batch=32, outcome="out_of_memory"), Question({"memory": 1e9})),  # a larger one says nothing
+        (made(batch=32, process_base_bytes=5e8), Question({"memory": 6e8})),
+        (made("openvino", batch=32, process_base_bytes=5e8), Question({"memory": 1e8})),  # of another runtime: an agent's, say
         (made(batch=32, ms=40), Question({"p99": 33e-3})),
         (made("openvino", batch=8, ms=40), Question({"p99": 33e-3})),  # nor does another runtime
         (made(batch=8, ms=33.2), Question({"p99": 33e-3})),  # an interval that reaches below the limit
