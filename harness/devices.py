@@ -169,7 +169,10 @@ def known(more: Path | None = None) -> dict[str, Device]:
 def named(name: str, devices: Mapping[str, Device]) -> Device:
     """Return the device of that name. Raises UnknownDevice."""
     if name not in devices:
-        raise UnknownDevice(f"no device {name!r}{nearest(name, devices)}; known: {', '.join(devices)}")
+        raise UnknownDevice(
+            f"no device {name!r}{nearest(name, devices)}; known: {', '.join(devices)}; describe yours in a file that ${VARIABLE} "
+            "names, as docs/devices.md shows; plumbline doctor --target TARGET says what it calls itself"
+        )
     return devices[name]
 
 

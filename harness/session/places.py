@@ -23,7 +23,7 @@ from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu
 from plumbline.harness.session.shipping import Hold, Needed
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, in_lab, stood_in, stood_in_by, with_agent
-from plumbline.texts import nearest, size
+from plumbline.texts import size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -151,16 +151,12 @@ class Small:
     """
 
     def __init__(self, device: str) -> None:
-        known = devices.known(devices.of_user())
-        if device not in known:
-            raise UnknownDevice(
-                f"no device {device!r}{nearest(device, known)}; known: {', '.join(known)}; ${devices.VARIABLE} adds more"
-            )
-        self.bytes_, cores = known[device].for_programs(), known[device].cores
+        found = devices.named(device, devices.known(devices.of_user()))
+        self.bytes_, cores = found.for_programs(), found.cores
         allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self.cpus = allowed[:cores] if cores is not None and cores < len(allowed) else []
         few = f"{cores} wanted, {min(cores, allowed_cpus())} here" if cores is not None else "as many as here"
-        self.remark = f"in the memory of {known[device].name} ({size(self.bytes_)}; cores: {few}), at the speed of this machine"
+        self.remark = f"in the memory of {found.name} ({size(self.bytes_)}; cores: {few}), at the speed of this machine"
 
 
 class StandIn(Here):

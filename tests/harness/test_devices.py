@@ -113,7 +113,10 @@ def test_a_file_that_is_not_there_is_named(file: Path) -> None:
 
 
 def test_a_name_that_is_nearly_known_is_offered() -> None:
-    with pytest.raises(UnknownDevice, match=r"no device 'jetson-nana' \(did you mean jetson-nano"):
+    with pytest.raises(
+        UnknownDevice,
+        match=r"no device .jetson-nana. \(did you mean jetson-nano.*describe yours in a file that \$PLUMBLINE_DEVICES names",
+    ):
         devices.named("jetson-nana", devices.load())
 
 
