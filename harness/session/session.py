@@ -218,7 +218,7 @@ def needed(cells: Sequence[Cell], settings: Settings) -> Needed:
             if settings.data is not None and (settings.data / name).is_dir():
                 data[settings.data / name] = None
     outside = tuple(dict.fromkeys(cell.model for cell in cells if kind_of(cell.model) != "registered"))
-    return Needed(tuple(data), settings.weights, outside, max(map(_built_bytes, cells), default=0))
+    return Needed(tuple(data), settings.weights, outside, built_bytes=max(map(_built_bytes, cells), default=0))
 
 
 def _built_bytes(cell: Cell) -> int:
