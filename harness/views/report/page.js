@@ -84,11 +84,11 @@ element("download").addEventListener("click", () => {
 
 // -- charts
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const printing = matchMedia("print");
+let printing = false;
 const drawn = new Map();
+const night = () => dark.matches && !printing;
 const configured = () => {
-  const night = dark.matches && !printing.matches;
-  const ink = night ? "#e8ebee" : "#1b1f24", soft = night ? "#b3bcc6" : "#4d5560", line = night ? "#414b56" : "#dfe4e9";
+  const [ink, soft, line] = night() ? ["#e8ebee", "#b3bcc6", "#414b56"] : ["#1b1f24", "#4d5560", "#dfe4e9"];
   const axis = { labelColor: soft, titleColor: ink, gridColor: line, domainColor: soft, tickColor: soft };
   const text = { labelColor: ink, titleColor: ink };
   return {
@@ -137,7 +137,7 @@ const watch = new IntersectionObserver((entries) => {
 }, { rootMargin: "400px" });
 const places = [...document.querySelectorAll("[data-picture]")];
 places.forEach((place) => watch.observe(place));
-const shade = () => document.documentElement.classList.toggle("dark", dark.matches); // for DataTables
+const shade = () => document.documentElement.classList.toggle("dark", night()); // for DataTables
 shade();
 dark.addEventListener("change", shade);
 const again = () => places.filter((place) => drawn.has(place.dataset.picture)).forEach(draw);
@@ -147,9 +147,20 @@ addEventListener("resize", () => {
   clearTimeout(later);
   if (innerWidth !== across) later = setTimeout(() => again(across = innerWidth), 300);
 });
+// On paper there are all rows that the filters leave, and all charts, in dark ink.
+let rows = 0;
 addEventListener("beforeprint", () => {
+  printing = true;
+  shade();
+  rows = table.page.len();
   table.page.len(-1).draw();
-  return Promise.all(places.map(draw));
+  places.forEach(draw);
+});
+addEventListener("afterprint", () => {
+  printing = false;
+  shade();
+  table.page.len(rows).draw();
+  again();
 });
 window.plumbline = { table, drawn, draw: () => Promise.all(places.map(draw)) }; // for whoever reads the page by a program
 show();

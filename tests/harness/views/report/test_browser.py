@@ -23,6 +23,7 @@ from tests.harness.views.report.test_page import MARKUP, data_of
 from tests.records import cell_of, record_of
 
 VIEWS = [(1280, "light"), (390, "dark")]
+PAPER = 1062  # pixels of CSS across A4 on its side, between margins of 8 mm
 SERIOUS = ("serious", "critical")
 
 
@@ -232,6 +233,39 @@ def test_a_chart_is_as_wide_as_there_is_room(view: Any) -> None:
     view.set_viewport_size({"width": 1280, "height": 900})  # as a phone that is turned
     view.evaluate("window.plumbline.draw()")
     assert view.evaluate("document.querySelector('[data-picture=first-inference] svg').clientWidth") > WIDTH, "it grows again"
+
+
+def test_on_paper_are_all_rows_and_charts_in_dark_ink(view: Any, evidence: Evidence) -> None:
+    state = """async () => {
+      await window.plumbline.draw();
+      const light = (colour) => colour.match(/\\d+/g).slice(0, 3).map(Number).reduce((sum, one) => sum + one) / 3;
+      const matrix = document.querySelector("#matrix"), of = (name) => [...document.querySelectorAll(name)];
+      return {
+        rows: of("#matrix tbody tr").length,
+        lightest: Math.max(...of("h1, #matrix td, #matrix th, .chart svg text").map((one) => {
+          const {color, fill} = getComputedStyle(one);
+          return light(one.tagName === "text" ? fill : color);
+        })),
+        over: matrix.scrollWidth - document.documentElement.clientWidth,
+        cut: of(".chart").filter((box) => box.scrollWidth > box.clientWidth + 1).length,
+        sticky: of("#matrix th, #matrix td").filter((one) => getComputedStyle(one).position === "sticky").length,
+      };
+    }"""
+    before = view.evaluate(state)
+    view.set_viewport_size({"width": PAPER, "height": 900})
+    view.emulate_media(media="print")
+    view.evaluate("dispatchEvent(new Event('beforeprint'))")
+    printed = view.evaluate(state)
+    assert printed["rows"] == len(evidence.rows) > before["rows"]
+    assert printed["lightest"] < 128
+    assert printed["over"] <= 0
+    assert (printed["cut"], printed["sticky"]) == (0, 0)
+    view.emulate_media(media="screen")
+    view.evaluate("dispatchEvent(new Event('afterprint'))")
+    after = view.evaluate(state)
+    assert {name: after[name] for name in ("rows", "lightest", "sticky")} == {
+        name: before[name] for name in ("rows", "lightest", "sticky")
+    }, "as it was"
 
 
 def test_sessions_and_verdicts_are_filters(view: Any, evidence: Evidence) -> None:
