@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests import browser
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "tutorial.md"
 COMMAND = r"```sh\n(?P<commands>.*?)```"
@@ -75,16 +77,12 @@ def followed(page: str, runs: Callable[[str], str]) -> str:
 
 
 def screenshot(page: Path, picture: Path) -> None:
-    """Save what a browser shows first of a page. Debian's chromium, as in the report's own tests."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        shown = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+    """Save what a browser shows first of a page."""
+    with browser.chromium() as started:
+        shown = started.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         shown.goto(page.as_uri())
-        shown.wait_for_timeout(2000)
+        shown.wait_for_selector(browser.READY)
         shown.screenshot(path=picture)
-        browser.close()
 
 
 def main() -> None:

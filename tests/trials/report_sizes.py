@@ -1,17 +1,19 @@
-"""How long a report takes, what memory it needs and how large it is, beside its limits.
+"""How long a report takes, what memory it needs, how large it is and how fast it is to use, beside its limits.
 
     tox -e trials-report                         # of 2,000 and of 100,000 cells, in a folder that is removed afterwards
     tox -e trials-report -- --folder FOLDER      # keeps the runs there, and takes those that are there; 3 GB
     tox -e trials-report -- --cells 2000 --form html
 
-The runs are synthetic (tests/synthetic_runs.py), and each report is made by `plumbline report` in a process of its own. Ends with
-1 where a limit is missed. Time is that of the clock, and of the processor: on a busy machine only the latter says something.
+The runs are synthetic (tests/synthetic_runs.py), and each report is made by `plumbline report` in a process of its own, as is a
+recommendation. The page is opened in Chromium, if there is one. Ends with 1 where a limit is missed. Time is that of the clock,
+and of the processor: on a busy machine only the latter says something.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -23,9 +25,33 @@ from typing import NamedTuple
 from plumbline.harness.journal import NAME
 from plumbline.harness.views.table import NOTHING, tabulated
 from plumbline.texts import size
-from tests import synthetic_runs
+from tests import browser, synthetic_runs
 
+IN_USE = 2_000  # cells of the run of which the page is used, and a setting recommended
+RECOMMENDED, OPENED, FILTERED = (
+    f"a recommendation out of {IN_USE:,} cells",
+    "until the page is ready",
+    "the slowest filter of its rows",
+)
+AT_MOST = {RECOMMENDED: 1.0, OPENED: 2.0, FILTERED: 0.1}  # seconds of the clock
+LIMIT_OF_TIME = ["--max-latency-ms", "33", "--min-top1", "0.7"]
+# Each choice of each filter, and then what is typed into the search, until the rows that are left are laid out.
+FILTERS = """() => {
+  const search = document.querySelector("#search"), asked = (element, value) => {
+    const began = performance.now();
+    element.value = value;
+    element.dispatchEvent(new Event("input", { bubbles: true }));
+    document.querySelector("#matrix").getBoundingClientRect();
+    return (performance.now() - began) / 1000;
+  };
+  const chosen = [...document.querySelectorAll("#filters select")].flatMap((select) => {
+    const values = [...select.options].map((option) => option.value);
+    return [...values.slice(1), ""].map((value) => asked(select, value));
+  });
+  return [...chosen, ...["r", "re", "resnet", ""].map((text) => asked(search, text))];
+}"""
 HEADS = ["cells", "report", "s", "of the processor", "at most", "peak", "at most ", "size", " at most"]
+USED = ["of the page", "s", "at most"]
 
 
 class Limit(NamedTuple):
@@ -49,17 +75,39 @@ class Made(NamedTuple):
     bytes: int
 
 
-def make(run: Path, file: Path) -> Made:
-    """Make a report in a process of its own. Raises CalledProcessError where that fails."""
-    command = [sys.executable, "-m", "plumbline.harness", "report", str(run), "-o", str(file)]
+def spent(*command: str) -> tuple[float, resource.struct_rusage]:
+    """Run a command of plumbline in a process of its own. Returns its seconds and its usage. Raises CalledProcessError."""
+    whole = [sys.executable, "-m", "plumbline.harness", *command]
     began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(whole, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
+        raise subprocess.CalledProcessError(process.returncode, whole)
+    return seconds, usage
+
+
+def make(run: Path, file: Path) -> Made:
+    """Make a report. Raises CalledProcessError where that fails."""
+    seconds, usage = spent("report", str(run), "-o", str(file))
     return Made(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, file.stat().st_size)
+
+
+def used(run: Path, page: Path) -> dict[str, float]:
+    """Have a setting recommended, open the page and filter it; return the seconds of what can be done here, by AT_MOST."""
+    found = {RECOMMENDED: spent("recommend", str(run), *LIMIT_OF_TIME)[0]}
+    if (reason := browser.missing()) is not None:
+        print(f"the page was not opened: {reason}", file=sys.stderr)
+        return found
+    with browser.chromium() as started:
+        shown = started.new_page(viewport={"width": 1280, "height": 900})
+        began = time.monotonic()
+        shown.goto(page.as_uri())
+        shown.wait_for_selector(browser.READY)
+        found[OPENED] = time.monotonic() - began
+        found[FILTERED] = max(shown.evaluate(FILTERS))
+    return found
 
 
 def missed(made: Made, limit: Limit, form: str) -> list[str]:
@@ -81,7 +129,7 @@ def row(cells: int, form: str, made: Made, limit: Limit) -> list[str]:
 
 def measure(folder: Path, counts: Sequence[int], forms: Sequence[str]) -> int:
     """Make and measure all reports, and print a table. Returns how many limits were missed."""
-    rows, over = [], []
+    rows, over, in_use = [], [], {}
     for cells in counts:
         run = folder / f"{cells}-cells"
         if not (run / NAME).exists():
@@ -92,7 +140,16 @@ def measure(folder: Path, counts: Sequence[int], forms: Sequence[str]) -> int:
             made = make(run, folder / f"{cells}.{form}")
             rows.append(row(cells, form, made, LIMITS[cells]))
             over += [f"{cells:,} cells as {form}: more {what} than its limit" for what in missed(made, LIMITS[cells], form)]
+        if cells == IN_USE and "html" in forms:
+            in_use = used(run, folder / f"{cells}.html")
     print(tabulated(rows, HEADS, ["report"], "simple"))
+    if in_use:
+        print(
+            tabulated(
+                [[what, f"{seconds:.2f}", f"{AT_MOST[what]:g}"] for what, seconds in in_use.items()], USED, USED[:1], "simple"
+            )
+        )
+        over += [f"{what}: more than its limit" for what, seconds in in_use.items() if seconds > AT_MOST[what]]
     print("\n".join(over) or "all within their limits")
     return len(over)
 

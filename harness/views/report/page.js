@@ -1,19 +1,24 @@
 // Behind DataTables, in one module. Everything that a run has said is set as text, never as markup.
 const element = (id) => document.getElementById(id);
 
-const packed = Uint8Array.from(atob(element("data").textContent), (letter) => letter.charCodeAt(0));
-const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-const data = await new Response(stream).json();
+const unpacked = (text) => {
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < letters.length; at++) bytes[at] = letters.charCodeAt(at);
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+};
+const unpacking = unpacked(element("data").textContent);
+let cells = []; // until they are unpacked
 
 // -- the matrix
 const search = element("search"), filters = element("filters"), selects = [...filters.querySelectorAll("select")];
 const heads = [...document.querySelectorAll("#matrix thead th")];
 // Numbers are sorted by their values, not by what is read: the rows of the table are the cells, in their order.
 const quantities = heads.flatMap((head, at) => head.dataset.quantity ? [at] : []);
-DataTable.ext.order.quantity = (settings, at) => data.cells.map((cell) => cell[heads[at].dataset.quantity] ?? Infinity); // what was not measured comes last
+const texts = heads.flatMap((head, at) => head.dataset.quantity ? [] : [at]);
+DataTable.ext.order.quantity = (settings, at) => cells.map((cell) => cell[heads[at].dataset.quantity] ?? Infinity); // what was not measured comes last
 const table = new DataTable("#matrix", {
   order: [],
-  columnDefs: [{ targets: quantities, type: "num", orderDataType: "quantity" }],
+  columnDefs: [{ targets: quantities, type: "num", orderDataType: "quantity", searchable: false }, { targets: texts, type: "string" }],
   pageLength: 100,
   lengthMenu: [25, 100, 500, { label: "all", value: -1 }],
   autoWidth: false,
@@ -34,8 +39,10 @@ const filter = () => {
 filters.addEventListener("input", filter);
 filters.addEventListener("reset", () => setTimeout(filter));
 filters.addEventListener("submit", (event) => event.preventDefault());
-filters.hidden = false;
 count();
+const data = await unpacking;
+cells = data.cells;
+filters.hidden = false;
 
 // -- records
 const dialog = element("record");
@@ -114,6 +121,11 @@ const narrowed = (part, width, room, inside = "") => {
   }));
 };
 const draw = async (place) => {
+  if (typeof vegaEmbed === "undefined") { // nobody has to wait for a megabyte of script before there is a chart to be seen
+    const script = document.createElement("script");
+    script.textContent = element("vega").textContent;
+    document.head.append(script);
+  }
   const name = place.dataset.picture, room = place.parentElement.clientWidth; // that of a drawn chart is its own
   const renderer = data.cells.length > 1000 ? "canvas" : "svg";
   const embed = async (specification) => {

@@ -32,7 +32,7 @@ def packed(evidence: Evidence, pictures: Sequence[Picture], matrix: Matrix) -> s
         "records": {key: brief(record) for key, record in evidence.records.items()},
     }
     text = messages.encode(data).replace(b'"samples_s":', b'"quantiles_s":')
-    return base64.b64encode(gzip.compress(_LONG.sub(lambda found: found[1], text), 8, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(_LONG.sub(lambda found: found[1], text), 6, mtime=0)).decode()
 
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from plumbline.harness.verdicts.realised import verdict
 from plumbline.harness.views.report import matrix, page
 from plumbline.harness.views.report.pictures import pictures
 from plumbline.harness.views.report.pictures.drawing import WIDTH
-from tests import synthetic_runs
+from tests import browser, synthetic_runs
 from tests.harness.views.report.test_page import MARKUP, data_of
 from tests.records import cell_of, record_of
 
@@ -27,27 +26,12 @@ PAPER = 1062  # pixels of CSS across A4 on its side, between margins of 8 mm
 SERIOUS = ("serious", "critical")
 
 
-def _missing() -> str | None:
-    if shutil.which("chromium") is None:
-        return "there is no chromium here"
-    try:
-        import axe_playwright_python  # noqa: F401
-        import playwright  # noqa: F401
-    except ImportError as error:
-        return str(error)
-    return None
-
-
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    if (reason := _missing()) is not None:
+    if (reason := browser.missing()) is not None:
         pytest.fail(reason) if "browser" in os.environ.get("PLUMBLINE_EXPECTED", "") else pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with browser.chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +59,7 @@ def view(request: pytest.FixtureRequest, chromium: Any, file: Path) -> Iterator[
     found.on("pageerror", lambda error: said.append(str(error)))
     found.on("requestfailed", lambda request: said.append(f"asked for {request.url}"))
     found.goto(file.as_uri())
-    found.wait_for_selector("#filters")  # shown when the scripts are ready
+    found.wait_for_selector(browser.READY)
     yield found
     context.close()
     assert not said
