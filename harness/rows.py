@@ -68,8 +68,9 @@ class Row(Struct, frozen=True, kw_only=True):
     `process_base_bytes` is what the process held before it built the model, `process_own_bytes` by how much its peak,
     `process_bytes`, is above that. `stored_bytes` are the weights on disk, of a net that is not compressed those in memory.
     `joules` is of one inference (a batch) beyond the power at rest, by `meter`, an estimate where `energy_is_estimate`. `parent`
-    is the id of the same cell with the dense net. `disturbed` and `remarks` say why the latency is not that of the net alone on a
-    quiet machine, `vague` that its median is known to no better than 10 %.
+    is the id of the same cell with the dense net, `verdict` whether a variant realises what it saves, in words. `disturbed` and
+    `remarks` say why the latency is not that of the net alone on a quiet machine, `vague` that its median is known to no better
+    than 10 %.
     """
 
     key: str
@@ -129,6 +130,7 @@ class Row(Struct, frozen=True, kw_only=True):
     speedup: float | None = None
     speedup_low: float | None = None
     speedup_high: float | None = None
+    verdict: str | None = None
     error: float | None = None
     bound_s: float | None = None
     emulated: bool = False
@@ -149,8 +151,8 @@ class Row(Struct, frozen=True, kw_only=True):
         return "".join(mark for mark, holds in marks.items() if holds)
 
 
-def row_of(record: Record, key: str) -> Row:
-    """Flatten a record; `key` names it."""
+def row_of(record: Record, key: str, verdict: str | None = None) -> Row:
+    """Flatten a record; `key` names it, and its verdict is that of verdicts/realised.py, which no record says itself."""
     cell, counts, accuracy = record.cell, record.counts, record.accuracy
     fields: dict[str, Any] = {axis: getattr(cell, axis) for axis in AXES}
     fields |= {"outcome": record.outcome, "reason": record.reason, "seconds": record.seconds, "started_at": record.started_at}
@@ -170,7 +172,7 @@ def row_of(record: Record, key: str) -> Row:
     if record.bound is not None:
         fields["bound_s"] = record.bound.seconds
     fields |= {**_memory(record), **_variant(record), **_time(record)}  # a variant's effective figures instead of its counts'
-    return Row(key=key, id=record.id, revision=record.revision, **fields)
+    return Row(key=key, id=record.id, revision=record.revision, verdict=verdict, **fields)
 
 
 def _memory(record: Record) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from plumbline.harness.journal import NotRead
 from plumbline.harness.machine import Machine
 from plumbline.harness.record import Record
 from plumbline.harness.rows import Row, row_of
+from plumbline.harness.verdicts.realised import verdict
 from plumbline.texts import number_of
 
 
@@ -82,7 +83,7 @@ class Scan:
         earlier = self.rows.get(record.key)
         key = f"c{len(self.rows) + 1}" if earlier is None else earlier.key
         copied = earlier is not None and self.places[key].folder != place.folder
-        self.rows[record.key], self.places[key] = row_of(record, key), place
+        self.rows[record.key], self.places[key] = row_of(record, key, verdict(record)), place
         self.machines.setdefault(record.machine.id, record.machine)
         return copied
 

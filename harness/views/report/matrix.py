@@ -12,7 +12,6 @@ from plumbline.harness.outcomes import OK
 from plumbline.harness.rows import DENSE, QUANTITIES, Quantity, Row
 from plumbline.harness.studies.report import Evidence
 from plumbline.harness.verdicts.comparison import ratio_of_medians
-from plumbline.harness.verdicts.realised import verdict
 
 COUNTED = "counted only"
 NOT_TIMED = "its tier has its parameters and MACs counted, and does not time it"
@@ -47,13 +46,12 @@ class Gain(Struct, frozen=True):
 class Matrix:
     """The rows of a page, the axes and columns in which they have anything to say, and what only a page knows of them.
 
-    `gains` are those of cells in other precisions over fp32, `verdicts` those of variants, by the keys of their rows.
+    `gains` are those of cells in other precisions over fp32, by the keys of their rows.
     """
 
     def __init__(self, evidence: Evidence) -> None:
         self.rows = evidence.shown
         self.gains = gains(self.rows)
-        self.verdicts = {key: word for key, record in evidence.records.items() if (word := verdict(record)) is not None}
         known = {name for name in COLUMNS if any(getattr(row, name, None) is not None for row in self.rows)}
         known |= {GAIN} if self.gains else set()
         known -= set() if any(row.variant != DENSE for row in self.rows) else set(OF_VARIANTS)

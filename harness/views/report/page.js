@@ -10,7 +10,7 @@ const unpacking = unpacked(element("data").textContent);
 let cells = []; // until they are unpacked
 
 // -- the matrix
-const search = element("search"), filters = element("filters"), selects = [...filters.querySelectorAll("select")];
+const search = element("search"), filters = element("filters"), selects = [...filters.querySelectorAll("select[data-axis]")], doubt = element("doubt");
 const heads = [...document.querySelectorAll("#matrix thead th")];
 // Numbers are sorted by their values, not by what is read: the rows of the table are the cells, in their order.
 const quantities = heads.flatMap((head, at) => head.dataset.quantity ? [at] : []);
@@ -33,6 +33,8 @@ const filter = () => {
     const column = table.column(heads.findIndex((head) => head.dataset.axis === select.dataset.axis));
     column.search.fixed("axis", select.value === "" ? null : (text) => text === select.value);
   }
+  const doubted = doubt === null || doubt.value === "" ? null : new Set(doubt.value === "any" ? data.doubts.flat() : data.doubts[doubt.value]);
+  table.search.fixed("doubt", doubted && ((text, row, at) => doubted.has(cells[at].key)));
   table.search(search.value).draw();
   count();
 };

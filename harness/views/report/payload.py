@@ -17,6 +17,7 @@ from plumbline.harness.record import Record
 from plumbline.harness.studies.report import Evidence
 from plumbline.harness.views.report.matrix import Matrix
 from plumbline.harness.views.report.picture import Picture
+from plumbline.harness.views.report.summary import Reason
 
 QUANTILES = 64  # of samples, in place of all of them
 LONGEST = 64  # other lists of a record, as telemetry: so many of their values are shown, evenly
@@ -24,11 +25,12 @@ FEWER = 16  # quantiles of inferences with transfers
 _LONG = re.compile(rb"(\.0*[1-9]\d{5})\d+")  # a number in JSON with more digits than anybody reads
 
 
-def packed(evidence: Evidence, pictures: Sequence[Picture], matrix: Matrix) -> str:
-    """Return what scripts read, compressed: cells, charts, and records by key, in six digits."""
+def packed(evidence: Evidence, pictures: Sequence[Picture], matrix: Matrix, doubts: Sequence[Reason]) -> str:
+    """Return what scripts read, compressed: cells, charts, keys behind each doubt, and records by key, in six digits."""
     data = {
         "cells": [{**_known(structs.asdict(row)), **_known(matrix.more(row)), "link": f"#{row.key}"} for row in matrix.rows],
         "pictures": {picture.name: picture.specification for picture in pictures},
+        "doubts": [[row.key for row in reason.rows] for reason in doubts],
         "records": {key: brief(record) for key, record in evidence.records.items()},
     }
     text = messages.encode(data).replace(b'"samples_s":', b'"quantiles_s":')

@@ -14,12 +14,12 @@ from plumbline.harness.machine import described
 from plumbline.harness.rows import row_of
 from plumbline.harness.studies.report import Evidence
 from plumbline.harness.verdicts.realised import verdict
-from plumbline.harness.views.report import matrix, page
+from plumbline.harness.views.report import matrix, page, summary
 from plumbline.harness.views.report.pictures import pictures
 from plumbline.harness.views.report.pictures.drawing import WIDTH
 from tests import browser, synthetic_runs
 from tests.harness.views.report.test_page import MARKUP, data_of
-from tests.records import cell_of, record_of
+from tests.records import cell_of, record_of, replace
 
 VIEWS = [(1280, "light"), (390, "dark")]
 PAPER = 1062  # pixels of CSS across A4 on its side, between margins of 8 mm
@@ -37,9 +37,10 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
     records = [*synthetic_runs.records(synthetic_runs.cells(150), samples=200)]
+    records[1] = replace(records[1], latency=records[1].latency and replace(records[1].latency, emulated=True))
     records.append(record_of(cell_of(MARKUP), outcome="failed", reason=MARKUP, session="two"))
     keyed = {f"c{number}": record for number, record in enumerate(records, 1)}
-    return Evidence([row_of(record, key) for key, record in keyed.items()], keyed)
+    return Evidence([row_of(record, key, verdict(record)) for key, record in keyed.items()], keyed)
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +261,20 @@ def test_sessions_and_verdicts_are_filters(view: Any, evidence: Evidence) -> Non
         view.select_option(f"select[data-axis={axis}]", value)
         assert view.text_content("#count") == f"{count} of {len(evidence.rows)} rows"
         view.select_option(f"select[data-axis={axis}]", "")
+
+
+def test_latencies_in_doubt_are_a_filter(view: Any, evidence: Evidence) -> None:
+    found = {"any": set[str](), **{str(number): set() for number in range(len(summary.doubts(evidence.rows)))}}
+    for number, reason in enumerate(summary.doubts(evidence.rows)):
+        found[str(number)] = {row.key for row in reason.rows}
+        found["any"] |= found[str(number)]
+    assert len(found) > 2
+    for value, keys in found.items():
+        view.select_option("#doubt", value)
+        shown = view.evaluate("window.plumbline.table.rows({search: 'applied'}).nodes().toArray().map((row) => row.id)")
+        assert set(shown) == keys
+    view.select_option("#doubt", "")
+    assert view.text_content("#count") == f"{len(evidence.rows)} of {len(evidence.rows)} rows"
 
 
 def test_without_scripts_the_matrix_is_there(chromium: Any, file: Path, evidence: Evidence) -> None:

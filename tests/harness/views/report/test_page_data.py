@@ -13,7 +13,7 @@ from plumbline.harness.facts import Energy
 from plumbline.harness.readings import read
 from plumbline.harness.record import Record
 from plumbline.harness.rows import row_of
-from plumbline.harness.views.report import matrix, payload
+from plumbline.harness.views.report import matrix, payload, summary
 from tests.harness.views.report.test_tables import evidence_of
 from tests.records import cell_of, latency_of, record_of, replace
 
@@ -55,7 +55,7 @@ def test_few_samples_stay_and_a_record_without_a_latency_is_as_it_is() -> None:
 
 def packed(*records: Record) -> dict[str, Any]:
     evidence = evidence_of(*records)
-    text = payload.packed(evidence, [], matrix.Matrix(evidence))
+    text = payload.packed(evidence, [], matrix.Matrix(evidence), summary.doubts(evidence.rows))
     found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(text)))
     return found
 

@@ -12,10 +12,12 @@ from typing import Any, get_type_hints
 import polars
 import pytest
 
+from plumbline.harness import journal
 from plumbline.harness.facts import Latency
 from plumbline.harness.record import Record
 from plumbline.harness.rows import Row, row_of
 from plumbline.harness.studies.report import Evidence, gather
+from plumbline.harness.verdicts.realised import verdict
 from plumbline.harness.views.report import tables
 from tests import synthetic_runs
 from tests.harness.studies.test_report import a_gate
@@ -26,7 +28,7 @@ MARKUP = "<img src=x onerror=alert(1)>|`[a](http://b) @someone #1 \\"
 
 def evidence_of(*records: Record, **fields: Any) -> Evidence:
     found = {f"c{number}": record for number, record in enumerate(records, 1)}
-    return Evidence([row_of(record, key) for key, record in found.items()], found, **fields)
+    return Evidence([row_of(record, key, verdict(record)) for key, record in found.items()], found, **fields)
 
 
 def synthetic(count: int) -> Evidence:
@@ -51,6 +53,15 @@ def test_parquet_has_each_row_and_type_as_it_is() -> None:
     }
     assert {name: frame.schema[name] for name in kinds} == kinds
     assert polars.Null not in frame.schema.values()
+
+
+def test_a_variant_has_its_verdict(tmp_path: Path) -> None:
+    """Which no record says itself."""
+    run = synthetic_runs.run(tmp_path / "run", 60)
+    known = {record.id: verdict(record) for record in journal.read(run)}
+    assert {"passed", "under-delivers", None} <= set(known.values())
+    found = csv.DictReader(io.StringIO(tables.csv(gather([run]).rows).decode()))
+    assert {told["id"]: told["verdict"] or None for told in found} == known
 
 
 def test_a_column_in_which_nothing_was_measured_keeps_its_type() -> None:
