@@ -27,7 +27,6 @@ OUTPUT = (
 PART = re.compile(f"{COMMAND}|{OUTPUT}", re.DOTALL)
 IMAGE = re.compile(r"!\[[^\]]*\]\(pictures/([\w-]+\.png)\)")
 SHOT = "report.png"  # of report.html, beside the pictures that the report writes
-WIDTH, HEIGHT = 1280, 900
 
 
 def excerpt(printed: str, first: str | None, end: str | None, pattern: str | None) -> str:
@@ -76,15 +75,6 @@ def followed(page: str, runs: Callable[[str], str]) -> str:
     return PART.sub(part, page)
 
 
-def screenshot(page: Path, picture: Path) -> None:
-    """Save what a browser shows first of a page."""
-    with browser.chromium() as started:
-        shown = started.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        shown.goto(page.as_uri())
-        shown.wait_for_selector(browser.READY)
-        shown.screenshot(path=picture)
-
-
 def main() -> None:
     """Follow the tutorial here, and write the page and its pictures."""
     with tempfile.TemporaryDirectory() as name:
@@ -94,7 +84,7 @@ def main() -> None:
         for name in IMAGE.findall(PAGE.read_text()):
             if name != SHOT:
                 shutil.copy(folder / "pictures" / name, pictures / name)
-        screenshot(folder / "report.html", pictures / SHOT)
+        browser.screenshot(folder / "report.html", pictures / SHOT)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def used(run: Path, page: Path) -> dict[str, float]:
         print(f"the page was not opened: {reason}", file=sys.stderr)
         return found
     with browser.chromium() as started:
-        shown = started.new_page(viewport={"width": 1280, "height": 900})
+        shown = started.new_page(viewport={"width": browser.WIDTH, "height": browser.HEIGHT})
         began = time.monotonic()
         shown.goto(page.as_uri())
         shown.wait_for_selector(browser.READY)

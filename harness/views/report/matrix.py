@@ -155,7 +155,7 @@ def _missing(row: Row, name: str) -> str:
 
 
 def _ends(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f"{interval[0]:.2f}–{interval[1]:.2f}"
+    return "" if interval is None else f"{number(interval[0])}–{number(interval[1])}"
 
 
 def number(value: float) -> str:

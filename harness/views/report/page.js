@@ -98,7 +98,7 @@ const drawn = new Map();
 const night = () => dark.matches && !printing;
 const configured = () => {
   const [ink, soft, line] = night() ? ["#e8ebee", "#b3bcc6", "#414b56"] : ["#1b1f24", "#4d5560", "#dfe4e9"];
-  const axis = { labelColor: soft, titleColor: ink, gridColor: line, domainColor: soft, tickColor: soft };
+  const axis = { labelColor: soft, titleColor: ink, gridColor: line, domainColor: soft, tickColor: soft, labelSeparation: 4 };
   const text = { labelColor: ink, titleColor: ink };
   return {
     background: "transparent", font: "system-ui, sans-serif", axis, legend: text, header: text, title: { color: ink, subtitleColor: soft },
