@@ -153,6 +153,7 @@ def gate(
         distrust=distrust,
         seconds=time.monotonic() - began,
         planned_s=0.0,
+        started_at=records[0].started_at,
     )
 
 

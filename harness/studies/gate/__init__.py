@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -81,7 +82,7 @@ class Row(Struct, frozen=True):
 class Report(Struct, frozen=True):
     """What a gate found. `distrust` says why it is not to be trusted; `skipped` which cells run on neither side, and why.
 
-    It took `seconds`, of which pairs took `timed_s` where `planned_s` were expected.
+    It took `seconds`, of which pairs took `timed_s` where `planned_s` were expected, and began at `started_at` (ISO 8601, UTC).
     """
 
     base: str
@@ -95,6 +96,7 @@ class Report(Struct, frozen=True):
     planned_s: float
     timed_s: float = 0.0
     budget_s: float | None = None
+    started_at: str | None = None
 
     @property
     def code(self) -> int:
@@ -124,7 +126,7 @@ def gate(
 
     Raises Busy, GateError, and BrokenSide of a head that does not start.
     """
-    began = time.monotonic()
+    began, started_at = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     settings = replace(settings, **SETTINGS)
     common = {name: Contestant(cell, head.cells[name]) for name, cell in base.cells.items() if name in head.cells}
     able = {name: pair for name, pair in common.items() if name not in base.impossible and name not in head.impossible}
@@ -186,6 +188,7 @@ def gate(
         planned_s=planned_s,
         timed_s=timed_s,
         budget_s=budget_s,
+        started_at=started_at,
     )
     (folder / REPORT).write_bytes(messages.encode(report))
     return report

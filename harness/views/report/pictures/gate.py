@@ -67,12 +67,13 @@ def _forest(evidence: Evidence, report: Report, number: int) -> Iterator[Picture
     parts = [_part(f"gate_{number}_{name}", own, domain, verdicts, title) for name, own, title in
              (("cells", rows, "cells"), ("controls", controls, "controls")) if own]  # fmt: skip
     verdict = words.summary(report).partition("\n")[0]
+    day = "" if report.started_at is None else f", measured {report.started_at[:10]}"
     yield picture(
         f"gate-{number}",
         f"Is {report.head} slower than {report.base}?",
         alt.vconcat(*parts).resolve_scale(color="shared", shape="shared", strokeDash="shared"),
         [],
-        f"{sentence(verdict)} Measured on {report.machine}; precision and batch are in the name of each cell.",
+        f"{sentence(verdict)} On {report.machine}{day}; precision and batch are in the name of each cell.",
         "Points are effects of the head over the base on the median inference, of pairs of processes that take turns, bars their "
         "99 % intervals. Logarithmic.",
         "A bar that is wider than the axis is cut off." if _cut([*rows, *controls], domain) else "",

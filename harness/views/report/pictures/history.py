@@ -54,7 +54,7 @@ def _history(evidence: Evidence) -> Iterator[Picture]:
         "Which cells became slower or faster from session to session?",
         _chart(rows, names),
         shown,
-        "" if shown else f"On {'; '.join(dict.fromkeys(series.machine for series, _ in chosen))}.",
+        "" if shown else _where_and_when([series for series, _ in chosen]),
         f"Each panel is a cell on one machine, each point the median of a session; {_lines(rows)}. Vertical axes "
         "differ, and do not begin at zero.",
         f"Of series without a change at most {FALSE_POINTS:.0%} have a point, by simulation of noise like theirs. This is a "
@@ -62,6 +62,13 @@ def _history(evidence: Evidence) -> Iterator[Picture]:
         *(f"{number_of(count, 'cell')} {words}." for words, count in others.items()),
         elsewhere(len(changed) - len(chosen), "cell", "that changed less"),
     )
+
+
+def _where_and_when(chosen: Collection[Series]) -> str:
+    """Say what `where_and_when` says of rows, of series whose rows the page does not hold."""
+    days = sorted(session.at[:10] for series in chosen for session in series.sessions)
+    machines = "; ".join(dict.fromkeys(series.machine for series in chosen))
+    return f"On {machines}, measured {days[0]} to {days[-1]}; precision and batch are in the name of each cell."
 
 
 def _lines(rows: Collection[Mapping[str, Any]]) -> str:
