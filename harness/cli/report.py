@@ -54,15 +54,6 @@ def _report(arguments: argparse.Namespace, progress: Progress) -> int:
         said.append(files.write_pictures(evidence, arguments.pictures, formats))
     progress("")
     print("\n".join(said))
-    if arguments.open:
-        _open(pages[0])
+    if arguments.open and (words := files.show(pages[0])):
+        print(words, file=sys.stderr)
     return 0 if evidence.rows or evidence.gates else 1
-
-
-def _open(page: Path) -> None:
-    """Show a page in the browser, and say where it is if there is none."""
-    import webbrowser
-
-    address = page.resolve().as_uri()
-    if not webbrowser.open(address):
-        print(f"no browser was found here; open {address}", file=sys.stderr)

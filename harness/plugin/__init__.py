@@ -57,5 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         screen = Terminal(config) if share is None else Wire(config)
         config.pluginmanager.register(Bench(config, request, screen, share), "plumbline-bench")
-    if share is None and (file := config.getoption("report")) is not None:
-        config.pluginmanager.register(Report(file, request.run_dir), "plumbline-report")
+    file, shown = config.getoption("report"), config.getoption("open_report")
+    if shown and (file is None or file.suffix.lower() != ".html"):
+        raise pytest.UsageError(f"--open-report: expected a --report FILE.html, as a browser shows pages, got {file or 'none'}")
+    if share is None and file is not None:
+        config.pluginmanager.register(Report(file, request.run_dir, shown), "plumbline-report")

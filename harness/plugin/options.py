@@ -40,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--budgets", type=Path, metavar="FILE", help="another file of budgets (default: benchmarks/budgets.toml)")
     words = "write a report of the run there when it has ended: .html, .md, .csv or .parquet"
     group.addoption("--report", type=Path, metavar="FILE", help=words)
+    group.addoption("--open-report", action="store_true", help="and show it in the browser: --report FILE.html")
     group.addoption("--resume", type=Path, metavar="RUN", help="run what this run is missing, or what did not end ok")
     group.addoption("--data", type=Path, metavar="ROOT", help="real images: ROOT/mnist, cifar10, imagenet (or $PLUMBLINE_DATA)")
     group.addoption("--weights", metavar="DIR", help="safetensors files (default: ROOT/weights, if any), or: pretrained")

@@ -1,4 +1,4 @@
-"""`--report FILE`: the run of a session as a report, written when the session has ended, also where cells failed."""
+"""`--report FILE`: the run of a session as a report, written when the session has ended, also where cells failed, and shown."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from plumbline.harness.journal import runs_in
 class Report:
     """Writes the report of a run directory."""
 
-    def __init__(self, file: Path, run_dir: Path) -> None:
+    def __init__(self, file: Path, run_dir: Path, shown: bool = False) -> None:
         """Raise UsageError where a report as that file cannot be made here."""
         from plumbline.harness.views.report import files
 
-        self._file, self._run_dir = file.absolute(), run_dir.absolute()
+        self._file, self._run_dir, self._shown = file.absolute(), run_dir.absolute(), shown
         try:
             files.check([file])
         except files.NotWritten as error:
@@ -45,4 +45,5 @@ class Report:
         from plumbline.harness.views.report import files
 
         evidence = gather([self._run_dir])
-        return "\n".join([*evidence.problems, "report: " + files.write(evidence, [self._file])[0]])
+        said = [*evidence.problems, "report: " + files.write(evidence, [self._file])[0]]
+        return "\n".join(filter(None, [*said, files.show(self._file) if self._shown else ""]))

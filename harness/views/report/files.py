@@ -67,6 +67,14 @@ def write(evidence: Evidence, files: Sequence[Path], title: str = TITLE) -> list
     return said
 
 
+def show(page: Path) -> str:
+    """Show a page in the browser. Returns nothing, or where no browser was found the address that one is to open."""
+    import webbrowser
+
+    address = page.resolve().as_uri()
+    return "" if webbrowser.open(address) else f"no browser was found here; open {address}"
+
+
 def write_pictures(evidence: Evidence, folder: Path, formats: Sequence[str]) -> str:
     """Write all pictures in each format. Returns what was written, in words. Raises NotWritten where one cannot be."""
     from plumbline.harness.views.report.pictures import pictures

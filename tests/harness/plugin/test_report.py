@@ -51,6 +51,31 @@ def run(tmp_path: Path) -> Path:
     return run_of(tmp_path / "run", good, bad)
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_a_page_is_shown_where_that_is_asked_for(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+    opened: list[str] = []
+
+    def browser(address: str) -> bool:
+        opened.append(address)
+        return found
+
+    monkeypatch.setattr("webbrowser.open", browser)
+    out = tmp_path / "out.html"
+    _, ((words, _),) = finish(Report(out, run, shown=True))
+    assert opened == [out.as_uri()]
+    assert words.endswith(", 2 cells" if found else f"no browser was found here; open {out.as_uri()}")
+    finish(Report(out, run))
+    assert len(opened) == 1, "unasked, none is"
+
+
+@pytest.mark.parametrize(("given", "got"), [((), "none"), (("--report", "out.md"), "out.md")])
+def test_only_a_page_is_shown(given: tuple[str, ...], got: str, tmp_path: Path, cache: Path) -> None:
+    whole = command(tmp_path / "run", "--tier", "smoke", "--open-report", *given)
+    done = subprocess.run(whole, capture_output=True, text=True, **where(tmp_path, cache))
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
+    assert f"--open-report: expected a --report FILE.html, as a browser shows pages, got {got}" in done.stderr
+
+
 def test_a_report_is_written_whatever_became_of_the_cells(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out.md"
     code, ((words, red),) = finish(Report(out, run), exitstatus=1)
