@@ -11,7 +11,7 @@ import pytest
 from plumbline.harness import journal, messages, record
 from plumbline.harness.outcomes import FAILED, OK, OUT_OF_MEMORY
 from tests import synthetic_runs
-from tests.trials.report_sizes import Limit, Made, missed
+from tests.trials.report_sizes import FILTERED, OPENED, RECOMMENDED, Limit, Made, late, missed
 
 
 def test_a_run_is_valid_and_always_the_same(tmp_path: Path) -> None:
@@ -49,3 +49,10 @@ def test_a_limit_that_is_missed_is_said(made: Made, what: list[str]) -> None:
     assert missed(made, Limit(5.0, 500e6, 5e6), "html") == what
     assert missed(made, Limit(30.0), "html") == []
     assert "size" not in missed(made, Limit(5.0, 500e6, 5e6), "csv")
+
+
+def test_what_is_slow_to_use_is_said() -> None:
+    assert late({RECOMMENDED: 0.9, OPENED: 1.9, FILTERED: 0.09}) == []
+    assert late({RECOMMENDED: 1.1, OPENED: 1.9, FILTERED: 0.11}) == [
+        f"{what}: more than its limit" for what in (RECOMMENDED, FILTERED)
+    ]

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,6 +110,11 @@ def used(run: Path, page: Path) -> dict[str, float]:
     return found
 
 
+def late(found: Mapping[str, float]) -> list[str]:
+    """Say what took longer than AT_MOST."""
+    return [f"{what}: more than its limit" for what, seconds in found.items() if seconds > AT_MOST[what]]
+
+
 def missed(made: Made, limit: Limit, form: str) -> list[str]:
     """Say which limits a report misses; that of its size is for a page."""
     found = {"time": made.seconds > limit.seconds, "memory": limit.memory is not None and made.peak_bytes > limit.memory}
@@ -149,7 +154,7 @@ def measure(folder: Path, counts: Sequence[int], forms: Sequence[str]) -> int:
                 [[what, f"{seconds:.2f}", f"{AT_MOST[what]:g}"] for what, seconds in in_use.items()], USED, USED[:1], "simple"
             )
         )
-        over += [f"{what}: more than its limit" for what, seconds in in_use.items() if seconds > AT_MOST[what]]
+        over += late(in_use)
     print("\n".join(over) or "all within their limits")
     return len(over)
 
