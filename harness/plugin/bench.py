@@ -51,6 +51,7 @@ class Bench:
         self._done = 0
         self._finishers = ExitStack()
         self._stops: Callable[[], bool] = lambda: False
+        self._gone: set[str] = set()  # places that do not answer
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -124,9 +125,23 @@ class Bench:
         if self._share is not None and self._share.start > STARTS:
             self._screen.refuse(RunError(f"its worker has died {STARTS} times"))
         try:
-            _ = self.cells, self.counted  # which asks each place what it can run
+            for name, error in places.silent(self._places).items():
+                self._give_up(name, error)
+            _ = self.cells, self.counted
         except places.BadPlace as error:
             self._screen.refuse(error)
+
+    @cached_property
+    def _places(self) -> list[str]:
+        return matrix.places_of(self.tier, self.options)
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        """Let the cells of a place that does not answer be unavailable. Raises the error where nothing else is to be measured."""
+        self._gone.add(name)
+        if self._share is None and self._gone == set(self._places):
+            raise error
+        places.give_up(name, str(error))
+        self._screen.line(f"{error}; its cells are unavailable")
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -163,10 +178,9 @@ class Bench:
             who = WHO if self._share is None else self._share.who
             self.session = Session(self.settings, run, log, self._progress, self._lock_s, who)
             self._finishers.callback(self.session.close)
-            possible = self._possible()
-            for remark in self._started(self.session, possible):
+            for remark in self._started(self.session):
                 self._screen.line(remark)
-            found = self.session.speed()
+            found, possible = self.session.speed(), self._possible()
             self._estimate = plan.Estimate(*self._selected_cells(), self.settings, self.run_dir.parent, found)
             self._screen.line(f"{number_of(len(self._selected), 'cell')}, about {duration(self._estimate.left())}")
             if warned := plan.slow(possible, self._estimate, self.settings):
@@ -174,11 +188,11 @@ class Bench:
         except (Busy, CellEnded, OSError, places.BadPlace, pytest.UsageError) as error:
             self._screen.refuse(error)
 
-    def _started(self, session: Session, cells: list[Cell]) -> list[str]:
+    def _started(self, session: Session) -> list[str]:
         """Start it; a board that another one of the same fleet turns out to be is measured when that one is done."""
         while True:
             try:
-                return session.start(cells)
+                return session.start(self._possible(), self._give_up)
             except Busy as busy:
                 if self._share is None or not self._share.is_of_another(str(busy)) or self._stops():
                     raise
@@ -306,7 +320,8 @@ class Bench:
     # -- ending -------------------------------------------------------------------------------------------------
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if self.session is not None and not self.session.measured and exitstatus == pytest.ExitCode.OK:
+        unmeasured = self.session is not None and not self.session.measured
+        if (unmeasured or self._gone) and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self._finishers.close()  # here, as a worker has ended for its session when this has
         nothing_left = self._finished and not self._selected

@@ -49,6 +49,7 @@ class Member:
     doing: str | None = "starting"
     left: Left | None = None
     ended: bool = False
+    refused: str | None = None  # why nothing more is measured there
     seconds: float = 0.0
     channel: Any = None
 
@@ -160,6 +161,7 @@ class Fleet:
         if refused is None and code not in ENDED:
             refused = f"its worker ended with exit code {code}"
         if refused is not None:
+            board.refused = refused
             self._line(board, f"nothing more is measured there: {refused}")
             words = f"{board.name}: {refused}"
             report = pytest.TestReport(board.name, (board.name, None, board.name), {}, "failed", words, "setup")
@@ -264,6 +266,9 @@ class Fleet:
             took = ", ".join(f"{board.name} {duration(board.seconds)}" for board in self.boards if board.seconds)
             words = f"{number_of(len(records), 'record')} of {number_of(len(self.boards), 'board')} in {self.request.run_dir}"
             terminalreporter.write_line(f"{words} ({took})" if took else words)
+        for board in self.boards:
+            if board.refused is not None:
+                terminalreporter.write_line(f"{board.name}: {board.refused}", red=True)
         for why in self._unread:
             terminalreporter.write_line(why, red=True)
         if unfinished := [board.name for board in self.boards if not board.ended]:

@@ -75,6 +75,7 @@ from plumbline.harness.speed import Speed
 from plumbline.harness.statistics import paired_ratio
 from plumbline.models import DENSE, Model
 from plumbline.models.sources.outside import described
+from plumbline.texts import not_started
 
 PROBE = BOOT
 WHO = of_session()
@@ -212,14 +213,19 @@ class Connection:
         heard = [] if silence_s is None else ["--silence", f"{silence_s:g}"]
         lock = [] if self.lock_s is None else ["--lock", f"{self.lock_s:g}", self._who]
         self._said_before, self._launched = Path(self._log.name).stat().st_size, datetime.now(timezone.utc)
-        self._process = subprocess.Popen(
-            self._starting(*heard, *arguments, *self._keep, *lock),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            start_new_session=True,  # Ctrl-C is for pytest, which then ends the probe in order
-            env=environment.passed_on(os.environ),
-        )
+        command = self._starting(*heard, *arguments, *self._keep, *lock)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                start_new_session=True,  # Ctrl-C is for pytest, which then ends the probe in order
+                env=environment.passed_on(os.environ),
+            )
+        except OSError as error:
+            reason = f"the probe{self._where} did not start: {not_started(command, error)}"
+            raise CellEnded(UNAVAILABLE, reason, axis="target") from error
         if silence_s is not None:
             self._ended = Event()
             Thread(target=self._beat, args=(self._process, silence_s / BEATS, self._ended), daemon=True).start()

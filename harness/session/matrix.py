@@ -207,6 +207,13 @@ def _place(target: Any) -> places.Place:
         raise MatrixError(str(error)) from error
 
 
+def places_of(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return the names of the places of a tier's cells under the options."""
+    blocks = (block for given in (*tier.blocks, *tier.counted) for block in _one_model_each(given))
+    targets = options.get("target") or [target for block in blocks for target in block["target"]]
+    return list(dict.fromkeys(_place(target).name for target in targets))
+
+
 def expand(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
     """Return the cells of a tier to be measured under the options, without repeats.
 
@@ -253,7 +260,7 @@ def unmeasured(cells: Iterable[Cell], options: Mapping[str, Sequence[Any]]) -> s
     if not options:
         return set()
     named = {(axis, value) for axis, values in canonical(options).items() for value in values}
-    return named - {(axis, getattr(cell, axis)) for cell in cells if impossible(cell) is None for axis in options}
+    return named - {(axis, getattr(cell, axis)) for cell in cells if _refused(cell) is None for axis in options}
 
 
 def canonical(options: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -272,7 +279,7 @@ def _resolve(tier: Tier, options: Mapping[str, Sequence[Any]]) -> tuple[list[Cel
     combinations = [dict(zip(axes, values)) for values in itertools.product(*(options[axis] for axis in axes))]
     cells = {cell: None for group in groups for named in combinations for cell in _with(group, named, "model" in options)}
     own = set(_cells(blocks))
-    refused = {cell: reason for cell in cells if cell not in own and (reason := impossible(cell)) is not None}
+    refused = {cell: reason for cell in cells if cell not in own and (reason := _refused(cell)) is not None}
     wanting = unmeasured(cells, options)
     out = {
         cell: reason for cell, reason in refused.items() if all((axis, getattr(cell, axis)) not in wanting for axis in options)
@@ -297,7 +304,7 @@ def _with(blocks: Sequence[Block], named: Mapping[str, Any], models_named: bool)
     for axis, value in named.items():
         narrowed = _choose(narrowed, axis, value, models_named)
     choices = [_cells(choice) for choice in (holders, narrowed, [{**block, **given} for block in blocks]) if choice]
-    return next((cells for cells in choices if any(impossible(cell) is None for cell in cells)), choices[0])
+    return next((cells for cells in choices if any(_refused(cell) is None for cell in cells)), choices[0])
 
 
 def counted(tier: Tier, options: Mapping[str, Sequence[Any]]) -> list[Cell]:
@@ -342,6 +349,12 @@ def _choose(blocks: Sequence[Block], axis: str, value: Any, models_named: bool) 
 
 def impossible(cell: Cell) -> Impossible | None:
     """Return what can be said without running anything. None means that the cell is worth trying."""
+    gone = places.of(cell.target).gone
+    return _refused(cell) or (None if gone is None else Impossible(UNAVAILABLE, "target", gone))
+
+
+def _refused(cell: Cell) -> Impossible | None:
+    """As `impossible`, of a place that does not answer as of one that can run anything: its cells are known all the same."""
     model, runtime, precision = find(cell.model), runtimes.find(cell.runtime).adapter, PRECISIONS[cell.precision]
     if (unfit := _unfit(cell.model, cell.image_size)) is not None:
         return unfit

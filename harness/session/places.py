@@ -7,7 +7,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +21,11 @@ from plumbline.harness import devices, messages, runtimes
 from plumbline.harness.boot import BOOT
 from plumbline.harness.devices import BadDevices, UnknownDevice
 from plumbline.harness.machine import Capabilities, allowed_cpus, cpu_flags, cpu_model, cuda_device
+from plumbline.harness.precisions import PRECISIONS
 from plumbline.harness.session.shipping import Hold, Needed
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.target import DEVICES, HERE, KINDS, Target, at, in_lab, stood_in, stood_in_by, with_agent
-from plumbline.texts import size
+from plumbline.texts import not_started, size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,6 +50,7 @@ class Place:
     remark: str | None = None  # on the latency of cells there, which is not that of the place's name
     prepares_here = False  # whether this machine works for what is measured there
     silence_s: float | None = 30.0  # after which a probe there takes its session for gone; ssh here does sooner
+    gone: str | None = None  # why it does not answer, of one that was given up
 
     def __init__(
         self, name: str, command: tuple[str, ...], data: str | None = None, weights: str | None = None, cache: str | None = None
@@ -85,16 +88,13 @@ class Place:
     @cached_property
     def capabilities(self) -> Capabilities:
         """Ask what it can run. Raises BadPlace where it does not answer."""
+        asking = self.starting("--capabilities")
         try:
-            asked = subprocess.run(
-                self.starting("--capabilities"), stdin=subprocess.DEVNULL, capture_output=True, timeout=self.starting_s
-            )
-        except FileNotFoundError as error:
-            raise BadPlace(f"target {self.name!r} does not answer: {self.explain(str(error), 127)}") from error
+            asked = subprocess.run(asking, stdin=subprocess.DEVNULL, capture_output=True, timeout=self.starting_s)
         except subprocess.TimeoutExpired as error:
             raise BadPlace(f"target {self.name!r} does not answer: it has not in {self.starting_s:g} s") from error
         except OSError as error:
-            raise BadPlace(f"target {self.name!r} does not answer: {error}") from error
+            raise BadPlace(f"target {self.name!r} does not answer: {not_started(asking, error)}") from error
         try:
             return messages.decode(asked.stdout, Capabilities)
         except messages.BadMessage as error:
@@ -157,6 +157,22 @@ class Small:
         self.cpus = allowed[:cores] if cores is not None and cores < len(allowed) else []
         few = f"{cores} wanted, {min(cores, allowed_cpus())} here" if cores is not None else "as many as here"
         self.remark = f"in the memory of {found.name} ({size(self.bytes_)}; cores: {few}), at the speed of this machine"
+
+
+class Gone(Place):
+    """A place that does not answer. What it can run nobody knows, and nothing is ruled out: it has the cells of any machine."""
+
+    def __init__(self, name: str, gone: str) -> None:
+        super().__init__(name, ())
+        self.gone = gone
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """Return those of a machine that has all arithmetic in hardware."""
+        return Capabilities(sorted(set().union(*(precision.native for precision in PRECISIONS.values()))), None, {}, "", 0)
+
+    def data(self, needed: Needed) -> None:
+        """Return None."""
 
 
 class StandIn(Here):
@@ -253,6 +269,26 @@ def find(name: str) -> Place:
             named = ", ".join(filter(None, _known)) or "none"
             raise BadPlace(f"no target {name!r}; known: {', '.join(DEVICES)}, cuda:1, {KINDS}, and of {FILE.name}: {named}")
     return _known[name]
+
+
+def silent(names: Iterable[str]) -> dict[str, BadPlace]:
+    """Ask places what they can run, all at once. Returns those that do not answer, each with what is wrong."""
+
+    def asked(name: str) -> BadPlace | None:
+        try:
+            _ = find(name).capabilities
+        except BadPlace as error:
+            return error
+        return None
+
+    every = list(dict.fromkeys(names))
+    with ThreadPoolExecutor(max(1, len(every))) as threads:
+        return {name: error for name, error in zip(every, threads.map(asked, every)) if error is not None}
+
+
+def give_up(name: str, reason: str) -> None:
+    """Ask a place nothing more: it does not answer."""
+    _known[name] = Gone(name, reason)
 
 
 def of(target: str) -> Place:

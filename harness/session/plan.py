@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import glob
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class Estimate:
         self, cells: Sequence[Cell], counted: Sequence[Cell], settings: Settings, runs: Path | None, speed: Speed | None = None
     ) -> None:
         self._settings, self._speed = settings, speed or guessed()
-        earlier = {} if runs is None else _earlier_seconds(runs, settings)
+        earlier = {} if runs is None else _earlier_seconds({cell.id for cell in cells}, runs, settings)
         self.known = {cell for cell in cells if cell.id in earlier}
         self._found: dict[tuple[str, int], Weights | None] = {}
         self._seen: set[tuple[object, ...]] = set()
@@ -308,8 +308,8 @@ def describe(
     return "\n".join(lines)
 
 
-def _earlier_seconds(runs: Path, settings: Settings) -> dict[str, float]:
-    """How long each cell took in the last three runs on this processor with the same settings, without what was built for it."""
+def _earlier_seconds(wanted: Collection[str], runs: Path, settings: Settings) -> dict[str, float]:
+    """How long each wanted cell took in the last three runs on this processor with the same settings, without what was built."""
     seconds: dict[str, float] = {}
     folders = [folder for folder in runs.glob("*") if (folder / journal.NAME).is_file()]
     for folder in sorted(folders, key=lambda folder: (folder / journal.NAME).stat().st_mtime)[-3:]:
@@ -319,7 +319,7 @@ def _earlier_seconds(runs: Path, settings: Settings) -> dict[str, float]:
             continue  # an estimate may do without; the run itself is not touched
         for record in records:
             settings_then = replace(record.settings, inputs_seed=settings.inputs_seed)  # other pictures take as long
-            alike = settings_then == settings.without_paths()
+            alike = record.id in wanted and settings_then == settings.without_paths()
             same = alike and record.machine.cpu_model == places.of(record.cell.target).capabilities.cpu_model
             if same and record.outcome == OK and record.latency is not None and record.prepared is not None:
                 built = record.prepared.artefact or {}

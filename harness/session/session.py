@@ -45,6 +45,10 @@ def run_tier(tier: str, folder: Path, options: Sequence[str]) -> int:
     return subprocess.run(command).returncode
 
 
+def _raise(name: str, error: Exception) -> None:
+    raise error
+
+
 class Session:
     """Opens a probe for each cell and keeps what became of it."""
 
@@ -69,10 +73,11 @@ class Session:
             if record.outcome == OK:
                 self._share(record.cell, record.accuracy)
 
-    def start(self, cells: Iterable[Cell]) -> list[str]:
+    def start(self, cells: Iterable[Cell], lost: Callable[[str, Exception], None] = _raise) -> list[str]:
         """Start a probe at each place of the cells, with what they need there. Returns what is to be said of the places.
 
-        Raises RunError where a resumed run comes from another machine, Busy, CellEnded and BadPlace.
+        `lost` is told of a place at which none starts, and by which error: CellEnded or BadPlace, which is raised without. Raises
+        RunError where a resumed run comes from another machine, and Busy.
         """
         for record in self.journal.earlier:
             if record.settings != self.settings.without_paths():
@@ -88,8 +93,12 @@ class Session:
             of_place.setdefault(cell.place, []).append(cell)
         for name, group in of_place.items():
             connection, wanted = self._connection(name), needed(group, self.settings)
-            connection.place.prepare(wanted, self._progress, connection.holding)
-            here = connection.start()
+            try:
+                connection.place.prepare(wanted, self._progress, connection.holding)
+                here = connection.start()
+            except (CellEnded, places.BadPlace) as error:
+                lost(name, error)
+                continue
             if gone := missing_data(group, connection.place.data(wanted)):
                 remarks.append(f"{name} has no {' and no '.join(gone)}: no accuracy on them there; {connection.place.bring}")
             if off := connection.clock_ahead_s:

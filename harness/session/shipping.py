@@ -20,7 +20,7 @@ from typing import Any
 
 from plumbline import PlumblineError
 from plumbline.files import cache_folder, sha256
-from plumbline.texts import size
+from plumbline.texts import not_started, size
 
 Ssh = Callable[[str], list[str]]  # from a command of a POSIX shell to the command that runs it there
 Say = Callable[[str], None]
@@ -209,7 +209,11 @@ def _send(folder: Path, name: str, files: Sequence[Path], digest: str, total: in
 
 
 def _asked(ssh: Ssh, command: str) -> str:
-    done = subprocess.run(ssh(_sh(command)), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    asking = ssh(_sh(command))
+    try:
+        done = subprocess.run(asking, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except OSError as error:
+        raise NotShipped(not_started(asking, error)) from error
     if done.returncode != 0:
         raise NotShipped(done.stderr or f"exit code {done.returncode}")
     return done.stdout

@@ -21,7 +21,7 @@ import psutil
 from plumbline.harness import journal
 from plumbline.harness.machine import here
 from plumbline.harness.session.session import REPOSITORY
-from plumbline.harness.studies.overhead import SMALLEST
+from plumbline.harness.studies.overhead import SMALLEST, NotMeasured
 from plumbline.texts import number_of
 
 LATER_S, SHARE = 5.0, 0.02  # that a session may end after its slowest board; of a core that it may take for each
@@ -92,7 +92,7 @@ def record(folder: Path) -> Path:
     """Measure the cell that boards replay; returns its run."""
     folder.mkdir()
     if (code := begun(folder, ["cpu"], 1).wait()) != 0:
-        raise RuntimeError(f"pytest ended with {code}: {(folder / 'output').read_text()[-500:]}")
+        raise NotMeasured(f"pytest ended with {code}: {(folder / 'output').read_text()[-500:]}")
     return folder / "run"
 
 
@@ -116,7 +116,7 @@ def of_boards(folder: Path, boards: Mapping[str, Sequence[str]], cells: int, pro
         time.sleep(EVERY_S)
     wall = time.perf_counter() - began
     if process.returncode:
-        raise RuntimeError(f"pytest ended with {process.returncode}: {(folder / 'output').read_text()[-500:]}")
+        raise NotMeasured(f"pytest ended with {process.returncode}: {(folder / 'output').read_text()[-500:]}")
     return Cost(number, number * cells, wall, watched.cpu_s, watched.bytes, watched.steady(number))
 
 

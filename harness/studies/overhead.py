@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
+from plumbline import PlumblineError
 from plumbline.harness import journal, timing
 from plumbline.harness.lock import holder, lock_machine
 from plumbline.harness.machine import here, limited_as
@@ -29,6 +30,10 @@ TIMER_SHARE = 0.005
 WATCHED_S, WATCHED_SHARE = 0.005, 0.01  # a workload, and by what share it may be slower where all is read beside it
 REMOTE_S = 0.3  # that a cell may cost more at another place, over ssh on loopback or in a container
 SMALLEST = "plumbline.harness.studies.smallest:SMALLEST"
+
+
+class NotMeasured(PlumblineError):
+    """A session whose cost is measured has not ended as it should; the message has its last words."""
 
 
 def elsewhere(progress: Callable[[str], None], target: str, quick: bool = False) -> list[str]:
@@ -113,7 +118,7 @@ def _measure(run: Path, options: list[str], progress: Callable[[str], None] = la
                 progress(line.strip())
     wall = time.perf_counter() - start
     if process.returncode not in (0, 1):
-        raise RuntimeError(f"{' '.join(command[2:])} ended with {process.returncode}: {said.strip()}")
+        raise NotMeasured(f"{' '.join(command[2:])} ended with {process.returncode}: {said.strip()}")
     return wall, journal.read(run)
 
 
@@ -284,7 +289,7 @@ def collection(cells: int) -> tuple[float, int]:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"pytest --collect-only ended with {process.returncode}")
+        raise NotMeasured(f"pytest --collect-only ended with {process.returncode}")
     return time.perf_counter() - start, maximum_resident_bytes(usage)
 
 

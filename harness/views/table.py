@@ -193,8 +193,8 @@ def _lacks_pictures_or_weights(record: Record) -> bool:
 
 
 def mixed(records: Sequence[Record]) -> list[str]:
-    """Warn where a run holds cells that different code has measured."""
-    revisions = sorted({str(record.revision) for record in records})
+    """Warn where a run holds cells that different code has measured; a board that never answered has measured none."""
+    revisions = sorted({str(record.revision) for record in records if record.machine.id})
     if len(revisions) < 2:
         return []
     return [f"measured by {len(revisions)} revisions of this project ({', '.join(revisions)}): rows may differ by its changes."]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from plumbline import PlumblineError
@@ -47,6 +47,13 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {tens}0 s" if tens else f"{minutes} min"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def not_started(command: Sequence[str], error: OSError) -> str:
+    """Say why a command was not started."""
+    if isinstance(error, FileNotFoundError):
+        return f"expected a command {command[0]!r} on this machine, got none; install it, or name another one in targets.toml"
+    return f"{command[0]!r} cannot be run on this machine: {error.strerror}"
 
 
 def positive(text: str) -> float:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,14 @@ class Lab:
         self.folder, self._run, self._entries = folder, run, ""
         (folder / "matrix.toml").write_text(f'{TIER}batch = [1, 2, 3, 4, 5, 6, 7, 8]\ntarget = ["cpu"]\n')
 
-    def board(self, name: str, down: bool = False) -> None:
-        """Add one."""
+    def board(self, name: str, down: bool = False, lasts: int | None = None) -> None:
+        """Add one; it is down, or will be when it has answered so often."""
         if down:
             self.down(name)
+        counts = "" if lasts is None else f"echo >>'{self._down(name)}.count'; "
+        counts += "" if lasts is None else f"[ $(wc -l <'{self._down(name)}.count') -lt {lasts} ] || touch '{self._down(name)}'; "
         start = (
-            f"test -e '{self._down(name)}' && {{ echo no route to it >&2; exit 1; }}; "
+            f"test -e '{self._down(name)}' && {{ echo no route to it >&2; exit 1; }}; {counts}"
             f'PLUMBLINE_LOCK=\'{self.lock(name)}\' exec "$0" "$@"'
         )
         words = ["sh", "-c", start, sys.executable, "-m", "plumbline.harness.probe.replay", str(self._run)]
@@ -166,10 +169,46 @@ def test_a_board_that_does_not_answer_costs_its_own_cells(bench: Bench, lab: Lab
     junit = tmp_path / "junit.xml"
     run = bench(*lab.options, "--target", "orin,nano", "--junitxml", str(junit))
     assert run.code == 1, run.output
-    assert {record.cell.target for record in run.records.values()} == {"orin"} and len(run.records) == 8
-    assert "nano  nothing more is measured there: target 'nano' does not answer as a probe: no route to it" in run.output
-    cases = ElementTree.parse(junit).iter("testcase")
-    assert [case.get("name") for case in cases if case.find("failure") is not None or case.find("error") is not None] == ["nano"]
+    why = "target 'nano' does not answer as a probe: no route to it"
+    assert Counter((record.cell.target, record.outcome, record.reason) for record in run.records.values()) == {
+        ("orin", "ok", None): 8, ("nano", "unavailable", why): 8,
+    }  # fmt: skip
+    assert f"nano  {why}; its cells are unavailable" in run.output
+    assert f"small_cnn-dense-eager-fp32-b1-8px-nano and 7 more: unavailable: {why}" in run.output
+    assert "revisions of this project" not in run.output, "nothing of it was measured, by any revision"
+    failures = [case.find("failure") for case in ElementTree.parse(junit).iter("testcase") if "nano" in str(case.get("name"))]
+    assert len(failures) == 8 and all(why in str(failure.get("message")) for failure in failures if failure is not None)
+    lab.up("nano")
+    again = bench(*lab.options, "--target", "orin,nano", "--resume", str(tmp_path / "run"))
+    assert again.code == 0, again.output
+    assert {record.outcome for record in again.records.values()} == {"ok"} and len(again.records) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["--plan", "--collect-only"])
+def test_a_board_that_does_not_answer_is_named_where_nothing_runs(bench: Bench, lab: Lab, option: str) -> None:
+    lab.board("orin")
+    lab.board("nano", down=True)
+    run = bench(*lab.options, "--target", "orin,nano", option)
+    assert run.code == 1, run.output
+    assert "target 'nano' does not answer as a probe: no route to it; its cells are unavailable" in run.output
+    assert "small_cnn-dense-eager-fp32-b8-8px-orin" in run.output
+    assert option != "--plan" or "8 cells to measure" in run.output
+    alone = bench(*lab.options, "--target", "nano", option)
+    assert alone.code == 4 and "ERROR: target 'nano' does not answer" in alone.output
+
+
+@pytest.mark.slow
+def test_a_board_on_which_no_probe_starts_costs_its_own_cells(bench: Bench, lab: Lab) -> None:
+    """It says what it can run, and is gone then."""
+    lab.board("orin")
+    lab.board("nano", lasts=1)
+    run = bench(*lab.options, "--target", "orin,nano")
+    assert run.code == 1, run.output
+    assert Counter((record.cell.target, record.outcome) for record in run.records.values()) == {
+        ("orin", "ok"): 8, ("nano", "unavailable"): 8,
+    }  # fmt: skip
+    assert "nano  the probe at nano did not start: no route to it; its cells are unavailable" in run.output
 
 
 @pytest.mark.slow

@@ -157,8 +157,26 @@ def test_what_a_place_can_run_is_asked_there(tmp_path: Path) -> None:
 def test_a_place_that_does_not_answer_says_why() -> None:
     with pytest.raises(BadPlace, match="target 'gone' does not answer as a probe: no route"):
         _ = Place("gone", ("sh", "-c", "echo no route >&2")).capabilities
-    with pytest.raises(BadPlace, match="target 'gone' does not answer"):
+    with pytest.raises(BadPlace, match="target 'gone' does not answer: expected a command 'no-such-command' on this machine"):
         _ = Place("gone", ("no-such-command",)).capabilities
+    with pytest.raises(BadPlace, match="target 'gone' does not answer: '/' cannot be run on this machine: Permission denied"):
+        _ = Place("gone", ("/",)).capabilities
+
+
+def test_a_place_that_was_given_up_has_the_cells_of_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_known", {**places._known, "gone": Place("gone", ("sh", "-c", "echo no route >&2"))})
+    tier = matrix.Tier("t", ({"model": ("small_cnn",), "target": ("cpu", "gone")},))
+    assert matrix.places_of(tier, {}) == ["", "gone"]
+    assert matrix.places_of(tier, {"target": ["gone@cuda"]}) == ["gone"]
+    (silent,) = places.silent(["", "gone"]).items()
+    assert silent[0] == "gone" and "no route" in str(silent[1])
+    places.give_up("gone", "no route")
+    options = {"target": ["gone"], "precision": ["fp32", "bf16", "int8-static"], "runtime": ["eager", "onnxruntime"]}
+    cells = matrix.expand(tier, options)
+    assert {(cell.runtime, cell.precision) for cell in cells} == {
+        ("eager", "fp32"), ("eager", "bf16"), ("onnxruntime", "fp32"), ("onnxruntime", "int8-static"),
+    }, "what can be nowhere is left out, as it is of a place that answers"  # fmt: skip
+    assert {str(matrix.impossible(cell)) for cell in cells} == {str(matrix.Impossible("unavailable", "target", "no route"))}
 
 
 def test_capabilities_name_what_is_missing() -> None:

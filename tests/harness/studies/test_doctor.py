@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from plumbline.harness.boot import BOOT
+from plumbline.harness.outcomes import CellEnded
 from plumbline.harness.session import places
+from plumbline.harness.session.places import Place
 from plumbline.harness.studies.doctor import examine
 from plumbline.harness.target import BadTarget
 
@@ -51,3 +53,9 @@ def test_another_machine_is_examined(there: str, monkeypatch: pytest.MonkeyPatch
 def test_a_board_with_an_agent_cannot_be_examined() -> None:
     with pytest.raises(BadTarget, match="an agent answers cells alone"):
         examine("agent:ssh:nano", print)
+
+
+def test_a_place_whose_command_is_missing_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_known", {**places._known, "nano": Place("nano", ("no-such-command",))})
+    with pytest.raises(CellEnded, match="the probe at nano did not start: expected a command 'no-such-command' on this machine"):
+        examine("nano", lambda text: None)
