@@ -167,6 +167,11 @@ class Fleet:
             report = pytest.TestReport(board.name, (board.name, None, board.name), {}, "failed", words, "setup")
             self.config.hook.pytest_runtest_logreport(report=report)
 
+    def _broken(self, node: Any, formatted_error: str) -> None:
+        """Show an internal error of a worker."""
+        for line in formatted_error.splitlines():
+            self._line(self._of(node), line)
+
     def _of(self, node: Any) -> Member:
         return self.boards[int(node.gateway.spec.board)]
 
@@ -232,6 +237,8 @@ class Fleet:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self) -> None:
+        # pytest-xdist would end the session of all boards; the worker that had it ends by itself, and says with which exit code
+        self.config.pluginmanager.get_plugin("dsession").worker_internal_error = self._broken
         if self._reporter is not None:
             terminal.readable(self._reporter._tw._file)
         for line in preamble(self.request, os.environ):

@@ -297,6 +297,26 @@ def test_a_worker_that_fails_to_begin_ends_its_board_and_says_so(bench: Bench, l
 
 
 @pytest.mark.slow
+def test_an_internal_error_of_one_worker_ends_its_board_alone(
+    bench: Bench, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.board("orin")
+    lab.board("nano")
+    (tmp_path / "broken.py").write_text(
+        "import os\n"
+        "def pytest_runtest_logstart(nodeid, location):\n"
+        "    if os.environ.get('PYTEST_XDIST_WORKER') == 'nano' and 'b2-' in nodeid:\n"
+        "        raise RuntimeError('a plugin is broken')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = bench(*lab.options, "--target", "orin,nano", "-p", "broken")
+    assert run.code == 1, run.output
+    assert "RuntimeError: a plugin is broken" in run.output
+    assert "nano: its worker ended with exit code 3" in run.output
+    assert Counter(record.cell.target for record in run.records.values()) == {"orin": 8, "nano": 1}
+
+
+@pytest.mark.slow
 def test_some_boards_of_a_run_are_resumed(bench: Bench, lab: Lab, tmp_path: Path) -> None:
     lab.board("orin")
     lab.board("nano")
