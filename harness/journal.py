@@ -39,20 +39,7 @@ class Journal:
         """Open a new run, or with `resume` an old one. Raises RunError where it cannot be written."""
         self.folder, self.path = folder, folder / NAME
         self.earlier = read(folder) if resume else []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".room"
-            with probe.open("wb") as file:
-                file.write(bytes(ROOM))
-                file.flush()
-                os.fsync(file.fileno())
-            probe.unlink()
-        except OSError as error:
-            raise RunError(
-                f"the run directory {str(folder)!r} cannot hold a run: {error.strerror}; choose another with --run-dir"
-            ) from error
-        if not resume and self.path.exists() and self.path.stat().st_size:
-            raise RunError(f"{str(folder)!r} holds a run already; continue it with --resume, or choose another --run-dir")
+        make_room(folder, resume=resume)
         self._file = self.path.open("ab", buffering=0)
         if resume:
             self._cut_torn_line()
@@ -78,6 +65,24 @@ class Journal:
         whole = self.path.read_bytes().rpartition(b"\n")
         if whole[2]:
             self._file.truncate(len(whole[0]) + len(whole[1]))
+
+
+def make_room(folder: Path, *, resume: bool = False) -> None:
+    """Make a folder that holds no run, unless it is to be resumed. Raises RunError where it does, or cannot hold one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".room"
+        with probe.open("wb") as file:
+            file.write(bytes(ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"the run directory {str(folder)!r} cannot hold a run: {error.strerror}; choose another with --run-dir"
+        ) from error
+    if not resume and (folder / NAME).exists() and (folder / NAME).stat().st_size:
+        raise RunError(f"{str(folder)!r} holds a run already; continue it with --resume, or choose another --run-dir")
 
 
 class _Header(Struct):

@@ -24,6 +24,7 @@ import pytest
 from plumbline.harness import journal, messages
 from plumbline.harness.outcomes import OK
 from plumbline.harness.plugin.bench import no_dot, preamble
+from plumbline.harness.plugin.labs import can_be_several
 from plumbline.harness.plugin.request import Request
 from plumbline.harness.plugin.screen import SILENCE_S
 from plumbline.harness.plugin.share import KEY, STARTS, Left, Share
@@ -89,10 +90,7 @@ class Fleet:
 
     def __init__(self, config: pytest.Config, request: Request, found: Sequence[Member]) -> None:
         """Let pytest-xdist do it. Raises UsageError where it cannot, and where the folder holds another run."""
-        if not config.pluginmanager.hasplugin("xdist"):
-            raise pytest.UsageError("several boards take pytest-xdist; run without -p no:xdist, or name one board")
-        if config.getoption("usepdb"):
-            raise pytest.UsageError("--pdb asks at one place, and these are several boards; name one --target")
+        can_be_several(config, request.run_dir)
         if not found:
             raise pytest.UsageError(f"--resume {request.run_dir}: it is a run of several boards; name them with --target")
         self.config, self.request, self.boards = config, request, list(found)
@@ -102,9 +100,6 @@ class Fleet:
         if request.resume and (not there or request.run_dir in there):
             kind = "the run of one board" if there else "no run"
             raise pytest.UsageError(f"--resume {request.run_dir}: expected a folder with a run of each board, got {kind}")
-        if there and not request.resume:
-            advice = "continue it with --resume, or choose another --run-dir"
-            raise pytest.UsageError(f"{str(request.run_dir)!r} holds a run already; {advice}")
         config.option.dist = "each"
         config.option.maxworkerrestart = str(len(self.boards) * STARTS)  # of those that die before they can count
         config.option.tx = [f"popen//id={board.name}//board={number}" for number, board in enumerate(self.boards)]
@@ -238,7 +233,8 @@ class Fleet:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self) -> None:
         # pytest-xdist would end the session of all boards; the worker that had it ends by itself, and says with which exit code
-        self.config.pluginmanager.get_plugin("dsession").worker_internal_error = self._broken
+        distributed: Any = self.config.pluginmanager.get_plugin("dsession")
+        distributed.worker_internal_error = self._broken
         if self._reporter is not None:
             terminal.readable(self._reporter._tw._file)
         for line in preamble(self.request, os.environ):

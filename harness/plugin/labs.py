@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from plumbline.harness import journal
@@ -10,20 +12,41 @@ from plumbline.harness.session.lab import Lab
 from plumbline.harness.target import BadTarget, Target, in_lab
 
 
-def with_boards(config: pytest.Config, targets: list[str]) -> list[str]:
+def can_be_several(config: pytest.Config, run_dir: Path) -> None:
+    """Raise UsageError where the options allow for one board only, or the folder of a new run holds one already."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        raise pytest.UsageError("several boards take pytest-xdist; run without -p no:xdist, or name one board")
+    if config.getoption("usepdb"):
+        raise pytest.UsageError("--pdb asks at one place, and these are several boards; name one --target")
+    if journal.runs_in(run_dir) and not config.getoption("resume"):
+        advice = "continue it with --resume, or choose another --run-dir"
+        raise pytest.UsageError(f"{str(run_dir)!r} holds a run already; {advice}")
+
+
+def with_boards(config: pytest.Config, targets: list[str], run_dir: Path) -> list[str]:
     """Return the targets with boards in the place of `lab:...`; where nothing runs, boards are looked up, and not acquired.
 
-    A run that is resumed gets the boards that it had. Raises BadPlace and MatrixError.
+    A run that is resumed gets the boards that it had. What can be refused before a board is taken from others is refused. Raises
+    BadPlace, MatrixError and UsageError.
     """
     try:
-        if not any(in_lab(Target.parse(target).place) for target in targets):
+        named = [Target.parse(target).place for target in targets]
+        if not any(map(in_lab, named)):
             return targets
         lab = Lab(wait_s=config.getoption("wait"))
         run = config.getoption("resume")
-        earlier = {record.cell.place for folder in journal.runs_in(run) for record in journal.read(folder)} if run else set()
+        earlier = (
+            {record.cell.place for folder in journal.runs_in(run) or [run] for record in journal.read(folder)} if run else set()
+        )
         if config.getoption("plan") or config.option.collectonly:
             return lab.look_up(targets, earlier)
+        if len(set(named)) > 1 or len(set(targets)) < len(targets):
+            can_be_several(config, run_dir)
+        if run is None:
+            journal.make_room(run_dir)
         config.add_cleanup(lab.close)
         return lab.hand_out(targets, earlier)
     except BadTarget as error:
         raise matrix.MatrixError(f"--target: {error}") from error
+    except journal.RunError as error:
+        raise matrix.MatrixError(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,11 @@ class Request:
             raise matrix.MatrixError(f"no tier {name!r}; known: {', '.join(tiers)} ({path})")
         self.tier = tiers[name]
         self.options = {axis: values for axis, values in asked.items() if values}
-        if share is None and "target" in self.options:
-            self.options["target"] = with_boards(config, self.options["target"])
-        for axis, values in self.options.items():
-            for value in values:
-                try:
-                    matrix.check(axis, value)
-                except matrix.MatrixError as error:
-                    raise matrix.MatrixError(f"--{axis.replace('_', '-')}: {error}") from error
+        targets = self.options.pop("target", [])
+        _check(self.options)
         self.files: dict[str, str] = {}  # of models: their paths, and what is shown of them
         self.described: dict[str, dict[str, Any]] = {} if share is None else share.described
         self._learn_models_from_outside()
-        self.options = matrix.canonical(self.options)
         named = config.getoption("budget")
         self.budget = None if named is None else budgets.find(named, config.getoption("budgets") or budgets.FILE)
         self.resume = bool(config.getoption("resume"))
@@ -63,6 +57,10 @@ class Request:
             self.run_dir = share.run_dir
             self.resume = (share.run_dir / NAME).exists()
             self.settings = replace(self.settings, inputs_seed=share.inputs_seed)
+        if targets:  # last, as a board of a lab is taken from others
+            self.options["target"] = targets if share is not None else with_boards(config, targets, self.run_dir)
+            _check(self.options)
+        self.options = matrix.canonical(self.options)
         if self.resume and config.getoption("inputs_seed") is None:
             self.settings = self._as_before(self.settings)
 
@@ -100,3 +98,13 @@ class Request:
             matrix.learn(reference, model)
             if model.file is not None:
                 self.files[str(model.file)] = shown_model(model.name)
+
+
+def _check(axes: Mapping[str, Sequence[Any]]) -> None:
+    """Raise MatrixError, with the option, unless all values are such."""
+    for axis, values in axes.items():
+        for value in values:
+            try:
+                matrix.check(axis, value)
+            except matrix.MatrixError as error:
+                raise matrix.MatrixError(f"--{axis.replace('_', '-')}: {error}") from error

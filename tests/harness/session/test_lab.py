@@ -416,6 +416,9 @@ def test_a_user_of_labgrid_has_set_what_means_something_else(
             pytest.ExitCode.USAGE_ERROR,
             "expected a place of the lab with board=xavier, got orin-1",
         ),
+        (("--target", "lab:board=orin", "--run-dir", "/dev/null/run"), pytest.ExitCode.USAGE_ERROR, "cannot hold a run"),
+        (("--target", "lab:board=orin,cpu", "--pdb"), pytest.ExitCode.USAGE_ERROR, "--pdb asks at one place"),
+        (("--target", "lab:board=orin", "--resume", "/dev/null"), pytest.ExitCode.USAGE_ERROR, "holds no run"),
         (("--target", "lab:board=orin", "--model", "no_such_model"), pytest.ExitCode.USAGE_ERROR, "no_such_model"),
         (("--target", "lab:board=orin"), pytest.ExitCode.USAGE_ERROR, "target 'orin-1' does not answer: "),
         (("--target", "lab:board=orin", "--plan"), pytest.ExitCode.USAGE_ERROR, "as if the lab had handed out orin-1"),
@@ -431,6 +434,8 @@ def test_a_session_that_cannot_begin_leaves_nothing_in_the_lab(
     assert words in run.output
     assert fake.holders == {}
     assert (["acquire", "orin-1"] in fake.calls) == (["release-from", "orin-1"] in fake.calls)
+    refused_first = {"--run-dir", "--pdb", "--resume", "--model"} & set(options)
+    assert not refused_first or ["acquire", "orin-1"] not in fake.calls
     assert ("is given back" in run.output) == (["acquire", "orin-1"] in fake.calls)
 
 
