@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from msgspec import Raw
 from plumbline.harness import timing
 from plumbline.harness.devices import BadDevices, Peaks
 from plumbline.harness.machine import Machine
-from plumbline.harness.messages import Answer, Ended, Exited, Open, Response, Train
+from plumbline.harness.messages import Answer, Compress, Ended, Exited, Open, Response, Train
 from plumbline.harness.outcomes import CellEnded
-from plumbline.harness.session.client import CellProbe, ahead, trained
+from plumbline.harness.session.client import QUIET_S, CellProbe, Connection, ahead, compressed, examined, trained
 from plumbline.harness.session.places import Place
 from plumbline.harness.settings import UNKNOWN, Settings
 from plumbline.harness.statistics import paired_ratio
@@ -167,3 +168,16 @@ def test_a_device_of_the_file_is_held_to_its_sheet(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PLUMBLINE_DEVICES", str(tmp_path / "mine.toml"))
     with pytest.raises(BadDevices, match=r"mine.toml: cannot be read"):
         CellProbe(connection, cell_of(target="cuda"), Settings()).bound()
+
+
+def test_training_and_compressing_take_as_long_as_they_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A place that says nothing meanwhile does not hang; what is examined there has the time limit of a cell."""
+    seen: list[float] = []
+    monkeypatch.setattr(Connection, "start", lambda self: None)
+    monkeypatch.setattr(CellProbe, "_once", lambda self, fact, request: seen.append(self._connection.patience_s))
+    with (tmp_path / "log").open("wb") as log:
+        connection = Connection(log)
+        trained(connection, Train(cell_of(), Settings()))
+        examined(connection, Settings(time_limit_s=7.0), "cpu")
+        compressed(connection, Compress(cell_of(), Settings(), "out"))
+    assert seen == [math.inf, 7.0 + QUIET_S, math.inf]
