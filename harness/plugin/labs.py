@@ -18,6 +18,11 @@ def can_be_several(config: pytest.Config, run_dir: Path) -> None:
         raise pytest.UsageError("several boards take pytest-xdist; run without -p no:xdist, or name one board")
     if config.getoption("usepdb"):
         raise pytest.UsageError("--pdb asks at one place, and these are several boards; name one --target")
+    if config.getoption("lf", False) or config.getoption("stepwise", False):
+        wrong = "--lf and --sw know the cells of one board; name one, or --resume RUN measures what failed on each"
+        raise pytest.UsageError(wrong)
+    if ids := [argument for argument in config.args if "::" in argument and "[" in argument]:
+        raise pytest.UsageError(f"{ids[0]} is a cell of one board; expected one --target with it, or -k for cells of each")
     if journal.runs_in(run_dir) and not config.getoption("resume"):
         advice = "continue it with --resume, or choose another --run-dir"
         raise pytest.UsageError(f"{str(run_dir)!r} holds a run already; {advice}")

@@ -366,6 +366,10 @@ def test_what_is_no_run_of_boards_is_said(bench: Bench, lab: Lab, recorded: Path
     assert nothing.code == 4 and "got no run" in nothing.output
     asks = bench(*asked, "--pdb")
     assert asks.code == 4 and "--pdb asks at one place" in asks.output
+    failed = bench(*asked, "-p", "cacheprovider", "-o", f"cache_dir={lab.folder}/cache", "--lf")
+    assert failed.code == 4 and "--lf and --sw know the cells of one board" in failed.output
+    cell = bench(*asked, "benchmarks/test_cells.py::test_cell[mlp-dense-orin]")
+    assert cell.code == 4 and "test_cell[mlp-dense-orin] is a cell of one board; expected one --target" in cell.output
     alone = bench(*asked, "-p", "no:xdist")
     assert alone.code == 4 and "several boards take pytest-xdist" in alone.output
 

@@ -291,7 +291,9 @@ def test_without_a_gpu_a_cell_is_unavailable(monkeypatch: pytest.MonkeyPatch) ->
     assert (found.outcome, found.axis, found.reason) == ("unavailable", "target", "no CUDA device: none of the files")
 
 
-NO_GPU = SimpleNamespace(capabilities=SimpleNamespace(cuda="no CUDA device: none of the files"), missing=lambda choice: None)
+NO_GPU = SimpleNamespace(
+    gone=None, capabilities=SimpleNamespace(cuda="no CUDA device: none of the files"), missing=lambda choice: None
+)
 
 
 @pytest.fixture
