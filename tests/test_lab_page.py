@@ -90,8 +90,8 @@ def desk(tmp_path: Path, cache: Path, boards: dict[str, Server]) -> Iterator[Des
         (home / ".ssh" / name.replace("user_key", "id_ed25519")).write_text(key.read_text())
     (home / ".ssh" / "id_ed25519").chmod(0o600)
     for board in boards.values():  # one person, one key
-        (board.folder / "user_key").write_text((home / ".ssh" / "id_ed25519").read_text())
-        (board.folder / "authorized").write_text((home / ".ssh" / "id_ed25519.pub").read_text())
+        for name, key in (("user_key", "id_ed25519"), ("user_key.pub", "id_ed25519.pub"), ("authorized", "id_ed25519.pub")):
+            (board.folder / name).write_text((home / ".ssh" / key).read_text())
     tutorial.folder_like_a_clone(clone)
     user, host = reversed(US.split("/"))
     sitting = Desk(
@@ -104,6 +104,7 @@ def desk(tmp_path: Path, cache: Path, boards: dict[str, Server]) -> Iterator[Des
             "LG_HOSTNAME": host,
             "LG_USERNAME": user,
             "PYTEST_ADDOPTS": f"--time-limit {HOUR_S:g}",
+            "PYTHONUNBUFFERED": "1",  # as on a terminal: both outputs in the order in which they are written
         },
     )
     yield sitting
@@ -117,7 +118,7 @@ def test_every_command_runs_as_it_is_written(desk: Desk, boards: dict[str, Serve
             pytest.skip("another coordinator of labgrid runs on this machine")
     ran = []
     for kind, text in BLOCK.findall(PAGE):
-        if kind == "yaml" and text.startswith("# exported.yaml"):
+        if kind == "yaml" and "NetworkService" in text:
             (desk.home / "lab").mkdir()
             (desk.home / "lab" / "exported.yaml").write_text(text)
         elif kind == "sh":
@@ -139,7 +140,7 @@ def test_every_command_runs_as_it_is_written(desk: Desk, boards: dict[str, Serve
                 assert (code != 0) == any("ERROR" in line for line in shown) or COMPARED in command, f"{command}: {code}\n{told}"
                 if command.startswith(DEAD):
                     boards["orin-1"].start()
-    assert len(ran) >= 12
+    assert len(ran) == PAGE.count("```sh\n") + len(re.findall(r"^\$ ", PAGE, re.MULTILINE)) >= 11
     assert len(desk.run("labgrid-client who")[1].splitlines()) == 1, "all boards are given back"
 
 
