@@ -19,8 +19,8 @@ DataTable.ext.order.quantity = (settings, at) => cells.map((cell) => cell[heads[
 const table = new DataTable("#matrix", {
   order: [],
   columnDefs: [{ targets: quantities, type: "num", orderDataType: "quantity", searchable: false }, { targets: texts, type: "string" }],
-  pageLength: 100,
-  lengthMenu: [25, 100, 500, { label: "all", value: -1 }],
+  pageLength: 50,
+  lengthMenu: [25, 50, 100, 500, { label: "all", value: -1 }],
   autoWidth: false,
   layout: { topStart: null, topEnd: null, bottomStart: ["info", "pageLength"], bottomEnd: "paging" },
   language: { lengthMenu: "_MENU_ rows a page", info: "_START_ to _END_ of _TOTAL_ rows" },
