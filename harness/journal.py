@@ -82,7 +82,12 @@ def make_room(folder: Path, *, resume: bool = False) -> None:
             f"the run directory {str(folder)!r} cannot hold a run: {error.strerror}; choose another with --run-dir"
         ) from error
     if not resume and (folder / NAME).exists() and (folder / NAME).stat().st_size:
-        raise RunError(f"{str(folder)!r} holds a run already; continue it with --resume, or choose another --run-dir")
+        raise taken(folder)
+
+
+def taken(folder: Path) -> RunError:
+    """Return what is wrong with a folder in which another run shall begin."""
+    return RunError(f"{str(folder)!r} holds a run already; continue it with --resume, or choose another --run-dir")
 
 
 class _Header(Struct):

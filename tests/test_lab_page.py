@@ -17,14 +17,14 @@ import pytest
 from plumbline.harness.session.session import REPOSITORY
 from tests import tutorial
 from tests.conftest import HOUR_S, where
-from tests.harness.session.test_elsewhere import Server, needed, reached
+from tests.harness.session.test_elsewhere import Server
+from tests.harness.session.test_labgrid import US, boards  # noqa: F401
 from tests.lab import labgrid
 
 pytestmark = pytest.mark.slow
 PAGE = (REPOSITORY / "docs" / "lab.md").read_text().partition("## Without labgrid")[0]
 BLOCK = re.compile(r"```(sh|yaml|console)\n(.*?)```", re.DOTALL)
 PORT = 20408  # of labgrid's coordinator, on the page
-US = "desk/ann"
 # What is another one each time ends the part of a line that is compared: a time, a figure, who ran when, where a row was cut.
 ANOTHER = re.compile(r" \d[\d,]*\.\d| \d{5,}|\d{4}-\d\d-\d\d|\([\w-]+ \d+ s|\.\.\.|  ok |  -  ")
 COMPARED = "plumbline compare"  # what two boards on one processor differ by is another verdict each time
@@ -65,23 +65,8 @@ class Desk:
 
 
 @pytest.fixture
-def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str) -> Iterator[dict[str, Server]]:
-    """Two machines with plumbline, and an ssh that reaches them."""
-    needed("labgrid")
-    labgrid()
-    servers = {}
-    for name in ("orin-1", "orin-2"):
-        folder = tmp_path / name
-        (folder / "home").mkdir(parents=True)
-        servers[name] = Server(folder, folder / "home", python, name)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    with reached(tmp_path / "tools", servers) as path:
-        monkeypatch.setenv("PATH", path)
-        yield servers
-
-
-@pytest.fixture
-def desk(tmp_path: Path, cache: Path, boards: dict[str, Server]) -> Iterator[Desk]:
+def desk(tmp_path: Path, cache: Path, boards: dict[str, Server]) -> Iterator[Desk]:  # noqa: F811
+    labgrid()  # the page installs one of its own; where there is none, this is not asked for
     home, clone = tmp_path / "home", tmp_path / "clone"
     (home / ".ssh").mkdir(parents=True)
     clone.mkdir()
@@ -90,8 +75,8 @@ def desk(tmp_path: Path, cache: Path, boards: dict[str, Server]) -> Iterator[Des
         (home / ".ssh" / name.replace("user_key", "id_ed25519")).write_text(key.read_text())
     (home / ".ssh" / "id_ed25519").chmod(0o600)
     for board in boards.values():  # one person, one key
-        for name, key in (("user_key", "id_ed25519"), ("user_key.pub", "id_ed25519.pub"), ("authorized", "id_ed25519.pub")):
-            (board.folder / name).write_text((home / ".ssh" / key).read_text())
+        for name, own in (("user_key", "id_ed25519"), ("user_key.pub", "id_ed25519.pub"), ("authorized", "id_ed25519.pub")):
+            (board.folder / name).write_text((home / ".ssh" / own).read_text())
     tutorial.folder_like_a_clone(clone)
     user, host = reversed(US.split("/"))
     sitting = Desk(
@@ -111,7 +96,7 @@ def desk(tmp_path: Path, cache: Path, boards: dict[str, Server]) -> Iterator[Des
     sitting.close()
 
 
-def test_every_command_runs_as_it_is_written(desk: Desk, boards: dict[str, Server]) -> None:
+def test_every_command_runs_as_it_is_written(desk: Desk, boards: dict[str, Server]) -> None:  # noqa: F811
     """In the order of the page; and prints what stands there, but for times and figures."""
     with socket.socket() as trying:
         if trying.connect_ex(("127.0.0.1", PORT)) == 0:

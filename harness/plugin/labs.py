@@ -24,8 +24,7 @@ def can_be_several(config: pytest.Config, run_dir: Path) -> None:
     if ids := [argument for argument in config.args if "::" in argument and "[" in argument]:
         raise pytest.UsageError(f"{ids[0]} is a cell of one board; expected one --target with it, or -k for cells of each")
     if journal.runs_in(run_dir) and not config.getoption("resume"):
-        advice = "continue it with --resume, or choose another --run-dir"
-        raise pytest.UsageError(f"{str(run_dir)!r} holds a run already; {advice}")
+        raise pytest.UsageError(str(journal.taken(run_dir)))
 
 
 def with_boards(config: pytest.Config, targets: list[str], run_dir: Path) -> list[str]:

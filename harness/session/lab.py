@@ -98,7 +98,7 @@ class Lab:
     def close(self) -> None:
         """Give back what was acquired, also where Ctrl-C comes again; what cannot be is said, with the command that does it."""
         in_main = threading.current_thread() is threading.main_thread() and bool(self._held)
-        for number in (getattr(signal, name) for name in ("SIGINT", *ENDINGS) if in_main and hasattr(signal, name)):
+        for number in _signals("SIGINT", *ENDINGS) if in_main else ():
             self._before.setdefault(number, signal.getsignal(number))
             signal.signal(number, signal.SIG_IGN)
         while self._held:
@@ -122,7 +122,7 @@ class Lab:
     def _end_in_order(self) -> None:
         """Let whatever would end this process at once end it as Ctrl-C does: boards are given back then."""
         if threading.current_thread() is threading.main_thread():
-            for number in (getattr(signal, name) for name in ENDINGS if hasattr(signal, name)):
+            for number in _signals(*ENDINGS):
                 if signal.getsignal(number) is signal.SIG_DFL:
                     self._before[number] = signal.signal(number, signal.default_int_handler)
 
@@ -200,6 +200,11 @@ class Lab:
         return f"no board with {_words(wanted)} is free{time_s}: {_holders(others)}; wait for it: --wait SECONDS{gone}"
 
 
+def _signals(*names: str) -> list[signal.Signals]:
+    """Return those that this system has."""
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
 @contextmanager
 def _ended_later() -> Iterator[None]:
     """Let what would end the session end it afterwards: of a command that is cut short nobody knows what it has done."""
@@ -207,7 +212,7 @@ def _ended_later() -> Iterator[None]:
     before = {}
     try:
         if threading.current_thread() is threading.main_thread():
-            for number in (getattr(signal, name) for name in ("SIGINT", *ENDINGS) if hasattr(signal, name)):
+            for number in _signals("SIGINT", *ENDINGS):
                 before[number] = signal.getsignal(number)
                 signal.signal(number, lambda number, _: came.append(number))
         yield

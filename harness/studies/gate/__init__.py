@@ -28,7 +28,7 @@ from plumbline.harness import environment, messages
 from plumbline.harness.boot import PRELOAD
 from plumbline.harness.environment import IMPORT
 from plumbline.harness.lock import lock_machine
-from plumbline.harness.machine import here
+from plumbline.harness.machine import Machine, described, here
 from plumbline.harness.nursery import Nursery, serving
 from plumbline.harness.outcomes import UNAVAILABLE, UNSUPPORTED, CellEnded
 from plumbline.harness.session import environments
@@ -131,14 +131,12 @@ def gate(
     common = {name: Contestant(cell, head.cells[name]) for name, cell in base.cells.items() if name in head.cells}
     able = {name: pair for name, pair in common.items() if name not in base.impossible and name not in head.impossible}
     skipped = {name: head.impossible[name] for name in common if name in base.impossible and name in head.impossible}
-    path, identity = folder / JOURNAL, f"{base.shown} | {head.shown} | {here()} | {settings.seed}"
+    machine = _machine(head.place)
+    path, identity = folder / JOURNAL, f"{base.shown} | {head.shown} | {machine} | {settings.seed}"
     earlier = _resumed(path, identity) if resume else _begun(path, identity)
-    with ready((base, head, twin), settings, able, path, wait_s, progress) as (sides, processes):
-        say(f"base: {base.shown}\nhead: {head.shown}\n{here()}")
+    with ready((base, head, twin), settings, able, path, wait_s, say, progress) as (sides, processes):
+        say(f"base: {base.shown}\nhead: {head.shown}\n{machine}")
         say(f"{number_of(len(able), 'cell')} on both sides; each is built and checked first")
-        for side in (base, head):
-            if side.place.name:
-                side.place.prepare(side.needs(settings), progress)
         broken = base.broken or _started(sides)
         if broken is not None:
             able = {}
@@ -154,7 +152,7 @@ def gate(
         if timed:
             processes.choose_controls(timed)
             until = math.inf if budget_s is None else began + budget_s
-            drawn = schedule.planned(timed, processes, _earlier_spread(settings.cache), until)
+            drawn = schedule.planned(timed, processes, _earlier_spread(settings.cache, machine), until)
             planned_s = median(drawn)
             within = "" if budget_s is None else f", within a budget of {duration(budget_s)}"
             spent = duration(time.monotonic() - began)
@@ -169,7 +167,7 @@ def gate(
             outcome = schedule.run(timed, processes, until=until, evidence=processes.remember(earlier), say=tell)
             timed_s = time.monotonic() - started
             say(f"planned {duration(planned_s)}, took {duration(timed_s)}")
-            _keep_spread(settings.cache, outcome.spread)
+            _keep_spread(settings.cache, machine, outcome.spread)
         progress("")
     judged = _judged(outcome, processes)
     amounts = regression.judge_amounts(processes.amounts)
@@ -179,7 +177,7 @@ def gate(
     report = Report(
         base=base.shown,
         head=head.shown,
-        machine=here(),
+        machine=machine,
         rows=sorted(rows.values(), key=lambda row: regression.VERDICTS.index(row.judgement.verdict)),
         controls=[Row(f"{name}: {processes.control(name)}", judged[name]) for name in CONTROLS if name in judged],
         skipped=skipped,
@@ -201,9 +199,10 @@ def ready(
     cells: Mapping[str, Contestant],
     journal: Path,
     wait_s: float,
+    say: Callable[[str], None],
     progress: Callable[[str], None],
 ) -> Iterator[tuple[Sides, Processes]]:
-    """Lock the machines, open the journal, and make what starts the probes and what takes pairs of them.
+    """Lock the machines, prepare the places, open the journal, and make what starts the probes and what takes pairs of them.
 
     Raises Busy and BadPlace.
     """
@@ -218,7 +217,9 @@ def ready(
             except CellEnded as end:
                 raise BadPlace(f"target {place.name!r}: {end.reason}") from end
         for side in (base, head):
-            stack.callback(side.place.tidy)
+            if side.place.name:
+                stack.callback(_tidied, side.place, say)
+                side.place.prepare(side.needs(settings), progress)
         places = started_at_once({BASE: base.place, HEAD: head.place, TWIN: twin}, head.differs, log, stack)
         probes = Sides(places, partial(Connection, log), scratch, progress)
         stack.callback(probes.close)
@@ -260,18 +261,35 @@ def started_at_once(
     return {name: tree.started_by(nursery.python, paths[tree.python]) for name, tree in trees.items()}
 
 
-def _earlier_spread(cache: Path) -> regression.Spread:
-    """Return how the pairs of the last gate on this machine spread; before the first one a usual value."""
+def _machine(place: Place) -> str:
+    """Name the machine of a place in a few words. Raises BadPlace."""
+    if not place.name:
+        return here()
+    there = place.capabilities
+    found = Machine(cpu_model=there.cpu_model, cpu_flags=" ".join(there.cpu_flags), cores_allowed=there.cpus)
+    return f"{place.name}: {described(found)}"
+
+
+def _tidied(place: Place, say: Callable[[str], None]) -> None:
+    """Remove there what nobody needs any more; where that cannot be, a verdict holds all the same."""
     try:
-        return messages.decode((cache / SPREAD).read_bytes(), dict[str, regression.Spread])[here()]
+        place.tidy()
+    except BadPlace as error:
+        say(str(error))
+
+
+def _earlier_spread(cache: Path, machine: str) -> regression.Spread:
+    """Return how the pairs of the last gate on a machine spread; before the first one a usual value."""
+    try:
+        return messages.decode((cache / SPREAD).read_bytes(), dict[str, regression.Spread])[machine]
     except (OSError, KeyError, messages.BadMessage):
         return USUAL_SPREAD
 
 
-def _keep_spread(cache: Path, spread: regression.Spread) -> None:
+def _keep_spread(cache: Path, machine: str, spread: regression.Spread) -> None:
     if spread.freedom:
         (cache / SPREAD).parent.mkdir(parents=True, exist_ok=True)
-        (cache / SPREAD).write_bytes(messages.encode({here(): spread}))
+        (cache / SPREAD).write_bytes(messages.encode({machine: spread}))
 
 
 def _between(drawn: Sequence[float]) -> str:

@@ -145,7 +145,7 @@ def live(
     folder.mkdir(parents=True, exist_ok=True)
     tally, chance = Tally(), random.Random(0)
     kept: list[Entry] = []
-    with ready(sides, settings, able, folder / "facts.jsonl", 0.0, progress) as (probes, processes):
+    with ready(sides, settings, able, folder / "facts.jsonl", 0.0, say, progress) as (probes, processes):
         probes.start()
         facts = facts_of(able, processes, (), probes)
         names = [name for name in able if all(one.reason is None for one in facts[name].values())]

@@ -21,7 +21,7 @@ from plumbline.harness.facts import Energy, Outputs
 from plumbline.harness.messages import Ended, Exited
 from plumbline.harness.readings import read
 from plumbline.harness.session import environments
-from plumbline.harness.session.places import Here, Place
+from plumbline.harness.session.places import BadPlace, Here, Place
 from plumbline.harness.session.revisions import Difference, Tree
 from plumbline.harness.session.selection import Selection
 from plumbline.harness.settings import Settings
@@ -87,8 +87,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Report
 
     def run(connect: Simulated, base: list[str] | None = None, head: list[str] | None = None, **how: Any) -> Report:
         monkeypatch.setattr(gates, "Connection", connect)
-        here = Here()
+        here = how.pop("place", Here())
         here.root = tmp_path
+        said = how.pop("said", [])
         base_side, head_side = (
             Side(
                 name,
@@ -106,7 +107,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Report
             here,
             how.pop("settings", Settings()),
             how.pop("folder", tmp_path / "run"),
-            say=lambda text: None,
+            say=said.append,
             **how,
         )
 
@@ -428,8 +429,26 @@ def test_two_revisions_at_another_machine(repository: Path, tmp_path: Path, sshd
     assert "another function" in red.judgement.reason
     assert "mynets:make" in red.name and "others:make" in same.name
     assert made[1].place.scratch is not None and not made[1].place.scratch.exists()
+    assert report.machine.startswith("ssh:board: ")
     assert held and FileLock(sshd.home / "lock", timeout=0).acquire().lock.is_locked
     assert {path.name for path in (sshd.home / "plumbline" / "shipped").iterdir()} <= {"roots"}
+
+
+def test_a_verdict_holds_where_what_was_copied_cannot_be_removed(
+    run: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the connection is lost after the last pair."""
+    said: list[str] = []
+
+    class Lost(Here):
+        def tidy(self) -> None:
+            raise BadPlace("it is not removed")
+
+    there = Lost()
+    there.name, there.scratch = "ssh:board", tmp_path
+    report = run(Simulated(), place=there, said=said)
+    assert [row.judgement.verdict for row in report.rows] == [WITHIN_NOISE]
+    assert said.count("it is not removed") == 2
 
 
 @pytest.mark.parametrize(
